@@ -1,0 +1,61 @@
+"""Which models there are and who answers for them: fed by Kubernetes watches on a cluster, by `ams up` on a laptop."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ams_common.progress import Progress
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """One model pod. `address` is `http://host:port` or `unix:///path/to.sock`.
+
+    The gateway keeps the counters; who owns the registry may read them (an idle pod has nothing in flight).
+    """
+
+    id: str
+    address: str
+    in_flight: int = 0
+    last_used: float = 0.0  # event loop time when a request last started or ended, seconds
+    failures: int = 0  # connections failed in a row
+    ejected_until: float = 0.0  # event loop time, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as the gateway needs it. `modalities` is None until they are known."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    modalities: frozenset[str] | None = None
+    max_body_bytes: int = 64 << 20
+    request_timeout_seconds: float = 600.0
+    created: int = 0  # Unix time, for /v1/models
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """What the gateway asks about models. All methods run on the gateway's event loop and never block."""
+
+    def models(self) -> Sequence[Model]:
+        """All models, sorted by name."""
+
+    def find(self, name: str) -> Model | None:
+        """The model of this name or alias; `_` and `-` are alike, case is ignored."""
+
+    def backends(self, model: Model) -> Sequence[Backend]:
+        """The pods that are ready now. Backend objects keep their identity while the pod lives."""
+
+    def progress(self, model: Model) -> Progress:
+        """How far the model is; phase `ready` when a backend answers."""
+
+    def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
+        """Ask for the model and follow it: yields at once and on each change, ends when a backend is ready.
+
+        Raises ApiError (`model_failed`, `suspended`) when it will not get ready. Closing the iterator withdraws the
+        demand.
+        """
+
+    def unreachable(self, model: Model, backend: Backend) -> None:
+        """A connection to this backend was refused: the owner may check on it."""
