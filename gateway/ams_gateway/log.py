@@ -1,0 +1,110 @@
+"""One line a request, written in batches: a line costs well under a microsecond until its batch goes out."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+_FLUSH_SECONDS = 0.05
+_FLUSH_BYTES = 256 << 10
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """What is known of one request when it ends. Never holds prompts, answers or keys. Times are in seconds."""
+
+    time: str = ""
+    id: str = ""
+    method: str = ""
+    path: str = ""
+    route: str = ""
+    model: str = ""
+    code: int = 0
+    seconds: float = 0.0
+    first_byte_seconds: float | None = None
+    held_seconds: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    pod: str = ""
+    retries: int = 0
+    error: str = ""
+
+
+def write_stdout(lines: bytes) -> None:
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+class RequestLog:
+    """Collects lines and hands them to `write` every 50 ms. Use it on the event loop's thread only."""
+
+    def __init__(
+        self, write: Callable[[bytes], object] = write_stdout, style: Literal["console", "json"] = "console"
+    ) -> None:
+        self._write = write
+        self._buffer = bytearray()
+        self._flush_handle: asyncio.TimerHandle | None = None
+        self._append = self._append_json if style == "json" else self._append_console
+        self._encoder = msgspec.json.Encoder()
+        self._second = 0
+        self._second_text = ""
+
+    def add(self, record: Record) -> None:
+        record.time = self._timestamp()
+        self._append(record)
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+        elif len(self._buffer) > _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected; a sink that fails loses these lines, never a request."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        lines, self._buffer = bytes(self._buffer), bytearray()
+        if lines:
+            try:
+                self._write(lines)
+            except (OSError, ValueError) as error:
+                os.write(2, f"ams-gateway: the request log can't be written: {error}\n".encode())
+
+    def _append_json(self, record: Record) -> None:
+        self._encoder.encode_into(record, self._buffer, -1)
+        self._buffer += b"\n"
+
+    def _append_console(self, record: Record) -> None:
+        self._buffer += console_line(record).encode(errors="backslashreplace")
+
+    def _timestamp(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+
+
+def console_line(record: Record) -> str:
+    """`12:00:01.234 200 POST /generate/smollm2 0.412s first 0.051s 12+34 tokens id 5f0c…`"""
+    words = [record.time[11:23], str(record.code), record.method, _printable(record.path), f"{record.seconds:.3f}s"]
+    if record.first_byte_seconds is not None:
+        words.append(f"first {record.first_byte_seconds:.3f}s")
+    if record.held_seconds is not None:
+        words.append(f"held {record.held_seconds:.3f}s")
+    if record.completion_tokens is not None:
+        words.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
+    if record.retries:
+        words.append(f"retries {record.retries}")
+    if record.pod:
+        words.append(f"pod {record.pod}")
+    if record.error:
+        words.append(record.error)
+    return " ".join(words) + f" id {record.id}\n"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]

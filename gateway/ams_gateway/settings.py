@@ -1,0 +1,34 @@
+"""What an operator can set on the gateway: each field is a flag and an AMS_* variable (see ams_common.options)."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams-gateway`; `ams up` makes them itself."""
+
+    host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port of GET /metrics alone; 0 serves it on the main port")
+    ] = 0
+    hold_seconds: Annotated[
+        float, Meta(ge=0, description="longest time a plain request waits for a model that isn't ready")
+    ] = 120.0
+    hold_limit: Annotated[int, Meta(ge=0, description="requests a model that may wait at once; past it 429")] = 100
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, description="largest request body; a model's own limit may be lower, never higher")
+    ] = 64 << 20
+    body_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="longest silence of a client that is sending its body; past it 408")
+    ] = 30.0
+    keepalive_seconds: Annotated[float, Meta(gt=0, description="how long an idle client connection is kept")] = 75.0
+    grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get when stopping")] = 30.0
+    spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
+    expose_pod: Annotated[bool, Meta(description="tell clients in X-AMS-Pod which pod answered")] = False
+    log_format: Annotated[
+        Literal["console", "json"], Meta(description="lines for people, or one JSON object a line")
+    ] = "console"
+    debug: Annotated[bool, Meta(description="log more")] = False
