@@ -1,10 +1,13 @@
 """Names: API group, labels, headers, and how a route's model name meets a resource's name."""
 
-GROUP = "aimodelserver.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "ModelDeployment"
+from typing import Final
+
+GROUP: Final = "aimodelserver.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = "aimodelserver.io/v1alpha1"
+KIND: Final = "ModelDeployment"
 PLURAL = "modeldeployments"
+SHORT_NAME = "mdep"
 
 HEADER_REQUEST_ID = "X-Request-Id"
 HEADER_MODEL = "X-AMS-Model"

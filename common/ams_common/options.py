@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ams_common.parsing import explain
+from ams_common.parsing import explain, with_choices
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -62,8 +62,9 @@ def resolve(settings: type[S], flags: Mapping[str, Any], environment: Mapping[st
         return msgspec.convert(values, settings, strict=False)
     except msgspec.ValidationError as error:
         name, sentence = explain(error)
-        root = name.split(".")[0].split("[")[0]
-        raise OptionError(f"{origin.get(root, name)}={values.get(root)!r}: {sentence}") from None
+        sentence = with_choices(sentence, settings, name).removesuffix(", got str")  # all text at first
+        sentence = "expected true or false" if sentence == "expected bool" else sentence
+        raise OptionError(f"{origin[name]}={values[name]!r}: {sentence}") from None
 
 
 def environment_of(settings: msgspec.Struct) -> dict[str, str]:

@@ -68,7 +68,7 @@ def parse_source(text: str) -> Source:
                 raise InvalidSource(f"{text!r}: expected hf://owner/name or hf://owner/name@revision")
             return HubSource(found["repository"], found["revision"], file)
         case "wheel":
-            if not (found := _WHEEL.fullmatch(rest)) or _climbs(found["path"]):
+            if not (found := _WHEEL.fullmatch(rest)) or _climbs(found["path"]) or file is not None:
                 raise InvalidSource(f"{text!r}: expected wheel://distribution==version/path/in/wheel")
             return WheelSource(found["distribution"], found["version"], found["path"])
         case "pvc":

@@ -1,0 +1,35 @@
+"""From a ModelDeployment to what its pods are told; the operator and `ams up` add where things are."""
+
+import msgspec
+
+from ams_common.pod import DownloadSettings, ServeSettings
+from ams_common.quantity import parse_bytes
+from ams_common.resource.spec import ModelDeployment
+
+
+def download_settings(resource: ModelDeployment) -> DownloadSettings:
+    """Settings of `ams-pod download` for this model; folders, ports and files are left at their defaults."""
+    model = resource.spec.model
+    return DownloadSettings(
+        source=model.source,
+        lock=msgspec.json.encode(model.lock, order="sorted").decode() if model.lock else "",
+    )
+
+
+def serve_settings(resource: ModelDeployment) -> ServeSettings:
+    """Settings of `ams-pod serve` for this model; folders, addresses and files are left at their defaults."""
+    spec, limits = resource.spec, resource.spec.limits
+    return ServeSettings(
+        name=resource.metadata.name,
+        source=spec.model.source,
+        aliases=",".join(spec.model.aliases),
+        family=spec.model.family,
+        precision=spec.precision,
+        quantization=spec.quantization,
+        max_new_tokens=limits.max_new_tokens,
+        context_tokens=0 if limits.context_tokens == "auto" else limits.context_tokens,
+        concurrent_requests=limits.concurrent_requests,
+        queued_requests=limits.queued_requests,
+        request_timeout_seconds=float(limits.request_timeout_seconds),
+        max_body_bytes=parse_bytes(limits.max_body_bytes),
+    )

@@ -1,0 +1,282 @@
+"""What types alone can't say about a ModelDeployment.
+
+Each rule is written twice, side by side: in CEL for the API server, and in Python for everyone without one. Both give
+the same sentence.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ams_common.quantity import PATTERN as QUANTITY
+from ams_common.quantity import InvalidQuantity, parse_bytes, parse_memory, parse_quantity
+from ams_common.resource.check import Problem, join
+from ams_common.resource.core import EnvVar
+from ams_common.resource.spec import AutoscalingSpec, CacheSpec, GoldenPrompt, ModelDeployment, Spec
+from ams_common.source import InvalidSource, parse_source
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule on the values at `path` (`*` is each value of a map, `[*]` each entry of a list).
+
+    `cel` is None where CEL can't express it, or where its cost, multiplied by the map's size, is past what the API
+    server allows: then `schema` says it. `holds` is None for a rule about a change, which needs the old object.
+    """
+
+    path: str
+    cel: str | None
+    message: str
+    holds: Callable[[Any], bool] | None
+    schema: dict[str, Any] = field(default_factory=dict)
+
+
+NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_LENGTH = 50
+ALIAS = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?$"
+SHA256 = r"^[0-9a-f]{64}$"
+DEVICE = r"^([0-9]+|cpu|disk)$"
+# Kubernetes' quantities, and accelerate's spelling of them: 8GiB.
+MEMORY = QUANTITY.replace("[KMGTPE]i|", "[KMGT]i?B|[KMGTPE]i|")
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern.removesuffix("$") + r"\Z")
+    return lambda text: compiled.match(text) is not None
+
+
+def _is_quantity(value: str | int) -> bool:
+    return _converts(parse_quantity, value, InvalidQuantity)
+
+
+def _is_memory(value: str | int) -> bool:
+    return _converts(parse_memory, value, InvalidQuantity)
+
+
+def _is_source(text: str) -> bool:
+    return _converts(parse_source, text, InvalidSource)
+
+
+def _compiles(pattern: str | None) -> bool:
+    return pattern is None or _converts(re.compile, pattern, re.error)
+
+
+def _converts(function: Callable[[Any], Any], value: Any, error: type[Exception]) -> bool:
+    try:
+        function(value)
+    except error:
+        return False
+    return True
+
+
+def _is_valid_name(resource: ModelDeployment) -> bool:
+    return _matches(NAME)(resource.metadata.name) and len(resource.metadata.name) <= NAME_LENGTH
+
+
+def most_replicas(spec: Spec) -> int:
+    """The most pods that the resource may come to have."""
+    return spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
+
+
+def _is_shareable(spec: Spec) -> bool:
+    return most_replicas(spec) <= 1 or spec.cache.access_mode != "ReadWriteOnce" or spec.cache.per_replica
+
+
+def _one_check(prompt: GoldenPrompt) -> bool:
+    return (prompt.contains is None) != (prompt.regex is None)
+
+
+def _one_value(variable: EnvVar) -> bool:
+    return variable.value is None or variable.value_from is None
+
+
+def _windows(autoscaling: AutoscalingSpec) -> bool:
+    return autoscaling.panic_window_seconds <= autoscaling.stable_window_seconds
+
+
+def _one_volume(cache: CacheSpec) -> bool:
+    return not (cache.per_replica and cache.claim_name)
+
+
+_IS_QUANTITY = {"minimum": 0, "pattern": QUANTITY}
+_QUANTITY_MESSAGE = "must be a quantity such as 512Mi, 8Gi or 500m"
+_SCHEMES = ("hf", "wheel", "pvc", "file")
+
+
+def _fixed(name: str) -> Rule:
+    same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
+    return Rule("spec.cache", same, f"{name} can't be changed; delete the resource and apply it anew", None)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "",
+        f"self.metadata.name.matches(r'{NAME}') && size(self.metadata.name) <= {NAME_LENGTH}",
+        "metadata.name must start with a letter, hold only a-z, 0-9 and -, end with a letter or digit, and have at "
+        f"most {NAME_LENGTH} characters",
+        _is_valid_name,
+    ),
+    Rule(
+        "spec",
+        "(has(self.autoscaling) ? self.autoscaling.maxReplicas : self.replicas) <= 1 || "
+        "self.cache.accessMode != 'ReadWriteOnce' || self.cache.perReplica",
+        "a ReadWriteOnce cache allows one replica, as its volume binds to a node; for more set cache.accessMode to "
+        "ReadWriteMany or ReadOnlyMany, or cache.perReplica to true",
+        _is_shareable,
+    ),
+    Rule(
+        "spec.model.source",
+        " || ".join(f"self.startsWith('{scheme}://')" for scheme in _SCHEMES),
+        "must be hf://owner/name[@revision], wheel://distribution==version/path, pvc://claim/path or file:///path",
+        lambda text: text.startswith(tuple(f"{scheme}://" for scheme in _SCHEMES)),
+    ),
+    Rule(
+        "spec.model.source",
+        r"!self.startsWith('hf://') || self.matches(r'^hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[^@?\s]+)?(\?file=.+)?$')",
+        "must be hf://owner/name or hf://owner/name@revision, with ?file=name.gguf for a GGUF file",
+        lambda text: not text.startswith("hf://") or _is_source(text),
+    ),
+    Rule(
+        "spec.model.source",
+        r"!self.startsWith('wheel://') || self.matches(r'^wheel://[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+/[^\s/]\S*$')",
+        "must be wheel://distribution==version/path/in/wheel",
+        lambda text: not text.startswith("wheel://") or _is_source(text),
+    ),
+    Rule(
+        "spec.model.source",
+        r"!self.startsWith('pvc://') || self.matches(r'^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/\s]\S*)?/?$')",
+        "must be pvc://claim/path",
+        lambda text: not text.startswith("pvc://") or _is_source(text),
+    ),
+    Rule(
+        "spec.model.source",
+        "!self.startsWith('file://') || self.startsWith('file:///')",
+        "must hold an absolute path, as in file:///srv/models/name",
+        lambda text: not text.startswith("file://") or _is_source(text),
+    ),
+    Rule("spec.model.lock.*", f"self.matches(r'{SHA256}')", "must be a sha256: 64 of 0-9 and a-f", _matches(SHA256)),
+    Rule(
+        "spec.model.aliases[*]",
+        f"self.matches(r'{ALIAS}')",
+        "must start and end with a letter or digit and hold only letters, digits and . _ : / @ -",
+        _matches(ALIAS),
+    ),
+    Rule(
+        "spec.maxMemory",
+        f"self.all(device, device.matches(r'{DEVICE}'))",
+        'devices are "0", "1", … for GPUs, cpu and disk',
+        lambda devices: all(map(_matches(DEVICE), devices)),
+    ),
+    Rule(
+        "spec.maxMemory.*",
+        None,
+        "must be a quantity such as 8Gi or 8GiB",
+        _is_memory,
+        {"minimum": 0, "pattern": MEMORY},
+    ),
+    Rule(
+        "spec.fallbacks",
+        "self.all(one, self.exists_one(other, other == one))",
+        "names a step twice",
+        lambda steps: len(set(steps)) == len(steps),
+    ),
+    Rule(
+        "spec.limits.contextTokens",
+        "type(self) == int ? self >= 1 : self == 'auto'",
+        "must be auto or a number of tokens, at least 1",
+        lambda tokens: tokens == "auto" or tokens >= 1,
+    ),
+    Rule(
+        "spec.limits.maxBodyBytes",
+        f"type(self) == int ? self >= 1024 : self.matches(r'{QUANTITY}') && "
+        "quantity(self).compareTo(quantity('1Ki')) >= 0",
+        "must be a quantity such as 64Mi, at least 1Ki",
+        lambda size: _is_quantity(size) and parse_bytes(size) >= 1024,
+    ),
+    Rule(
+        "spec.cache.size",
+        f"type(self) == int ? self >= 1 : self == 'auto' || self.matches(r'{QUANTITY}')",
+        "must be auto or a quantity such as 20Gi",
+        lambda size: size == "auto" or (_is_quantity(size) and parse_bytes(size) >= 1),
+    ),
+    Rule(
+        "spec.cache.size",
+        "self == 'auto' || oldSelf == 'auto' || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+        "may only grow, as volumes don't shrink",
+        None,
+    ),
+    Rule(
+        "spec.cache",
+        "!(self.perReplica && has(self.claimName))",
+        "perReplica makes a volume for each pod, claimName names one for all: set one of them",
+        _one_volume,
+    ),
+    *(_fixed(name) for name in ("storageClassName", "accessMode", "claimName", "perReplica")),
+    Rule(
+        "spec.autoscaling",
+        "self.minReplicas <= self.maxReplicas",
+        "minReplicas must not be more than maxReplicas",
+        lambda autoscaling: autoscaling.min_replicas <= autoscaling.max_replicas,
+    ),
+    Rule(
+        "spec.autoscaling",
+        "self.panicWindowSeconds <= self.stableWindowSeconds",
+        "panicWindowSeconds must not be longer than stableWindowSeconds",
+        _windows,
+    ),
+    Rule(
+        "spec.rollout.goldenPrompts[*]",
+        "has(self.contains) != has(self.regex)",
+        "needs either contains or regex",
+        _one_check,
+    ),
+    Rule("spec.rollout.goldenPrompts[*].regex", None, "is not a regular expression", _compiles),
+    Rule("spec.resources.limits.*", None, _QUANTITY_MESSAGE, _is_quantity, _IS_QUANTITY),
+    Rule("spec.resources.requests.*", None, _QUANTITY_MESSAGE, _is_quantity, _IS_QUANTITY),
+    Rule(
+        "spec.env[*]",
+        "!(has(self.value) && has(self.valueFrom))",
+        "takes value or valueFrom, not both",
+        _one_value,
+    ),
+    Rule("spec.env[*].name", "!self.contains('=')", "must not hold =", lambda name: "=" not in name),
+)
+
+
+def broken(resource: ModelDeployment) -> list[Problem]:
+    """The rules that a resource breaks."""
+    return [
+        Problem(path, rule.message)
+        for rule in RULES
+        if rule.holds is not None
+        for path, value in values_at(resource, rule.path)
+        if not rule.holds(value)
+    ]
+
+
+def values_at(value: Any, pattern: str, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each (path, value) of a resource that `pattern` names; fields that are not set have none."""
+    if value is None:
+        return
+    head, _, rest = pattern.partition(".")
+    name, listed, _ = head.partition("[*]")
+    if not head:
+        yield path, value
+    elif name == "*":
+        for key, item in value.items():
+            yield from values_at(item, rest, join(path, key))
+    else:
+        inner, at = _field(value, name), join(path, name)
+        if not listed:
+            yield from values_at(inner, rest, at)
+        else:
+            for index, item in enumerate(inner or ()):
+                yield from values_at(item, rest, f"{at}[{index}]")
+
+
+def _field(value: msgspec.Struct, wire_name: str) -> Any:
+    fields = msgspec.structs.fields(value)
+    return getattr(value, next(each.name for each in fields if each.encode_name == wire_name))

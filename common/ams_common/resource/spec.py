@@ -1,0 +1,179 @@
+"""ModelDeployment as the user writes it. Python names are snake_case, the wire's are camelCase.
+
+These types are the source of the CRD (`python -m ams_common.crd`) and of strict parsing (`parse`). Decoding with
+msgspec alone ignores unknown fields, so that an older program can read what a newer one stored.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ams_common.names import API_VERSION, KIND
+from ams_common.pod import Family, Precision, Quantization
+from ams_common.resource.core import (
+    Count,
+    EnvVar,
+    LabelValue,
+    LocalObjectReference,
+    LongText,
+    ObjectMeta,
+    Quantity,
+    ResourceRequirements,
+    ShortText,
+    Toleration,
+)
+from ams_common.resource.status import Status
+
+Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany"]
+Fallback = Literal["cpu", "text-only", "simplified"]
+
+
+class TokenSecretRef(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: Annotated[str, Meta(min_length=1, max_length=253, description="Secret in the resource's namespace")]
+    key: Annotated[str, Meta(min_length=1, max_length=253, description="key in the Secret")] = "token"
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Which model, and what it is called."""
+
+    source: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=1024,
+            description="where the weights come from: hf://owner/name[@revision], "
+            "wheel://distribution==version/path/in/wheel, pvc://claim/path or, on a laptop, file:///path; "
+            "a GGUF file is named by ?file=name.gguf",
+        ),
+    ]
+    family: Annotated[Family, Meta(description="kind of model; auto reads architectures in config.json")] = "auto"
+    token_secret_ref: Annotated[TokenSecretRef | None, Meta(description="hub token for gated or private models")] = None
+    lock: Annotated[
+        dict[Annotated[str, Meta(max_length=1024)], Annotated[str, Meta(max_length=64)]],
+        Meta(max_length=1024, description="file to sha256; when weights differ nothing is served"),
+    ] = {}
+    aliases: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=200)]],
+        Meta(max_length=16, description="other names that clients may use"),
+    ] = []
+
+
+class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Bounds of requests."""
+
+    max_new_tokens: Annotated[
+        Positive, Meta(description="most new tokens a request may ask for; on /v1 also the default")
+    ] = 1024
+    context_tokens: Annotated[
+        int | Literal["auto"],
+        Meta(description="longest prompt and answer together; auto: as the model and memory allow"),
+    ] = "auto"
+    concurrent_requests: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)], Meta(description="requests that a pod decodes together")
+    ] = 16
+    queued_requests: Annotated[Count, Meta(description="requests that may wait in a pod; past it 429")] = 64
+    request_timeout_seconds: Annotated[
+        Annotated[int, Meta(ge=1, le=86400)], Meta(description="time for a whole request; past it 504")
+    ] = 600
+    max_body_bytes: Annotated[Quantity, Meta(description="largest request body; past it 413")] = "64Mi"
+    video_frames: Annotated[
+        Annotated[int, Meta(ge=1, le=256)], Meta(description="frames taken of a video, evenly spaced")
+    ] = 8
+
+
+class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The volume that keeps the weights."""
+
+    size: Annotated[Quantity, Meta(description="size of the volume; auto: 1.2 times the weights; may only grow")] = (
+        "auto"
+    )
+    storage_class_name: Annotated[ShortText | None, Meta(description="class of the volume; immutable")] = None
+    access_mode: Annotated[
+        AccessMode, Meta(description="ReadWriteOnce allows one replica, as the volume binds to a node; immutable")
+    ] = "ReadWriteOnce"
+    claim_name: Annotated[
+        ShortText | None, Meta(description="use this PersistentVolumeClaim instead of making one; immutable")
+    ] = None
+    per_replica: Annotated[bool, Meta(description="a volume of its own for each pod; immutable")] = False
+    retain: Annotated[
+        Literal["Delete", "Retain"], Meta(description="what becomes of the volume when the resource is deleted")
+    ] = "Delete"
+    prefetch: Annotated[
+        bool, Meta(description="download at once, without holding a GPU, instead of at the first demand")
+    ] = False
+
+
+class AutoscalingSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Replicas by load. While this is set, spec.replicas is ignored."""
+
+    min_replicas: Annotated[Count, Meta(description="0: to zero when idle")] = 0
+    max_replicas: Annotated[Positive, Meta(description="most replicas")] = 1
+    target_concurrency: Annotated[Positive, Meta(description="requests in flight that one replica should have")] = 8
+    idle_seconds: Annotated[Count, Meta(description="time without requests before the last replica stops")] = 300
+    stable_window_seconds: Annotated[Positive, Meta(description="load is averaged over this time")] = 60
+    panic_window_seconds: Annotated[Positive, Meta(description="shorter window that reacts to bursts")] = 6
+
+
+class GoldenPrompt(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A prompt whose answer is checked before a new version takes traffic."""
+
+    prompt: Annotated[str, Meta(min_length=1, max_length=32768)]
+    contains: (
+        Annotated[str, Meta(min_length=1, max_length=4096, description="text that the answer must hold")] | None
+    ) = None
+    regex: Annotated[str, Meta(min_length=1, max_length=4096, description="expression that must match")] | None = None
+    max_seconds: Annotated[int, Meta(ge=1, le=3600, description="time that the answer may take")] | None = None
+
+
+class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a new version replaces the old one."""
+
+    strategy: Annotated[
+        Literal["auto", "Surge", "Recreate"],
+        Meta(description="Surge starts the new pod first; auto does so where cache and GPUs allow"),
+    ] = "auto"
+    golden_prompts: Annotated[list[GoldenPrompt], Meta(max_length=16)] = []
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    model: ModelSpec
+    quantization: Annotated[Quantization, Meta(description="smaller weights; auto: the best that fits memory")] = "auto"
+    precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
+    max_memory: Annotated[
+        dict[Annotated[str, Meta(max_length=32)], Quantity],
+        Meta(max_length=64, description='memory by device, as in "0": 8Gi, cpu: 32Gi'),
+    ] = {}
+    fallbacks: Annotated[
+        list[Fallback], Meta(max_length=3, description="what is tried, in order, when memory runs out; []: 503")
+    ] = msgspec.field(default_factory=lambda: list[Fallback](("cpu", "text-only", "simplified")))
+    limits: LimitsSpec = LimitsSpec()
+    cache: CacheSpec = CacheSpec()
+    replicas: Annotated[Count, Meta(description="pods; ignored while autoscaling is set")] = 1
+    autoscaling: AutoscalingSpec | None = None
+    rollout: RolloutSpec = RolloutSpec()
+    resources: ResourceRequirements = ResourceRequirements()
+    node_selector: Annotated[dict[str, LabelValue], Meta(max_length=64)] = {}
+    tolerations: Annotated[list[Toleration], Meta(max_length=64)] = []
+    affinity: Annotated[dict[str, Any] | None, Meta(description="as in core/v1")] = None
+    runtime_class_name: ShortText | None = None
+    priority_class_name: ShortText | None = None
+    image_pull_secrets: Annotated[list[LocalObjectReference], Meta(max_length=16)] = []
+    service_account_name: ShortText | None = None
+    env: Annotated[list[EnvVar], Meta(max_length=128, description="as in core/v1")] = []
+    pod_annotations: Annotated[dict[str, LongText], Meta(max_length=64)] = {}
+    pod_labels: Annotated[dict[str, LabelValue], Meta(max_length=64)] = {}
+    image: Annotated[str, Meta(min_length=1, max_length=1024, description="image of the model pod")] | None = None
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    suspend: Annotated[bool, Meta(description="scale to zero and stay there; requests get 503")] = False
+
+
+class ModelDeployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One model, served behind the gateway under `metadata.name` and its aliases."""
+
+    api_version: Literal["aimodelserver.io/v1alpha1"] = API_VERSION
+    kind: Literal["ModelDeployment"] = KIND
+    metadata: ObjectMeta
+    spec: Spec
+    status: Status | None = None

@@ -1,0 +1,64 @@
+"""What the operator writes into a ModelDeployment: conditions for programs, words for people."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from ams_common.progress import Download
+from ams_common.resource.conditions import ConditionStatus
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """As meta/v1's Condition. `type` and `reason` are words of `ams_common.resource.conditions`."""
+
+    type: Annotated[str, Meta(max_length=316)]
+    status: ConditionStatus
+    reason: Annotated[str, Meta(max_length=1024)]
+    message: Annotated[str, Meta(max_length=32768)]
+    last_transition_time: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    observed_generation: int = 0
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was found out about the model."""
+
+    revision: Annotated[str | None, Meta(description="commit that is served")] = None
+    family: str | None = None
+    modalities: list[str] | None = None
+    architecture: str | None = None
+    parameters: Annotated[str | None, Meta(description="number of parameters for people, as in 3.75B")] = None
+    weights_bytes: int | None = None
+    context_tokens: int | None = None
+
+
+class QuantizationStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    chosen: str | None = None
+    reason: Annotated[str | None, Meta(description="why, with the numbers")] = None
+
+
+class LockStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The lock of the weights that are served."""
+
+    files: int | None = None
+    sha256: Annotated[str | None, Meta(description="of the sorted list of files and their sha256")] = None
+    config_map: Annotated[str | None, Meta(description="ConfigMap that holds the list")] = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    observed_generation: int | None = None
+    phase: Annotated[str | None, Meta(description="for people; programs read conditions")] = None
+    summary: Annotated[str | None, Meta(description="phase with progress, the column of kubectl get")] = None
+    message: str | None = None
+    replicas: int | None = None
+    ready_replicas: int | None = None
+    selector: Annotated[str | None, Meta(description="selects the pods; the scale subresource reads it")] = None
+    endpoint: Annotated[str | None, Meta(description="URL that answers for the model")] = None
+    model: ModelStatus | None = None
+    quantization: QuantizationStatus | None = None
+    download: Download | None = None
+    lock: LockStatus | None = None
+    conditions: Annotated[
+        list[Condition] | None,
+        Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = None
