@@ -33,13 +33,13 @@ FAMILIES: tuple[FamilyRow, ...] = (
     FamilyRow(
         "vision-language",
         frozenset({"text", "image", "video"}),
-        "multimodal",
+        "vision-language",
         frozenset({"Qwen2_5_VLForConditionalGeneration"}),
     ),
     FamilyRow(
         "audio-language",
         frozenset({"text", "audio"}),
-        "audio",
+        "audio-language",
         frozenset({"Qwen2AudioForConditionalGeneration"}),
     ),
     FamilyRow(

@@ -83,6 +83,9 @@ _FIELDS: "msgspec.json.Decoder[dict[str, msgspec.Raw]]" = msgspec.json.Decoder(d
 
 
 def unknown_fields(body: bytes, known: Any) -> list[str]:
-    """Top-level fields of a valid JSON object that the struct type `known` doesn't have, sorted."""
+    """Top-level fields of a JSON object that the struct type `known` doesn't have, sorted.
+
+    ApiError `invalid_json` when their names are not text, which decoding into `known` skips over.
+    """
     names = {field.encode_name for field in msgspec.structs.fields(known)}
-    return sorted(name for name in _FIELDS.decode(body) if name not in names)
+    return sorted(name for name in decode_body(_FIELDS, body) if name not in names)

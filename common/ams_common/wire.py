@@ -132,9 +132,9 @@ class ChatRequest(_Sampled, frozen=True, kw_only=True):
 
 
 class CompletionRequest(_Sampled, frozen=True, kw_only=True):
-    """`POST /v1/completions`. The prompt is one text or one list of token ids."""
+    """`POST /v1/completions`. The prompt is one text or one list of token ids; OpenAI also has lists of these."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str | int | list[int]]
     echo: bool | None = None
     suffix: str | None = None
     logprobs: int | None = None

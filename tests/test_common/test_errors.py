@@ -1,0 +1,78 @@
+"""Both shapes of an error, and the headers that clients act on."""
+
+import json
+
+import pytest
+from ams_common.errors import ERRORS, ApiError
+
+# 4-xx and 5-xx codes that clients rely on.
+STATUS = {
+    400: {
+        "invalid_json",
+        "invalid_parameter",
+        "invalid_base64",
+        "undecodable_image",
+        "undecodable_audio",
+        "undecodable_video",
+        "missing_prompt",
+        "context_length_exceeded",
+    },
+    401: {"missing_key", "invalid_key"},
+    403: {"model_not_allowed", "admin_required"},
+    404: {"model_not_found"},
+    413: {"body_too_large", "media_too_large"},
+    422: {"unsupported_modality"},
+    429: {"queue_full", "rate_limited", "token_limit"},
+    500: {"generation_failed"},
+    503: {"model_loading", "model_failed", "suspended", "insufficient_memory", "no_backend"},
+    504: {"timeout"},
+}
+
+
+def test_documented_codes_have_their_status() -> None:
+    assert {code: ERRORS[code].status for codes in STATUS.values() for code in codes} == {
+        code: status for status, codes in STATUS.items() for code in codes
+    }
+
+
+def test_the_native_body() -> None:
+    error = ApiError("queue_full", "Busy.", param="prompt", retry_after=1.26, limit=64)
+    assert json.loads(error.body("/generate/smollm2", "r1")) == {
+        "error": "Busy.",
+        "details": {
+            "code": "queue_full",
+            "request_id": "r1",
+            "param": "prompt",
+            "retry_after_seconds": 1.3,
+            "limit": 64,
+        },
+    }
+    assert (error.status, error.headers) == (429, {"Retry-After": "1"})
+
+
+def test_the_openai_body() -> None:
+    error = ApiError("model_not_found", "No model x.", models=["a"])
+    assert json.loads(error.body("/v1/chat/completions", "r1")) == {
+        "error": {
+            "message": "No model x.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "model_not_found",
+            "request_id": "r1",
+        }
+    }
+
+
+@pytest.mark.parametrize("code", ["model_failed", "token_limit", "timeout"])
+def test_clients_are_told_not_to_repeat_what_would_fail_again(code: str) -> None:
+    assert ApiError(code, "No.").headers == {"X-Should-Retry": "false"}
+
+
+def test_own_headers_and_a_short_wait() -> None:
+    error = ApiError("method_not_allowed", "No.", headers={"Allow": "POST"}, retry_after=0.01)
+    assert error.headers == {"Allow": "POST", "Retry-After": "1"}
+
+
+def test_an_unknown_code_is_a_programming_error() -> None:
+    with pytest.raises(KeyError):
+        ApiError("no_such_code", "No.")

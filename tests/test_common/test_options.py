@@ -1,0 +1,94 @@
+"""Settings from flags and AMS_* variables."""
+
+import argparse
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from ams_common.options import OptionError, add_flags, environment_of, parse, resolve
+from ams_common.pod import ServeSettings
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    source: Annotated[str, Meta(description="where from")]
+    port: Annotated[int, Meta(ge=0, le=65535, description="port, 100 % yours")] = 8080
+    mode: Literal["quick", "full"] = "quick"
+    seconds: float = 1.5
+    debug: bool = False
+    tls: bool = True
+    note: str = ""
+
+
+def test_a_flag_wins_over_a_variable_and_both_over_the_default() -> None:
+    environment = {"AMS_SOURCE": "a", "AMS_PORT": "1", "AMS_MODE": "full"}
+    assert resolve(Settings, {"port": "2", "mode": None}, environment) == Settings(source="a", port=2, mode="full")
+
+
+def test_an_empty_variable_is_not_given() -> None:
+    assert resolve(Settings, {"source": "a"}, {"AMS_PORT": "", "AMS_DEBUG": ""}) == Settings(source="a")
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_booleans_of_the_environment(text: str, value: bool) -> None:
+    assert resolve(Settings, {"source": "a"}, {"AMS_DEBUG": text}).debug is value
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        ({}, {}, "--source (or AMS_SOURCE) is required"),
+        ({}, {"AMS_SOURCE": ""}, "--source (or AMS_SOURCE) is required"),
+        ({"source": "a", "port": "x"}, {}, "--port='x': expected int"),
+        ({"source": "a"}, {"AMS_PORT": "70000"}, "AMS_PORT='70000': expected int <= 65535"),
+        ({"source": "a"}, {"AMS_MODE": "slow"}, "AMS_MODE='slow': invalid enum value 'slow'; allowed: full, quick"),
+        ({"source": "a"}, {"AMS_DEBUG": "yes"}, "AMS_DEBUG='yes': expected true or false"),
+    ],
+)
+def test_a_bad_value_is_told_in_one_sentence(flags: dict[str, str], environment: dict[str, str], words: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve(Settings, flags, environment)
+    assert str(caught.value) == words
+
+
+def test_flags_and_help_come_from_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(prog="x")
+    add_flags(parser, Settings)
+    arguments = parser.parse_args(["--source", "a", "--debug", "--no-tls"])
+    assert resolve(Settings, vars(arguments), {}) == Settings(source="a", debug=True, tls=False)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "port, 100 % yours (default 8080) [AMS_PORT]" in text
+    assert "where from [AMS_SOURCE]" in text
+
+
+def test_a_command_ends_with_status_2_and_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(Settings, "x", ["--source", "a", "--port", "no"], {})
+    assert caught.value.code == 2
+    assert "x: error: --port='no': expected int" in capsys.readouterr().err
+
+
+@given(
+    st.builds(
+        Settings,
+        source=st.text(min_size=1),
+        port=st.integers(0, 65535),
+        mode=st.sampled_from(["quick", "full"]),
+        seconds=st.floats(allow_nan=False, allow_infinity=False),
+        debug=st.booleans(),
+        tls=st.booleans(),
+    )
+)
+def test_settings_survive_the_way_through_the_environment(settings: Settings) -> None:
+    assert resolve(Settings, {}, environment_of(settings)) == settings
+
+
+def test_a_pods_settings_survive_too() -> None:
+    settings = ServeSettings(name="a", source="hf://a/b", uds="/tmp/x.sock", debug=True, grace_seconds=0.0)
+    environment = environment_of(settings)
+    assert set(environment) == {"AMS_NAME", "AMS_SOURCE", "AMS_UDS", "AMS_DEBUG", "AMS_GRACE_SECONDS"}
+    assert resolve(ServeSettings, {}, environment) == settings
