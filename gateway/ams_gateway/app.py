@@ -7,13 +7,23 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
 
+from ams_gateway.call import Call
+from ams_gateway.errors import error_event
+from ams_gateway.forward import Forwarder
+from ams_gateway.hold import Holds
 from ams_gateway.identity import request_id
 from ams_gateway.log import Record, RequestLog
+from ams_gateway.metrics import Metrics
+from ams_gateway.pools import Pools
 from ams_gateway.registry import Registry
-from ams_gateway.responses import error_response
+from ams_gateway.relay import Relay
+from ams_gateway.responses import SERVER, error_response
+from ams_gateway.routes.generate import Generate
 from ams_gateway.routes.health import Health
+from ams_gateway.routes.metrics import MetricsRoute
 from ams_gateway.routes.models import Models
-from ams_gateway.routing import Routes
+from ams_gateway.routes.openai import OpenAI
+from ams_gateway.routing import NO_ROUTE, Handler, Routes
 from ams_gateway.settings import GatewaySettings
 
 logger = logging.getLogger("ams_gateway")
@@ -22,58 +32,104 @@ _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; o
 
 
 class Gateway:
-    """All parts of one gateway. `server.serve` listens for it; tests may call `handle` themselves."""
+    """All parts of one gateway; `server.serve` listens for it."""
 
     def __init__(self, registry: Registry, settings: GatewaySettings, request_log: RequestLog) -> None:
         self.registry = registry
         self.settings = settings
         self.draining = False
         self._log = request_log
-        health = Health(registry, lambda: sorted(self.routes.table), lambda: self.draining)
+        self._pools = Pools(registry)
+        self._tidying: asyncio.Task[None] | None = None
+        holds = Holds(registry, settings.hold_seconds, settings.hold_limit)
+        self.metrics = Metrics(lambda: holds.held, lambda: (model.name for model in registry.models()))
+        forwarder = Forwarder(registry, self._pools, holds, Relay(expose_pod=settings.expose_pod), self.metrics)
+        openai = OpenAI(registry, forwarder, settings)
         models = Models(registry)
-        self.routes = Routes(
-            {
-                "/v1/models": {"GET": models.list},
-                "/v1/models/{id}": {"GET": models.get},
-                "/health": {"GET": health.health},
-                "/ready": {"GET": health.ready},
-            }
-        )
+        health = Health(registry, lambda: sorted(self.routes.table), lambda: self.draining)
+        table: dict[str, dict[str, Handler]] = {
+            "/generate/{model}": {"POST": Generate(registry, forwarder, settings).post},
+            "/v1/chat/completions": {"POST": openai.post},
+            "/v1/completions": {"POST": openai.post},
+            "/v1/models": {"GET": models.list},
+            "/v1/models/{id}": {"GET": models.get},
+            "/health": {"GET": health.health},
+            "/ready": {"GET": health.ready},
+        }
+        metrics: dict[str, dict[str, Handler]] = {"/metrics": {"GET": MetricsRoute(self.metrics).get}}
+        self.routes = Routes(table if settings.metrics_port else table | metrics)
+        self.metrics_routes = Routes(metrics)
 
     async def start(self) -> None:
         """Start what runs beside the requests; `close` ends it."""
         logger.warning("No API keys are configured: every client may use every model.")
+        self._tidying = asyncio.create_task(self._pools.keep_tidy())
 
     async def close(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
+        self._pools.close()
         self._log.flush()
+
+    async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request to the metrics' own port, which is neither counted nor logged."""
+        path = request.raw_path.partition("?")[0]
+        call = Call(request, path, Record(id=request_id(None)), 0.0)
+        try:
+            return await self.metrics_routes.find(call)(call)
+        except ApiError as error:
+            return error_response(error, path, call.record.id)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens, and account for it."""
         loop = asyncio.get_running_loop()
-        started = loop.time()
         path = request.raw_path.partition("?")[0]
         record = Record(id=request_id(request.headers.get(HEADER_REQUEST_ID)), method=request.method, path=path[:200])
+        call = Call(request, path, record, loop.time())
         try:
-            handler, name = self.routes.find(request.method, path, record)
-            response = await handler(request, record, name)
+            try:
+                response = await self.routes.find(call)(call)
+            except ApiError as error:
+                response = await self._refuse(call, error)
+            except (asyncio.CancelledError, ConnectionError):
+                raise
+            except Exception:
+                logger.exception("request %s failed", record.id)
+                response = await self._refuse(
+                    call, ApiError("internal_error", "The gateway failed to answer; its log tells why.")
+                )
             record.code = response.status
-        except ApiError as error:
-            record.error, record.code = error.code, error.status
-            response = error_response(error, path, record.id)
         except (asyncio.CancelledError, ConnectionError):
             record.code = _CLIENT_CLOSED
             raise
-        except Exception:
-            logger.exception("request %s failed", record.id)
-            failure = ApiError("internal_error", "The gateway failed to answer; its log tells why.")
-            record.error, record.code = failure.code, failure.status
-            response = error_response(failure, path, record.id)
         finally:
-            record.seconds = loop.time() - started
-            self._log.add(record)
+            record.seconds = loop.time() - call.started
+            self._account(record)
         if not response.prepared:
             response.headers[HEADER_REQUEST_ID] = record.id
+            response.headers["Server"] = SERVER
         return response
+
+    def refuse_bad_http(self, error: ApiError) -> web.Response:
+        """The answer to what is no HTTP request at all."""
+        record = Record(id=request_id(None), route=NO_ROUTE, code=error.status, error=error.code)
+        self._account(record)
+        response = error_response(error, "", record.id)
+        response.headers[HEADER_REQUEST_ID] = record.id
+        response.headers["Server"] = SERVER
+        return response
+
+    async def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
+        call.record.error = error.code
+        if call.stream is None:
+            return error_response(error, call.path, call.record.id)
+        await call.stream.write(error_event(error, call.path, call.record.id))
+        return call.stream
+
+    def _account(self, record: Record) -> None:
+        self.metrics.count(record)
+        self._log.add(record)
 
 
 def make_app(registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> Gateway:

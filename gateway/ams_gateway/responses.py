@@ -8,6 +8,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 
 JSON = "application/json"
+SERVER = "ai-model-server"
 _GZIP_FROM_BYTES = 1024
 _GZIP_LEVEL = 4  # half the time of level 6 for a few percent more bytes
 

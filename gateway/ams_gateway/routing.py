@@ -7,10 +7,9 @@ from urllib.parse import unquote
 from aiohttp import web
 from ams_common.errors import ApiError
 
-from ams_gateway.log import Record
+from ams_gateway.call import Call
 
-Handler: TypeAlias = Callable[[web.BaseRequest, Record, str], Awaitable[web.StreamResponse]]
-"""Answers a request; the last argument is the name at the end of the path, empty for exact paths."""
+Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 
 NO_ROUTE = "-"
 
@@ -31,26 +30,25 @@ class Routes:
             else:
                 self._exact[template] = (template, methods)
 
-    def find(self, method: str, path: str, record: Record) -> tuple[Handler, str]:
-        """The handler for `path` (as sent, without its query) and the name in it. Sets the record's route.
+    def find(self, call: Call) -> Handler:
+        """The handler for this call; sets its name and its record's route.
 
         Raises ApiError `not_found` or `method_not_allowed`.
         """
-        if (found := self._match(path)) is None:
-            record.route = NO_ROUTE
-            raise ApiError(
-                "not_found", f"There is nothing at {path[:200]}.", routes=sorted(self.table), given=path[:200]
-            )
-        record.route, methods, name = found
-        if (handler := methods.get(method)) is None:
+        if (found := self._match(call.path)) is None:
+            call.record.route = NO_ROUTE
+            path = call.path[:200]
+            raise ApiError("not_found", f"There is nothing at {path}.", routes=sorted(self.table), given=path)
+        call.record.route, methods, call.name = found
+        if (handler := methods.get(call.request.method)) is None:
             allowed = ", ".join(methods)
             raise ApiError(
                 "method_not_allowed",
-                f"{record.route} takes {allowed}, not {method[:20]}.",
+                f"{call.record.route} takes {allowed}, not {call.request.method[:20]}.",
                 headers={"Allow": allowed},
                 allowed=sorted(methods),
             )
-        return handler, name
+        return handler
 
     def _match(self, path: str) -> tuple[str, dict[str, Handler], str] | None:
         if (exact := self._exact.get(path)) is not None:

@@ -1,12 +1,19 @@
 """Listening: sockets, bad HTTP, and a stop that lets running requests finish."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from ams_common.errors import ApiError
 
 from ams_gateway.app import Gateway
+
+_READ_BUFFER_BYTES = 64 << 10
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +35,71 @@ async def serve(gateway: Gateway) -> AsyncIterator[Listening]:
     """Listen on the settings' host and port until the block ends.
 
     Leaving the block stops accepting at once, gives running requests `grace_seconds`, then cancels them.
-    Raises OSError when the address is taken.
+    Raises OSError when an address is taken.
     """
     settings = gateway.settings
-    server = web.Server(
-        gateway.handle,
-        handler_cancellation=True,
-        access_log=None,
-        keepalive_timeout=settings.keepalive_seconds,
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=settings.grace_seconds)
+    async with AsyncExitStack() as stack:
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        port = metrics_port = await stack.enter_async_context(_listening(_Server(gateway), gateway, settings.port))
+        if settings.metrics_port:
+            server = _Server(gateway, metrics_only=True)
+            metrics_port = await stack.enter_async_context(_listening(server, gateway, settings.metrics_port))
+        yield Listening(settings.host, port, metrics_port)
+        gateway.draining = True
+
+
+@asynccontextmanager
+async def _listening(server: "_Server", gateway: Gateway, port: int) -> AsyncIterator[int]:
+    runner = web.ServerRunner(server, shutdown_timeout=gateway.settings.grace_seconds)
     await runner.setup()
     try:
-        await gateway.start()
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
-        await site.start()
-        port = runner.addresses[0][1]
-        yield Listening(settings.host, port, port)
+        await web.TCPSite(runner, gateway.settings.host, port, backlog=_BACKLOG).start()
+        yield runner.addresses[0][1]
     finally:
-        gateway.draining = True
         await runner.cleanup()
-        await gateway.close()
+
+
+class _Server(web.Server):
+    """Makes connections that answer bad HTTP in the gateway's own words."""
+
+    def __init__(self, gateway: Gateway, *, metrics_only: bool = False) -> None:
+        super().__init__(gateway.handle_metrics if metrics_only else gateway.handle, handler_cancellation=True)
+        self._gateway = gateway
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> "_Connection":
+        return _Connection(
+            self,
+            gateway=self._gateway,
+            loop=self._loop,
+            keepalive_timeout=self._gateway.settings.keepalive_seconds,
+            access_log=None,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+
+
+class _Connection(web.RequestHandler):
+    """One client connection. aiohttp calls `handle_error` for what its parser refuses."""
+
+    __slots__ = ("_gateway",)
+
+    def __init__(self, server: _Server, *, gateway: Gateway, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._gateway = gateway
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        reason = (message or "").strip().partition("\n")[0].rstrip(":.") or "it can't be parsed"
+        if isinstance(exc, LineTooLong):
+            error = ApiError("headers_too_large", f"The request's line or a header is too long: {reason}.")
+        else:
+            error = ApiError("bad_request", f"This is not a valid HTTP request: {reason}.")
+        response = self._gateway.refuse_bad_http(error)
+        response.force_close()
+        return response

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from ams_gateway.log import Record
+from ams_gateway.call import Call
 from ams_gateway.registry import Registry
 from ams_gateway.responses import json_response
 
@@ -23,11 +23,11 @@ class Health:
             name: importlib.metadata.version(name) for name in ("aiohttp", "msgspec", "prometheus-client")
         }
 
-    async def health(self, request: web.BaseRequest, record: Record, _: str) -> web.Response:
+    async def health(self, call: Call) -> web.Response:
         models = self._registry.models()
         ready = sum(1 for model in models if self._registry.backends(model))
         return json_response(
-            request,
+            call.request,
             {
                 "status": "healthy",
                 "timestamp": int(time.time()),
@@ -37,7 +37,7 @@ class Health:
             },
         )
 
-    async def ready(self, request: web.BaseRequest, record: Record, _: str) -> web.Response:
+    async def ready(self, call: Call) -> web.Response:
         if self._draining():
-            return json_response(request, {"status": "draining"}, status=503)
-        return json_response(request, {"status": "ready"})
+            return json_response(call.request, {"status": "draining"}, status=503)
+        return json_response(call.request, {"status": "ready"})

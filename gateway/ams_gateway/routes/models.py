@@ -5,7 +5,7 @@ from ams_common.errors import ApiError
 from ams_common.names import resource_name
 from ams_common.wire import ModelCard, ModelList
 
-from ams_gateway.log import Record
+from ams_gateway.call import Call
 from ams_gateway.registry import Model, Registry
 from ams_gateway.responses import json_response
 
@@ -25,11 +25,11 @@ class Models:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def list(self, request: web.BaseRequest, record: Record, _: str) -> web.Response:
-        return json_response(request, ModelList(data=[_card(model) for model in self._registry.models()]))
+    async def list(self, call: Call) -> web.Response:
+        return json_response(call.request, ModelList(data=[_card(model) for model in self._registry.models()]))
 
-    async def get(self, request: web.BaseRequest, record: Record, name: str) -> web.Response:
-        return json_response(request, _card(find_model(self._registry, name)))
+    async def get(self, call: Call) -> web.Response:
+        return json_response(call.request, _card(find_model(self._registry, call.name)))
 
 
 def _card(model: Model) -> ModelCard:

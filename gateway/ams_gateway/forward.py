@@ -1,0 +1,161 @@
+"""The way of a request to a pod: wait until there is one, choose it, send, and send again where that is safe."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+from ams_common.errors import ApiError
+
+from ams_gateway.body import Body, was_decompressed
+from ams_gateway.call import Call
+from ams_gateway.choose import choose, ejection_seconds
+from ams_gateway.headers import named_by_connection, request_head
+from ams_gateway.hold import Holds
+from ams_gateway.metrics import Metrics
+from ams_gateway.pools import Pools
+from ams_gateway.registry import Backend, Model, Registry
+from ams_gateway.relay import Relay
+from ams_gateway.upstream import Answer, AnswerCut, Draining, StaleConnection, Unreachable, UpstreamError
+
+logger = logging.getLogger("ams_gateway")
+
+_SENDS = 3  # the first and at most two more
+_POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 says more than ours: it gets this much longer
+_DRAINING_EJECTION_SECONDS = 1.0
+_PAUSE_SECONDS = 0.05  # before the same pod is asked again, doubled each time
+_RETRY_AFTER_SECONDS = 2.0
+
+
+class Forwarder:
+    def __init__(self, registry: Registry, pools: Pools, holds: Holds, relay: Relay, metrics: Metrics) -> None:
+        self._registry = registry
+        self._pools = pools
+        self._holds = holds
+        self._relay = relay
+        self._metrics = metrics
+
+    async def forward(
+        self, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+    ) -> web.StreamResponse:
+        """Send `body` to `target` of a pod of `model` and pass its answer on. Raises ApiError.
+
+        `wants_stream` is asked only when the model isn't ready.
+        """
+        tried: list[str] = []
+        fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
+        while True:
+            now = asyncio.get_running_loop().time()
+            backend = choose(self._registry.backends(model), tried, now, random.random())
+            if backend is None:
+                await self._holds.until_ready(call, model, wants_stream)
+                continue
+            may_retry = len(tried) < _SENDS - 1
+            try:
+                return await self._send(call, model, backend, target, body, fresh, may_retry and body.replayable)
+            except UpstreamError as error:
+                self._note_failure(model, backend, error)
+                if not may_retry or not (error.unsent or (error.nothing_ran and body.replayable)):
+                    raise _told(model, error) from error
+                again = error
+            self._metrics.of(model.name).retries[again.reason] += 1
+            call.record.retries += 1
+            if isinstance(again, StaleConnection):
+                fresh = True
+            elif backend.id in tried or len(self._registry.backends(model)) <= 1:
+                await asyncio.sleep(_PAUSE_SECONDS * 2 ** len(tried))
+            tried.append(backend.id)
+
+    async def _send(
+        self, call: Call, model: Model, backend: Backend, target: str, body: Body, fresh: bool, may_retry: bool
+    ) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.of(backend)
+        head = _head(call, pool.host, target, body)
+        numbers = self._metrics.of(model.name)
+        call.record.pod = backend.id
+        answer: Answer | None = None
+        backend.in_flight += 1
+        numbers.in_flight += 1
+        backend.last_used = loop.time()
+        try:
+            async with asyncio.timeout(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
+                answer = await pool.send(head, body, fresh=fresh)
+                if answer.message.code == 503 and may_retry and await _is_draining(answer):
+                    raise Draining("the pod is stopping")
+                backend.failures = 0
+                backend.ejected_until = 0.0
+                return await self._relay.relay(call, model, backend, answer)
+        except TimeoutError:
+            seconds = model.request_timeout_seconds
+            raise ApiError(
+                "timeout", f"{model.name} did not finish within {seconds:g} seconds.", limit=seconds
+            ) from None
+        finally:
+            if answer is not None:
+                answer.close()
+            backend.in_flight -= 1
+            numbers.in_flight -= 1
+            backend.last_used = loop.time()
+
+    def _note_failure(self, model: Model, backend: Backend, error: UpstreamError) -> None:
+        logger.warning("%s: pod %s: %s (%s)", model.name, backend.id, error, error.reason)
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, Unreachable):
+            self._registry.unreachable(model, backend)
+        if isinstance(error, Draining):
+            backend.ejected_until = max(backend.ejected_until, now + _DRAINING_EJECTION_SECONDS)
+        elif not isinstance(error, StaleConnection) and backend.ejected_until <= now:
+            # What fails while the pod is left out was sent before: one crash must not count for each of its requests.
+            backend.failures += 1
+            if seconds := ejection_seconds(backend.failures):
+                backend.ejected_until = now + seconds
+                self._metrics.of(model.name).ejections += 1
+
+
+def _head(call: Call, host: str, target: str, body: Body) -> bytes:
+    request = call.request
+    dropped = named_by_connection(request.headers.get("Connection"))
+    if was_decompressed(request):
+        dropped.add(b"content-encoding")
+    return request_head(
+        target,
+        host,
+        request.raw_headers,
+        request_id=call.record.id,
+        content_length=body.length,
+        dropped=dropped,
+    )
+
+
+def _told(model: Model, error: UpstreamError) -> ApiError:
+    """What the client hears of a pod's failure; addresses and the like stay in the log."""
+    if error.unsent:
+        return ApiError(
+            "no_backend", f"No pod of {model.name} can be reached.", retry_after=_RETRY_AFTER_SECONDS, model=model.name
+        )
+    when = "in the middle of the answer" if isinstance(error, AnswerCut) else "before it answered"
+    return ApiError("backend_failed", f"The process of {model.name} ended {when}.", model=model.name)
+
+
+async def _is_draining(answer: Answer) -> bool:
+    try:
+        body = msgspec.json.decode(await answer.read(), type=_RefusalBody)
+    except (msgspec.DecodeError, AnswerCut):
+        return False
+    if isinstance(body.error, _RefusalCode):
+        return body.error.code == "draining"
+    return body.details is not None and body.details.code == "draining"
+
+
+class _RefusalCode(msgspec.Struct):
+    code: str | None = None
+
+
+class _RefusalBody(msgspec.Struct):
+    """Both shapes of an error's body, as far as its code."""
+
+    error: str | _RefusalCode | None = None
+    details: _RefusalCode | None = None

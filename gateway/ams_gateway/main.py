@@ -1,0 +1,55 @@
+"""`ams-gateway`: the gateway as a process of its own."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+from ams_common.options import OptionError, add_flags, resolve
+
+from ams_gateway.app import make_app
+from ams_gateway.server import serve
+from ams_gateway.settings import GatewaySettings
+from ams_gateway.static_registry import InvalidBackend, StaticRegistry, parse_backends
+
+logger = logging.getLogger("ams_gateway")
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM. Exits with 2 on bad settings, 1 when it can't listen."""
+    parser = argparse.ArgumentParser(prog="ams-gateway", description="One HTTP API in front of model pods.")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        metavar="NAME=ADDRESS",
+        help="a model's pod, as in smollm2=http://127.0.0.1:8080; repeatable [AMS_BACKEND, separated by commas]",
+    )
+    add_flags(parser, GatewaySettings)
+    flags = vars(parser.parse_args())
+    try:
+        backends = parse_backends(flags["backend"] or filter(None, os.environ.get("AMS_BACKEND", "").split(",")))
+        settings = resolve(GatewaySettings, flags, os.environ)
+    except (OptionError, InvalidBackend) as error:
+        parser.error(str(error))
+    logging.basicConfig(
+        level=logging.DEBUG if settings.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        uvloop.run(_run(backends, settings))
+    except OSError as error:
+        sys.exit(f"ams-gateway: can't listen on {settings.host}:{settings.port}: {error.strerror or error}")
+
+
+async def _run(backends: dict[str, list[str]], settings: GatewaySettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with StaticRegistry(backends) as registry, serve(make_app(registry, settings)) as listening:
+        logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
+        await stop.wait()
+        logger.info("stopping: running requests get %g seconds", settings.grace_seconds)

@@ -1,0 +1,187 @@
+"""The gateway's Prometheus metrics, counted in plain numbers and put into families only when they are read.
+
+`labels().observe()` of the client library costs more than all else that the gateway does for accounting, so the hot
+path adds to integers of a record that each model keeps. Labels are bounded: unknown models count under `_unknown`.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from ams_gateway.log import Record
+
+UNKNOWN = "_unknown"  # no model's name holds an underscore
+
+_BOUNDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
+_LABELS = [*(str(bound) for bound in _BOUNDS), "+Inf"]
+
+
+class Histogram:
+    """Counts by upper bound, in seconds."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_LABELS)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(_BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        total = 0
+        result: list[tuple[str, float]] = []
+        for label, count in zip(_LABELS, self.counts, strict=True):
+            total += count
+            result.append((label, total))
+        return result
+
+
+class ModelMetrics:
+    """What is counted for one model."""
+
+    __slots__ = ("duration", "ejections", "errors", "first_byte", "hold", "in_flight", "requests", "retries", "tokens")
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.tokens = [0, 0]  # of prompts, of completions
+        self.ejections = 0
+        self.in_flight = 0
+        self.duration: dict[str, Histogram] = {}
+        self.first_byte: dict[str, Histogram] = {}
+        self.hold = Histogram()
+
+
+class Metrics(Collector):
+    """All metrics of one gateway. `held` and `models` are asked when metrics are read."""
+
+    def __init__(self, held: Callable[[], dict[str, int]], models: Callable[[], Iterable[str]]) -> None:
+        self._held = held
+        self._names = models
+        self._models: dict[str, ModelMetrics] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def of(self, model: str) -> ModelMetrics:
+        """The numbers of a model that is known to exist, or of UNKNOWN."""
+        if (found := self._models.get(model)) is None:
+            found = self._models[model] = ModelMetrics()
+        return found
+
+    def count(self, record: Record) -> None:
+        """Add a request that ended."""
+        model = self.of(record.model or UNKNOWN)
+        route = record.route
+        model.requests[route, record.code] += 1
+        if (duration := model.duration.get(route)) is None:
+            duration = model.duration[route] = Histogram()
+        duration.observe(record.seconds)
+        if record.first_byte_seconds is not None:
+            if (first_byte := model.first_byte.get(route)) is None:
+                first_byte = model.first_byte[route] = Histogram()
+            first_byte.observe(record.first_byte_seconds)
+        if record.held_seconds is not None:
+            model.hold.observe(record.held_seconds)
+        if record.completion_tokens is not None:
+            model.tokens[0] += record.prompt_tokens or 0
+            model.tokens[1] += record.completion_tokens
+        if record.error:
+            model.errors[record.error] += 1
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """(body, content type) of a scrape, in the format that `accept` asks for."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        self._forget_models_that_are_gone()
+        requests = CounterMetricFamily(
+            "ams_gateway_requests", "Requests that ended, by status; 499: the client left.",
+            labels=("model", "route", "code"),
+        )  # fmt: skip
+        errors = CounterMetricFamily(
+            "ams_gateway_errors",
+            "Errors that the gateway told clients, also inside streams.",
+            labels=("model", "error"),
+        )
+        retries = CounterMetricFamily(
+            "ams_gateway_retries", "Requests sent to a pod again.", labels=("model", "reason")
+        )
+        ejections = CounterMetricFamily(
+            "ams_gateway_ejections", "Times that a failing pod was left out.", labels=("model",)
+        )
+        tokens = CounterMetricFamily(
+            "ams_gateway_tokens", "Tokens of answered requests.", labels=("model", "token_type")
+        )
+        in_flight = GaugeMetricFamily("ams_gateway_requests_in_flight", "Requests at a pod now.", labels=("model",))
+        held = GaugeMetricFamily(
+            "ams_gateway_requests_held", "Requests that wait for the model to get ready.", labels=("model",)
+        )
+        duration = HistogramMetricFamily(
+            "ams_gateway_request_duration_seconds", "From the request's head to the answer's end.",
+            labels=("model", "route"),
+        )  # fmt: skip
+        first_byte = HistogramMetricFamily(
+            "ams_gateway_time_to_first_byte_seconds", "From the request's head to the first byte of a pod's answer.",
+            labels=("model", "route"),
+        )  # fmt: skip
+        hold = HistogramMetricFamily(
+            "ams_gateway_hold_seconds", "Time that requests waited for a model to get ready.", labels=("model",)
+        )
+        waiting = self._held()
+        for name, model in self._models.items():
+            for (route, code), count in model.requests.items():
+                requests.add_metric((name, route, str(code)), count)
+            for error, count in model.errors.items():
+                errors.add_metric((name, error), count)
+            for reason, count in model.retries.items():
+                retries.add_metric((name, reason), count)
+            for route, histogram in model.duration.items():
+                duration.add_metric((name, route), histogram.buckets(), histogram.sum)
+            for route, histogram in model.first_byte.items():
+                first_byte.add_metric((name, route), histogram.buckets(), histogram.sum)
+            if name == UNKNOWN:
+                continue
+            ejections.add_metric((name,), model.ejections)
+            tokens.add_metric((name, "input"), model.tokens[0])
+            tokens.add_metric((name, "output"), model.tokens[1])
+            in_flight.add_metric((name,), model.in_flight)
+            held.add_metric((name,), waiting.get(name, 0))
+            hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
+        yield from (requests, errors, retries, ejections, tokens, in_flight, held, duration, first_byte, hold)
+
+    def _forget_models_that_are_gone(self) -> None:
+        known = {UNKNOWN, *self._names()}
+        for name in [name for name, model in self._models.items() if name not in known and not model.in_flight]:
+            del self._models[name]
+        for name in known:
+            self.of(name)

@@ -1,0 +1,144 @@
+"""A pod's answer on its way to the client: bytes as they come, never decoded and encoded again."""
+
+import asyncio
+import re
+
+from aiohttp import web
+from ams_common.errors import ApiError
+from ams_common.names import (
+    HEADER_MODEL,
+    HEADER_POD,
+    HEADER_QUEUE_SECONDS,
+    HEADER_REQUEST_ID,
+    HEADER_USAGE,
+    USAGE_COMMENT,
+)
+from multidict import CIMultiDict
+
+from ams_gateway.call import Call
+from ams_gateway.errors import wrapped_error
+from ams_gateway.headers import response_headers
+from ams_gateway.registry import Backend, Model
+from ams_gateway.responses import SERVER, compress_if_accepted
+from ams_gateway.upstream import Answer, AnswerCut
+
+_WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
+_TAIL_BYTES = 256  # where a stream's usage comment is looked for
+_LONGEST_EVENT_BYTES = 1 << 20
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_USAGE = re.compile(rb"prompt=(\d+) completion=(\d+)")
+
+
+class Relay:
+    def __init__(self, *, expose_pod: bool) -> None:
+        self._expose_pod = expose_pod
+
+    async def relay(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+        """Pass an answer on. Raises AnswerCut, and ConnectionError when the client leaves."""
+        call.record.first_byte_seconds = asyncio.get_running_loop().time() - call.started
+        if call.stream is not None and answer.message.code != 200:
+            return await self._relay_error_into_stream(call, answer)
+        if _is_stream(answer):
+            return await self._relay_stream(call, model, backend, answer)
+        length = int(answer.message.headers.get("Content-Length", -1))
+        if call.stream is not None or answer.payload.is_eof() or 0 <= length <= _WHOLE_BYTES:
+            return await self._relay_whole(call, model, backend, answer)
+        return await self._relay_chunks(call, model, backend, answer)
+
+    async def _relay_whole(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+        body = await answer.read()
+        message = answer.message
+        _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
+        if call.stream is not None:  # progress was sent, and a plain answer to a stream's request is its only event
+            await call.stream.write(b"data: " + body + b"\n\n")
+            return call.stream
+        headers = self._headers(call, model, backend, answer)
+        response = web.Response(status=message.code, reason=message.reason, body=body, headers=headers)
+        compress_if_accepted(response, call.request, body)
+        return response
+
+    async def _relay_chunks(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+        message = answer.message
+        _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
+        headers = self._headers(call, model, backend, answer)
+        response = web.StreamResponse(status=message.code, reason=message.reason, headers=headers)
+        await response.prepare(call.request)
+        try:
+            while chunk := await answer.read_chunk():
+                await response.write(chunk)
+        except AnswerCut:
+            # Only a connection that ends too early tells the client that this answer is not whole.
+            if call.request.transport is not None:
+                call.request.transport.abort()
+            raise
+        return response
+
+    async def _relay_stream(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+        """Pass events on as they come, only whole ones: an error after a cut must not land inside half an event."""
+        stream = call.stream
+        if stream is None:
+            message = answer.message
+            headers = self._headers(call, model, backend, answer)
+            headers.setdefault("X-Accel-Buffering", "no")
+            headers.popall("Content-Length", None)
+            stream = web.StreamResponse(status=message.code, reason=message.reason, headers=headers)
+            await stream.prepare(call.request)
+            call.stream = stream
+        half = tail = b""
+        while chunk := await answer.read_chunk():
+            if half:
+                chunk, half = half + chunk, b""
+            if not chunk.endswith(_EVENT_ENDS) and len(chunk) < _LONGEST_EVENT_BYTES:
+                end = _end_of_last_event(chunk)
+                chunk, half = chunk[:end], chunk[end:]
+                if not chunk:
+                    continue
+            await stream.write(chunk)
+            tail = chunk if len(chunk) >= _TAIL_BYTES else (tail + chunk)[-_TAIL_BYTES:]
+        if half:
+            await stream.write(half)
+        _note_usage(call, tail[tail.rfind(USAGE_COMMENT) :] if USAGE_COMMENT in tail else b"")
+        return stream
+
+    async def _relay_error_into_stream(self, call: Call, answer: Answer) -> web.StreamResponse:
+        assert call.stream is not None
+        body = await answer.read()
+        if b"\n" in body or not body.startswith(b"{"):
+            raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without a reason.")
+        call.record.error = f"pod_answered_{answer.message.code}"
+        await call.stream.write(wrapped_error(body, call.path))
+        return call.stream
+
+    def _headers(self, call: Call, model: Model, backend: Backend, answer: Answer) -> CIMultiDict[str]:
+        headers = response_headers(answer.message.headers)
+        headers["Server"] = SERVER
+        headers[HEADER_REQUEST_ID] = call.record.id
+        headers[HEADER_MODEL] = model.name
+        if self._expose_pod:
+            headers[HEADER_POD] = backend.id
+        if call.record.held_seconds is not None:
+            queued = _seconds(headers.get(HEADER_QUEUE_SECONDS)) + call.record.held_seconds
+            headers[HEADER_QUEUE_SECONDS] = f"{queued:.3f}"
+        return headers
+
+
+def _is_stream(answer: Answer) -> bool:
+    return answer.message.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def _end_of_last_event(data: bytes) -> int:
+    newline = data.rfind(b"\n\n")
+    crlf = data.rfind(b"\r\n\r\n")
+    return max(newline + 2 if newline >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+
+
+def _note_usage(call: Call, text: bytes) -> None:
+    if found := _USAGE.search(text):
+        call.record.prompt_tokens, call.record.completion_tokens = int(found[1]), int(found[2])
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return max(float(text or 0), 0.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,144 @@
+"""A fixed list of pods, each asked for its /ready: for compose files, benchmarks, and pods that something else runs."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+
+import msgspec
+from ams_common.errors import ApiError
+from ams_common.names import resource_name
+from ams_common.progress import Progress
+
+from ams_gateway.body import WholeBody
+from ams_gateway.registry import Backend, Model
+from ams_gateway.upstream import Answer, Pool, UpstreamError
+
+_POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
+_PROGRESS = msgspec.json.Decoder(Progress)
+_PENDING = Progress(phase="pending")
+_READY = Progress(phase="ready")
+
+
+class InvalidBackend(ValueError):
+    """A `name=address` that can't be used, told in one sentence."""
+
+
+def parse_backends(given: Iterable[str]) -> dict[str, list[str]]:
+    """Addresses by model name of `name=http://host:port` items; a name given twice has two pods."""
+    addresses: dict[str, list[str]] = {}
+    for item in given:
+        name, _, address = item.strip().partition("=")
+        if not name or not address:
+            raise InvalidBackend(f"{item!r} is not a backend: expected name=http://host:port or name=unix:///path")
+        try:
+            Pool(address)
+        except ValueError as error:
+            raise InvalidBackend(f"{item!r}: {error}") from None
+        addresses.setdefault(resource_name(name), []).append(address)
+    return addresses
+
+
+class StaticRegistry:
+    """Registry over addresses by model name. An async context manager: it polls while the block runs."""
+
+    def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        now = int(time.time())
+        self._models = {name: Model(name=name, created=now) for name in sorted(addresses)}
+        self._pods = {
+            name: [_Pod(Backend(id=f"{name}-{number}", address=address)) for number, address in enumerate(given)]
+            for name, given in addresses.items()
+        }
+        self._ready: dict[str, list[Backend]] = {name: [] for name in addresses}
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "StaticRegistry":
+        self._tasks = [asyncio.create_task(self._watch(name, pod)) for name, pods in self._pods.items() for pod in pods]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pods in self._pods.values():
+            for pod in pods:
+                pod.pool.close_idle(0)
+
+    def models(self) -> Sequence[Model]:
+        return list(self._models.values())
+
+    def find(self, name: str) -> Model | None:
+        return self._models.get(resource_name(name))
+
+    def backends(self, model: Model) -> Sequence[Backend]:
+        return self._ready[model.name]
+
+    def progress(self, model: Model) -> Progress:
+        if self._ready[model.name]:
+            return _READY
+        known = [pod.progress for pod in self._pods[model.name] if pod.progress.phase != "pending"]
+        return max(known, key=lambda progress: progress.percent or 0.0, default=_PENDING)
+
+    async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
+        while not self._ready[model.name]:
+            progress = self.progress(model)
+            if progress.failure is not None and not progress.failure.retryable:
+                raise ApiError("model_failed", progress.failure.message, reason=progress.failure.reason)
+            yield progress
+            await self._changed.wait()
+
+    def unreachable(self, model: Model, backend: Backend) -> None:
+        for pod in self._pods[model.name]:
+            if pod.backend is backend:
+                self._note(model.name, pod, _PENDING)
+                pod.look_now.set()
+
+    async def _watch(self, name: str, pod: "_Pod") -> None:
+        while True:
+            pod.look_now.clear()
+            self._note(name, pod, await pod.look())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await pod.look_now.wait()
+
+    def _note(self, name: str, pod: "_Pod", progress: Progress) -> None:
+        if progress == pod.progress:
+            return
+        if progress.phase == "ready":
+            pod.backend.failures, pod.backend.ejected_until = 0, 0.0
+        pod.progress = progress
+        self._ready[name] = [pod.backend for pod in self._pods[name] if pod.progress.phase == "ready"]
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Pod:
+    """One address and what it last said of itself."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.pool = Pool(backend.address)
+        self.progress = _PENDING
+        self.look_now = asyncio.Event()
+
+    async def look(self) -> Progress:
+        head = f"GET /ready HTTP/1.1\r\nHost: {self.pool.host}\r\n\r\n".encode()
+        answer: Answer | None = None
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                answer = await self.pool.send(head, WholeBody(b""))
+                body = await answer.read()
+                if answer.message.code == 200:
+                    return _READY
+                said = _PROGRESS.decode(body)
+                return said if said.phase != "ready" else _PENDING
+        except (UpstreamError, TimeoutError, msgspec.DecodeError):
+            return _PENDING
+        finally:
+            if answer is not None:
+                answer.close()

@@ -1,0 +1,245 @@
+"""Connections to pods: kept alive, taken last in first out, and honest about how far a request got.
+
+aiohttp's client session hides whether a connection had been used before, which decides whether a POST may be sent
+again, and costs a task and a timer for each request. So this module keeps the pool itself and uses the layer under the
+session: aiohttp's client protocol with its parser in C.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import ClientError, StreamReader
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+
+from ams_gateway.body import Body, WholeBody
+
+_CONNECT_SECONDS = 5.0
+_IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first
+_READ_BUFFER_BYTES = 64 << 10
+_DEAD_PEER_MILLISECONDS = 30_000
+
+
+class UpstreamError(Exception):
+    """A pod didn't answer.
+
+    `unsent`: the pod can't have seen the request. `nothing_ran`: it may be sent again. `reason` is a metric's label.
+    """
+
+    unsent = False
+    nothing_ran = False
+    reason = "failed"
+
+
+class Unreachable(UpstreamError):
+    """No connection could be made."""
+
+    unsent = nothing_ran = True
+    reason = "unreachable"
+
+
+class StaleConnection(UpstreamError):
+    """A kept connection was closed under the request before a byte of answer came."""
+
+    nothing_ran = True
+    reason = "stale_connection"
+
+
+class Draining(UpstreamError):
+    """The pod is stopping and takes no new requests."""
+
+    nothing_ran = True
+    reason = "draining"
+
+
+class NoAnswer(UpstreamError):
+    """A new connection ended, or brought no HTTP, before the answer's head."""
+
+    reason = "no_answer"
+
+
+class AnswerCut(UpstreamError):
+    """The answer ended before its end."""
+
+    reason = "answer_cut"
+
+
+class Answer:
+    """The head of a pod's answer, and its body to read. `close` it in any case."""
+
+    __slots__ = ("_connection", "_pool", "_upload", "_whole", "message", "payload")
+
+    def __init__(
+        self,
+        message: RawResponseMessage,
+        payload: StreamReader,
+        connection: ResponseHandler,
+        pool: "Pool",
+        upload: asyncio.Task[None] | None,
+    ) -> None:
+        self.message = message
+        self.payload = payload
+        self._connection = connection
+        self._pool = pool
+        self._upload = upload
+        self._whole: bytes | None = None
+
+    async def read_chunk(self) -> bytes:
+        """What came of the body, b"" at its end. Raises AnswerCut."""
+        try:
+            return await self.payload.readany()
+        except (ClientError, OSError, HttpProcessingError) as error:
+            raise AnswerCut(_sentence(error)) from error
+
+    async def read(self) -> bytes:
+        """The whole body; the same again when asked again. Raises AnswerCut."""
+        if self._whole is None:
+            chunks = [await self.read_chunk()]
+            while not self.payload.at_eof():
+                chunks.append(await self.read_chunk())
+            self._whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self._whole
+
+    def close(self) -> None:
+        """Keep the connection when request and answer are complete, else cut it: the pod then stops its work."""
+        if self._upload is not None and not self._upload.done():
+            self._upload.cancel()
+            self._connection.abort()
+        elif self.payload.is_eof() and not self._connection.should_close:
+            self._pool.give_back(self._connection)
+        else:
+            self._connection.abort()
+
+
+class Pool:
+    """Keep-alive connections to one pod, without a limit: the pod's own queue is the limit."""
+
+    def __init__(self, address: str) -> None:
+        self.host, self._open = _dialer(address)
+        self._idle: deque[tuple[ResponseHandler, float]] = deque()
+
+    async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> Answer:
+        """Send one request and wait for the head of its answer; `fresh` avoids kept connections.
+
+        Raises Unreachable, StaleConnection or NoAnswer, and what reading a streamed body raises.
+        """
+        connection = None if fresh else self._take()
+        reused = connection is not None
+        if connection is None:
+            connection = await self._connect()
+        upload: asyncio.Task[None] | None = None
+        try:
+            if isinstance(body, WholeBody):
+                _write(connection, head + body.data)
+            else:
+                upload = asyncio.create_task(_upload(connection, head, body))
+            message, payload = await connection.read()
+            while message.code < 200:
+                message, payload = await connection.read()
+        except BaseException as error:
+            if upload is not None:
+                upload.cancel()
+            connection.abort()
+            if isinstance(error, ClientError | OSError | HttpProcessingError):
+                failure = StaleConnection if reused and not isinstance(error, HttpProcessingError) else NoAnswer
+                raise failure(_sentence(error)) from error
+            raise
+        return Answer(message, payload, connection, self, upload)
+
+    def give_back(self, connection: ResponseHandler) -> None:
+        self._idle.append((connection, time.monotonic()))
+
+    def close_idle(self, older_than: float | None = None) -> int:
+        """Close connections that were not used for so many seconds (60 if not given); how many are left."""
+        limit = time.monotonic() - (_IDLE_SECONDS if older_than is None else older_than)
+        while self._idle and self._idle[0][1] <= limit:
+            self._idle.popleft()[0].close()
+        return len(self._idle)
+
+    def _take(self) -> ResponseHandler | None:
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.is_connected() and not connection.should_close and time.monotonic() - since < _IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> ResponseHandler:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                connection = await self._open()
+        except TimeoutError:
+            raise Unreachable(f"no connection within {_CONNECT_SECONDS:g} s") from None
+        except OSError as error:
+            raise Unreachable(_sentence(error)) from error
+        _notice_dead_peer(connection)
+        connection.set_response_params(
+            read_until_eof=True, auto_decompress=False, read_bufsize=_READ_BUFFER_BYTES, max_field_size=64 << 10
+        )
+        return connection
+
+
+def _write(connection: ResponseHandler, data: bytes) -> None:
+    transport = connection.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("closed before the request was sent")
+    transport.write(data)
+
+
+async def _upload(connection: ResponseHandler, head: bytes, body: Body) -> None:
+    """Send head and body as fast as the pod takes them. A failure to read the body ends the wait for the answer."""
+    writer = StreamWriter(connection, asyncio.get_running_loop())
+    try:
+        _write(connection, head)
+        if body.length is None:
+            writer.enable_chunking()
+        async with contextlib.aclosing(body.chunks()) as chunks:
+            async for chunk in chunks:
+                await writer.write(chunk)
+        await writer.write_eof()
+    except Exception as error:
+        connection.set_exception(error)
+
+
+def _dialer(address: str) -> tuple[str, Callable[[], Awaitable[ResponseHandler]]]:
+    """(Host header, how to open a connection) of `http://host:port` or `unix:///path`. ValueError otherwise."""
+    parts = urlsplit(address)
+    if parts.scheme == "unix" and parts.path:
+
+        async def open_unix() -> ResponseHandler:
+            loop = asyncio.get_running_loop()
+            return (await loop.create_unix_connection(lambda: ResponseHandler(loop), parts.path))[1]
+
+        return "localhost", open_unix
+    host, port = parts.hostname, parts.port or 80
+    if parts.scheme != "http" or not host or parts.path.strip("/"):
+        raise ValueError(f"{address!r} is not a pod's address: expected http://host:port or unix:///path")
+
+    async def open_tcp() -> ResponseHandler:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(lambda: ResponseHandler(loop), host, port))[1]
+
+    return parts.netloc.rpartition("@")[2], open_tcp
+
+
+def _notice_dead_peer(connection: ResponseHandler) -> None:
+    """Let the kernel end connections to a machine that vanished without a word."""
+    sock = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # not every system has these options
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MILLISECONDS)
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
