@@ -28,6 +28,7 @@ from ams_gateway.settings import GatewaySettings
 
 logger = logging.getLogger("ams_gateway")
 
+_BODY_IS_LOST = ("bad_request", "request_timeout")  # where the next request starts can't be told any more
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
 
 
@@ -123,7 +124,10 @@ class Gateway:
     async def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
         call.record.error = error.code
         if call.stream is None:
-            return error_response(error, call.path, call.record.id)
+            response = error_response(error, call.path, call.record.id)
+            if error.code in _BODY_IS_LOST:
+                response.force_close()
+            return response
         await call.stream.write(error_event(error, call.path, call.record.id))
         return call.stream
 

@@ -144,6 +144,7 @@ async def read_chunk(content: StreamReader, limits: Limits) -> bytes:
     except TimeoutError:
         raise ApiError("request_timeout", f"Nothing of the body came for {limits.silence_seconds:g} seconds.") from None
     except web.RequestPayloadError as error:
+        content.feed_eof()  # nothing more can be read: aiohttp need not linger for it
         raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
 
 

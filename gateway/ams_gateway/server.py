@@ -88,6 +88,14 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._gateway = gateway
 
+    def data_received(self, data: bytes) -> None:
+        """Broken framing in the middle of a body: aiohttp queues its 400 behind a handler that waits for that body."""
+        super().data_received(data)
+        if self._messages and (running := self._current_request) is not None and not running.content.is_eof():
+            error = getattr(self._messages[-1][0], "exc", None)
+            if error is not None:
+                running.content.set_exception(web.RequestPayloadError(error.message))
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -1,6 +1,6 @@
 """A gateway listening on loopback, with fake pods behind it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +75,13 @@ async def pod() -> AsyncIterator[Callable[..., Awaitable[FakePod]]]:
     yield start_pod
     for started in pods:
         await started.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_tracebacks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing that clients or pods do may end in a logged error."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"] == []
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ class FakePod:
         self.behaviour = behaviour
         self.received: list[Received] = []
         self.connections = 0
+        self.connected = asyncio.Event()
         self.got_request = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -107,6 +108,7 @@ class FakePod:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.connected.set()
         self._writers.add(writer)
         task = asyncio.current_task()
         assert task is not None
@@ -153,6 +155,7 @@ class Entry:
     failure: ApiError | None = None
     demand: int = 0  # how many wait now
     demanded: asyncio.Event = field(default_factory=asyncio.Event)
+    withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -213,6 +216,7 @@ class FakeRegistry:
                 await entry.changed.wait()
         finally:
             entry.demand -= 1
+            entry.withdrawn.set()
 
     def unreachable(self, model: Model, backend: Backend) -> None:
         self.reported_unreachable.append(backend.id)

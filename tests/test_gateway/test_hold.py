@@ -1,0 +1,212 @@
+"""Requests for models that aren't ready: bounded waiting, visible progress, and errors after status 200 was sent."""
+
+import asyncio
+
+import pytest
+from ams_common.errors import ApiError
+from ams_common.progress import Progress
+from test_gateway.conftest import Start
+from test_gateway.gateway_fakes import FakeRegistry, post, raw_connection
+
+DOWNLOADING = Progress(phase="downloading", percent=43.21, eta_seconds=190.4)
+COMMENT = ": downloading 43 % eta 190s\n\n"
+EVENT = 'event: progress\ndata: {"phase":"downloading","percent":43.2,"eta_seconds":190}\n\n'
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.fixture
+def quick_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ams_gateway.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.hold._STEP_SECONDS", 0.01)
+
+
+async def test_a_plain_request_waits_and_is_answered(start: Start, pod, registry: FakeRegistry) -> None:
+    backend = await pod()
+    entry = registry.add("m")
+    running = await start(registry)
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "x"}))
+    await entry.demanded.wait()
+    assert 'ams_gateway_requests_held{model="m"} 1.0' in await running.metrics()
+    registry.add_backend("m", backend.address)
+    status, answer, headers = await request
+    assert (status, answer) == (200, {"response": "hello"})
+    assert float(headers["X-AMS-Queue-Seconds"]) >= 0
+    assert entry.demand == 0
+    text = await running.metrics()
+    assert 'ams_gateway_requests_held{model="m"} 0.0' in text
+    assert 'ams_gateway_hold_seconds_count{model="m"} 1.0' in text
+
+
+@pytest.mark.parametrize(("path", "body"), [("/generate/m", {"prompt": "x"}), ("/v1/chat/completions", CHAT)])
+async def test_a_plain_request_that_outlives_the_hold(start: Start, registry: FakeRegistry, path: str, body) -> None:
+    entry = registry.add("m")
+    registry.set_progress("m", DOWNLOADING)
+    running = await start(registry, hold_seconds=0.01)
+    status, answer, headers = await running.post(path, body)
+    assert (status, headers["Retry-After"]) == (503, "190")
+    assert entry.demanded.is_set()
+    assert entry.demand == 0
+    if path.startswith("/v1"):
+        assert answer["error"]["code"] == "model_loading"
+    else:
+        details = answer["details"]
+        assert (details["code"], details["phase"], details["percent"], details["eta_seconds"]) == (
+            "model_loading",
+            "downloading",
+            43.2,
+            190,
+        )
+
+
+async def test_more_than_the_limit_is_refused(start: Start, pod, registry: FakeRegistry) -> None:
+    backend = await pod()
+    entry = registry.add("m")
+    running = await start(registry, hold_limit=2)
+    held = [asyncio.create_task(running.post("/generate/m", {"prompt": "x"})) for _ in range(2)]
+    while entry.demand < 2:
+        entry.demanded.clear()
+        await entry.demanded.wait()
+    status, answer, headers = await running.post("/generate/m", {"prompt": "x"})
+    assert (status, answer["details"]["code"], answer["details"]["limit"]) == (429, "queue_full", 2)
+    assert int(headers["Retry-After"]) >= 1
+    registry.add_backend("m", backend.address)
+    assert [(await request)[0] for request in held] == [200, 200]
+
+
+@pytest.mark.parametrize("code", ["model_failed", "suspended"])
+async def test_a_model_that_will_not_get_ready(start: Start, registry: FakeRegistry, code: str) -> None:
+    registry.add("m")
+    registry.fail("m", ApiError(code, "The weights are gone.", reason="SourceNotFound"))
+    running = await start(registry)
+    status, answer, headers = await running.post("/generate/m", {"prompt": "x"})
+    assert (status, answer["error"], answer["details"]["reason"]) == (503, "The weights are gone.", "SourceNotFound")
+    assert ("X-Should-Retry" in headers) == (code == "model_failed")
+
+
+async def test_a_wrong_body_wakes_no_model(start: Start, registry: FakeRegistry) -> None:
+    entry = registry.add("m")
+    running = await start(registry)
+    for body, code in (
+        (b"{", "invalid_json"),
+        (b"{}", "missing_prompt"),
+        (b'{"prompt":"x","temperature":9}', "invalid_parameter"),
+    ):
+        status, answer, _ = await running.post("/generate/m", body)
+        assert (status, answer["details"]["code"]) == (400, code)
+    assert not entry.demanded.is_set()
+
+
+@pytest.mark.usefixtures("quick_progress")
+@pytest.mark.parametrize(
+    ("path", "body", "progress"),
+    [
+        ("/generate/m", {"prompt": "x", "stream": True}, EVENT),
+        ("/v1/chat/completions", CHAT | {"stream": True}, COMMENT),
+    ],
+)
+async def test_a_stream_sees_progress_and_then_the_answer(
+    start: Start, pod, registry: FakeRegistry, path: str, body, progress: str
+) -> None:
+    async def stream(exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk(b"data: 1\n\n")
+        await exchange.end_stream()
+
+    backend = await pod(stream)
+    registry.add("m")
+    registry.set_progress("m", DOWNLOADING)
+    running = await start(registry)
+    async with running.client.post(running.url + path, json=body) as response:
+        assert (response.status, response.headers["X-AMS-Model"]) == (200, "m")
+        assert response.content_type == "text/event-stream"
+        assert (await response.content.readexactly(len(progress))).decode() == progress
+        registry.set_progress("m", Progress(phase="reading"))
+        while b"reading" not in await response.content.readline():
+            pass
+        await response.content.readline()
+        registry.add_backend("m", backend.address)
+        assert (await response.content.read()).endswith(b"data: 1\n\n")
+
+
+@pytest.mark.usefixtures("quick_progress")
+async def test_a_stream_stays_longer_than_the_hold(start: Start, pod, registry: FakeRegistry) -> None:
+    backend = await pod()
+    registry.add("m")
+    running = await start(registry, hold_seconds=0.0)
+    async with running.client.post(running.url + "/generate/m", json={"prompt": "x", "stream": True}) as response:
+        assert await response.content.readline() == b"event: progress\n"
+        registry.add_backend("m", backend.address)
+        assert b'data: {"response": "hello"}\n\n' in await response.content.read()
+
+
+@pytest.mark.usefixtures("quick_progress")
+@pytest.mark.parametrize("path", ["/generate/m", "/v1/chat/completions"])
+async def test_errors_after_progress_travel_in_the_stream(start: Start, registry: FakeRegistry, path: str) -> None:
+    registry.add("m")
+    running = await start(registry)
+    body = CHAT | {"prompt": "x", "stream": True}
+    async with running.client.post(running.url + path, json=body) as response:
+        await response.content.readuntil(b"\n\n")
+        registry.fail("m", ApiError("model_failed", "The weights are gone."))
+        text = (await response.content.read()).decode()
+    last = text.strip().split("\n\n")[-1]
+    assert last.startswith('data: {"error":{' if path.startswith("/v1") else 'event: error\ndata: {"error":"The w')
+    assert "model_failed" in last
+
+
+@pytest.mark.usefixtures("quick_progress")
+@pytest.mark.parametrize("path", ["/generate/m", "/v1/chat/completions"])
+async def test_a_pods_refusal_after_progress_travels_in_the_stream(
+    start: Start, pod, registry: FakeRegistry, path: str
+) -> None:
+    refusal = ApiError("queue_full", "Too many.").body(path, "x")
+    backend = await pod(lambda exchange: exchange.answer(429, refusal, Content_Type="application/json"))
+    registry.add("m")
+    running = await start(registry)
+    body = CHAT | {"prompt": "x", "stream": True}
+    async with running.client.post(running.url + path, json=body) as response:
+        await response.content.readuntil(b"\n\n")
+        registry.add_backend("m", backend.address)
+        text = await response.content.read()
+    assert text.endswith(b"data: " + refusal + b"\n\n")
+
+
+async def test_a_stream_whose_model_is_ready_at_once_gets_the_pods_own_status(
+    start: Start, pod, registry: FakeRegistry
+) -> None:
+    refusal = ApiError("queue_full", "Too many.").body("/generate", "x")
+    backend = await pod(lambda exchange: exchange.answer(429, refusal, Content_Type="application/json"))
+    entry = registry.add("m")
+    running = await start(registry)
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "x", "stream": True}))
+    await entry.demanded.wait()
+    registry.add_backend("m", backend.address)
+    assert (await request)[0] == 429
+
+
+@pytest.mark.usefixtures("quick_progress")
+async def test_a_long_body_is_searched_for_stream(start: Start, pod, registry: FakeRegistry) -> None:
+    backend = await pod()
+    registry.add("m")
+    running = await start(registry)
+    body = b'{"stream": true, "prompt": "x", "image": "' + b"A" * 3_000_000 + b'"}'
+    async with raw_connection(running.port) as (reader, writer):
+        writer.write(post("/generate/m", body))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"text/event-stream" in head
+        registry.add_backend("m", backend.address)
+        await reader.readuntil(b"0\r\n\r\n")
+    assert backend.received[0].body == body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.usefixtures("quick_progress")
+async def test_a_client_that_leaves_leaves_the_hold(start: Start, registry: FakeRegistry, stream: bool) -> None:
+    entry = registry.add("m")
+    running = await start(registry)
+    async with raw_connection(running.port) as (_, writer):
+        writer.write(post("/generate/m", b'{"prompt":"x","stream":%s}' % (b"true" if stream else b"false")))
+        await entry.demanded.wait()
+    await entry.withdrawn.wait()
+    while 'ams_gateway_requests_held{model="m"} 0.0' not in await running.metrics():
+        pass
