@@ -23,6 +23,9 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "quick"
     lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
     allow_pickle: Annotated[bool, Meta(description="take pickled weights when there are no others")] = False
+    retry_seconds: Annotated[
+        float, Meta(ge=0, description="longest time without a byte before a failing hub ends the download")
+    ] = 600.0
     progress_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of GET /progress; 0 picks a free one, -1 none")
     ] = 8081

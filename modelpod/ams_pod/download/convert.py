@@ -1,0 +1,93 @@
+"""GGUF to safetensors, in a process of its own: torch never enters this one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+from ams_common.progress import Failure
+
+from ams_pod.download.failures import Failed
+from ams_pod.download.lease import Lease
+from ams_pod.download.manifest import hash_file
+from ams_pod.download.partial import Partial
+from ams_pod.download.progress import Tracker
+
+_MODULE = "ams_pod.runtime.gguf"
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def convert(gguf: Path, partial: Partial, lease: Lease, tracker: Tracker) -> None:
+    """Convert the file into `partial` and record the result. Failed, LeaseLost or OSError."""
+    tracker.begin("converting", message=f"{gguf.name} to safetensors")
+    lease.check()
+    made = partial.input / "converted"
+    shutil.rmtree(made, ignore_errors=True)
+    _run(gguf, made, lease)
+    digests = {}
+    for path in sorted(made.rglob("*")):
+        if path.is_file():
+            path.chmod(0o644)  # safetensors makes files that only their owner may read
+            digests[path.relative_to(made).as_posix()] = hash_file(path)
+    lease.check()
+    for file in digests:
+        target = partial.place(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / file, target)
+    partial.record(digests)
+
+
+def _run(gguf: Path, folder: Path, lease: Lease) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    }
+    end, held = os.pipe()  # the child ends when `held` closes, however this process dies
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", _MODULE, str(gguf), str(folder)],
+            stdin=end,
+            stdout=subprocess.PIPE,
+            env={**environment, **_QUIET},
+        )
+    except BaseException:
+        os.close(held)
+        raise
+    finally:
+        os.close(end)
+    try:
+        while True:
+            try:
+                output, _ = child.communicate(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                lease.hold()
+    finally:
+        os.close(held)
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    if child.returncode != 0:
+        raise _failed(gguf.name, child.returncode, output)
+
+
+def _failed(name: str, status: int, output: bytes) -> Failed:
+    for line in reversed(output.splitlines()):
+        try:
+            failure = msgspec.json.decode(line, type=Failure)
+            return Failed(failure.reason, failure.message, retryable=failure.retryable)
+        except msgspec.DecodeError:
+            continue
+    if status == -9:
+        return Failed(
+            "ConversionFailed",
+            f"Converting {name} was killed, most likely for lack of memory: it holds the whole model. Give the download"
+            " more memory, or take the model as safetensors.",
+        )
+    return Failed("ConversionFailed", f"Converting {name} ended with status {status}; its output above says more.")

@@ -1,0 +1,117 @@
+"""A model of a hub: `hf://owner/name[@revision][?file=weights.gguf]`."""
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ams_common.source import HubSource
+
+from ams_pod.download.backoff import next_delay
+from ams_pod.download.convert import convert
+from ams_pod.download.failures import Interrupted
+from ams_pod.download.hub import Hub, Listing
+from ams_pod.download.jobs import Context
+from ams_pod.download.lease import Lease
+from ams_pod.download.partial import Partial
+from ams_pod.download.plan import INDEX, RemoteFile, check_lock, choose_files, plan_download
+from ams_pod.download.transfer import Body, Transfer
+from ams_pod.layout import hub_folder, is_commit, known_commit, revision_pointer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HubJob:
+    """Brings one commit of a model into its folder."""
+
+    hub: Hub
+    spec: HubSource
+    listing: Listing
+    folder: Path
+
+    @property
+    def source(self) -> str:
+        return f"hf://{self.spec.repository}"
+
+    @property
+    def revision(self) -> str:
+        return self.listing.commit
+
+    @property
+    def converts(self) -> bool:
+        return self.spec.file is not None
+
+    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+        if self.converts and partial.has_files():
+            return
+        transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=self.converts)
+        files = self._choose(partial, transfer, context)
+        check_lock(context.lock, {file.path: file.sha256 for file in files})
+        present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in files}
+        plan = plan_download(
+            files, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
+        )
+        context.tracker.begin("downloading", done=plan.total_bytes - plan.missing_bytes, total=plan.total_bytes)
+        transfer.fetch(plan.files)
+        if self.spec.file is not None:
+            convert(partial.place(self.spec.file, input=True), partial, lease, context.tracker)
+
+    def _choose(self, partial: Partial, transfer: Transfer, context: Context) -> tuple[RemoteFile, ...]:
+        index = None
+        shards = [file for file in self.listing.files if file.path == INDEX]
+        if shards and not self.converts:  # a small file that says which weights belong to the model
+            transfer.fetch([self._complete(file, context) for file in shards])
+            index = partial.place(INDEX).read_bytes()
+        chosen = choose_files(
+            self.listing.files,
+            where=f"{self.source}@{self.revision[:12]}",
+            gguf=self.spec.file,
+            index=index,
+            allow_pickle=context.allow_pickle,
+        )
+        return tuple(self._complete(file, context) for file in chosen)
+
+    def _complete(self, file: RemoteFile, context: Context) -> RemoteFile:
+        return with_patience(lambda: self.hub.complete(self.revision, file), context.patience)
+
+    def _open(self, file: RemoteFile, offset: int) -> AbstractContextManager[Body]:
+        return self.hub.open(self.revision, file, offset)
+
+
+def resolve(source: HubSource, context: Context, *, patience: float) -> HubJob:
+    """Ask the hub what the revision is. Failed when it says no, or doesn't answer for `patience` seconds."""
+    hub = Hub(source)
+    listing = with_patience(hub.list, patience)
+    return HubJob(hub, source, listing, hub_folder(context.models_dir, source, listing.commit))
+
+
+def remember(source: HubSource, context: Context, commit: str) -> None:
+    """Keep what commit the revision is, for `serve` and for starts without the hub. OSError if it can't be written."""
+    if is_commit(source.revision) or known_commit(context.models_dir, source) == commit:
+        return
+    pointer = revision_pointer(context.models_dir, source)
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    scratch = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+    scratch.write_text(commit)
+    os.replace(scratch, pointer)
+
+
+def with_patience(ask: Callable[[], T], patience: float) -> T:
+    """The answer of `ask`, which is called again after Interrupted, for at most `patience` seconds."""
+    start, attempt = time.monotonic(), 0
+    while True:
+        try:
+            return ask()
+        except Interrupted as interruption:
+            attempt += 1
+            idle = time.monotonic() - start
+            delay = next_delay(attempt, idle, patience, interruption.retry_after, random.random())
+            if delay is None:
+                raise interruption.failed from None
+            time.sleep(delay)

