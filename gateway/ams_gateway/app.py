@@ -3,10 +3,12 @@
 import asyncio
 import logging
 
+import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
 
+from ams_gateway import openapi
 from ams_gateway.call import Call
 from ams_gateway.errors import error_event
 from ams_gateway.forward import Forwarder
@@ -17,9 +19,11 @@ from ams_gateway.metrics import Metrics
 from ams_gateway.pools import Pools
 from ams_gateway.registry import Registry
 from ams_gateway.relay import Relay
-from ams_gateway.responses import SERVER, error_response
+from ams_gateway.responses import SERVER, error_response, json_response
+from ams_gateway.routes.admin import Admin
 from ams_gateway.routes.generate import Generate
 from ams_gateway.routes.health import Health
+from ams_gateway.routes.index import Index
 from ams_gateway.routes.metrics import MetricsRoute
 from ams_gateway.routes.models import Models
 from ams_gateway.routes.openai import OpenAI
@@ -39,23 +43,29 @@ class Gateway:
         self.registry = registry
         self.settings = settings
         self.draining = False
+        self._openapi_document: bytes | None = None
         self._log = request_log
         self._pools = Pools(registry)
         self._tidying: asyncio.Task[None] | None = None
         holds = Holds(registry, settings.hold_seconds, settings.hold_limit)
         self.metrics = Metrics(lambda: holds.held, lambda: (model.name for model in registry.models()))
         forwarder = Forwarder(registry, self._pools, holds, Relay(expose_pod=settings.expose_pod), self.metrics)
-        openai = OpenAI(registry, forwarder, settings)
+        completions = OpenAI(registry, forwarder, settings)
         models = Models(registry)
         health = Health(registry, lambda: sorted(self.routes.table), lambda: self.draining)
+        admin = Admin(registry, self._pools)
         table: dict[str, dict[str, Handler]] = {
             "/generate/{model}": {"POST": Generate(registry, forwarder, settings).post},
-            "/v1/chat/completions": {"POST": openai.post},
-            "/v1/completions": {"POST": openai.post},
+            "/v1/chat/completions": {"POST": completions.post},
+            "/v1/completions": {"POST": completions.post},
             "/v1/models": {"GET": models.list},
             "/v1/models/{id}": {"GET": models.get},
             "/health": {"GET": health.health},
             "/ready": {"GET": health.ready},
+            "/admin/memory_status": {"GET": admin.memory_status},
+            "/admin/model_status": {"GET": admin.model_status},
+            "/openapi.json": {"GET": self._openapi},
+            "/": {"GET": Index(registry).get},
         }
         metrics: dict[str, dict[str, Handler]] = {"/metrics": {"GET": MetricsRoute(self.metrics).get}}
         self.routes = Routes(table if settings.metrics_port else table | metrics)
@@ -130,6 +140,11 @@ class Gateway:
             return response
         await call.stream.write(error_event(error, call.path, call.record.id))
         return call.stream
+
+    async def _openapi(self, call: Call) -> web.Response:
+        if self._openapi_document is None:
+            self._openapi_document = msgspec.json.encode(openapi.document())
+        return json_response(call.request, self._openapi_document)
 
     def _account(self, record: Record) -> None:
         self.metrics.count(record)

@@ -1,5 +1,6 @@
 """Answers that the gateway writes itself: JSON, and errors in the shape that clients of a path expect."""
 
+import re
 import zlib
 from typing import Any
 
@@ -9,6 +10,7 @@ from ams_common.errors import ApiError
 
 JSON = "application/json"
 SERVER = "ai-model-server"
+_ZERO_WEIGHT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*").fullmatch
 _GZIP_FROM_BYTES = 1024
 _GZIP_LEVEL = 4  # half the time of level 6 for a few percent more bytes
 
@@ -18,7 +20,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
     for item in accept_encoding.lower().split(","):
         coding, _, parameters = item.partition(";")
         if coding.strip() in ("gzip", "x-gzip"):
-            return parameters.replace(" ", "").rstrip("0").rstrip(".") != "q="
+            return not _ZERO_WEIGHT(parameters)
     return False
 
 

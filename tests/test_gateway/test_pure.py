@@ -1,0 +1,120 @@
+"""Decisions without a socket: choice, ejection, headers, ids, gzip negotiation, lines of the log."""
+
+import pytest
+from ams_gateway.choose import choose, ejection_seconds
+from ams_gateway.headers import named_by_connection, request_head
+from ams_gateway.identity import request_id
+from ams_gateway.log import Record, console_line
+from ams_gateway.registry import Backend
+from ams_gateway.responses import accepts_gzip
+from ams_gateway.static_registry import InvalidBackend, parse_backends
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def backend(name: str, in_flight: int = 0, ejected_until: float = 0.0) -> Backend:
+    return Backend(id=name, address="http://a", in_flight=in_flight, ejected_until=ejected_until)
+
+
+CHOICES = [
+    ("none there", [], (), 0.0, None),
+    ("one there, whatever it did", [backend("a", 9, 100.0)], ("a",), 0.0, "a"),
+    ("fewest in flight", [backend("a", 2), backend("b", 1), backend("c", 3)], (), 0.0, "b"),
+    ("chance among equals, low", [backend("a"), backend("b", 1), backend("c")], (), 0.0, "a"),
+    ("chance among equals, high", [backend("a"), backend("b", 1), backend("c")], (), 0.999, "c"),
+    ("not one left out", [backend("a", 0, 60.0), backend("b", 5)], (), 0.0, "b"),
+    ("one whose time is over", [backend("a", 0, 50.0), backend("b", 5)], (), 0.0, "a"),
+    ("not one tried before", [backend("a"), backend("b", 5)], ("a",), 0.0, "b"),
+    ("tried before rather than left out", [backend("a", 3), backend("b", 0, 60.0)], ("a",), 0.0, "a"),
+    ("all left out", [backend("a", 1, 60.0), backend("b", 0, 60.0)], (), 0.0, "b"),
+    ("all tried", [backend("a", 1), backend("b", 0)], ("a", "b"), 0.0, "b"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "backends", "tried", "draw", "expected"), CHOICES, ids=lambda v: v if type(v) is str else ""
+)
+def test_choose(name: str, backends: list[Backend], tried: tuple[str, ...], draw: float, expected: str | None) -> None:
+    chosen = choose(backends, tried, 50.0, draw)
+    assert (chosen.id if chosen else None) == expected
+
+
+loads = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min_size=1, max_size=8)
+
+
+@given(loads, st.floats(0, 1, exclude_max=True))
+def test_choose_never_refuses_and_never_overloads(given_loads: list[tuple[int, bool, bool]], draw: float) -> None:
+    backends = [backend(str(i), load, 60.0 if out else 0.0) for i, (load, out, _) in enumerate(given_loads)]
+    tried = [str(i) for i, (_, _, was) in enumerate(given_loads) if was]
+    chosen = choose(backends, tried, 50.0, draw)
+    assert chosen is not None
+    best = [b for b in backends if b.ejected_until <= 50 and b.id not in tried]
+    if best:
+        assert chosen in best
+        assert chosen.in_flight == min(b.in_flight for b in best)
+
+
+def test_ejection_grows_from_the_third_failure_on_to_a_minute() -> None:
+    assert [ejection_seconds(n) for n in (0, 1, 2, 3, 4, 5, 8, 9, 10, 10_000)] == [0, 0, 0, 1, 2, 4, 32, 60, 60, 60]
+
+
+def test_request_head() -> None:
+    head = request_head(
+        "/generate", "pod:80", [(b"Content-Type", b"application/json"), (b"X-\xc3\xa9", b"\xff"), (b"Host", b"evil")],
+        request_id="r", content_length=2, dropped=(),
+    )  # fmt: skip
+    assert head == (
+        b"POST /generate HTTP/1.1\r\nHost: pod:80\r\nX-Request-Id: r\r\nContent-Length: 2\r\n"
+        b"Content-Type: application/json\r\nX-\xc3\xa9: \xff\r\n\r\n"
+    )
+
+
+def test_request_head_of_unknown_length_and_without_a_type() -> None:
+    head = request_head("/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=None)
+    assert head.endswith(b"X-Request-Id: r\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("connection", "names"),
+    [(None, set()), ("close", set()), ("Keep-Alive, X-A ,te", {b"x-a", b"te"}), ("", set())],
+)
+def test_named_by_connection(connection: str | None, names: set[bytes]) -> None:
+    assert named_by_connection(connection) == names
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [("", False), ("gzip", True), ("deflate, GZip ; q=0.3", True), ("gzip;q=0", False), ("gzip; q=0.000", False),
+     ("gzip;q=1.0", True), ("identity", False), ("*", False)],
+)  # fmt: skip
+def test_accepts_gzip(accept: str, expected: bool) -> None:
+    assert accepts_gzip(accept) is expected
+
+
+def test_request_ids() -> None:
+    assert request_id("abc-1.2:3/4=5+6@7_8") == "abc-1.2:3/4=5+6@7_8"
+    made = {request_id(given) for given in (None, "", "a b", "a\n", "x" * 129, "ä")}
+    assert len(made) == 6
+    assert all(len(name) == 24 and name.isalnum() for name in made)
+
+
+def test_console_line_keeps_to_one_line() -> None:
+    record = Record(
+        time="2026-01-02T03:04:05.678Z", id="abc", method="POST", path="/generate/m\x1b[31m\n", code=200, seconds=1.5,
+        first_byte_seconds=0.25, held_seconds=1.0, prompt_tokens=3, completion_tokens=4, pod="m-0", retries=1,
+    )  # fmt: skip
+    assert console_line(record) == (
+        "03:04:05.678 200 POST /generate/m\\x1b[31m\\n 1.500s first 0.250s held 1.000s 3+4 tokens retries 1 pod m-0"
+        " id abc\n"
+    )
+
+
+def test_backends_of_the_command_line() -> None:
+    given = ["Qwen_VL=http://a:1", "qwen-vl=unix:///b", "m=http://[::1]:9"]
+    assert parse_backends(given) == {"qwen-vl": ["http://a:1", "unix:///b"], "m": ["http://[::1]:9"]}
+
+
+@pytest.mark.parametrize("given", ["m", "m=", "=http://a", "m=https://a", "m=http://a/path", "m=unix://", "m=a:80"])
+def test_wrong_backends_of_the_command_line(given: str) -> None:
+    with pytest.raises(InvalidBackend, match="expected"):
+        parse_backends([given])

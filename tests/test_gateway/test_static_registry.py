@@ -1,0 +1,99 @@
+"""The fixed list of pods, and the command that serves it."""
+
+import asyncio
+import signal
+import sys
+
+import pytest
+from ams_common.errors import ApiError
+from ams_gateway.static_registry import StaticRegistry
+from test_gateway.gateway_fakes import Exchange, FakePod, post, raw_connection, read_raw_answer, say_hello
+
+
+async def _ready_then_hello(exchange: Exchange) -> None:
+    if exchange.request.target == "/ready":
+        await exchange.json(200, {"phase": "ready"})
+    else:
+        await say_hello(exchange)
+
+
+async def _loading(exchange: Exchange) -> None:
+    await exchange.json(503, {"phase": "downloading", "percent": 12.0, "eta_seconds": 9.0})
+
+
+async def _failed(exchange: Exchange) -> None:
+    await exchange.json(503, {"phase": "failed", "failure": {"reason": "DiskFull", "message": "The volume is full."}})
+
+
+async def test_progress_then_ready_then_gone(pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ams_gateway.static_registry._POLL_SECONDS", 0.01)
+    backend: FakePod = await pod(_loading)
+    async with StaticRegistry({"m": [backend.address]}) as registry:
+        model = registry.find("M")
+        assert model is not None
+        assert registry.find("n") is None
+        assert list(registry.backends(model)) == []
+        seen = []
+        async for progress in registry.wait_ready(model):
+            seen.append(progress.comment())
+            backend.behaviour = _ready_then_hello if "downloading" in progress.phase else _loading
+        assert seen == ["pending", "downloading 12 % eta 9s"]
+        (there,) = registry.backends(model)
+        assert registry.progress(model).phase == "ready"
+        await backend.stop()
+        registry.unreachable(model, there)
+        assert list(registry.backends(model)) == []
+
+
+async def test_a_pod_that_failed(pod) -> None:
+    backend = await pod(_failed)
+    async with StaticRegistry({"m": [backend.address]}) as registry:
+        model = registry.models()[0]
+        with pytest.raises(ApiError, match="volume is full") as caught:
+            async for _ in registry.wait_ready(model):
+                pass
+    assert (caught.value.code, caught.value.details) == ("model_failed", {"reason": "DiskFull"})
+
+
+async def test_the_command(pod) -> None:
+    backend = await pod(_ready_then_hello)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from ams_gateway.main import main; main()", "--port", "0", "--host", "127.0.0.1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={"AMS_BACKEND": f"m={backend.address}", "AMS_LOG_FORMAT": "json"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = b""
+    while b"listening on" not in said:
+        said += (line := await process.stderr.readline())
+        assert line, said
+    assert b"No API keys are configured" in said
+    port = int(said.split(b"http://127.0.0.1:")[1].split(b" ")[0])
+    async with raw_connection(port) as (reader, writer):
+        writer.write(post("/generate/m", b'{"prompt":"secret"}', "X-Request-Id: one"))
+        assert (await read_raw_answer(reader)).status == 200
+    process.send_signal(signal.SIGTERM)
+    lines, _ = await process.communicate()
+    assert process.returncode == 0
+    assert (
+        b'"id":"one","method":"POST","path":"/generate/m","route":"/generate/{model}","model":"m","code":200' in lines
+    )
+    assert b"secret" not in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["--backend", "m"], b"is not a backend", 2),
+        (["--port", "x"], b"--port='x': expected int", 2),
+        (["--host", "256.1.1.1", "--port", "0"], b"can't listen on 256.1.1.1:0", 1),
+    ],
+)
+async def test_wrong_settings_stop_the_command(arguments: list[str], says: bytes, code: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from ams_gateway.main import main; main()", *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert says in said
+    assert b"Traceback" not in said
+    assert process.returncode == code
