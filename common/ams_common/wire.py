@@ -37,6 +37,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     stream: bool | None = None
     include_thinking: bool | None = None
+    ignore_eos: bool | None = None  # go on past the model's own end, to max_new_tokens: for measuring
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -114,6 +115,7 @@ class _Sampled(msgspec.Struct, frozen=True, kw_only=True):
     seed: Seed | None = None
     stop: Stop = None
     repetition_penalty: Penalty | None = None
+    ignore_eos: bool | None = None
     n: int | None = None
     # Fields that would change the answer and that this server can't honour: refused when set, never ignored.
     frequency_penalty: float | None = None

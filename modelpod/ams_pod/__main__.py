@@ -1,0 +1,5 @@
+import sys
+
+from ams_pod.main import main
+
+sys.exit(main())

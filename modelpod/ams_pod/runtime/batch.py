@@ -1,0 +1,63 @@
+"""One step's work, and the forward passes that can do it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start` to `end` of a prompt that is read into a slot; `last` if the prompt ends here."""
+
+    slot: int
+    start: int
+    ids: Sequence[int]
+    last: bool
+    delta: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Row i feeds `tokens[i]` after `lengths[i]` cached tokens; its rope position is length + `deltas[i]`.
+
+    Chunks fill the slots behind the rows; only the last of them may be unfinished.
+    """
+
+    tokens: Sequence[int]
+    lengths: Sequence[int]
+    deltas: Sequence[int]
+    chunks: Sequence[Chunk]
+
+
+class Forward(Protocol):
+    """Runs batches and keeps the cache of their rows."""
+
+    name: str
+
+    @property
+    def max_rows(self) -> int: ...
+
+    @property
+    def length(self) -> int:
+        """Tokens that fit one row."""
+
+    @property
+    def bytes_per_token(self) -> int: ...
+
+    def step(self, batch: Batch) -> Tensor:
+        """Logits [rows + finished chunks, vocabulary]; finished chunks become rows in their order."""
+
+    def compact(self, order: Sequence[int], lengths: Sequence[int], partial: tuple[int, int] | None) -> None:
+        """Rows left the batch: new row i was row order[i], and holds lengths[i] tokens. No row moves up.
+
+        `partial` is (slot, tokens) of a prompt half read: it moves to the slot behind the new rows.
+        """
+
+    def reset(self) -> None:
+        """Forget all rows."""

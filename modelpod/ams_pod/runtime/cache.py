@@ -1,0 +1,65 @@
+"""Keys and values of all requests: one slot a request, so that a batch of rows is a plain view."""
+
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Rows of a batch differ in length; one attention call over rows [first, end) reads `width` keys of each of them.
+Segment = tuple[int, int, int]
+
+_WIDTH_STEP = 16
+_CALL_COST = 96  # an attention call costs about as much as this many keys of one row
+
+
+class SlotCache:
+    """Keys and values as [slots, length, 2 * key heads, head size] for each layer: keys first, then values.
+
+    On CPU the memory is anonymous zero pages: it counts only once it is written.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, length: int, key_heads: int, head_size: int, dtype: torch.dtype, device: str
+    ) -> None:
+        shape = (slots, length, 2 * key_heads, head_size)
+        self.slots, self.length = slots, length
+        self.bytes_per_token = layers * 2 * key_heads * head_size * dtype.itemsize
+        self.layers = [_zeros(shape, dtype, device) for _ in range(layers)]
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first `tokens` of a slot over another."""
+        for layer in self.layers:
+            layer[target, :tokens] = layer[source, :tokens]
+
+
+def segments(lengths: Sequence[int], limit: int) -> list[Segment]:
+    """Split rows, in order, into attention calls so that short rows aren't padded to a long one.
+
+    `lengths` are keys to read of each row; widths are rounded up and at most `limit`. Neighbours are merged while
+    padding costs less than another call.
+    """
+    result: list[Segment] = []
+    for row, length in enumerate(lengths):
+        width = min(limit, -(-length // _WIDTH_STEP) * _WIDTH_STEP)
+        result.append((row, row + 1, width))
+        while len(result) > 1:
+            (first, middle, left), (_, end, right) = result[-2:]
+            merged = max(left, right)
+            padding = (middle - first) * (merged - left) + (end - middle) * (merged - right)
+            if padding > _CALL_COST:
+                break
+            result[-2:] = [(first, end, merged)]
+    return result
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+    if device != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = dtype.itemsize
+    for extent in shape:
+        size *= extent
+    pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)

@@ -1,0 +1,157 @@
+"""What `ams_pod.serve` sees of the runtime. No torch here: another engine can stand behind the same types."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ams_common.progress import Phase
+
+Finish = Literal["stop", "length", "cancelled", "failed"]
+ReportPhase = Callable[[Phase, float | None], None]
+
+
+class LoadFailed(Exception):
+    """The model can't be served; `reason` is a condition reason, the text a sentence for its owner."""
+
+    def __init__(self, message: str, reason: str = "LoadFailed") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep all tokens."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What the model's authors recommend (generation_config.json); None where they are silent."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is and holds."""
+
+    architecture: str
+    family: str
+    modalities: tuple[str, ...]
+    device: str
+    precision: str
+    parameters: int
+    weights_bytes: int
+    context_tokens: int
+    cache_bytes_per_token: int
+    concurrent_requests: int
+    engine: str
+    thinks: bool
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt as token ids, made on the CPU side. `thinking` is true if the prompt itself opened a <think> block."""
+
+    ids: Sequence[int]
+    thinking: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One submitted request. The compute thread reads `cancelled` before each step.
+
+    `sink` belongs to the submitter: the engine only carries it along.
+    """
+
+    prepared: Prepared
+    sampling: Sampling
+    sink: Any
+    submitted_at: float
+    cancelled: bool = False
+    started_at: float | None = None  # when the first token of the prompt was computed
+
+    def cancel(self) -> None:
+        """Ask the engine to forget this request; it does so before its next step."""
+        self.cancelled = True
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One token of one request, or its end. `token` is None where a request ends without a further token."""
+
+    ticket: Ticket
+    token: int | None
+    finish: Finish | None = None
+    error: BaseException | None = None
+
+
+Publish = Callable[[list[Event]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Requests running, waiting, and cached tokens against the room for them."""
+
+    running: int
+    waiting: int
+    cache_tokens: int
+    cache_capacity_tokens: int
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Totals since start, written by the compute thread alone. `busy_seconds` is time inside steps."""
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    busy_seconds: float = 0.0
+
+
+class Detokenizer(Protocol):
+    """Text of one request, token by token; never splits a character."""
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+
+
+class Runtime(Protocol):
+    """A loaded model. `run` is the compute thread's; `prepare_*` may run in any; the rest never blocks."""
+
+    info: ModelInfo
+    counters: EngineCounters
+
+    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        """Messages of {"role", "content"} through the model's chat template."""
+
+    def prepare_text(self, text: str) -> Prepared:
+        """A raw prompt, for completions."""
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        """A prompt of token ids. ApiError if one is outside the vocabulary."""
+
+    def detokenizer(self) -> Detokenizer: ...
+
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket: ...
+
+    def load(self) -> EngineLoad: ...
+
+    def memory(self) -> dict[str, Any]:
+        """The fields of /admin/memory_status."""
+
+    def run(self) -> None:
+        """Compute until `stop`; requests that are left then end with `cancelled`."""
+
+    def stop(self) -> None: ...

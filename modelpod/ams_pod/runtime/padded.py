@@ -1,0 +1,124 @@
+"""The checked fallback: the module's own forward over a left-padded batch, for models that our decoder doesn't fit.
+
+Slower than `decoder` (the cache grows by concatenation, and padding is computed), but it asks nothing of the model
+beyond transformers' usual contract of attention_mask, position_ids and past_key_values.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache
+
+from ams_pod.runtime.batch import Batch, Chunk
+
+
+class PaddedForward:
+    """A `Forward` around a Hugging Face causal language model."""
+
+    name = "transformers"
+
+    def __init__(self, model: Any, max_rows: int, length: int) -> None:
+        self.model = model
+        # A recurrent state can't be padded or cropped: such a model takes one request at a time.
+        self.max_rows = 1 if getattr(model, "_is_stateful", False) else max_rows
+        self.length = length
+        self.bytes_per_token = cache_bytes_per_token(model)
+        self._batch: DynamicCache | None = None
+        self._mask: Tensor | None = None  # [rows, columns], 1 where a column holds a token of the row
+        self._partial: DynamicCache | None = None
+
+    @torch.inference_mode()
+    def step(self, batch: Batch) -> Tensor:
+        """Logits [rows + finished chunks, vocabulary]."""
+        finished: list[tuple[DynamicCache, int]] = []
+        chunk_logits: list[Tensor] = []
+        for chunk in batch.chunks:
+            cache, logits = self._read(chunk)
+            if chunk.last:
+                finished.append((cache, chunk.end))
+                chunk_logits.append(logits)
+        results = [self._decode(batch)] if batch.tokens else []
+        for cache, tokens in finished:
+            self._join(cache, tokens)
+        results.extend(chunk_logits)
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        return torch.cat(results) if results else torch.empty(0, vocabulary)
+
+    def compact(self, order: Sequence[int], lengths: Sequence[int], partial: tuple[int, int] | None) -> None:
+        if not order or self._batch is None or self._mask is None:
+            self._batch = self._mask = None
+            return
+        index = torch.tensor(order, device=self._mask.device)
+        self._mask = self._mask[index]
+        unused = int((self._mask.sum(0) > 0).int().argmax())  # columns that pad every row that is left
+        self._mask = self._mask[:, unused:]
+        for layer in self._batch.layers:
+            layer.keys = layer.keys[index][:, :, unused:]
+            layer.values = layer.values[index][:, :, unused:]
+
+    def reset(self) -> None:
+        self._batch = self._mask = self._partial = None
+
+    def _read(self, chunk: Chunk) -> tuple[DynamicCache, Tensor]:
+        cache = DynamicCache() if chunk.start == 0 or self._partial is None else self._partial
+        self._partial = None if chunk.last else cache
+        device = self.model.device
+        output = self.model(
+            input_ids=torch.tensor([list(chunk.ids)], device=device),
+            attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
+            position_ids=torch.arange(chunk.start, chunk.end, device=device)[None] + chunk.delta,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cache, output.logits[:, -1]
+
+    def _decode(self, batch: Batch) -> Tensor:
+        cache, mask = self._batch, self._mask
+        if cache is None or mask is None:
+            raise RuntimeError("rows without a cache")
+        columns = mask.shape[1]
+        mask = F.pad(mask, (0, 1), value=1)
+        positions = torch.tensor([batch.lengths, batch.deltas], device=mask.device).sum(0)[:, None]
+        try:
+            output = self.model(
+                input_ids=torch.tensor(batch.tokens, device=mask.device)[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        except Exception:
+            # Some layers have taken this step's keys already: back to where all rows were.
+            for layer in cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, :columns], layer.values[:, :, :columns]
+            raise
+        self._mask = mask
+        return output.logits[:, -1]
+
+    def _join(self, cache: DynamicCache, tokens: int) -> None:
+        """A prompt that was read becomes the last row."""
+        mask = torch.ones(1, tokens, dtype=torch.long, device=self.model.device)
+        if self._batch is None or self._mask is None:
+            self._batch, self._mask = cache, mask
+            return
+        columns = max(tokens, self._mask.shape[1])
+        for layer, new in zip(self._batch.layers, cache.layers, strict=True):
+            layer.keys = torch.cat([_pad(layer.keys, columns), _pad(new.keys, columns)])
+            layer.values = torch.cat([_pad(layer.values, columns), _pad(new.values, columns)])
+        self._mask = torch.cat([F.pad(m, (columns - m.shape[1], 0)) for m in (self._mask, mask)])
+
+
+def cache_bytes_per_token(model: Any) -> int:
+    """Bytes of keys and values of one token, from the configuration."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(config.num_hidden_layers * 2 * heads * size * model.dtype.itemsize)
+
+
+def _pad(keys: Tensor, columns: int) -> Tensor:
+    return F.pad(keys, (0, 0, columns - keys.shape[2], 0))

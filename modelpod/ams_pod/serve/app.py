@@ -1,0 +1,101 @@
+"""The pod's HTTP application: routes, request ids, and errors in the shape that each route's clients expect."""
+
+import logging
+import re
+import secrets
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from ams_common.errors import ApiError
+from ams_common.names import HEADER_REQUEST_ID
+
+from ams_pod.serve import native, openai
+from ams_pod.serve.keys import POD, REQUEST_ID
+from ams_pod.serve.pod import Pod
+
+log = logging.getLogger(__name__)
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def make_app(pod: Pod) -> web.Application:
+    app = web.Application(middlewares=[_errors], client_max_size=0)
+    app[POD] = pod
+    app.router.add_post("/generate", native.generate)
+    app.router.add_post("/v1/chat/completions", openai.chat_completions)
+    app.router.add_post("/v1/completions", openai.completions)
+    app.router.add_get("/v1/models", openai.models)
+    app.router.add_get("/v1/models/{id}", openai.model)
+    app.router.add_get("/health", health)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/load", load)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/admin/memory_status", memory_status)
+    return app
+
+
+async def health(request: web.Request) -> web.Response:
+    """The event loop answers; the model may still load."""
+    return _json({"status": "healthy", "model": request.app[POD].settings.name})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """200 once the model answers, 503 with its progress until then."""
+    progress = request.app[POD].progress
+    return _json(progress, 200 if progress.phase == "ready" else 503)
+
+
+async def load(request: web.Request) -> web.Response:
+    return _json(request.app[POD].load())
+
+
+async def metrics(request: web.Request) -> web.Response:
+    body = request.app[POD].metrics.render()
+    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def memory_status(request: web.Request) -> web.Response:
+    pod = request.app[POD]
+    runtime = pod.ready()
+    return _json({"model": pod.settings.name, **runtime.memory()})
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    given = request.headers.get(HEADER_REQUEST_ID, "")
+    request_id = request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    try:
+        response = await handler(request)
+    except ApiError as error:
+        response = _error(request, error, request_id)
+    except web.HTTPMethodNotAllowed as refused:
+        allowed = sorted(refused.allowed_methods)
+        not_allowed = ApiError(
+            "method_not_allowed", f"{request.method} is not allowed here; use {' or '.join(allowed)}.",
+            headers={"Allow": ", ".join(allowed)}, allowed=allowed,
+        )  # fmt: skip
+        response = _error(request, not_allowed, request_id)
+    except web.HTTPNotFound:
+        response = _error(request, ApiError("not_found", f"There is no route {request.path[:200]}."), request_id)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("request %s failed", request_id)
+        response = _error(request, ApiError("internal_error", "The server failed on this request."), request_id)
+    if not response.prepared:
+        response.headers[HEADER_REQUEST_ID] = request_id
+    return response
+
+
+def _error(request: web.Request, error: ApiError, request_id: str) -> web.Response:
+    response = web.Response(
+        status=error.status, body=error.body(request.path, request_id), content_type="application/json",
+        headers=error.headers,
+    )  # fmt: skip
+    if error.headers.get("Connection") == "close":
+        response.force_close()
+    return response
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")

@@ -1,0 +1,63 @@
+"""Server-sent events of one response."""
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+from ams_common.errors import ApiError
+from ams_common.names import USAGE_COMMENT
+from ams_common.wire import Usage
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would collect the events otherwise
+}
+DONE = b"data: [DONE]\n\n"
+
+
+def usage_text(usage: Usage) -> str:
+    """Tokens as the gateway reads them, in the header of an answer or the last comment of a stream."""
+    return f"prompt={usage.prompt_tokens} completion={usage.completion_tokens}"
+
+
+class EventStream:
+    """Starts the response with its first bytes, so that an error before them still gets its own status."""
+
+    def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
+        self._request = request
+        self._headers = headers
+        self.response: web.StreamResponse | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; a client that has left cancels the request."""
+        response = self.response
+        try:
+            if response is None:
+                response = self.response = web.StreamResponse(headers=HEADERS | self._headers)
+                await response.prepare(self._request)
+            await response.write(data)
+        except ConnectionResetError:
+            raise asyncio.CancelledError from None
+
+    async def end(self, usage: Usage) -> web.StreamResponse:
+        await self.write(USAGE_COMMENT + usage_text(usage).encode() + b"\n\n" + DONE)
+        return await self._close()
+
+    async def fail(self, error: ApiError, request_id: str) -> web.StreamResponse:
+        """Tell the error in the stream: OpenAI's clients raise on `error`, the older API has an event of its own."""
+        body = error.body(self._request.path, request_id)
+        event = b"" if self._request.path.startswith("/v1") else b"event: error\n"
+        await self.write(event + b"data: " + body + b"\n\n")
+        return await self._close()
+
+    async def _close(self) -> web.StreamResponse:
+        response = self.response
+        if response is None:
+            raise RuntimeError("a stream that was never begun can't end")
+        await response.write_eof()
+        return response
+
+
+def event(payload: object) -> bytes:
+    return b"data: " + msgspec.json.encode(payload) + b"\n\n"

@@ -1,0 +1,139 @@
+"""One request between the engine's tokens and the client's text."""
+
+import asyncio
+import collections
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from ams_common.errors import ApiError
+from ams_common.wire import FinishReason, Usage
+
+from ams_pod.runtime.interface import Event, Prepared, Runtime, Sampling, Ticket
+from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.stops import StopStrings
+from ams_pod.serve.thinking import Delta, ThinkSplitter
+
+
+class Generation:
+    """An async context: leaving it cancels what still runs. `next` gives text as it comes, None at the end."""
+
+    def __init__(
+        self, runtime: Runtime, prepared: Prepared, sampling: Sampling, stops: Sequence[str], metrics: PodMetrics
+    ) -> None:
+        self.finish_reason: FinishReason | None = None
+        self.completion_tokens = 0
+        self._runtime, self._prepared, self._sampling = runtime, prepared, sampling
+        self._metrics = metrics
+        self._detokenizer = runtime.detokenizer()
+        self._splitter = ThinkSplitter(prepared.thinking) if runtime.info.thinks else None
+        self._stops = StopStrings(stops)
+        self._deltas: collections.deque[Delta] = collections.deque()
+        self._news = asyncio.Event()
+        self._error: ApiError | None = None
+        self._ticket: Ticket | None = None
+        self._last_token_at: float | None = None
+
+    async def __aenter__(self) -> Self:
+        self._ticket = self._runtime.submit(self._prepared, self._sampling, self.take)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticket is not None and self.finish_reason is None:
+            self._ticket.cancel()
+
+    @property
+    def usage(self) -> Usage:
+        prompt = len(self._prepared.ids)
+        return Usage(prompt, self.completion_tokens, prompt + self.completion_tokens)
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time until the engine began to read the prompt."""
+        ticket = self._ticket
+        if ticket is None or ticket.started_at is None:
+            return 0.0
+        return ticket.started_at - ticket.submitted_at
+
+    @property
+    def ended_thinking(self) -> bool:
+        """False if the tokens ran out inside the reasoning block, so that there is no answer."""
+        return self._splitter is None or not self._splitter.thinking
+
+    def take(self, event: Event) -> None:
+        """An event of the engine, on the event loop."""
+        if self.finish_reason is not None or self._error is not None:
+            return
+        if event.error is not None:
+            self._error = ApiError("generation_failed", "The model failed on this request.")
+        elif event.finish == "cancelled":
+            self._error = ApiError("draining", "The model is shutting down.", retry_after=5)
+        elif event.token is not None:
+            self._take_token(event)
+        self._news.set()
+
+    async def next(self) -> Delta | None:
+        """New text; None when the answer is complete. ApiError if the model failed."""
+        while not self._deltas:
+            if self._error is not None:
+                raise self._error
+            if self.finish_reason is not None:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        delta = self._deltas.popleft()
+        if self._deltas:  # this consumer is slower than the engine: one piece of text instead of many
+            rest = [delta, *self._deltas]
+            self._deltas.clear()
+            delta = Delta("".join(d.content for d in rest), "".join(d.thinking for d in rest))
+        return delta
+
+    async def whole(self) -> Delta:
+        """The complete answer."""
+        content, thinking = [], []
+        while (delta := await self.next()) is not None:
+            content.append(delta.content)
+            thinking.append(delta.thinking)
+        return Delta("".join(content), "".join(thinking))
+
+    def _take_token(self, event: Event) -> None:
+        self._observe_token()
+        self.completion_tokens += 1
+        if event.finish != "stop":  # the token that ends an answer is no part of it
+            self._emit(self._detokenizer.push(event.token or 0))
+        if self._stops.stopped:
+            self.finish_reason = "stop"
+            if self._ticket is not None:
+                self._ticket.cancel()
+        elif event.finish is not None:
+            self._flush()
+            self.finish_reason = "length" if event.finish == "length" and not self._stops.stopped else "stop"
+
+    def _emit(self, text: str) -> None:
+        if not text:
+            return
+        delta = self._splitter.push(text) if self._splitter is not None else Delta(text)
+        self._append(delta)
+
+    def _flush(self) -> None:
+        if self._splitter is not None:
+            self._append(self._splitter.finish())
+        if rest := self._stops.finish():
+            self._deltas.append(Delta(rest))
+
+    def _append(self, delta: Delta) -> None:
+        content = self._stops.push(delta.content) if delta.content else ""
+        if content or delta.thinking:
+            self._deltas.append(Delta(content, delta.thinking))
+
+    def _observe_token(self) -> None:
+        now = time.monotonic()
+        if self._last_token_at is not None:
+            self._metrics.inter_token.observe(now - self._last_token_at)
+        elif self._ticket is not None:
+            self._metrics.first_token.observe(now - self._ticket.submitted_at)
+            self._metrics.queue_wait.observe(self.queue_seconds)
+        self._last_token_at = now

@@ -1,0 +1,11 @@
+"""Where handlers find what belongs to the application and to a request."""
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from ams_pod.serve.pod import Pod
+
+POD: "web.AppKey[Pod]" = web.AppKey("pod")
+REQUEST_ID: "web.RequestKey[str]" = web.RequestKey("request_id", str)

@@ -1,0 +1,69 @@
+"""Prometheus metrics of one model pod. Labels are bounded: outcomes and phases only."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ams_pod.runtime.interface import EngineCounters, EngineLoad
+
+_TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
+_REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+
+
+class PodMetrics:
+    """All series of a pod; `engine` is asked at each scrape, so that steps cost nothing."""
+
+    def __init__(self, engine: Callable[[], tuple[EngineLoad, EngineCounters, int] | None]) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.requests = Counter("ams_pod_requests", "Requests by outcome.", ["outcome"], registry=registry)
+        self.duration = Histogram(
+            "ams_pod_request_seconds", "Time of whole requests.", buckets=_REQUEST_SECONDS, registry=registry
+        )
+        self.queue_wait = Histogram(
+            "ams_pod_queue_seconds", "Time from acceptance to the first work.", buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "ams_pod_time_to_first_token_seconds", "Time from acceptance to the first token.",
+            buckets=_REQUEST_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.inter_token = Histogram(
+            "ams_pod_inter_token_seconds", "Time between tokens of one request.", buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.load_phase = Gauge(
+            "ams_pod_load_phase_seconds", "Time that each phase of start-up took.", ["phase"], registry=registry
+        )
+        registry.register(_EngineCollector(engine))
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _EngineCollector:
+    """Reads the engine's own figures when somebody asks."""
+
+    def __init__(self, engine: Callable[[], tuple[EngineLoad, EngineCounters, int] | None]) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        figures = self._engine()
+        if figures is None:
+            return
+        load, counters, resident = figures
+        yield GaugeMetricFamily("ams_pod_running_requests", "Requests in the batch.", value=load.running)
+        yield GaugeMetricFamily("ams_pod_queued_requests", "Requests that wait for a place.", value=load.waiting)
+        yield GaugeMetricFamily("ams_pod_cache_tokens", "Tokens in the cache.", value=load.cache_tokens)
+        yield GaugeMetricFamily(
+            "ams_pod_cache_capacity_tokens", "Tokens that the cache can hold.", value=load.cache_capacity_tokens
+        )
+        yield GaugeMetricFamily("ams_pod_resident_bytes", "Physical memory of the process.", value=resident)
+        for name, text, value in (
+            ("ams_pod_steps", "Steps of the engine.", counters.steps),
+            ("ams_pod_prefill_tokens", "Prompt tokens read.", counters.prefill_tokens),
+            ("ams_pod_decode_tokens", "Tokens computed for running requests.", counters.decode_tokens),
+            ("ams_pod_busy_seconds", "Time that the engine spent in steps.", counters.busy_seconds),
+        ):
+            yield CounterMetricFamily(name, text, value=value)

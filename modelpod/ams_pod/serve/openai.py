@@ -1,0 +1,210 @@
+"""OpenAI's API for one model: chat and text completions, whole and streamed, and the list of models."""
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from ams_common.errors import ApiError
+from ams_common.names import resource_name
+from ams_common.wire import (
+    ChatChoice,
+    ChatChunk,
+    ChatDeltaChoice,
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    CompletionChoice,
+    CompletionRequest,
+    CompletionResponse,
+    Message,
+    ModelCard,
+    ModelList,
+    TextPart,
+)
+
+from ams_pod.runtime.interface import Prepared, Runtime, Sampling
+from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.events import event
+from ams_pod.serve.generation import Generation
+from ams_pod.serve.keys import POD
+from ams_pod.serve.parameters import refuse_unsupported, sampling_of, stop_list
+from ams_pod.serve.pod import Pod
+from ams_pod.serve.reading import read_json
+from ams_pod.serve.thinking import Delta
+
+_CHAT = msgspec.json.Decoder(ChatRequest)
+_COMPLETION = msgspec.json.Decoder(CompletionRequest)
+_ROLES = {"developer": "system"}
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    pod = request.app[POD]
+    fields, ignored = await read_json(request, _CHAT, pod.settings.max_body_bytes)
+    _check_model(pod, fields.model)
+    refuse_unsupported(fields)
+    messages = [
+        {"role": _ROLES.get(message.role, message.role), "content": _text(pod, message, index)}
+        for index, message in enumerate(fields.messages)
+    ]
+    if not any(message["content"].strip() for message in messages):
+        raise ApiError("missing_prompt", "messages hold no text.", param="messages")
+    field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
+    asked = fields.max_completion_tokens or fields.max_tokens
+    work = Work(
+        prepare=lambda runtime: runtime.prepare_chat(messages),
+        sampling=_sampler(pod, fields, asked, field),
+        stops=stop_list(fields.stop),
+        stream=bool(fields.stream),
+        format=_ChatFormat(fields),
+        ignored=ignored,
+    )
+    return await answer(request, work)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    pod = request.app[POD]
+    fields, ignored = await read_json(request, _COMPLETION, pod.settings.max_body_bytes)
+    _check_model(pod, fields.model)
+    refuse_unsupported(fields)
+    prompt = _single_prompt(fields.prompt)
+    work = Work(
+        prepare=lambda runtime: (
+            runtime.prepare_text(prompt) if isinstance(prompt, str) else runtime.prepare_ids(prompt)
+        ),
+        sampling=_sampler(pod, fields, fields.max_tokens, "max_tokens"),
+        stops=stop_list(fields.stop),
+        stream=bool(fields.stream),
+        format=_CompletionFormat(fields),
+        ignored=ignored,
+    )
+    return await answer(request, work)
+
+
+async def models(request: web.Request) -> web.Response:
+    return _json(ModelList(data=_cards(request.app[POD])))
+
+
+async def model(request: web.Request) -> web.Response:
+    pod = request.app[POD]
+    name = request.match_info["id"]
+    _check_model(pod, name)
+    return _json(next(card for card in _cards(pod) if resource_name(card.id) == resource_name(name)))
+
+
+def _names(pod: Pod) -> list[str]:
+    return [pod.settings.name, *(alias.strip() for alias in pod.settings.aliases.split(",") if alias.strip())]
+
+
+def _cards(pod: Pod) -> list[ModelCard]:
+    return [ModelCard(id=name, created=pod.started) for name in _names(pod)]
+
+
+def _check_model(pod: Pod, name: str) -> None:
+    if resource_name(name) not in map(resource_name, _names(pod)):
+        raise ApiError(
+            "model_not_found", f"There is no model {name[:100]!r} here; this pod serves {pod.settings.name}.",
+            param="model", models=_names(pod),
+        )  # fmt: skip
+
+
+def _text(pod: Pod, message: Message, index: int) -> str:
+    if not isinstance(message.content, list):
+        return message.content or ""
+    texts = []
+    for number, part in enumerate(message.content):
+        if not isinstance(part, TextPart):
+            kind = type(part).__name__.removesuffix("Part").lower()
+            raise ApiError(
+                "unsupported_modality", f"{pod.settings.name} is a text model; it takes no {kind}.",
+                param=f"messages[{index}].content[{number}]", model=pod.settings.name, modalities=["text"],
+            )  # fmt: skip
+        texts.append(part.text)
+    return "\n".join(texts)
+
+
+def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]:
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        if len(prompt) > 1:
+            raise ApiError("invalid_parameter", "prompt: one prompt a request is supported.", param="prompt")
+        return _single_prompt(prompt[0])  # type: ignore[arg-type]  # one level deeper: a text or ids
+    if not prompt:
+        raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
+    if isinstance(prompt, str):
+        return prompt
+    ids = [token for token in prompt if isinstance(token, int)]
+    if len(ids) != len(prompt):
+        raise ApiError("invalid_parameter", "prompt: expected one text or one list of token ids.", param="prompt")
+    return ids
+
+
+def _sampler(pod: Pod, fields: ChatRequest | CompletionRequest, asked: int | None, field: str) -> Any:
+    def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
+        return sampling_of(fields, asked, field, runtime.info, pod.settings.max_new_tokens, len(prepared.ids))
+
+    return sampling
+
+
+def _envelope(prefix: str, model: str) -> dict[str, Any]:
+    return {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+
+
+class _ChatFormat:
+    def __init__(self, fields: ChatRequest) -> None:
+        self._base: dict[str, Any] = _envelope("chatcmpl", fields.model)
+        self._include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
+
+    def whole(self, delta: Delta, generation: Generation) -> ChatResponse:
+        message = ChatMessage(role="assistant", content=delta.content, reasoning_content=delta.thinking or None)
+        choice = ChatChoice(message=message, finish_reason=generation.finish_reason or "stop")
+        return ChatResponse(choices=[choice], usage=generation.usage, **self._base)
+
+    def begin(self) -> bytes:
+        return self._chunk(ChatMessage(role="assistant", content=""))
+
+    def piece(self, delta: Delta) -> bytes:
+        message = ChatMessage(content=delta.content or None, reasoning_content=delta.thinking or None)
+        return self._chunk(message)
+
+    def end(self, generation: Generation) -> bytes:
+        result = event(
+            ChatChunk(
+                choices=[ChatDeltaChoice(delta=ChatMessage(), finish_reason=generation.finish_reason or "stop")],
+                **self._base,
+            )
+        )
+        if self._include_usage:
+            result += event(ChatChunk(choices=[], usage=generation.usage, **self._base))
+        return result
+
+    def _chunk(self, message: ChatMessage) -> bytes:
+        return event(ChatChunk(choices=[ChatDeltaChoice(delta=message)], **self._base))
+
+
+class _CompletionFormat:
+    def __init__(self, fields: CompletionRequest) -> None:
+        self._base: dict[str, Any] = _envelope("cmpl", fields.model)
+        self._include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
+
+    def whole(self, delta: Delta, generation: Generation) -> CompletionResponse:
+        choice = CompletionChoice(text=delta.thinking + delta.content, finish_reason=generation.finish_reason or "stop")
+        return CompletionResponse(choices=[choice], usage=generation.usage, **self._base)
+
+    def begin(self) -> bytes:
+        return b""
+
+    def piece(self, delta: Delta) -> bytes:
+        text = delta.thinking + delta.content
+        return event(CompletionResponse(choices=[CompletionChoice(text=text)], **self._base))
+
+    def end(self, generation: Generation) -> bytes:
+        choice = CompletionChoice(text="", finish_reason=generation.finish_reason or "stop")
+        result = event(CompletionResponse(choices=[choice], **self._base))
+        if self._include_usage:
+            result += event(CompletionResponse(choices=[], usage=generation.usage, **self._base))
+        return result
+
+
+def _json(value: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

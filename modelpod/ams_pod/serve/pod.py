@@ -1,0 +1,184 @@
+"""The state of a pod: how far its model is, what runs, whether it drains."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ams_common.errors import ApiError
+from ams_common.pod import ServeSettings
+from ams_common.progress import Failure, Load, Phase, Progress
+
+from ams_pod.resident import resident_bytes
+from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, LoadFailed, Runtime
+from ams_pod.serve.metrics import PodMetrics
+
+log = logging.getLogger(__name__)
+
+
+class Pod:
+    """Loads the model on the compute thread and counts requests; lives on one event loop."""
+
+    def __init__(self, settings: ServeSettings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.progress = Progress("starting")
+        self.runtime: Runtime | None = None
+        self.draining = False
+        self.active = 0
+        self.started = int(time.time())
+        self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+        self.metrics = PodMetrics(self._figures)
+        self.cpu_pool = ThreadPoolExecutor(1, "prepare")
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._phase: tuple[Phase, float] | None = None
+        self._recent_seconds = 1.0  # of a request, moving average
+        self._compute = threading.Thread(target=self._run_compute, name="compute", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load; `progress` tells how far it is and `failure` if it ended."""
+        self._compute.start()
+
+    def ready(self) -> Runtime:
+        """The runtime, or ApiError while there is none or the pod drains."""
+        if self.draining:
+            raise ApiError("draining", "This model is shutting down.", retry_after=1, headers={"Connection": "close"})
+        if self.runtime is None:
+            raise ApiError(
+                "model_loading", f"The model is not ready: {self.progress.comment()}.", retry_after=2,
+                phase=self.progress.phase, percent=self.progress.percent,
+            )  # fmt: skip
+        return self.runtime
+
+    @contextlib.asynccontextmanager
+    async def admit(self) -> AsyncIterator[Runtime]:
+        """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none."""
+        runtime = self.ready()
+        limit = runtime.info.concurrent_requests + self.settings.queued_requests
+        if self.active >= limit:
+            waiting = self.active - runtime.info.concurrent_requests
+            retry_after = self._recent_seconds * (1 + waiting / runtime.info.concurrent_requests)
+            self.metrics.requests.labels("refused").inc()
+            raise ApiError(
+                "queue_full", f"{self.active} requests are running or waiting; the limit is {limit}.",
+                retry_after=retry_after, limit=limit,
+            )  # fmt: skip
+        self.active += 1
+        self._idle.clear()
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_seconds):
+                yield runtime
+            outcome = "completed"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except TimeoutError:
+            outcome = "timeout"
+            raise self._timed_out() from None
+        except ApiError as error:
+            outcome = "refused" if error.status < 500 else "failed"
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            if outcome == "completed":
+                self._recent_seconds = 0.9 * self._recent_seconds + 0.1 * seconds
+            self.metrics.requests.labels(outcome).inc()
+            self.metrics.duration.observe(seconds)
+            self.active -= 1
+            if not self.active:
+                self._idle.set()
+
+    def load(self) -> Load:
+        engine = self.runtime.load() if self.runtime else EngineLoad(0, 0, 0, 0)
+        return Load(
+            in_flight=engine.running,
+            queued=max(engine.waiting, self.active - engine.running),
+            concurrent_requests=self.settings.concurrent_requests,
+            queued_requests=self.settings.queued_requests,
+            cache_tokens=engine.cache_tokens,
+            cache_capacity_tokens=engine.cache_capacity_tokens,
+            draining=self.draining,
+        )
+
+    async def drain(self) -> None:
+        """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
+        self.draining = True
+        self.progress = Progress("draining")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.grace_seconds):
+                await self._idle.wait()
+        if self.runtime is not None:
+            self.runtime.stop()
+            await asyncio.to_thread(self._compute.join, 5.0)
+        self.cpu_pool.shutdown(wait=False, cancel_futures=True)
+
+    def _timed_out(self) -> ApiError:
+        seconds = self.settings.request_timeout_seconds
+        return ApiError("timeout", f"The answer was not complete after {seconds:g} seconds.", limit_seconds=seconds)
+
+    def _run_compute(self) -> None:
+        """The compute thread: import, load, then compute until stopped."""
+        try:
+            self._report("importing", None)
+            from ams_pod.runtime.load import load
+
+            runtime = load(self.folder, self.settings, self._publish, self._report)
+            self._post(self._become_ready, runtime)
+            runtime.run()
+        except LoadFailed as error:
+            self._post(self._fail, Failure(error.reason, str(error)))
+        except BaseException as error:
+            log.exception("the compute thread ended")
+            self._post(self._fail, Failure("LoadFailed", f"{type(error).__name__}: {error}"))
+
+    def _report(self, phase: Phase, percent: float | None) -> None:
+        self._post(self._note_phase, phase, percent, time.monotonic())
+
+    def _publish(self, events: list[Event]) -> None:
+        self._post(_dispatch, events)
+
+    def _post(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _note_phase(self, phase: Phase, percent: float | None, now: float) -> None:
+        if self._phase is None or self._phase[0] != phase:
+            if self._phase is not None:
+                name, since = self._phase
+                self.metrics.load_phase.labels(name).set(now - since)
+                log.info("%s took %.2f s", name, now - since)
+            self._phase = (phase, now)
+        if not self.draining:
+            self.progress = Progress(phase, percent)
+
+    def _become_ready(self, runtime: Runtime) -> None:
+        self._note_phase("ready", None, time.monotonic())
+        self.runtime = runtime
+        info = runtime.info
+        log.info(
+            "%s is ready: %s, %s on %s, %d tokens of context, engine %s",
+            self.settings.name, info.architecture, info.precision, info.device, info.context_tokens, info.engine,
+        )  # fmt: skip
+
+    def _fail(self, failure: Failure) -> None:
+        self.progress = Progress("failed", message=failure.message, failure=failure)
+        if not self.failure.done():
+            self.failure.set_result(failure)
+
+    def _figures(self) -> tuple[EngineLoad, EngineCounters, int] | None:
+        if self.runtime is None:
+            return None
+        return self.runtime.load(), self.runtime.counters, resident_bytes()
+
+
+def _dispatch(events: list[Event]) -> None:
+    for event in events:
+        event.ticket.sink(event)

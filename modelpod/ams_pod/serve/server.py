@@ -1,0 +1,85 @@
+"""Run a pod: listen at once, load, serve, drain on SIGTERM."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+from ams_common.options import parse
+from ams_common.pod import ServeSettings
+from ams_common.progress import Failure
+from ams_common.source import InvalidSource, parse_source
+
+from ams_pod.layout import find_model
+from ams_pod.serve.app import make_app
+from ams_pod.serve.pod import Pod
+from ams_pod.termination import explain_end
+
+_KEEPALIVE_SECONDS = 75.0  # longer than the gateway's, so that the gateway closes idle connections first
+_SWITCH_SECONDS = 0.0005  # the compute thread waits for the interpreter at most about this long
+
+log = logging.getLogger(__name__)
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    """The command `ams-pod serve`; the exit status."""
+    settings = parse(ServeSettings, "ams-pod serve", argv, environment, "Serve one model over HTTP.")
+    logging.basicConfig(
+        level=logging.DEBUG if settings.debug else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        folder = find_model(parse_source(settings.source), Path(settings.models_dir))
+    except InvalidSource as error:
+        return explain_end(settings.termination_log, Failure("InvalidSource", str(error)))
+    if folder is None:
+        sentence = f"The weights of {settings.source} are not in {settings.models_dir}: run ams-pod download first."
+        return explain_end(settings.termination_log, Failure("WeightsMissing", sentence))
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    failure = uvloop.run(serve(settings, folder))
+    return 0 if failure is None else explain_end(settings.termination_log, failure)
+
+
+async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
+    """Serve until SIGTERM or SIGINT (None), or until the model fails (why)."""
+    pod = Pod(settings, folder)
+    runner = web.AppRunner(
+        make_app(pod), handler_cancellation=True, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS
+    )
+    await runner.setup()
+    try:
+        await _listen(runner, settings)
+        pod.start()
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        pod.failure.add_done_callback(lambda _: asked.set())
+        await asked.wait()
+        if pod.failure.done():
+            return pod.failure.result()
+        log.info("draining %d requests", pod.active)
+        await pod.drain()
+        return None
+    finally:
+        await runner.cleanup()
+        if settings.uds:
+            with contextlib.suppress(OSError):
+                os.unlink(settings.uds)
+
+
+async def _listen(runner: web.AppRunner, settings: ServeSettings) -> None:
+    if settings.uds:
+        await web.UnixSite(runner, settings.uds).start()
+        log.info("%s listens on %s", settings.name, settings.uds)
+        return
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+    await site.start()
+    log.info("%s listens on %s", settings.name, runner.addresses[0])
