@@ -1,0 +1,106 @@
+"""The engine's pure decisions: what a step reads, which rows move, how attention is cut, which token is drawn."""
+
+from collections import Counter
+
+import pytest
+import torch
+from ams_pod.runtime.cache import segments
+from ams_pod.runtime.interface import Sampling
+from ams_pod.runtime.memory import fit_context
+from ams_pod.runtime.sampling import RowSampler, _candidates, sample
+from ams_pod.runtime.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("running", "cost", "budget"),
+    [(0, None, ALONE_TOKENS), (0, 0.1, ALONE_TOKENS), (3, None, 128), (3, 0.0001, 128), (3, 0.002, 100), (3, 9.0, 16)],
+)
+def test_prompts_take_what_the_gap_allows(running, cost, budget):
+    assert chunk_budget(running, cost, 0.2) == budget
+
+
+@given(st.lists(st.integers(1, 300), max_size=8), st.integers(0, 8), st.integers(1, 200))
+def test_only_the_last_prompt_of_a_step_is_unfinished(remaining, free, budget):
+    taken = share_budget(remaining, free, budget)
+    assert len(taken) <= free
+    assert sum(taken) <= budget
+    assert all(0 < count <= whole for count, whole in zip(taken, remaining, strict=False))
+    assert all(count == whole for count, whole in zip(taken[:-1], remaining, strict=False))
+    assert sum(taken) == min(budget, sum(remaining[:free]))
+
+
+@given(st.lists(st.booleans(), max_size=12))
+def test_rows_close_ranks_without_moving_up(leaving):
+    order = close_ranks(leaving)
+    assert sorted(order) == [index for index, leaves in enumerate(leaving) if not leaves]
+    assert all(source >= row for row, source in enumerate(order))
+    moved = [source for row, source in enumerate(order) if source != row]
+    assert len(moved) <= sum(leaving)
+
+
+@given(st.lists(st.integers(1, 4000), min_size=1, max_size=32))
+def test_attention_covers_every_row_once_and_wide_enough(lengths):
+    cut = segments(lengths, 4000)
+    assert [row for first, end, _ in cut for row in range(first, end)] == list(range(len(lengths)))
+    for first, end, width in cut:
+        assert max(lengths[first:end]) <= width <= 4000
+
+
+def test_one_long_row_does_not_widen_the_others():
+    assert segments([100] * 10 + [4000] + [100] * 5, 4096) == [(0, 10, 112), (10, 11, 4000), (11, 16, 112)]
+
+
+def test_similar_rows_share_one_call():
+    assert segments([100, 110, 90, 105], 4096) == [(0, 4, 112)]
+
+
+@pytest.mark.parametrize(
+    ("own", "per_token", "rows", "available", "context"),
+    [(8192, 23040, 16, 20 << 30, 8192), (32768, 131072, 16, 16 << 30, 4096), (4096, 1 << 20, 32, 1 << 30, 512),
+     (256, 1 << 20, 32, 1 << 30, 256)],
+)  # fmt: skip
+def test_context_fits_half_the_free_memory(own, per_token, rows, available, context):
+    assert fit_context(own, per_token, rows, available) == context
+
+
+def test_top_k_and_top_p_keep_what_transformers_keeps():
+    from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+
+    generator = torch.Generator().manual_seed(0)
+    for top_k, top_p in ((0, 0.9), (5, 1.0), (40, 0.7), (3, 0.5), (0, 0.05), (2000, 0.999)):
+        logits = torch.randn(1, 1000, generator=generator) * 3
+        warped = logits
+        if top_k:
+            warped = TopKLogitsWarper(top_k)(None, warped)
+        if top_p < 1:
+            warped = TopPLogitsWarper(top_p)(None, warped)
+        expected = set(torch.nonzero(warped[0] > float("-inf"))[:, 0].tolist())
+        _, tokens = _candidates(torch.softmax(logits[0], -1), top_k, top_p)
+        assert set(tokens.tolist()) == expected
+
+
+def test_repetition_penalty_is_that_of_transformers():
+    from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 50, generator=generator)
+    prompt = [3, 17, 17, 40, int(logits.argmax())]
+    row = RowSampler(Sampling(10, repetition_penalty=5.0), prompt)
+    expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.tensor([prompt]), logits.clone())
+    assert sample(logits, [row]) == [int(expected.argmax())]
+
+
+def test_draws_follow_the_probabilities():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    row = RowSampler(Sampling(1, temperature=1.0, seed=1), [])
+    counts = Counter(sample(logits[None], [row])[0] for _ in range(4000))
+    for token, probability in enumerate((0.5, 0.3, 0.15, 0.05)):
+        assert counts[token] / 4000 == pytest.approx(probability, abs=0.03)
+
+
+def test_greedy_and_sampled_rows_share_a_step():
+    logits = torch.tensor([[0.0, 5.0, 1.0], [9.0, 0.0, 0.0]])
+    rows = [RowSampler(Sampling(1), []), RowSampler(Sampling(1, temperature=0.01, seed=3), [])]
+    assert sample(logits.bfloat16(), rows) == [1, 0]

@@ -1,0 +1,168 @@
+"""The engine's answers are those of transformers' generate, alone and in a batch that changes at every step."""
+
+import pytest
+import torch
+from ams_pod.runtime import schedule
+from engine_harness import Driver, forward_of, load_model, prompts, reference
+from fakehub import checkpoints
+
+ROWS, LENGTH = 4, 160
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama"])
+def folder(request, tmp_path_factory):
+    return checkpoints.make(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+
+
+@pytest.fixture(scope="module", params=["flat", "padded"])
+def kind(request):
+    return request.param
+
+
+def test_alone_equals_generate(folder, kind):
+    wanted = prompts(3)
+    expected = [reference(load_model(folder), ids, 20) for ids in wanted]
+    driver = Driver(forward_of(kind, load_model(folder), ROWS, LENGTH))
+    for ids, tokens in zip(wanted, expected, strict=True):
+        _, outcome = driver.submit(ids, 20)
+        driver.run()
+        assert outcome.tokens == tokens
+        assert outcome.finish == "length"
+
+
+def test_changing_batch_equals_generate(folder, kind, monkeypatch):
+    """More requests than rows, of mixed lengths, arriving and leaving between steps, prompts read in chunks."""
+    monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
+    monkeypatch.setattr(schedule, "ALONE_TOKENS", 24)
+    wanted = prompts(11, seed=2, longest=90)
+    lengths = [3, 25, 9, 40, 1, 17, 30, 5, 22, 12, 33]
+    model = load_model(folder)
+    expected = [reference(model, ids, new) for ids, new in zip(wanted, lengths, strict=True)]
+    driver = Driver(forward_of(kind, model, ROWS, LENGTH))
+    outcomes = []
+    for ids, new in zip(wanted, lengths, strict=True):
+        outcomes.append(driver.submit(ids, new)[1])
+        driver.engine.step()
+        driver.engine.step()
+    driver.run()
+    assert [outcome.tokens for outcome in outcomes] == expected
+
+
+def test_cancelled_requests_leave_and_the_others_never_notice(folder, kind, monkeypatch):
+    monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
+    wanted = prompts(8, seed=3, longest=80)
+    model = load_model(folder)
+    expected = [reference(model, ids, 24) for ids in wanted]
+    driver = Driver(forward_of(kind, model, ROWS, LENGTH))
+    submitted = [driver.submit(ids, 24) for ids in wanted]
+    for step in range(200):
+        if step in (2, 5, 9):
+            submitted[{2: 0, 5: 3, 9: 6}[step]][0].cancel()
+        if not driver.engine.step():
+            break
+    for index, (_, outcome) in enumerate(submitted):
+        if index in (0, 3, 6):
+            assert outcome.finish == "cancelled"
+            assert outcome.tokens == expected[index][: len(outcome.tokens)]
+        else:
+            assert outcome.tokens == expected[index]
+
+
+def test_a_cancelled_request_gets_no_further_token(folder):
+    driver = Driver(forward_of("flat", load_model(folder), ROWS, LENGTH))
+    ticket, outcome = driver.submit([7, 8, 9], 50)
+    for _ in range(3):
+        driver.engine.step()
+    made = len(outcome.tokens)
+    ticket.cancel()
+    driver.engine.step()
+    assert outcome.finish == "cancelled"
+    assert len(outcome.tokens) == made
+
+
+def test_an_end_token_ends_and_frees_the_row(folder):
+    model = load_model(folder)
+    tokens = reference(model, [7, 8, 9], 12)
+    driver = Driver(forward_of("flat", model, ROWS, LENGTH), frozenset({tokens[5]}))
+    _, outcome = driver.submit([7, 8, 9], 50)
+    driver.run()
+    assert outcome.finish == "stop"
+    assert outcome.tokens == tokens[: tokens.index(tokens[5]) + 1]
+    assert driver.engine.load().running == 0
+
+
+def test_an_answer_ends_where_the_context_does(folder, kind):
+    driver = Driver(forward_of(kind, load_model(folder), ROWS, 32))
+    _, outcome = driver.submit([7] * 30, 50)
+    driver.run()
+    assert outcome.finish == "length"
+    assert len(outcome.tokens) == 2
+
+
+def test_a_failing_prompt_is_alone_in_failing(folder, kind, monkeypatch):
+    model = load_model(folder)
+    expected = reference(model, [7, 8, 9], 20)
+    forward = forward_of(kind, model, ROWS, LENGTH)
+    driver = Driver(forward)
+    _, good = driver.submit([7, 8, 9], 20)
+    driver.engine.step()
+    _, bad = driver.submit([10_000_000], 5)  # outside the vocabulary: the embedding lookup raises
+    driver.run()
+    assert bad.finish == "failed"
+    assert isinstance(bad.error, IndexError)
+    assert good.tokens == expected
+
+
+def test_a_failing_step_fails_its_rows_and_the_next_request_is_answered(folder, kind):
+    model = load_model(folder)
+    expected = reference(model, [7, 8, 9], 20)
+    forward = forward_of(kind, model, ROWS, LENGTH)
+    driver = Driver(forward)
+    _, first = driver.submit([7, 8, 9], 20)
+    driver.engine.step()
+    whole_step, forward.step = forward.step, _raise
+    driver.engine.step()
+    forward.step = whole_step
+    _, second = driver.submit([7, 8, 9], 20)
+    driver.run()
+    assert first.finish == "failed"
+    assert second.tokens == expected
+
+
+def _raise(batch):
+    raise RuntimeError("injected")
+
+
+def test_seeded_draws_do_not_depend_on_the_batch(folder):
+    driver = Driver(forward_of("flat", load_model(folder), ROWS, LENGTH))
+    _, alone = driver.submit([7, 8, 9], 30, temperature=1.0, top_p=0.9, seed=5)
+    driver.run()
+    others = [driver.submit(ids, 25, temperature=1.5)[1] for ids in prompts(3)]
+    _, together = driver.submit([7, 8, 9], 30, temperature=1.0, top_p=0.9, seed=5)
+    _, other_seed = driver.submit([7, 8, 9], 30, temperature=1.0, top_p=0.9, seed=6)
+    driver.run()
+    assert together.tokens == alone.tokens
+    assert other_seed.tokens != alone.tokens
+    assert all(outcome.finish == "length" for outcome in others)
+
+
+
+def test_bfloat16_flat_stays_close_to_the_models_own_forward(folder):
+    from ams_pod.runtime import verify
+
+    model = load_model(folder, torch.bfloat16)
+    probes = verify.probe_prompts(500)
+    expected = verify.expected_logits(model, probes)
+    forward = forward_of("flat", model, ROWS, LENGTH)
+    assert verify.close_enough(verify.distance(forward, probes, expected), torch.bfloat16)
+
+
+def test_a_wrong_rotary_table_is_seen_by_the_check(folder):
+    from ams_pod.runtime import verify
+
+    model = load_model(folder)
+    probes = verify.probe_prompts(500)
+    expected = verify.expected_logits(model, probes)
+    forward = forward_of("flat", model, ROWS, LENGTH)
+    forward._cos = forward._cos.roll(1, 0)
+    assert not verify.close_enough(verify.distance(forward, probes, expected), torch.float32)
