@@ -12,7 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fakehub", description="A Hugging Face hub that serves a folder.")
     parser.add_argument("folder", type=Path, help="holds <owner>/<name>/ with the files of each model")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 picks a free one; else LFS files come from the next port")
+    parser.add_argument(
+        "--port", type=int, default=0, help="0 picks a free one; else LFS files come from the next port"
+    )
     parser.add_argument("--url", help="how clients reach it, if not by host and port")
     parser.add_argument("--token", action="append", default=[], help="a token that it knows; may be given again")
     options = parser.parse_args()

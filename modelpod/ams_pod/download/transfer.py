@@ -21,6 +21,7 @@ from ams_pod.download.plan import RemoteFile
 from ams_pod.download.progress import Tracker
 
 _READ_BYTES = 1 << 20
+_PROGRESS_BYTES = 1 << 16  # a connection that brings less before it breaks counts as having brought nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Transfer:
                         Failed("HubUnreachable", f"{file.path} ends too early each time.", retryable=True)
                     )
             except Interrupted as interruption:
-                if digest.count > best:
+                if digest.count >= best + _PROGRESS_BYTES:
                     best, attempt, since = digest.count, 0, time.monotonic()
                 attempt += 1
                 idle = time.monotonic() - since

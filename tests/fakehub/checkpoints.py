@@ -1,0 +1,470 @@
+"""Tiny random checkpoints of real architectures, with real tokenizers, processors and chat templates.
+
+    folder = make("qwen3", tmp_path / "qwen3")
+
+Weights are random but not arbitrary: queries and keys are scaled up, so that attention depends on positions and a
+fault in positions, masks or caches changes the greedy answer. Nothing is fetched. torch and transformers are imported
+when the first checkpoint is made; kinds that need torchvision raise ImportError without it.
+"""
+
+import itertools
+import json
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+HIDDEN = 64
+LAYERS = 2
+
+_WORDS = (
+    "the a an is are was of to in on and or not what who where when why how yes no it this that image picture video "
+    "audio sound music speech red green blue black white dog cat man woman person car tree house sky water one two "
+    "three you i we they he she hello world please describe explain answer question show heard say says color colour "
+    "many few big small left right top bottom think reason because so then system user assistant helpful"
+).split()
+
+_CHATML = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# As DeepSeek-R1-0528-Qwen3-8B: the begin token first, and the model itself opens <think>.
+_REASONING = (
+    "{% set ns = namespace(system='') %}{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{% set ns.system = m['content'] %}{% endif %}{% endfor %}{{ bos_token }}{{ ns.system }}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}{% endif %}"
+    "{% if m['role'] == 'assistant' %}"
+    "{{ '<｜Assistant｜>' + m['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
+)
+
+
+def _with_media(image: str, audio: str, video: str) -> str:
+    """A ChatML template whose contents may be parts; each medium becomes its placeholder."""
+    return (
+        "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+        "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for content in message['content'] %}"
+        "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}" + image + ""
+        "{% elif content['type'] == 'audio' or 'audio' in content or 'audio_url' in content %}" + audio + ""
+        "{% elif content['type'] == 'video' or 'video' in content %}" + video + ""
+        "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+def make(kind: str, folder: Path, *, seed: int = 0, dtype: str = "bfloat16") -> Path:
+    """Make a checkpoint of one of KINDS in `folder`, which it returns."""
+    import torch
+
+    torch.manual_seed(seed)
+    KINDS[kind](folder, getattr(torch, dtype))
+    return folder
+
+
+def qwen3(folder: Path, dtype: Any) -> None:
+    """Text with reasoning: Qwen3 with yarn, DeepSeek's special tokens, <think> as ordinary added tokens."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = _qwen_tokenizer(
+        ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"],
+        bos="<｜begin▁of▁sentence｜>",
+        eos="<｜end▁of▁sentence｜>",
+        pad="<｜end▁of▁sentence｜>",
+        template=_REASONING,
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])  # not special in the real one either
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=HIDDEN // 4,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 4.0,
+            "original_max_position_embeddings": 1024,
+            "attention_factor": 0.8782488562869419,
+        },
+    )
+    _save(Qwen3ForCausalLM(config), tokenizer, folder, dtype)
+    _save_generation(
+        folder, tokenizer.eos_token_id, tokenizer.pad_token_id, do_sample=True, temperature=0.6, top_p=0.95
+    )
+
+
+def llama(folder: Path, dtype: Any) -> None:
+    """Text: Llama with grouped queries, tied embeddings and ChatML, as SmolLM2."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>"], template=_CHATML)
+    ids = tokenizer.convert_tokens_to_ids
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=ids("<|im_start|>"),
+        eos_token_id=ids("<|im_end|>"),
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+    )
+    _save(LlamaForCausalLM(config), tokenizer, folder, dtype)
+    _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
+
+
+def qwen2_5_vl(folder: Path, dtype: Any) -> None:
+    """Vision-language. Needs torchvision."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+    image, video = _vision_processors()
+    tokenizer = _qwen_tokenizer(
+        [
+            *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+            *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+        ]
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **_text_config(len(tokenizer)),
+            "bos_token_id": ids("<|endoftext|>"),
+            "eos_token_id": ids("<|im_end|>"),
+        },
+        vision_config={**_vision_config(), "tokens_per_second": 2},
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    template = _with_media(
+        "<|vision_start|><|image_pad|><|vision_end|>", "", "<|vision_start|><|video_pad|><|vision_end|>"
+    )
+    processor = Qwen2_5_VLProcessor(
+        image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=template
+    )
+    _save(Qwen2_5_VLForConditionalGeneration(config), processor, folder, dtype)
+    _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
+
+
+def qwen2_audio(folder: Path, dtype: Any) -> None:
+    """Audio-language."""
+    from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+
+    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"])
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen2AudioConfig(
+        text_config={**_text_config(len(tokenizer), mrope=False), "model_type": "qwen2"},
+        audio_token_index=ids("<|AUDIO|>"),
+        audio_config={
+            **_audio_config(),
+            "model_type": "qwen2_audio_encoder",
+            "max_source_positions": 1500,
+        },
+    )
+    processor = Qwen2AudioProcessor(feature_extractor=_features(30), tokenizer=tokenizer)
+    _save(Qwen2AudioForConditionalGeneration(config), processor, folder, dtype)
+    _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
+
+
+def qwen2_5_omni(folder: Path, dtype: Any) -> None:
+    """Omni, saved whole (thinker, talker, token2wav) as the real one is. Needs torchvision."""
+    from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration, Qwen2_5OmniProcessor
+
+    image, video = _vision_processors()
+    named = {
+        "image_token": "<|IMAGE|>",
+        "audio_token": "<|AUDIO|>",
+        "video_token": "<|VIDEO|>",
+        "vision_bos_token": "<|vision_bos|>",
+        "vision_eos_token": "<|vision_eos|>",
+        "audio_bos_token": "<|audio_bos|>",
+        "audio_eos_token": "<|audio_eos|>",
+    }
+    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>"], named=named)
+    ids = tokenizer.convert_tokens_to_ids
+    shared = {"audio_token_index": ids("<|AUDIO|>"), "image_token_index": ids("<|IMAGE|>")}
+    shared |= {"video_token_index": ids("<|VIDEO|>"), "vision_start_token_id": ids("<|vision_bos|>")}
+    thinker = {
+        "text_config": _text_config(len(tokenizer)),
+        "vision_config": _vision_config(),
+        "audio_config": {**_audio_config(), "n_window": 100, "output_dim": HIDDEN, "max_source_positions": 1500},
+        **shared,
+        "vision_end_token_id": ids("<|vision_eos|>"),
+        "audio_start_token_id": ids("<|audio_bos|>"),
+        "audio_end_token_id": ids("<|audio_eos|>"),
+        "position_id_per_seconds": 25,
+        "seconds_per_chunk": 2,
+        "pad_token_id": ids("<|endoftext|>"),
+    }
+    talker = {
+        **_text_config(64, layers=1),
+        "embedding_size": HIDDEN,
+        "head_dim": HIDDEN // 4,
+        **shared,
+        "tts_codec_start_token_id": 1,
+        "tts_codec_end_token_id": 2,
+        "tts_codec_pad_token_id": 0,
+        "tts_codec_mask_token_id": 3,
+    }
+    config = Qwen2_5OmniConfig(thinker_config=thinker, talker_config=talker, enable_audio_output=False)
+    model = Qwen2_5OmniForConditionalGeneration(config)
+    model.config.enable_audio_output = True
+    template = _with_media(
+        "<|vision_bos|><|IMAGE|><|vision_eos|>",
+        "<|audio_bos|><|AUDIO|><|audio_eos|>",
+        "<|vision_bos|><|VIDEO|><|vision_eos|>",
+    )
+    processor = Qwen2_5OmniProcessor(
+        image_processor=image,
+        video_processor=video,
+        feature_extractor=_features(300),
+        tokenizer=tokenizer,
+        chat_template=template,
+    )
+    _save(model, processor, folder, dtype)
+    _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
+
+
+def blip_vqa(folder: Path, dtype: Any) -> None:
+    """Visual question answering, encoder-decoder. Needs torchvision."""
+    from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering, BlipImageProcessor, BlipProcessor
+
+    characters = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
+    vocabulary = [
+        *("[PAD]", *(f"[unused{number}]" for number in range(9)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+        *characters,
+        *(f"##{character}" for character in string.ascii_lowercase + string.digits),
+        *(word for word in dict.fromkeys(_WORDS) if len(word) > 1),
+        *("[DEC]", "[ENC]"),
+    ]
+    tokenizer = BertTokenizer(vocab={token: n for n, token in enumerate(vocabulary)}, model_max_length=512)
+    ids = tokenizer.convert_tokens_to_ids
+    common = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BlipConfig(
+        text_config={
+            **common,
+            "vocab_size": len(vocabulary),
+            "encoder_hidden_size": HIDDEN,
+            "projection_dim": HIDDEN,
+            "bos_token_id": ids("[DEC]"),
+            "eos_token_id": ids("[SEP]"),
+            "pad_token_id": 0,
+            "sep_token_id": ids("[SEP]"),
+            "max_position_embeddings": 512,
+        },
+        vision_config={**common, "image_size": 96, "patch_size": 16},
+        projection_dim=HIDDEN,
+    )
+    processor = BlipProcessor(BlipImageProcessor(size={"height": 96, "width": 96}), tokenizer)
+    _save(BlipForQuestionAnswering(config), processor, folder, dtype)
+
+
+KINDS: dict[str, Callable[[Path, Any], None]] = {
+    "qwen3": qwen3,
+    "llama": llama,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen2_audio": qwen2_audio,
+    "qwen2_5_omni": qwen2_5_omni,
+    "blip_vqa": blip_vqa,
+}
+
+
+def make_gguf(path: Path, *, seed: int = 0) -> Path:
+    """A tiny random Llama as one GGUF file, with a ChatML template; its declared eos is the end of a text."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+
+    vocabulary, merges = _bpe()
+    tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    heads, keys, length = 4, 2, HIDDEN // 4
+    writer = GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(2048)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(2 * HIDDEN)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(keys)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.NORMAL] * (len(tokens) - 3) + [TokenType.CONTROL] * 3)
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_eos_token_id(len(tokens) - 3)
+    writer.add_unk_token_id(len(tokens) - 3)
+    writer.add_pad_token_id(len(tokens) - 3)
+    writer.add_chat_template(_CHATML)
+    random = np.random.default_rng(seed)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        writer.add_tensor(name, (random.standard_normal((rows, columns)) * 0.2).astype(np.float16))
+
+    matrix("token_embd.weight", len(tokens), HIDDEN)
+    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        writer.add_tensor(f"{block}.attn_norm.weight", np.ones(HIDDEN, np.float32))
+        writer.add_tensor(f"{block}.ffn_norm.weight", np.ones(HIDDEN, np.float32))
+        matrix(f"{block}.attn_q.weight", heads * length, HIDDEN)
+        matrix(f"{block}.attn_k.weight", keys * length, HIDDEN)
+        matrix(f"{block}.attn_v.weight", keys * length, HIDDEN)
+        matrix(f"{block}.attn_output.weight", HIDDEN, heads * length)
+        matrix(f"{block}.ffn_gate.weight", 2 * HIDDEN, HIDDEN)
+        matrix(f"{block}.ffn_up.weight", 2 * HIDDEN, HIDDEN)
+        matrix(f"{block}.ffn_down.weight", HIDDEN, 2 * HIDDEN)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _bpe(size: int = 600) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(vocabulary, merges) of a byte-level BPE, trained on a few words."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    corpus = [" ".join(pair) for pair in itertools.permutations(_WORDS[:40], 2)]
+    corpus += [" ".join(_WORDS)] * 50 + [string.printable] * 20
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=sorted(alphabet))
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def _qwen_tokenizer(
+    specials: Sequence[str],
+    *,
+    named: dict[str, str] | None = None,
+    template: str = _CHATML,
+    eos: str = "<|im_end|>",
+    pad: str = "<|endoftext|>",
+    bos: str | None = None,
+) -> Any:
+    from transformers import Qwen2Tokenizer
+
+    vocabulary, merges = _bpe()
+    more: dict[str, Any] = {"extra_special_tokens": named} if named else {}
+    tokenizer: Any = Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        eos_token=eos,
+        pad_token=pad,
+        bos_token=bos,
+        unk_token=None,
+        model_max_length=32768,
+        **more,
+    )
+    tokenizer.add_tokens(list(specials), special_tokens=True)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _text_config(vocabulary: int, *, layers: int = LAYERS, mrope: bool = True) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}
+    if mrope:
+        first = HIDDEN // 32
+        rest = HIDDEN // 8 - first
+        rope["mrope_section"] = [first, rest - rest // 2, rest // 2]
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_parameters": rope,
+        "tie_word_embeddings": False,
+    }
+
+
+def _vision_config() -> dict[str, Any]:
+    return {
+        "depth": 2,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_heads": 4,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 112,
+        "fullatt_block_indexes": [1],
+        "out_hidden_size": HIDDEN,
+    }
+
+
+def _audio_config() -> dict[str, Any]:
+    return {
+        "num_mel_bins": 128,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 2 * HIDDEN,
+        "d_model": HIDDEN,
+    }
+
+
+def _vision_processors() -> tuple[Any, Any]:
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 64}
+    shape = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "size": size}
+    return Qwen2VLImageProcessor(**shape), Qwen2VLVideoProcessor(**shape)
+
+
+def _features(seconds: int) -> Any:
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(
+        feature_size=128,
+        sampling_rate=16000,
+        hop_length=160,
+        n_fft=400,
+        chunk_length=seconds,
+        return_attention_mask=True,
+    )
+
+
+def _save(model: Any, processor: Any, folder: Path, dtype: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.dim() == 2 and "embed" not in name:
+                weights *= 12 if ".q_proj." in name or ".k_proj." in name else 4
+    model.to(dtype).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _save_generation(folder: Path, eos: int | list[int], pad: int, **sampling: Any) -> None:
+    from transformers import GenerationConfig
+
+    GenerationConfig(eos_token_id=eos, pad_token_id=pad, **sampling).save_pretrained(folder)

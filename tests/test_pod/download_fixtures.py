@@ -1,0 +1,21 @@
+"""A tiny model on the fake hub, and a place to download it to."""
+
+from pathlib import Path
+
+import pytest
+from fakehub.repository import Repository
+from fakehub.server import FakeHub
+from test_pod.download_model import TINY
+from test_pod.download_process import Downloads
+
+
+@pytest.fixture
+def downloads(hub: FakeHub, tmp_path: Path) -> Downloads:
+    """Downloads from the hub into an empty models folder."""
+    return Downloads(tmp_path, hub.url)
+
+
+@pytest.fixture
+def commit(hub: FakeHub) -> str:
+    """The commit of acme/tiny."""
+    return hub.add(Repository("acme/tiny")).commit(TINY)
