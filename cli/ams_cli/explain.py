@@ -1,0 +1,36 @@
+"""Why a process ended: its own explanation where it left one, otherwise its last words in the log."""
+
+from pathlib import Path
+
+import msgspec
+from ams_common.progress import Failure
+
+_TAIL_BYTES = 4096
+_LONGEST = 300
+
+
+def explanation(termination_log: Path) -> Failure | None:
+    """The failure that a process wrote down before it ended, if it did."""
+    try:
+        return msgspec.json.decode(termination_log.read_bytes().strip(), type=Failure)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def last_words(log: Path, since: int) -> str:
+    """The last line that was written to `log` after its byte `since`, or where to look."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(since, size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"last line in {log}: {lines[-1].strip()[:_LONGEST]}" if lines else f"nothing was written to {log}"
+
+
+def size_of(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,150 @@
+"""The two jobs of one model: fetching its weights, and serving them until the process ends."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from ams_common.options import environment_of
+from ams_common.podsettings import download_settings, serve_settings
+from ams_common.progress import Failure, Progress
+from ams_common.resource.conditions import LOAD_FAILED
+from ams_common.resource.spec import ModelDeployment
+
+from ams_cli.explain import explanation, last_words, size_of
+from ams_cli.local import variables
+from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
+from ams_cli.readiness import Probe
+from ams_cli.tail import ProgressTail
+
+DOWNLOAD_FAILED = "DownloadFailed"
+
+_TAIL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things of this run are: weights, logs, and a private folder for sockets and small files."""
+
+    models_dir: Path
+    log_dir: Path
+    run_dir: Path
+
+    def log_of(self, name: str) -> Path:
+        return self.log_dir / f"{name}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a model's processes are started, and what they are told beside the manifest."""
+
+    places: Places
+    serve: Launcher
+    download: Launcher
+    grace_seconds: float = 30.0
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a serving process ended. `failure` is its own explanation, `last_words` what else is known."""
+
+    failure: Failure | None
+    last_words: str
+
+
+class Jobs:
+    """Runs one job at a time. `process` is the process of the job, while there is one."""
+
+    def __init__(self, resource: ModelDeployment, means: Means) -> None:
+        self.process: Process | None = None
+        self._resource = resource
+        self._name = resource.metadata.name
+        self._means = means
+        self._log = means.places.log_of(self._name)
+        self._serial = itertools.count(1)
+
+    async def download(self, tell: Callable[[Progress], None]) -> Failure | None:
+        """Fetch and verify the weights; the failure if that didn't work. Progress goes to `tell`."""
+        places = self._means.places
+        progress_file, termination = self._file("progress"), self._file("download")
+        settings = msgspec.structs.replace(
+            download_settings(self._resource),
+            models_dir=str(places.models_dir),
+            progress_port=-1,
+            progress_file=str(progress_file),
+            termination_log=str(termination),
+        )
+        written = size_of(self._log)
+        try:
+            process = await self._start(self._means.download, "download", settings)
+            end = await _follow(process, ProgressTail(progress_file), tell)
+        except LaunchError as error:
+            return Failure(DOWNLOAD_FAILED, str(error), retryable=True)
+        finally:
+            progress_file.unlink(missing_ok=True)
+        if end.code == 0:
+            return None
+        unexplained = Failure(DOWNLOAD_FAILED, f"{end}; {last_words(self._log, written)}", retryable=True)
+        return explanation(termination) or unexplained
+
+    async def serve(self, tell: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
+        """Serve until the process ends. `ready` gets the address and the pid once requests are answered."""
+        socket, termination = self._file("sock"), self._file("serve")
+        settings = msgspec.structs.replace(
+            serve_settings(self._resource),
+            models_dir=str(self._means.places.models_dir),
+            uds=str(socket),
+            grace_seconds=self._means.grace_seconds,
+            termination_log=str(termination),
+            debug=self._means.debug,
+        )
+        written = size_of(self._log)
+        try:
+            process = await self._start(self._means.serve, "serve", settings)
+            if await _until_ready(process, socket, tell):
+                ready(f"unix://{socket}", process.pid)
+            end = await process.wait()
+        except LaunchError as error:
+            return Ended(Failure(LOAD_FAILED, str(error), retryable=True), str(error))
+        finally:
+            socket.unlink(missing_ok=True)
+        return Ended(explanation(termination), f"{end}; {last_words(self._log, written)}")
+
+    async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
+        told = variables(self._resource) | environment_of(settings)
+        self.process = None
+        self.process = await launcher.start(Command((subcommand,), told, str(self._log)))
+        return self.process
+
+    def _file(self, suffix: str) -> Path:
+        """A file of this job. Paths of sockets have to be short, so that the name comes last and may be cut."""
+        return self._means.places.run_dir / f"{self._name[:30]}-{next(self._serial)}.{suffix}"
+
+
+async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress], None]) -> Exit:
+    while process.running:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TAIL_SECONDS):
+                await process.wait()
+        if (progress := tail.newest()) is not None:
+            tell(progress)
+    return await process.wait()
+
+
+async def _until_ready(process: Process, socket: Path, tell: Callable[[Progress], None]) -> bool:
+    """Ask until the process is ready; False when it ended instead."""
+    told: Progress | None = None
+    async with Probe(str(socket)) as probe:
+        while process.running:
+            asked = await probe.ask()
+            if asked is not None and asked.ready:
+                return process.running
+            if asked is not None and asked.progress is not None and asked.progress != told:
+                told = asked.progress
+                tell(told)
+            await probe.pause()
+    return False

@@ -1,0 +1,64 @@
+"""What of a manifest works on one machine, and what only a cluster has. Pure."""
+
+from ams_common.quantity import parse_quantity
+from ams_common.resource.core import ResourceRequirements
+from ams_common.resource.spec import ModelDeployment, RolloutSpec
+from ams_common.source import ClaimSource, parse_source
+
+_CLUSTER_ONLY = (
+    ("nodeSelector", "node_selector"),
+    ("tolerations", "tolerations"),
+    ("affinity", "affinity"),
+    ("runtimeClassName", "runtime_class_name"),
+    ("priorityClassName", "priority_class_name"),
+    ("imagePullSecrets", "image_pull_secrets"),
+    ("serviceAccountName", "service_account_name"),
+    ("podAnnotations", "pod_annotations"),
+    ("podLabels", "pod_labels"),
+    ("image", "image"),
+    ("imagePullPolicy", "image_pull_policy"),
+)
+
+
+def refusals(resource: ModelDeployment) -> list[str]:
+    """Why a model can't be served here: sentences that begin with the path."""
+    if isinstance(parse_source(resource.spec.model.source), ClaimSource):
+        return [
+            "spec.model.source: pvc:// is a volume of a cluster; here write file:///path, or hf://owner/name to "
+            "download the weights"
+        ]
+    return []
+
+
+def notes(resource: ModelDeployment, gpus: int) -> list[str]:
+    """What is different here from a cluster, in words; `gpus` is how many this machine has."""
+    spec = resource.spec
+    found = []
+    ignored = [name for name, field in _CLUSTER_ONLY if getattr(spec, field)]
+    cache = spec.cache
+    if cache.claim_name or cache.storage_class_name or cache.per_replica:
+        ignored.append("cache")
+    if spec.rollout != RolloutSpec():
+        ignored.append("rollout")
+    ignored += [f"env {variable.name} (valueFrom)" for variable in spec.env if variable.value_from is not None]
+    if ignored:
+        found.append(f"ignored here, as only a cluster has it: {', '.join(ignored)}")
+    if spec.model.token_secret_ref:
+        found.append(f"Secret {spec.model.token_secret_ref.name} is not read here; the hub's token is HF_TOKEN")
+    most = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
+    if most > 1:
+        found.append(f"one process serves it here instead of up to {most} replicas")
+    if (wanted := gpus_wanted(spec.resources)) > gpus:
+        has = f"this machine has {gpus}" if gpus else "this machine has none: the CPU serves it, slower"
+        found.append(f"asks for {wanted} GPU{'s' if wanted > 1 else ''}; {has}")
+    return found
+
+
+def gpus_wanted(resources: ResourceRequirements) -> int:
+    """How many GPUs of any vendor the limits name, as in `nvidia.com/gpu: 1`."""
+    return sum(int(parse_quantity(count)) for name, count in resources.limits.items() if name.endswith("/gpu"))
+
+
+def variables(resource: ModelDeployment) -> dict[str, str]:
+    """The environment variables that the manifest gives the model's processes."""
+    return {each.name: each.value or "" for each in resource.spec.env if each.value_from is None}

@@ -1,0 +1,134 @@
+"""ModelDeployments from YAML and JSON files, as `kubectl apply -f` takes them."""
+
+import sys
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ams_common.names import KIND, resource_name
+from ams_common.resource.parse import InvalidResource, parse_model_deployment
+from ams_common.resource.spec import ModelDeployment
+
+QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+_SUFFIXES = (".yaml", ".yml", ".json")
+_STDIN = "-"
+
+
+class ManifestError(Exception):
+    """A manifest that can't be used: one line for each thing wrong, each naming the file and the path in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What was read: valid models by name, and lines about documents that were passed over."""
+
+    models: list[ModelDeployment]
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    where: str
+    value: Any
+
+
+def load(paths: Sequence[str]) -> Manifests:
+    """Read files, folders (not their subfolders) and `-`, the standard input. ManifestError names all mistakes."""
+    found: list[tuple[str, ModelDeployment]] = []
+    notes: list[str] = []
+    mistakes: list[str] = []
+    for document in _documents(paths):
+        kind = document.value.get("kind") if isinstance(document.value, dict) else None
+        if isinstance(kind, str) and kind != KIND:
+            notes.append(f"{document.where}: {kind} is passed over, as only {KIND} is served here")
+            continue
+        try:
+            found.append((document.where, parse_model_deployment(document.value)))
+        except InvalidResource as error:
+            mistakes += [f"{document.where}: {problem}" for problem in error.problems]
+    mistakes += _clashes(found)
+    if not mistakes and not found:
+        mistakes.append(f"{', '.join(paths)}: holds no {KIND}")
+    if mistakes:
+        raise ManifestError("\n".join(mistakes))
+    return Manifests(sorted((resource for _, resource in found), key=lambda each: each.metadata.name), notes)
+
+
+def _clashes(found: Iterable[tuple[str, ModelDeployment]]) -> Iterator[str]:
+    """Names that two resources claim: a request for one of them could mean both."""
+    owners: dict[str, tuple[str, str]] = {}
+    for where, resource in found:
+        name = resource.metadata.name
+        claims = [("metadata.name", name)]
+        claims += [(f"spec.model.aliases[{i}]", alias) for i, alias in enumerate(resource.spec.model.aliases)]
+        for path, claim in claims:
+            owner, owned_by = owners.setdefault(resource_name(claim), (name, where))
+            if owned_by != where or owner != name:
+                yield f"{where}: {path}: {claim!r} is already {owner} in {owned_by}"
+
+
+def _documents(paths: Sequence[str]) -> Iterator[_Document]:
+    for path in paths:
+        for name, text in _texts(path):
+            try:
+                values = [value for value in yaml.load_all(text, Loader=_Loader) if value is not None]
+            except yaml.YAMLError as error:
+                raise ManifestError(f"{name}{_said(error)}") from None
+            except RecursionError:
+                raise ManifestError(f"{name}: is nested too deeply") from None
+            flat = [item for value in values for item in _items(value)]
+            for number, value in enumerate(flat, start=1):
+                yield _Document(name if len(flat) == 1 else f"{name} (document {number})", value)
+
+
+def _texts(path: str) -> Iterator[tuple[str, str]]:
+    if path == _STDIN:
+        yield "standard input", sys.stdin.read()
+        return
+    here = Path(path)
+    try:
+        files = [here]
+        if here.is_dir():
+            files = sorted(file for file in here.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+            if not files:
+                raise ManifestError(f"{path}: the folder holds no {', '.join(_SUFFIXES)} files")
+        for file in files:
+            yield str(file), file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: is not text in UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from None
+
+
+def _items(value: Any) -> list[Any]:
+    """The objects of a `kind: List`, which `kubectl get -o yaml` writes, or the object itself."""
+    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list):
+        return list(value["items"])
+    return [value]
+
+
+def _said(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{place}: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a key given twice is a mistake, and a date is text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.value != "<<":
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

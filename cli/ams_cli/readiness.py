@@ -1,0 +1,54 @@
+"""Asking a model process over its Unix socket how far it is."""
+
+import asyncio
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+from ams_common.progress import Progress
+
+_POLL_SECONDS = 0.03
+_ANSWER_SECONDS = 5.0
+_DECODER = msgspec.json.Decoder(Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `/ready` said: `ready`, or the progress if it told one."""
+
+    ready: bool
+    progress: Progress | None = None
+
+
+class Probe:
+    """A connection to one process, kept alive between questions. Use it as an async context manager."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._path = socket_path
+
+    async def __aenter__(self) -> "Probe":
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(self._path), timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def ask(self) -> Asked | None:
+        """What the process says now; None when it doesn't answer (yet)."""
+        try:
+            async with self._session.get("http://pod/ready") as response:
+                body = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+        if response.status == 200:
+            return Asked(True)
+        try:
+            return Asked(False, _DECODER.decode(body))
+        except msgspec.DecodeError:
+            return Asked(False)
+
+    async def pause(self) -> None:
+        """The time between two questions: short, so that a model that got ready is seen at once."""
+        await asyncio.sleep(_POLL_SECONDS)

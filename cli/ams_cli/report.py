@@ -1,0 +1,56 @@
+"""What is told about models: rows of a table, or lines when there is no terminal. Pure."""
+
+from dataclasses import dataclass
+
+from ams_common.progress import Progress
+from ams_common.quantity import format_bytes
+
+_PERCENT_STEP = 10.0
+_STEP_SECONDS = 5.0
+_COLD = ("pending", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model at one moment; `resident_bytes` is None while no process runs."""
+
+    name: str
+    progress: Progress
+    in_flight: int
+    waiting: int
+    resident_bytes: int | None
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Model, state, requests, memory, note."""
+        requests = str(self.in_flight) + (f" (+{self.waiting} waiting)" if self.waiting else "")
+        memory = "" if self.resident_bytes is None else format_bytes(self.resident_bytes)
+        return self.name, state_words(self.progress), requests, memory, self.progress.message
+
+
+def state_words(progress: Progress) -> str:
+    return "cold" if progress.phase in _COLD else progress.comment()
+
+
+class Lines:
+    """Chooses which steps of which model are worth a line: each phase, and a download now and then."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[Progress, float]] = {}
+
+    def line(self, name: str, progress: Progress, now: float) -> str | None:
+        """The line to print for this step, or None."""
+        before = self._told.get(name)
+        if before is not None and not _is_news(*before, progress, now):
+            return None
+        self._told[name] = (progress, now)
+        return f"{name}: {state_words(progress)}" + (f" – {progress.message}" if progress.message else "")
+
+
+def _is_news(told: Progress, told_at: float, progress: Progress, now: float) -> bool:
+    if told.phase != progress.phase or (told.message != progress.message and progress.phase in ("failed", *_COLD)):
+        return True
+    if told.percent is None or progress.percent is None:
+        return False
+    return progress.percent - told.percent >= _PERCENT_STEP or (
+        now - told_at >= _STEP_SECONDS and progress.percent > told.percent
+    )

@@ -1,0 +1,232 @@
+"""One model on this machine: carries out what `state.decide` says, and tells how far it is."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ams_common.errors import ApiError
+from ams_common.progress import Failure, Progress
+from ams_common.resource.spec import ModelDeployment
+from ams_gateway.registry import Backend
+
+from ams_cli import state as states
+from ams_cli.jobs import Jobs, Means
+from ams_cli.processes.process import Process
+from ams_cli.pulse import Pulse
+from ams_cli.readiness import Probe
+from ams_cli.state import Action, Demand, State
+
+logger = logging.getLogger("ams_cli")
+
+_KILL_MARGIN_SECONDS = 5.0  # beyond the grace that the process gives its requests
+
+
+class Runner:
+    """Supervises one model. Everything runs on the event loop's thread.
+
+    `make_room` is awaited before the model's process starts; it may end others'.
+    """
+
+    def __init__(
+        self,
+        resource: ModelDeployment,
+        means: Means,
+        on_change: Callable[["Runner"], None],
+        make_room: Callable[["Runner"], Awaitable[None]],
+    ) -> None:
+        self.resource = resource
+        self.name = resource.metadata.name
+        self.policy = states.policy_of(resource)
+        self.state = State()
+        self.progress = Progress("pending")
+        self.backend: Backend | None = None
+        self._jobs = Jobs(resource, means)
+        self._grace_seconds = means.grace_seconds
+        self._on_change = on_change
+        self._make_room = make_room
+        self._changed = Pulse()
+        self._waiting = 0
+        self._draining = False
+        self._loop = asyncio.get_running_loop()
+        self._job: asyncio.Task[None] | None = None
+        self._stop: asyncio.Task[object] | None = None
+        self._check: asyncio.Task[None] | None = None
+
+    @property
+    def demand(self) -> Demand:
+        if self.backend is None:
+            return Demand(self._waiting)
+        return Demand(self._waiting, self.backend.in_flight, self.backend.last_used)
+
+    @property
+    def process(self) -> Process | None:
+        """The process of this model, if one runs."""
+        process = self._jobs.process
+        return process if process is not None and process.running else None
+
+    async def run(self) -> None:
+        """Do what is to be done until cancelled; then end the process, and return when it is gone."""
+        try:
+            while True:
+                seen, now = self._changed.count, self._loop.time()
+                action, wake_at = states.decide(self.policy, self.state, self.demand, now)
+                if action is not None and not self._draining:
+                    self._carry_out(action)
+                else:
+                    await self._changed.after(seen, None if wake_at is None else max(wake_at - now, 0.0))
+        finally:
+            await self._end()
+
+    async def wait_ready(self) -> AsyncIterator[Progress]:
+        """As `ams_gateway.registry.Registry.wait_ready`."""
+        with self._wanted():
+            while self.backend is None:
+                if (error := self._refusal()) is not None:
+                    raise error
+                seen = self._changed.count
+                yield self.progress
+                await self._changed.after(seen)
+
+    def drain(self) -> None:
+        """Start nothing more, and refuse those who wait."""
+        self._draining = True
+        self._beat()
+
+    def kill(self) -> None:
+        """End the process without any grace."""
+        if (process := self.process) is not None:
+            process.kill()
+
+    def check(self) -> None:
+        """A client could not connect: make sure that the process still answers, and end it if it doesn't."""
+        if self.backend is not None and (self._check is None or self._check.done()):
+            self._check = asyncio.create_task(self._end_if_silent(self.backend))
+
+    async def leave(self) -> None:
+        """Stop serving to make room for another model, and return when the process is gone."""
+        self._stop_serving("stopped to make room")
+        if self._stop is not None:
+            await self._stop
+
+    @contextmanager
+    def _wanted(self) -> Iterator[None]:
+        self._waiting += 1
+        self._beat()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._beat()
+
+    def _refusal(self) -> ApiError | None:
+        if self._draining:
+            return ApiError("draining", "The server is stopping.", retry_after=10)
+        if self.policy.suspended is not None:
+            return ApiError("suspended", self.policy.suspended)
+        now = self._loop.time()
+        failure = states.refusal(self.state, now)
+        if failure is None:
+            return None
+        return ApiError(
+            "model_failed",
+            f"{self.name} can't be served ({failure.reason}): {failure.message}",
+            retry_after=self.state.not_before - now,
+            reason=failure.reason,
+            retryable=failure.retryable,
+        )
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Action.DOWNLOAD:
+                self._now_is(states.downloading(self.state), Progress("downloading"))
+                self._job = asyncio.create_task(self._guarded(self._download()))
+            case Action.START:
+                self._now_is(states.starting(self.state), Progress("starting"))
+                self._job = asyncio.create_task(self._guarded(self._serve()))
+            case Action.STOP:
+                self._stop_serving("stopped, as nobody uses it")
+
+    async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
+        """A fault of ours fails this model with a traceback in the log, instead of leaving it in mid-air."""
+        try:
+            await job
+        except Exception as error:
+            logger.exception("%s: the supervisor failed", self.name)
+            self.backend = None
+            self.kill()
+            self._failed(Failure("InternalError", f"{type(error).__name__}: {error}", retryable=True))
+
+    async def _download(self) -> None:
+        failure = await self._jobs.download(self._tell)
+        if self.state.stage == "stopping":
+            self._now_is(states.stopped(self.state), Progress("stopped"))
+        elif failure is None:
+            self._now_is(states.downloaded(self.state), Progress("pending", message="the weights are there"))
+        else:
+            self._failed(failure)
+
+    async def _serve(self) -> None:
+        await self._make_room(self)
+        ended = await self._jobs.serve(self._tell, self._ready)
+        self.backend = None
+        now, draw = self._loop.time(), random.random()
+        if self.state.stage == "stopping":
+            self._now_is(states.stopped(self.state), Progress("stopped"))
+        elif ended.failure is not None:
+            self._failed(ended.failure)
+        else:
+            state = states.crashed(self.state, ended.last_words, now, draw)
+            self._now_is(state, Progress("failed", message=ended.last_words, failure=state.failure))
+
+    def _ready(self, address: str, pid: int) -> None:
+        now = self._loop.time()
+        self.backend = Backend(f"{self.name}-{pid}", address, last_used=now)
+        self._now_is(states.ready(self.state, now), Progress("ready"))
+
+    def _failed(self, failure: Failure) -> None:
+        state = states.failed(self.state, failure, self._loop.time(), random.random())
+        self._now_is(state, Progress("failed", message=f"{failure.reason}: {failure.message}", failure=failure))
+
+    def _stop_serving(self, why: str) -> None:
+        process = self.process
+        if process is None or self.state.stage != "ready":
+            return
+        self.backend = None  # before the process hears of it: new requests wait, or start it again
+        self._now_is(states.stopping(self.state), Progress("draining", message=why))
+        self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
+
+    async def _end_if_silent(self, backend: Backend) -> None:
+        async with Probe(backend.address.removeprefix("unix://")) as probe:
+            answered = await probe.ask()
+        if answered is None and self.backend is backend:
+            self.kill()
+
+    def _tell(self, progress: Progress) -> None:
+        self._now_is(self.state, progress)
+
+    def _now_is(self, state: State, progress: Progress) -> None:
+        self.state = state
+        self.progress = progress
+        self._beat()
+        self._on_change(self)
+
+    def _beat(self) -> None:
+        self._changed.beat()
+
+    async def _end(self) -> None:
+        """End whatever runs for this model, and wait for it."""
+        self.backend = None
+        if (process := self.process) is not None:
+            self._now_is(states.stopping(self.state), Progress("draining", message="the server stops"))
+            await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
+            if self._job is not None:
+                await self._job
+        tasks = [task for task in (self._job, self._stop, self._check) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if (process := self.process) is not None:  # it was being started
+            await process.stop(self._grace_seconds)

@@ -1,0 +1,87 @@
+"""Where `ams up` tells things: plain lines, or in a terminal a table of the models that stays below the lines."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ams_cli.report import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Screen(Protocol):
+    has_table: bool
+
+    def say(self, text: str) -> None:
+        """Show one or more lines."""
+
+    def refresh(self) -> None:
+        """Show how the models are now, if there is a table."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class PlainScreen:
+    """Lines on the standard output; when nobody reads them any more, that stops nothing."""
+
+    has_table = False
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text.rstrip("\n"), flush=True)
+
+    def refresh(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class TableScreen:
+    """A terminal with a live table. rich is imported here, so that nothing else waits for it."""
+
+    has_table = True
+
+    def __init__(self, rows: Callable[[], Sequence[Row]]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._rows = rows
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live.start()
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._console.out(text.rstrip("\n"), highlight=False)
+
+    def refresh(self) -> None:
+        with contextlib.suppress(OSError):
+            self._live.update(table(self._rows()), refresh=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._live.stop()
+
+
+def open_screen(rows: Callable[[], Sequence[Row]]) -> Screen:
+    """A table where the standard output is a terminal and rich is installed, else lines."""
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            return TableScreen(rows)
+    return PlainScreen()
+
+
+def table(rows: Sequence[Row]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Model", "State", "Requests", "Memory", "Note"):
+        result.add_column(name, no_wrap=name != "Note", overflow="ellipsis")
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row.cells()))
+    return result

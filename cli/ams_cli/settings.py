@@ -1,0 +1,40 @@
+"""Settings of `ams up`: each field is a flag and an AMS_* variable (see ams_common.options)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+_APPLICATION = "ai-model-server"
+
+
+class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
+    debug: Annotated[bool, Meta(description="log more")] = False
+    models_dir: Annotated[
+        str, Meta(description="folder that keeps the weights; default $XDG_DATA_HOME/ai-model-server/models")
+    ] = ""
+    log_dir: Annotated[
+        str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
+    ] = ""
+    grace_seconds: Annotated[float, Meta(ge=0, le=3600, description="time that running requests get on Ctrl-C")] = 30.0
+
+
+def models_dir(settings: UpSettings, environment: Mapping[str, str]) -> Path:
+    return _folder(settings.models_dir, environment, "XDG_DATA_HOME", ".local/share", "models")
+
+
+def log_dir(settings: UpSettings, environment: Mapping[str, str]) -> Path:
+    return _folder(settings.log_dir, environment, "XDG_STATE_HOME", ".local/state", "logs")
+
+
+def _folder(given: str, environment: Mapping[str, str], variable: str, fallback: str, name: str) -> Path:
+    """The folder that was given, else the one that the XDG base directory specification says."""
+    if given:
+        return Path(given).expanduser().absolute()
+    base = environment.get(variable, "")
+    root = Path(base) if base.startswith("/") else Path.home() / fallback
+    return root / _APPLICATION / name

@@ -1,0 +1,159 @@
+"""What becomes of one model's process: pure decisions, with time and chance as arguments.
+
+    cold ──► downloading ──► cold ──► starting ──► ready ──► stopping ──► cold
+                 │                        │           │
+                 └────────── failed ──────┴── crashed ┘   back to cold, not before some time
+
+`decide` says what to do next; the other functions say what an outcome makes of a state.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+from ams_common.progress import Failure
+from ams_common.resource.conditions import CRASH_LOOP
+from ams_common.resource.spec import ModelDeployment
+
+Stage = Literal["cold", "downloading", "starting", "ready", "stopping"]
+
+_STEADY_SECONDS = 10.0  # a process that was ready for longer didn't crash in a loop
+_LONGEST_BACKOFF_SECONDS = 60.0
+_LONGEST_FAILURE_SECONDS = 300.0
+_FAILURE_SECONDS = 10.0
+_RETRYABLE_SECONDS = 1.0
+_CRASHES_BEFORE_FAILURE = 4
+_SHORTEST_IDLE_SECONDS = 0.5  # who waited for the model gets time to send its request
+
+
+class Action(Enum):
+    DOWNLOAD = "download"
+    START = "start"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the manifest wants. `suspended` is the sentence that requests are refused with, if they are."""
+
+    always_on: bool
+    prefetch: bool
+    idle_seconds: float
+    suspended: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What clients want of the model now. `last_used` is when a request last started or ended."""
+
+    waiting: int = 0
+    in_flight: int = 0
+    last_used: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a model is. `weights`: they were verified in this run. `not_before`: no download or start earlier.
+
+    `failure` explains why the last try ended; requests are refused with it until `not_before`. `crashes` counts
+    processes in a row that ended without having served for a while.
+    """
+
+    stage: Stage = "cold"
+    weights: bool = False
+    ready_since: float = 0.0
+    crashes: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+    failure: Failure | None = None
+
+
+def policy_of(resource: ModelDeployment) -> Policy:
+    spec, name = resource.spec, resource.metadata.name
+    suspended = None
+    if spec.suspend:
+        suspended = f"{name} is suspended: its manifest says suspend: true."
+    elif spec.autoscaling is None and spec.replicas == 0:
+        suspended = f"{name} is scaled to zero: its manifest says replicas: 0."
+    always_on = spec.autoscaling.min_replicas > 0 if spec.autoscaling else spec.replicas > 0
+    idle_seconds = float(spec.autoscaling.idle_seconds) if spec.autoscaling else 0.0
+    return Policy(always_on, spec.cache.prefetch, idle_seconds, suspended)
+
+
+def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Action | None, float | None]:
+    """(what to do now, when to ask again at the latest); both None: only an outcome or a client changes anything."""
+    if state.stage == "cold":
+        wanted = policy.suspended is None and (policy.always_on or demand.waiting > 0)
+        fetch = not state.weights and policy.suspended is None and (wanted or policy.prefetch)
+        if not (wanted or fetch):
+            return None, None
+        if now < state.not_before:
+            return None, state.not_before
+        return (Action.DOWNLOAD if fetch else Action.START), None
+    if state.stage == "ready" and not policy.always_on:
+        idle_seconds = max(policy.idle_seconds, _SHORTEST_IDLE_SECONDS)
+        if demand.in_flight or demand.waiting:
+            return None, now + idle_seconds
+        idle_at = max(demand.last_used, state.ready_since) + idle_seconds
+        return (Action.STOP, None) if now >= idle_at else (None, idle_at)
+    return None, None
+
+
+def refusal(state: State, now: float) -> Failure | None:
+    """Why a waiting request should not wait: the last try failed, and the next one is a while away."""
+    if state.failure is not None and state.stage == "cold" and now < state.not_before:
+        return state.failure
+    return None
+
+
+def downloading(state: State) -> State:
+    return replace(state, stage="downloading", failure=None)
+
+
+def downloaded(state: State) -> State:
+    return replace(state, stage="cold", weights=True, failures=0)
+
+
+def starting(state: State) -> State:
+    return replace(state, stage="starting", failure=None)
+
+
+def ready(state: State, now: float) -> State:
+    return replace(state, stage="ready", ready_since=now, failures=0, failure=None)
+
+
+def stopping(state: State) -> State:
+    return replace(state, stage="stopping")
+
+
+def stopped(state: State) -> State:
+    """The process ended because it was told to."""
+    return replace(state, stage="cold", crashes=0, not_before=0.0)
+
+
+def failed(state: State, failure: Failure, now: float, draw: float) -> State:
+    """A download or a load ended with an explanation. `draw` in [0, 1) spreads tries.
+
+    What may pass by itself is tried again at a request soon after; what will not, after a longer back-off. The
+    weights are looked at again.
+    """
+    failures = state.failures + 1
+    first = _RETRYABLE_SECONDS if failure.retryable else _FAILURE_SECONDS
+    longest = _LONGEST_BACKOFF_SECONDS if failure.retryable else _LONGEST_FAILURE_SECONDS
+    wait = min(first * 2.0 ** min(failures - 1, 16), longest) * (1 + draw / 4)
+    return replace(state, stage="cold", weights=False, failures=failures, failure=failure, not_before=now + wait)
+
+
+def crashed(state: State, last_words: str, now: float, draw: float) -> State:
+    """A process ended by itself without an explanation: killed, or out of memory.
+
+    The first time it may start again at once, then after 1, 2, 4 … seconds; from the fourth time in a row on, waiting
+    requests are refused.
+    """
+    was_steady = state.stage == "ready" and now - state.ready_since >= _STEADY_SECONDS
+    crashes = 1 if was_steady else state.crashes + 1
+    wait = min(2.0 ** min(crashes - 2, 16), _LONGEST_BACKOFF_SECONDS) * (1 + draw / 4) if crashes > 1 else 0.0
+    failure = None
+    if crashes >= _CRASHES_BEFORE_FAILURE:
+        failure = Failure(CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True)
+    return replace(state, stage="cold", crashes=crashes, failure=failure, not_before=now + wait)

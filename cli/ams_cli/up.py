@@ -1,0 +1,233 @@
+"""`ams up`: the gateway and a supervised process for each model, until Ctrl-C."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from ams_common.names import route_name
+from ams_common.resource.spec import ModelDeployment
+from ams_gateway.app import make_app
+from ams_gateway.log import RequestLog
+from ams_gateway.server import Listening, serve
+from ams_gateway.settings import GatewaySettings
+
+from ams_cli.fleet import Fleet
+from ams_cli.jobs import Means, Places
+from ams_cli.logs import LineHandler, LogFile, rotate
+from ams_cli.machine import resident_bytes
+from ams_cli.processes.launcher import PROGRAMS, Programs, QuickLauncher
+from ams_cli.processes.subprocesses import Subprocesses
+from ams_cli.report import Lines, Row
+from ams_cli.runner import Runner
+from ams_cli.screen import Screen, open_screen
+from ams_cli.settings import UpSettings
+
+logger = logging.getLogger("ams_cli")
+
+_REFRESH_SECONDS = 0.25
+_INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LONGEST_SOCKET_FOLDER = 60  # of the 107 bytes that a socket's path may have
+
+
+class UpError(Exception):
+    """`ams up` can't run; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    models: Path
+    logs: Path
+
+
+def run(
+    settings: UpSettings,
+    resources: Sequence[ModelDeployment],
+    folders: Folders,
+    notes: Sequence[str],
+    programs: Programs = PROGRAMS,
+) -> int:
+    """Serve until a signal comes; the exit status. UpError when it can't start."""
+    for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UpError(f"{flag} {folder}: {error.strerror}") from None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Up(settings, resources, folders, programs).run(notes))
+
+
+class _Up:
+    def __init__(
+        self, settings: UpSettings, resources: Sequence[ModelDeployment], folders: Folders, programs: Programs
+    ) -> None:
+        self._settings = settings
+        self._resources = resources
+        self._folders = folders
+        self._programs = programs
+        self._lines = Lines()
+        self._screen: Screen
+
+    async def run(self, notes: Sequence[str]) -> int:
+        with ExitStack() as stack:
+            run_dir = stack.enter_context(_private_folder())
+            log = LogFile(self._folders.logs / "gateway.log")
+            stack.callback(log.close)
+            for resource in self._resources:
+                rotate(self._folders.logs / f"{resource.metadata.name}.log")
+            rotate(forkserver_log := self._folders.logs / "forkserver.log")
+            launcher = QuickLauncher(self._programs, str(forkserver_log))
+            means = Means(
+                Places(self._folders.models, self._folders.logs, run_dir),
+                serve=launcher,
+                download=Subprocesses(self._programs.pod),
+                grace_seconds=self._settings.grace_seconds,
+                debug=self._settings.debug,
+            )
+            fleet = Fleet(self._resources, means, self._tell_change)
+            self._screen = open_screen(lambda: [_row(runner) for runner in fleet.runners.values()])
+            stack.callback(self._screen.close)
+            stack.enter_context(_logging(self._screen, log, debug=self._settings.debug))
+            for note in notes:
+                self._screen.say(note)
+            return await self._serve(fleet, launcher, log)
+
+    async def _serve(self, fleet: Fleet, launcher: QuickLauncher, log: LogFile) -> int:
+        def write_request_lines(lines: bytes) -> None:
+            log.write(lines)
+            self._screen.say(lines.decode(errors="replace"))
+
+        gateway = make_app(fleet, self._gateway_settings(), request_log=RequestLog(write_request_lines))
+        interrupted = _Interruption(fleet, launcher)
+        try:
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(launcher.close)
+                stack.push_async_callback(fleet.close)
+                try:
+                    listening = await stack.enter_async_context(serve(gateway))
+                except OSError as error:
+                    raise UpError(self._why_not(error)) from None
+                launcher.warm()
+                fleet.start()
+                self._announce(listening)
+                await self._show_until(interrupted.stop)
+                self._screen.say("stopping: running requests are finished first; Ctrl-C again ends them")
+                fleet.drain()
+        except asyncio.CancelledError:
+            if not interrupted.at_once:
+                raise
+            return _INTERRUPTED
+        self._screen.refresh()
+        self._screen.say("stopped; nothing is left running")
+        return 0
+
+    def _gateway_settings(self) -> GatewaySettings:
+        return GatewaySettings(
+            host=self._settings.host,
+            port=self._settings.port,
+            grace_seconds=self._settings.grace_seconds,
+            debug=self._settings.debug,
+        )
+
+    async def _show_until(self, stop: asyncio.Event) -> None:
+        """Keep the table fresh until `stop`."""
+        if not self._screen.has_table:
+            await stop.wait()
+        while not stop.is_set():
+            self._screen.refresh()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_SECONDS):
+                    await stop.wait()
+
+    def _tell_change(self, runner: Runner) -> None:
+        now = asyncio.get_running_loop().time()
+        if (line := self._lines.line(runner.name, runner.progress, now)) is not None:
+            logger.info("%s", line)
+
+    def _announce(self, listening: Listening) -> None:
+        model = route_name(self._resources[0].metadata.name)
+        body = {"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0}
+        names = ", ".join(resource.metadata.name for resource in self._resources)
+        self._screen.say(
+            f"AI Model Server on {listening.url} serves {names}. Logs: {self._folders.logs}. Ctrl-C stops it.\n"
+            f"Try:  curl -s {listening.url}/generate/{model} -H 'Content-Type: application/json' "
+            f"-d '{json.dumps(body)}'"
+        )
+
+    def _why_not(self, error: OSError) -> str:
+        host, port = self._settings.host, self._settings.port
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} on {host} is taken by another program; stop that one, or choose another with --port"
+        if error.errno == errno.EACCES:
+            return f"port {port} is not ours to take; choose one above 1023 with --port"
+        return f"can't listen on {host}:{port}: {error.strerror or error}"
+
+
+class _Interruption:
+    """Signals: the first one asks to stop, the second one ends everything at once."""
+
+    def __init__(self, fleet: Fleet, launcher: QuickLauncher) -> None:
+        self.stop = asyncio.Event()
+        self.at_once = False
+        self._fleet = fleet
+        self._launcher = launcher
+        self._task = asyncio.current_task()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if not self.stop.is_set():
+            self.stop.set()
+        elif not self.at_once and self._task is not None:
+            self.at_once = True
+            self._fleet.kill()
+            self._launcher.kill()
+            self._task.cancel()
+
+
+def _row(runner: Runner) -> Row:
+    demand, process = runner.demand, runner.process
+    resident = resident_bytes(process.pid) if process is not None else None
+    return Row(runner.name, runner.progress, demand.in_flight, demand.waiting, resident)
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, with a path short enough for sockets in it."""
+    folder = tempfile.mkdtemp(prefix="ams-")
+    if len(os.fsencode(folder)) > _LONGEST_SOCKET_FOLDER:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="ams-", dir="/tmp")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _logging(screen: Screen, log: LogFile, *, debug: bool) -> Iterator[None]:
+    """Send Python's logging to the screen and the gateway's log file while the block runs."""
+    handlers = [LineHandler(screen.say), LineHandler(lambda line: log.write(f"{line}\n".encode()))]
+    root = logging.getLogger()
+    before = root.level
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.INFO if debug else logging.WARNING)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        for handler in handlers:
+            root.removeHandler(handler)

@@ -1,0 +1,67 @@
+"""What is told about models, with and without a terminal."""
+
+from ams_cli.report import Lines, Row, state_words
+from ams_cli.room import Holder, who_stops
+from ams_cli.screen import table
+from ams_common.progress import Progress
+from rich.console import Console
+
+
+def test_states_in_words() -> None:
+    assert state_words(Progress("pending")) == state_words(Progress("stopped")) == "cold"
+    assert state_words(Progress("ready")) == "ready"
+    assert state_words(Progress("downloading", percent=43, eta_seconds=190)) == "downloading 43 % eta 190s"
+
+
+def test_lines_tell_each_phase_and_a_download_now_and_then() -> None:
+    lines = Lines()
+    steps = [
+        (0.0, Progress("downloading"), "m: downloading"),
+        (0.1, Progress("downloading", percent=1), None),
+        (0.2, Progress("downloading", percent=2), None),
+        (0.3, Progress("verifying", percent=2), "m: verifying 2 %"),
+        (0.4, Progress("verifying", percent=11), None),
+        (0.5, Progress("verifying", percent=12), "m: verifying 12 %"),
+        (4.0, Progress("verifying", percent=13), None),
+        (6.0, Progress("verifying", percent=14), "m: verifying 14 %"),
+        (12.0, Progress("verifying", percent=14), None),
+        (13.0, Progress("ready"), "m: ready"),
+        (14.0, Progress("failed", message="a"), "m: failed – a"),
+        (15.0, Progress("failed", message="b"), "m: failed – b"),
+    ]
+    for now, progress, line in steps:
+        assert lines.line("m", progress, now) == line, progress
+    assert lines.line("other", Progress("ready"), 15.0) == "other: ready"
+
+
+def test_the_table() -> None:
+    rows = [
+        Row("qwen-vl", Progress("downloading", percent=43, message="model-00001"), 0, 2, None),
+        Row("smollm2", Progress("ready"), 3, 0, 890 << 20),
+    ]
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(table(rows))
+        assert [line.split() for line in console.export_text().splitlines()] == [
+            ["Model", "State", "Requests", "Memory", "Note"],
+            ["qwen-vl", "downloading", "43", "%", "0", "(+2", "waiting)", "model-00001"],
+            ["smollm2", "ready", "3", "890.0", "MiB"],
+        ]
+
+
+GIB = 1 << 30
+
+
+def holder(name: str, size: int, last_used: float, may_stop: bool = True) -> Holder:
+    return Holder(name, size, last_used, may_stop)
+
+
+def test_room_is_made_by_the_least_recently_used() -> None:
+    holders = [holder("new", 2 * GIB, 9.0), holder("old", 2 * GIB, 1.0), holder("busy", 9 * GIB, 0.0, may_stop=False)]
+    assert who_stops(GIB, 8 * GIB, holders) == []
+    assert who_stops(3 * GIB, 2 * GIB, holders) == ["old"]
+    assert who_stops(5 * GIB, 2 * GIB, holders) == ["old", "new"]
+
+
+def test_nobody_stops_where_it_would_not_help() -> None:
+    assert who_stops(50 * GIB, 2 * GIB, [holder("a", GIB, 0.0)]) == []
