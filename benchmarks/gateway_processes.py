@@ -1,0 +1,253 @@
+"""The servers of the gateway benchmark: each started on a free port of loopback, watched, and ended after it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LITELLM = "litellm[proxy]==1.106.2"
+SGLANG_ROUTER = "sglang-router==0.3.2"
+
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "The capital of France is Paris."},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 12, "completion_tokens": 8, "total_tokens": 20},
+    }
+)
+
+_NGINX = """
+daemon off; master_process off; worker_processes 1;
+pid {folder}/nginx.pid; error_log {folder}/error.log crit;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_timeout 75s; keepalive_requests 1000000000;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  {http}
+}}
+"""
+
+
+class Missing(Exception):
+    """A server can't take part; the message says why."""
+
+
+@dataclass
+class Process:
+    """A running server. `url` is where wrk sends chat completions."""
+
+    name: str
+    version: str
+    popen: "subprocess.Popen[bytes]"
+    port: int
+    path: str = "/v1/chat/completions"
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and all below it, so far."""
+        ticks = 0
+        for pid in self._tree():
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        total = 0
+        for pid in self._tree():
+            try:
+                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            except OSError:
+                continue
+        return total
+
+    def stop(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.popen.pid, number)
+                self.popen.wait(5)
+                return
+            except ProcessLookupError:
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _tree(self) -> list[int]:
+        """The process and its descendants: all of its session, which it leads."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[3]) == self.popen.pid:
+                    pids.append(int(entry.name))
+        return pids
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def nginx_stub(folder: Path) -> Process:
+    """nginx answering as a pod, always the same small answer."""
+    port = free_port()
+    answer = "default_type application/json; add_header X-AMS-Usage 'prompt=12 completion=8'; return 200"
+    http = f"server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ {answer} '{ANSWER}'; }} }}"
+    return _nginx("stub", folder, port, http)
+
+
+def nginx_proxy(folder: Path, stub: Process) -> Process:
+    port = free_port()
+    http = (
+        f"upstream pod {{ server 127.0.0.1:{stub.port}; keepalive 256; keepalive_requests 1000000000; }} "
+        f"server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://pod; "
+        "proxy_http_version 1.1; proxy_set_header Connection ''; } }"
+    )
+    return _nginx("nginx", folder, port, http)
+
+
+def gateway(folder: Path, backend_port: int, name: str = "ams-gateway") -> Process:
+    """Ours, with everything on: metrics, one JSON log line a request."""
+    port = free_port()
+    command = [sys.executable, "-c", "from ams_gateway.main import main; main()", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend", f"m=http://127.0.0.1:{backend_port}", "--log-format", "json"]
+    versions = _pip_versions(sys.executable, ("ai-model-server", "aiohttp", "uvloop"))
+    return _start(name, versions, folder, command, port, _get(f"http://127.0.0.1:{port}/v1/models/m"))
+
+
+def sglang_router(folder: Path, stub: Process, cache: Path) -> Process:
+    python = _venv(cache, "sglang-router", SGLANG_ROUTER)
+    port = free_port()
+    command = [str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--worker-urls", f"http://127.0.0.1:{stub.port}", "--policy", "round_robin"]
+    command += ["--log-level", "warn", "--prometheus-port", str(free_port())]
+    return _start(
+        "sglang-router", _pip_versions(python, ("sglang-router",)), folder, command, port, _post(port), seconds=60
+    )
+
+
+def litellm(folder: Path, stub: Process, cache: Path) -> Process:
+    python = _venv(cache, "litellm", LITELLM)
+    port = free_port()
+    model = {"model": "openai/m", "api_base": f"http://127.0.0.1:{stub.port}/v1", "api_key": "none"}
+    configuration = {
+        "model_list": [{"model_name": "m", "litellm_params": model}],
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # no keys, as for the others
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(json.dumps(configuration))
+    command = [str(python.parent / "litellm"), "--config", str(folder / "config.yaml"), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--telemetry", "False"]
+    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    return _start(
+        "litellm", _pip_versions(python, ("litellm",)), folder, command, port, _post(port), environment, seconds=120
+    )
+
+
+def _nginx(name: str, folder: Path, port: int, http: str) -> Process:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        raise Missing("nginx is not installed (apt-get install nginx-light)")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, http=http))
+    version = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr.strip()
+    command = [program, "-c", str(folder / "nginx.conf")]
+    return _start(name, version.removeprefix("nginx version: "), folder, command, port, _post(port))
+
+
+def _start(
+    name: str,
+    version: str,
+    folder: Path,
+    command: list[str],
+    port: int,
+    ready: Callable[[], bool],
+    environment: dict[str, str] | None = None,
+    seconds: float = 20,
+) -> Process:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("wb") as log:
+        popen = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **(environment or {})}
+        )
+    process = Process(name, version, popen, port)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if popen.poll() is not None:
+            break
+        if ready():
+            return process
+        time.sleep(0.1)
+    process.stop()
+    last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+    raise Missing(f"it did not start: {last[0] if last else 'no word'}")
+
+
+def _get(url: str) -> Callable[[], bool]:
+    return lambda: _answers(urllib.request.Request(url))
+
+
+def _post(port: int) -> Callable[[], bool]:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    return lambda: _answers(urllib.request.Request(url, body, {"Content-Type": "application/json"}))
+
+
+def _answers(request: urllib.request.Request) -> bool:
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _venv(cache: Path, name: str, requirement: str) -> Path:
+    """The python of a peer's own environment, made at the first run."""
+    folder = cache / "venvs" / f"{name}-{requirement.rpartition('=')[2]}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        print(f"installing {requirement} into {folder}", file=sys.stderr, flush=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
+            subprocess.run(
+                [str(python), "-m", "pip", "install", "-q", requirement], check=True, capture_output=True, timeout=900
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            output = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip().splitlines()
+            raise Missing(f"{requirement} can't be installed: {output[-1] if output else error}") from None
+        (folder / "complete").touch()
+    return python
+
+
+def _pip_versions(python: str | Path, names: tuple[str, ...]) -> str:
+    script = "import sys, importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
+    found = subprocess.run([str(python), "-c", script, *names], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
