@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 import msgspec
 from aiohttp import web
@@ -33,6 +34,7 @@ from ams_gateway.settings import GatewaySettings
 logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # where the next request starts can't be told any more
+_PROBES = ("/health", "/ready", "/metrics")  # asked all the time: only their failures are worth a line
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
 
 
@@ -94,10 +96,9 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens, and account for it."""
-        loop = asyncio.get_running_loop()
         path = request.raw_path.partition("?")[0]
         record = Record(id=request_id(request.headers.get(HEADER_REQUEST_ID)), method=request.method, path=path[:200])
-        call = Call(request, path, record, loop.time())
+        call = Call(request, path, record, time.perf_counter())
         try:
             try:
                 response = await self.routes.find(call)(call)
@@ -115,7 +116,7 @@ class Gateway:
             record.code = _CLIENT_CLOSED
             raise
         finally:
-            record.seconds = loop.time() - call.started
+            record.seconds = time.perf_counter() - call.started
             self._account(record)
         if not response.prepared:
             response.headers[HEADER_REQUEST_ID] = record.id
@@ -148,7 +149,8 @@ class Gateway:
 
     def _account(self, record: Record) -> None:
         self.metrics.count(record)
-        self._log.add(record)
+        if record.route not in _PROBES or record.code != 200 or self.settings.debug:
+            self._log.add(record)
 
 
 def make_app(registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> Gateway:

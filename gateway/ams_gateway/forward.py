@@ -85,9 +85,9 @@ class Forwarder:
                 answer = await pool.send(head, body, fresh=fresh)
                 if answer.message.code == 503 and may_retry and await _is_draining(answer):
                     raise Draining("the pod is stopping")
-                backend.failures = 0
-                backend.ejected_until = 0.0
-                return await self._relay.relay(call, model, backend, answer)
+                response = await self._relay.relay(call, model, backend, answer)
+            backend.failures = 0
+            return response
         except TimeoutError:
             seconds = model.request_timeout_seconds
             raise ApiError(

@@ -1,6 +1,7 @@
 """Requests for a model that isn't ready: they wait here, bounded in number and time, and streams see progress."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -46,8 +47,7 @@ class Holds:
                 limit=self._limit,
             )
         streaming = wants_stream()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()
         self.held[model.name] += 1
         try:
             async with _following(self._registry.wait_ready(model)) as ready:
@@ -65,21 +65,20 @@ class Holds:
             self.held[model.name] -= 1
             if not self.held[model.name]:
                 del self.held[model.name]
-            call.record.held_seconds = (call.record.held_seconds or 0.0) + loop.time() - started
+            call.record.held_seconds = (call.record.held_seconds or 0.0) + time.perf_counter() - started
 
     async def _tell_progress(self, call: Call, model: Model, ready: "asyncio.Task[None]") -> None:
         """Write progress to the client until `ready` is done. The first event sends the head, with status 200."""
         if call.stream is None:
             await asyncio.wait((ready,), timeout=_SILENCE_BEFORE_PROGRESS_SECONDS)
-        loop = asyncio.get_running_loop()
         told, told_at = b"", 0.0
         while not ready.done():
             event = progress_event(self._registry.progress(model), call.path)
-            if event != told or loop.time() - told_at >= _REPEAT_SECONDS:
+            if event != told or time.monotonic() - told_at >= _REPEAT_SECONDS:
                 if call.stream is None:
                     call.stream = await _open_stream(call, model)
                 await call.stream.write(event)
-                told, told_at = event, loop.time()
+                told, told_at = event, time.monotonic()
             await asyncio.wait((ready,), timeout=_STEP_SECONDS)
 
 

@@ -34,6 +34,8 @@ def main() -> None:
         settings = resolve(GatewaySettings, flags, os.environ)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
+    if settings.spool_dir and not os.access(settings.spool_dir, os.W_OK | os.X_OK):
+        parser.error(f"--spool-dir={settings.spool_dir!r}: expected a folder that can be written to")
     logging.basicConfig(
         level=logging.DEBUG if settings.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

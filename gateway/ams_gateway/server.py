@@ -45,8 +45,10 @@ async def serve(gateway: Gateway) -> AsyncIterator[Listening]:
         if settings.metrics_port:
             server = _Server(gateway, metrics_only=True)
             metrics_port = await stack.enter_async_context(_listening(server, gateway, settings.metrics_port))
-        yield Listening(settings.host, port, metrics_port)
-        gateway.draining = True
+        try:
+            yield Listening(settings.host, port, metrics_port)
+        finally:
+            gateway.draining = True
 
 
 @asynccontextmanager

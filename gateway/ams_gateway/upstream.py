@@ -23,6 +23,7 @@ from ams_gateway.body import Body, WholeBody
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first
 _READ_BUFFER_BYTES = 64 << 10
+_STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod and ran
 _DEAD_PEER_MILLISECONDS = 30_000
 
 
@@ -133,6 +134,7 @@ class Pool:
         reused = connection is not None
         if connection is None:
             connection = await self._connect()
+        sent_at = time.monotonic()
         upload: asyncio.Task[None] | None = None
         try:
             if isinstance(body, WholeBody):
@@ -147,8 +149,8 @@ class Pool:
                 upload.cancel()
             connection.abort()
             if isinstance(error, ClientError | OSError | HttpProcessingError):
-                failure = StaleConnection if reused and not isinstance(error, HttpProcessingError) else NoAnswer
-                raise failure(_sentence(error)) from error
+                soon = time.monotonic() - sent_at < _STALE_SECONDS and not isinstance(error, HttpProcessingError)
+                raise (StaleConnection if reused and soon else NoAnswer)(_sentence(error)) from error
             raise
         return Answer(message, payload, connection, self, upload)
 

@@ -1,5 +1,6 @@
 """A gateway listening on loopback, with fake pods behind it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 import pytest_asyncio
+import uvloop
 from ams_gateway.app import Gateway, make_app
 from ams_gateway.log import RequestLog
 from ams_gateway.server import serve
@@ -40,6 +42,12 @@ class Running:
 
 
 Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the gateway runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest_asyncio.fixture

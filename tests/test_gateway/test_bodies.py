@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from test_gateway.gateway_fakes import Exchange, FakePod, post, raw_connection, read_raw_answer
+from test_gateway.conftest import Start
+from test_gateway.gateway_fakes import Exchange, FakePod, FakeRegistry, post, raw_connection, read_raw_answer
 
 MIB = 1 << 20
 ALLOWED_GROWTH = 8 * MIB  # buffers of the loop, the allocator's slack; far below the bodies
@@ -132,6 +133,36 @@ async def test_60_mebibytes_pass_through_flat_memory(
     assert received.startswith(start)
     assert received.endswith(end)
     assert at_the_end - before < ALLOWED_GROWTH
+
+
+async def test_a_large_body_that_is_wrong(process: GatewayProcess, backend: FakePod) -> None:
+    async with raw_connection(process.port) as (reader, writer):
+        for body, code in ((b'{"model":"m",' + b" " * (2 * MIB), b"invalid_json"), (b"[" * (2 * MIB), b"invalid_")):
+            writer.write(post("/v1/completions", body))
+            answer = await read_raw_answer(reader)
+            assert (answer.status, code in answer.body) == (400, True)
+
+
+async def test_a_pods_answer_in_the_middle_of_an_upload_reaches_the_client(
+    start: Start, registry: FakeRegistry
+) -> None:
+    """A pod may refuse a body before it has it all."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2 * MIB)
+        writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    registry.add("m", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    running = await start(registry)
+    async with server, raw_connection(running.port) as (reader, writer):
+        writer.write(post("/generate/m", b"", f"Content-Length: {5 * MIB}"))
+        writer.write(b"x" * (3 * MIB))
+        answer = await read_raw_answer(reader)
+    assert (answer.status, answer.body) == (413, b"{}")
+    assert registry.entries["m"].backends[0].in_flight == 0
 
 
 async def test_expect_100_continue(process: GatewayProcess, backend: FakePod) -> None:

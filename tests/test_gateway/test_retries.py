@@ -33,6 +33,23 @@ async def test_a_stale_connection_under_a_post_is_never_an_error(start: Start, p
     assert 'ams_gateway_retries_total{model="m",reason="stale_connection"} 1.0' in await running.metrics()
 
 
+async def test_a_kept_connection_that_ends_late_is_not_stale(
+    start: Start, pod, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request had reached the pod, and may be what killed it."""
+    monkeypatch.setattr("ams_gateway.upstream._STALE_SECONDS", 0.0)
+
+    async def close_the_second(exchange: Exchange) -> None:
+        await (say_hello if len(backend.received) == 1 else _close)(exchange)
+
+    backend = await pod(close_the_second)
+    registry.add("m", backend.address)
+    running = await start(registry)
+    assert (await running.post("/generate/m", {}))[0] == 200
+    status, answer, _ = await running.post("/generate/m", {})
+    assert (status, answer["details"]["code"], len(backend.received)) == (502, "backend_failed", 2)
+
+
 async def test_connections_closed_while_idle_are_not_used(start: Start, pod, registry: FakeRegistry) -> None:
     backend = await pod()
     registry.add("m", backend.address)

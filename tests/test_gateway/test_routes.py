@@ -64,6 +64,8 @@ async def test_the_log_has_a_line_a_request_without_its_words(start: Start, pod,
     registry.add("m", (await pod()).address)
     running = await start(registry)
     await running.post("/generate/m?key=hidden", {"prompt": "secret"}, headers={"X-Request-Id": "one"})
+    async with running.client.get(running.url + "/health") as response:  # a probe, which gets no line
+        assert response.status == 200
     await running.gateway.close()
     (line,) = running.log
     assert line.pop("time").endswith("Z")

@@ -85,6 +85,7 @@ async def test_the_command(pod) -> None:
     ("arguments", "says", "code"),
     [
         (["--backend", "m"], b"is not a backend", 2),
+        (["--spool-dir", "/nowhere"], b"expected a folder", 2),
         (["--port", "x"], b"--port='x': expected int", 2),
         (["--host", "256.1.1.1", "--port", "0"], b"can't listen on 256.1.1.1:0", 1),
     ],
