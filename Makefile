@@ -1,0 +1,58 @@
+# The commands of a newcomer: `make up` serves a small real model, `make test` runs every test this machine can.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint format bench crds clean
+
+help:
+	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
+	@echo "make test   lint and all tests that this machine can run"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
+	@echo "make crds   write crds/ from the types"
+	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
+
+up: $(VENV)/.local
+	@exec $(VENV)/bin/ams up $(ARGS)
+
+test: lint
+	$(VENV)/bin/pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/engine.py $(ARGS)
+	$(VENV)/bin/python benchmarks/gateway.py
+
+crds: $(VENV)/.dev
+	$(VENV)/bin/python -m ams_common.crd > crds/modeldeployments.yaml
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# Installed once; again only when the lists of dependencies change.
+$(VENV)/.local: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV), the first time only (torch is large) ..."
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what tests need, the first time only ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.local
