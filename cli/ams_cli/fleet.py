@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ams_common.names import resource_name
 from ams_common.progress import Progress
-from ams_common.quantity import format_bytes, parse_bytes
+from ams_common.quantity import format_bytes
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry import Backend, Model
 
+from ams_cli.card import model_card
 from ams_cli.jobs import Means
 from ams_cli.machine import available_bytes, resident_bytes
 from ams_cli.room import Holder, who_stops
 from ams_cli.runner import Runner
-from ams_cli.weights import bytes_on_disk, modalities
+from ams_cli.weights import bytes_on_disk, folder
 
 logger = logging.getLogger("ams_cli")
 
@@ -39,7 +40,7 @@ class Fleet:
             for resource in resources
             for name in (resource.metadata.name, *resource.spec.model.aliases)
         }
-        self._models = {name: self._model(runner) for name, runner in sorted(self.runners.items())}
+        self._models = {name: self._card(runner) for name, runner in sorted(self.runners.items())}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -85,21 +86,14 @@ class Fleet:
             runner.check()
 
     def _changed(self, runner: Runner) -> None:
-        if self._models[runner.name].modalities is None and runner.state.weights:
-            self._models[runner.name] = self._model(runner)
+        if runner.state.weights and "path" not in self._models[runner.name].labels:
+            self._models[runner.name] = self._card(runner)
         self._on_change(runner)
 
-    def _model(self, runner: Runner) -> Model:
-        spec = runner.resource.spec
-        return Model(
-            name=runner.name,
-            aliases=tuple(spec.model.aliases),
-            modalities=modalities(runner.resource, self._means.places.models_dir),
-            max_body_bytes=parse_bytes(spec.limits.max_body_bytes),
-            request_timeout_seconds=float(spec.limits.request_timeout_seconds),
-            created=self._created,
-            labels=dict(runner.resource.metadata.labels),
-        )
+    def _card(self, runner: Runner) -> Model:
+        models_dir = self._means.places.models_dir
+        always_on = runner.policy.always_on and runner.policy.suspended is None
+        return model_card(runner.resource, models_dir, self._created, always_on=always_on)
 
     async def _make_room(self, runner: Runner) -> None:
         """Stop idle models where `runner`'s would not fit beside them. One model at a time asks."""
@@ -107,7 +101,7 @@ class Fleet:
             available = available_bytes()
             if available is None:
                 return
-            needed = bytes_on_disk(runner.resource, self._means.places.models_dir)
+            needed = bytes_on_disk(folder(runner.resource, self._means.places.models_dir))
             for name in who_stops(needed, available, [_holder(each) for each in self.runners.values()]):
                 logger.info("%s stops, as %s needs %s", name, runner.name, format_bytes(needed))
                 await self.runners[name].leave()

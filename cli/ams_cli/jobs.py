@@ -23,6 +23,7 @@ from ams_cli.tail import ProgressTail
 DOWNLOAD_FAILED = "DownloadFailed"
 
 _TAIL_SECONDS = 0.1
+_OUTCOMES = ("ready", "failed")  # of the download; the model's own come from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TAIL_SECONDS):
                 await process.wait()
-        if (progress := tail.newest()) is not None:
+        progress = tail.newest()
+        if progress is not None and progress.phase not in _OUTCOMES:
             tell(progress)
     return await process.wait()
 

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ams_common.options import OptionError, add_flags, resolve
 from ams_common.resource.spec import ModelDeployment
@@ -12,16 +13,21 @@ from ams_common.resource.spec import ModelDeployment
 from ams_cli import local, machine, manifests
 from ams_cli.settings import UpSettings, log_dir, models_dir
 
+if TYPE_CHECKING:
+    from ams_cli.processes.launcher import Programs
+
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 _NEEDED = ("aiohttp", "uvloop", "prometheus_client", "torch", "transformers")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 1 when it can't run here, 2 when what it was given is wrong."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) -> int:
+    """Run a command; the exit status: 0, 1 when it can't run here, 2 when what it was given is wrong.
+
+    `programs` are what model processes run, by default `ams_pod`.
+    """
+    arguments = _parser().parse_args(argv)
     try:
-        return _up(arguments)
+        return _up(arguments, programs)
     except (OptionError, manifests.ManifestError) as error:
         return _say(str(error), _BAD_INPUT)
     except KeyboardInterrupt:
@@ -48,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(arguments: argparse.Namespace) -> int:
+def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
     settings = resolve(UpSettings, vars(arguments), os.environ)
     read = manifests.load(arguments.filename or [str(manifests.QUICKSTART)])
     gpus = machine.gpu_count()
@@ -56,11 +62,12 @@ def _up(arguments: argparse.Namespace) -> int:
     notes = read.notes + [f"{each.metadata.name}: {note}" for each in read.models for note in local.notes(each, gpus)]
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         return _say(f"{', '.join(missing)}: not installed; run: pip install 'ai-model-server[local]'", _FAILED)
+    from ams_cli.processes.launcher import PROGRAMS
     from ams_cli.up import Folders, UpError, run
 
     folders = Folders(models_dir(settings, os.environ), log_dir(settings, os.environ))
     try:
-        return run(settings, read.models, folders, notes)
+        return run(settings, read.models, folders, notes, programs or PROGRAMS)
     except UpError as error:
         return _say(str(error), _FAILED)
 

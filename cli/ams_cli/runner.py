@@ -21,7 +21,7 @@ from ams_cli.state import Action, Demand, State
 
 logger = logging.getLogger("ams_cli")
 
-_KILL_MARGIN_SECONDS = 5.0  # beyond the grace that the process gives its requests
+_KILL_MARGIN_SECONDS = 3.0  # beyond the grace that the process gives its requests
 
 
 class Runner:
@@ -41,7 +41,7 @@ class Runner:
         self.name = resource.metadata.name
         self.policy = states.policy_of(resource)
         self.state = State()
-        self.progress = Progress("pending")
+        self.progress = Progress("stopped", message=self.policy.suspended or "")
         self.backend: Backend | None = None
         self._jobs = Jobs(resource, means)
         self._grace_seconds = means.grace_seconds
@@ -106,8 +106,9 @@ class Runner:
             self._check = asyncio.create_task(self._end_if_silent(self.backend))
 
     async def leave(self) -> None:
-        """Stop serving to make room for another model, and return when the process is gone."""
-        self._stop_serving("stopped to make room")
+        """Stop serving to make room for another model, unless it is in use; return when the process is gone."""
+        if not (self.demand.in_flight or self.demand.waiting):
+            self._stop_serving("stopped to make room")
         if self._stop is not None:
             await self._stop
 

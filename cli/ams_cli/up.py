@@ -26,7 +26,7 @@ from ams_cli.fleet import Fleet
 from ams_cli.jobs import Means, Places
 from ams_cli.logs import LineHandler, LogFile, rotate
 from ams_cli.machine import resident_bytes
-from ams_cli.processes.launcher import PROGRAMS, Programs, QuickLauncher
+from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines, Row
 from ams_cli.runner import Runner
@@ -56,7 +56,7 @@ def run(
     resources: Sequence[ModelDeployment],
     folders: Folders,
     notes: Sequence[str],
-    programs: Programs = PROGRAMS,
+    programs: Programs,
 ) -> int:
     """Serve until a signal comes; the exit status. UpError when it can't start."""
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):

@@ -8,6 +8,7 @@ one for all later ones:
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -94,6 +95,13 @@ def respond(method: str, path: str, way: str) -> tuple[int, object]:
 
 def forkserver() -> None:
     """Speaks the fork server's protocol; its children are plain subprocesses of this file."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the socket's end says it too
+    libc = ctypes.CDLL(None)
+
+    def become_child() -> None:
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     children: dict[int, subprocess.Popen[bytes]] = {}
     way = os.environ.get("FAKE_FORKSERVER", "ok")
@@ -122,6 +130,7 @@ def forkserver() -> None:
                     env=os.environ | request["env"] | {"FAKE_FORKED": "1"},
                     stdout=output,
                     stderr=output,
+                    preexec_fn=become_child,
                 )
             children[request["id"]] = child
             control.sendall(json.dumps({"event": "started", "id": request["id"], "pid": child.pid}).encode() + b"\n")

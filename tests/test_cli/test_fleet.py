@@ -13,11 +13,11 @@ from test_cli.local_fleet import gone, is_running, resource, running
 async def test_a_model_starts_at_its_first_request_and_its_download_runs_once(tmp_path: Path) -> None:
     async with running(tmp_path, resource(autoscaling={"idleSeconds": 0})) as local:
         model = local.fleet.models()[0]
-        assert (local.fleet.progress(model).phase, local.fleet.backends(model)) == ("pending", ())
+        assert (local.fleet.progress(model).phase, local.fleet.backends(model)) == ("stopped", ())
         assert local.starts("download") == []
 
         seen = await local.demand()
-        assert seen[0] == "pending"
+        assert seen[0] == "stopped"
         assert "downloading" in seen
         (backend,) = local.fleet.backends(model)
         assert local.fleet.progress(model).phase == "ready"
@@ -209,4 +209,6 @@ async def test_modalities_are_read_of_the_weights(tmp_path: Path) -> None:
     source.mkdir()
     (source / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     async with running(tmp_path, resource(model={"source": f"file://{source}"})) as local:
-        assert local.fleet.models()[0].modalities == {"text"}
+        model = local.fleet.models()[0]
+        assert model.modalities == {"text"}
+        assert model.labels == {"family": "text", "path": str(source), "path_exists": "true"}

@@ -19,7 +19,7 @@ from ams_cli.processes.subprocesses import spawn
 logger = logging.getLogger("ams_cli")
 
 _START_SECONDS = 10.0
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 15.0  # it gives its children 10
 
 
 class _Request(msgspec.Struct):

@@ -56,6 +56,9 @@ class QuickLauncher:
 
     async def start(self, command: Command) -> Process:
         """Start a process; LaunchError when neither way works."""
+        if not all(name.startswith("AMS_") for name in command.variables):
+            # The manifest's own variables (OMP_NUM_THREADS …) may be read by imports, which a fork has behind it.
+            return await self._subprocesses.start(command)
         while (server := await self._living()) is not None:
             try:
                 return await server.start(command)
