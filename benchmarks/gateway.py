@@ -33,6 +33,7 @@ from gateway_processes import (
 )
 
 HERE = Path(__file__).parent
+SERVERS = ("ams-gateway", "nginx", "sglang-router", "litellm")
 
 WRK_SCRIPT = """
 wrk.method = "POST"
@@ -111,7 +112,10 @@ def _options() -> argparse.Namespace:
         default=os.environ.get("AMS_BENCH_CACHE", "~/.cache/ai-model-server-bench"),
         help="folder of the peers' environments [AMS_BENCH_CACHE]",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := set(filter(None, options.only.split(","))) - set(SERVERS):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: expected some of {', '.join(SERVERS)}")
+    return options
 
 
 def _round(

@@ -93,16 +93,18 @@ class Admin:
 
 def total_memory(pods: list[dict[str, Any]]) -> Mapping[str, Any]:
     """The older server's fields of all pods together: GPU fields only when some pod has a GPU."""
+    total: dict[str, Any] = {}
     with_gpu = [pod for pod in pods if pod.get("gpu_available") is True]
-    if not with_gpu:
-        return {"gpu_available": False}
-    total: dict[str, Any] = {"gpu_available": True}
-    for name in _SUMMED:
-        total[name] = round(sum(_number(pod.get(name)) for pod in with_gpu), 2)
-    used = total["gpu_total_gb"] - total["gpu_free_gb"]
-    total["gpu_utilization_percent"] = round(100 * used / total["gpu_total_gb"], 1) if total["gpu_total_gb"] else 0.0
-    total["memory_warning"] = any(pod.get("memory_warning") is True for pod in with_gpu)
-    total["multimodal_safe"] = all(pod.get("multimodal_safe") is True for pod in with_gpu)
+    total["gpu_available"] = bool(with_gpu)
+    if with_gpu:
+        for name in _SUMMED:
+            total[name] = round(sum(_number(pod.get(name)) for pod in with_gpu), 2)
+        used = total["gpu_total_gb"] - total["gpu_free_gb"]
+        whole = total["gpu_total_gb"]
+        total["gpu_utilization_percent"] = round(100 * used / whole, 1) if whole else 0.0
+    if told := [pod for pod in pods if "memory_warning" in pod]:
+        total["memory_warning"] = any(pod["memory_warning"] is True for pod in told)
+        total["multimodal_safe"] = all(pod.get("multimodal_safe") is True for pod in told)
     return total
 
 
