@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ams_common.errors import ApiError
-from ams_common.progress import Failure, Progress
+from ams_common.progress import Failure, Phase, Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry import Backend
 
@@ -179,8 +179,10 @@ class Runner:
         elif ended.failure is not None:
             self._failed(ended.failure)
         else:
+            logger.warning("%s: its process ended by itself: %s", self.name, ended.last_words)
             state = states.crashed(self.state, ended.last_words, now, draw)
-            self._now_is(state, Progress("failed", message=ended.last_words, failure=state.failure))
+            phase: Phase = "stopped" if state.failure is None else "failed"  # the next request starts it again
+            self._now_is(state, Progress(phase, message=f"crashed: {ended.last_words}", failure=state.failure))
 
     def _ready(self, address: str, pid: int) -> None:
         now = self._loop.time()

@@ -153,7 +153,7 @@ class _Up:
     def _tell_change(self, runner: Runner) -> None:
         now = asyncio.get_running_loop().time()
         if (line := self._lines.line(runner.name, runner.progress, now)) is not None:
-            logger.info("%s", line)
+            logger.log(logging.WARNING if runner.progress.failure else logging.INFO, "%s", line)
 
     def _announce(self, listening: Listening) -> None:
         model = route_name(self._resources[0].metadata.name)

@@ -68,7 +68,7 @@ async def test_a_killed_model_is_back_for_the_next_request(tmp_path: Path) -> No
         pid = (await local.ask())["pid"]
         os.kill(pid, signal.SIGKILL)
         await local.until(lambda: not local.fleet.backends(local.fleet.models()[0]))
-        assert local.runner().progress.message.startswith("it was ended by SIGKILL; last line in ")
+        assert local.runner().progress.message.startswith("crashed: it was ended by SIGKILL; last line in ")
         await local.demand()
         assert (await local.ask())["pid"] != pid
 
