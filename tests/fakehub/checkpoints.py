@@ -7,53 +7,15 @@ fault in positions, masks or caches changes the greedy answer. Nothing is fetche
 when the first checkpoint is made; kinds that need torchvision raise ImportError without it.
 """
 
-import itertools
-import json
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fakehub.tiny_tokenizer import CHATML, REASONING, WORDS, media_template, qwen_tokenizer
+
 HIDDEN = 64
 LAYERS = 2
-
-_WORDS = (
-    "the a an is are was of to in on and or not what who where when why how yes no it this that image picture video "
-    "audio sound music speech red green blue black white dog cat man woman person car tree house sky water one two "
-    "three you i we they he she hello world please describe explain answer question show heard say says color colour "
-    "many few big small left right top bottom think reason because so then system user assistant helpful"
-).split()
-
-_CHATML = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-# As DeepSeek-R1-0528-Qwen3-8B: the begin token first, and the model itself opens <think>.
-_REASONING = (
-    "{% set ns = namespace(system='') %}{% for m in messages %}{% if m['role'] == 'system' %}"
-    "{% set ns.system = m['content'] %}{% endif %}{% endfor %}{{ bos_token }}{{ ns.system }}"
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}{% endif %}"
-    "{% if m['role'] == 'assistant' %}"
-    "{{ '<｜Assistant｜>' + m['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
-)
-
-
-def _with_media(image: str, audio: str, video: str) -> str:
-    """A ChatML template whose contents may be parts; each medium becomes its placeholder."""
-    return (
-        "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
-        "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-        "{% for content in message['content'] %}"
-        "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}" + image + ""
-        "{% elif content['type'] == 'audio' or 'audio' in content or 'audio_url' in content %}" + audio + ""
-        "{% elif content['type'] == 'video' or 'video' in content %}" + video + ""
-        "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
 
 
 def make(kind: str, folder: Path, *, seed: int = 0, dtype: str = "bfloat16") -> Path:
@@ -69,12 +31,12 @@ def qwen3(folder: Path, dtype: Any) -> None:
     """Text with reasoning: Qwen3 with yarn, DeepSeek's special tokens, <think> as ordinary added tokens."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = _qwen_tokenizer(
+    tokenizer = qwen_tokenizer(
         ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"],
         bos="<｜begin▁of▁sentence｜>",
         eos="<｜end▁of▁sentence｜>",
         pad="<｜end▁of▁sentence｜>",
-        template=_REASONING,
+        template=REASONING,
     )
     tokenizer.add_tokens(["<think>", "</think>"])  # not special in the real one either
     config = Qwen3Config(
@@ -107,7 +69,7 @@ def llama(folder: Path, dtype: Any) -> None:
     """Text: Llama with grouped queries, tied embeddings and ChatML, as SmolLM2."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>"], template=_CHATML)
+    tokenizer = qwen_tokenizer(["<|im_start|>", "<|im_end|>"], template=CHATML)
     ids = tokenizer.convert_tokens_to_ids
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -131,7 +93,7 @@ def qwen2_5_vl(folder: Path, dtype: Any) -> None:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
     image, video = _vision_processors()
-    tokenizer = _qwen_tokenizer(
+    tokenizer = qwen_tokenizer(
         [
             *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
             *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
@@ -150,7 +112,7 @@ def qwen2_5_vl(folder: Path, dtype: Any) -> None:
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
     )
-    template = _with_media(
+    template = media_template(
         "<|vision_start|><|image_pad|><|vision_end|>", "", "<|vision_start|><|video_pad|><|vision_end|>"
     )
     processor = Qwen2_5_VLProcessor(
@@ -164,7 +126,7 @@ def qwen2_audio(folder: Path, dtype: Any) -> None:
     """Audio-language."""
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"])
+    tokenizer = qwen_tokenizer(["<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"])
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2AudioConfig(
         text_config={**_text_config(len(tokenizer), mrope=False), "model_type": "qwen2"},
@@ -194,7 +156,7 @@ def qwen2_5_omni(folder: Path, dtype: Any) -> None:
         "audio_bos_token": "<|audio_bos|>",
         "audio_eos_token": "<|audio_eos|>",
     }
-    tokenizer = _qwen_tokenizer(["<|im_start|>", "<|im_end|>"], named=named)
+    tokenizer = qwen_tokenizer(["<|im_start|>", "<|im_end|>"], named=named)
     ids = tokenizer.convert_tokens_to_ids
     shared = {"audio_token_index": ids("<|AUDIO|>"), "image_token_index": ids("<|IMAGE|>")}
     shared |= {"video_token_index": ids("<|VIDEO|>"), "vision_start_token_id": ids("<|vision_bos|>")}
@@ -223,7 +185,7 @@ def qwen2_5_omni(folder: Path, dtype: Any) -> None:
     config = Qwen2_5OmniConfig(thinker_config=thinker, talker_config=talker, enable_audio_output=False)
     model = Qwen2_5OmniForConditionalGeneration(config)
     model.config.enable_audio_output = True
-    template = _with_media(
+    template = media_template(
         "<|vision_bos|><|IMAGE|><|vision_eos|>",
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
         "<|vision_bos|><|VIDEO|><|vision_eos|>",
@@ -248,7 +210,7 @@ def blip_vqa(folder: Path, dtype: Any) -> None:
         *("[PAD]", *(f"[unused{number}]" for number in range(9)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
         *characters,
         *(f"##{character}" for character in string.ascii_lowercase + string.digits),
-        *(word for word in dict.fromkeys(_WORDS) if len(word) > 1),
+        *(word for word in dict.fromkeys(WORDS) if len(word) > 1),
         *("[DEC]", "[ENC]"),
     ]
     tokenizer = BertTokenizer(vocab={token: n for n, token in enumerate(vocabulary)}, model_max_length=512)
@@ -281,111 +243,6 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
     "qwen2_5_omni": qwen2_5_omni,
     "blip_vqa": blip_vqa,
 }
-
-
-def make_gguf(path: Path, *, seed: int = 0) -> Path:
-    """A tiny random Llama as one GGUF file, with a ChatML template; its declared eos is the end of a text."""
-    import numpy as np
-    from gguf import GGUFWriter, TokenType
-
-    vocabulary, merges = _bpe()
-    tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    heads, keys, length = 4, 2, HIDDEN // 4
-    writer = GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_context_length(2048)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(2 * HIDDEN)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(keys)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(1e5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * (len(tokens) - 3) + [TokenType.CONTROL] * 3)
-    writer.add_token_merges([" ".join(pair) for pair in merges])
-    writer.add_bos_token_id(len(tokens) - 2)
-    writer.add_eos_token_id(len(tokens) - 3)
-    writer.add_unk_token_id(len(tokens) - 3)
-    writer.add_pad_token_id(len(tokens) - 3)
-    writer.add_chat_template(_CHATML)
-    random = np.random.default_rng(seed)
-
-    def matrix(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, (random.standard_normal((rows, columns)) * 0.2).astype(np.float16))
-
-    matrix("token_embd.weight", len(tokens), HIDDEN)
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
-    for layer in range(LAYERS):
-        block = f"blk.{layer}"
-        writer.add_tensor(f"{block}.attn_norm.weight", np.ones(HIDDEN, np.float32))
-        writer.add_tensor(f"{block}.ffn_norm.weight", np.ones(HIDDEN, np.float32))
-        matrix(f"{block}.attn_q.weight", heads * length, HIDDEN)
-        matrix(f"{block}.attn_k.weight", keys * length, HIDDEN)
-        matrix(f"{block}.attn_v.weight", keys * length, HIDDEN)
-        matrix(f"{block}.attn_output.weight", HIDDEN, heads * length)
-        matrix(f"{block}.ffn_gate.weight", 2 * HIDDEN, HIDDEN)
-        matrix(f"{block}.ffn_up.weight", 2 * HIDDEN, HIDDEN)
-        matrix(f"{block}.ffn_down.weight", HIDDEN, 2 * HIDDEN)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def _bpe(size: int = 600) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """(vocabulary, merges) of a byte-level BPE, trained on a few words."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
-
-    corpus = [" ".join(pair) for pair in itertools.permutations(_WORDS[:40], 2)]
-    corpus += [" ".join(_WORDS)] * 50 + [string.printable] * 20
-    tokenizer: Any = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=sorted(alphabet))
-    )
-    model = json.loads(tokenizer.to_str())["model"]
-    return model["vocab"], [tuple(pair) for pair in model["merges"]]
-
-
-def _qwen_tokenizer(
-    specials: Sequence[str],
-    *,
-    named: dict[str, str] | None = None,
-    template: str = _CHATML,
-    eos: str = "<|im_end|>",
-    pad: str = "<|endoftext|>",
-    bos: str | None = None,
-) -> Any:
-    from transformers import Qwen2Tokenizer
-
-    vocabulary, merges = _bpe()
-    more: dict[str, Any] = {"extra_special_tokens": named} if named else {}
-    tokenizer: Any = Qwen2Tokenizer(
-        vocab=vocabulary,
-        merges=merges,
-        eos_token=eos,
-        pad_token=pad,
-        bos_token=bos,
-        unk_token=None,
-        model_max_length=32768,
-        **more,
-    )
-    tokenizer.add_tokens(list(specials), special_tokens=True)
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 def _text_config(vocabulary: int, *, layers: int = LAYERS, mrope: bool = True) -> dict[str, Any]:

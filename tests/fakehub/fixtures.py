@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from fakehub import checkpoints
 from fakehub.server import FakeHub
 

@@ -13,12 +13,12 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
 
 from aiohttp import web
-
 from fakehub.faults import Fault, Faults
 from fakehub.repository import PIECE_BYTES, File, Repository
 
@@ -196,10 +196,11 @@ class FakeHub:
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if not file.is_lfs:
             return await self._send(request, file, {**headers, "ETag": f'"{file.etag}"'})
+        signed = f"{path}?X-Signature=signed-{file.etag[:8]}"
         headers |= {
             "X-Linked-Etag": f'"{file.etag}"',
             "X-Linked-Size": str(file.size),
-            "Location": f"{self.storage_url}/storage/{repository.name}/{commit}/{path}?X-Signature=signed-{file.etag[:8]}",
+            "Location": f"{self.storage_url}/storage/{repository.name}/{commit}/{signed}",
         }
         if (xet := self.xet.get(file.sha256)) is not None:
             headers["X-Xet-Hash"] = xet
@@ -241,10 +242,8 @@ class FakeHub:
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        try:
+        with suppress(ConnectionResetError, asyncio.CancelledError):  # the client left
             await self._body(request, response, file, fault, start)
-        except (ConnectionResetError, asyncio.CancelledError):
-            pass  # the client left
         return response
 
     async def _body(

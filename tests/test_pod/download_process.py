@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_COMMAND = "import sys; from ams_pod.download.main import run; sys.exit(run(sys.argv[1:]))"
+_COMMAND = """
+import pathlib, sys
+from ams_pod.download.main import run
+status = run(sys.argv[2:])
+if (memory := pathlib.Path("/proc/self/status")).exists():
+    pathlib.Path(sys.argv[1]).write_text(memory.read_text())
+sys.exit(status)
+"""
 
 
 @dataclass
@@ -23,6 +30,7 @@ class Outcome:
     stderr: str
     failure: dict[str, Any] | None
     progress: list[dict[str, Any]]
+    peak_bytes: int | None  # of memory, where the kernel tells it
 
     @property
     def folder(self) -> Path:
@@ -66,6 +74,7 @@ class Process:
         base = downloads.base
         self._termination = base / f"termination-{number}"
         self._progress = base / f"progress-{number}"
+        self._memory = base / f"memory-{number}"
         self._out, self._err = base / f"out-{number}", base / f"err-{number}"
         arguments = [
             *("--source", source, "--models-dir", str(downloads.models)),
@@ -74,7 +83,7 @@ class Process:
         ]
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", _COMMAND, *arguments],
+                [sys.executable, "-W", "error", "-c", _COMMAND, str(self._memory), *arguments],
                 stdout=out,
                 stderr=err,
                 env={**downloads.environment, **environment},
@@ -86,13 +95,19 @@ class Process:
         finally:
             self.kill()
         failure = json.loads(self._termination.read_text()) if self._termination.exists() else None
-        return Outcome(self.process.returncode, self._out.read_text(), self.stderr, failure, self.progress)
+        return Outcome(
+            self.process.returncode, self._out.read_text(), self.stderr, failure, self.progress, self._peak_bytes()
+        )
 
     def kill(self) -> None:
         """kill -9, if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def _peak_bytes(self) -> int | None:
+        lines = self._memory.read_text().splitlines() if self._memory.exists() else []
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), None)
 
     @property
     def stderr(self) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -295,3 +296,27 @@ def test_the_fake_hub_is_a_hub_for_huggingface_hub(hub: FakeHub, tmp_path: Path,
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=True, timeout=60)
     assert all((folder / name).read_bytes() == content for name, content in TINY.items())
+
+
+def test_the_fake_hub_runs_as_a_command(downloads: Downloads, tmp_path: Path) -> None:
+    folder = tmp_path / "served" / "acme" / "tiny"
+    folder.mkdir(parents=True)
+    for name, content in TINY.items():
+        (folder / name).write_bytes(content)
+    command = [sys.executable, "-m", "fakehub", str(tmp_path / "served")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            fault = json.dumps({"kind": "cut", "where": "model.safetensors", "after": MIB}).encode()
+            with urllib.request.urlopen(f"{url}/_faults", data=fault, timeout=5):
+                pass
+            assert downloads.run("hf://acme/tiny", HF_ENDPOINT=url).status == 0
+            with urllib.request.urlopen(f"{url}/_requests", timeout=5) as response:
+                asked = [
+                    entry for entry in json.load(response) if entry["where"] == "model.safetensors" and entry["sent"]
+                ]
+            assert [entry["start"] for entry in asked] == [0, MIB]
+        finally:
+            process.terminate()

@@ -5,11 +5,13 @@ metadata and xet. The bytes are read here: its own download functions write to a
 or are killed (since 1.0), so that nothing could be resumed, and wait for any Retry-After, however long.
 """
 
+import ctypes
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import httpx2
@@ -33,17 +35,18 @@ from ams_pod.download.plan import RemoteFile
 from ams_pod.download.transfer import Body
 
 _LIBRARY = "ai-model-server"
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 
 # hf_xet takes up to 6 GB for its buffers if it isn't told otherwise. It reads these once, at its first use.
-_XET_ENVIRONMENT = {
+XET_ENVIRONMENT = {
     "HF_XET_DISABLE_MEMORY_DERIVED_DOWNLOAD_BUFFERS": "1",
     "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "32mb",
-    "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_PERFILE_SIZE": "16mb",
+    "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_PERFILE_SIZE": "8mb",
     "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_LIMIT": "64mb",
-    "HF_XET_RECONSTRUCTION_MIN_RECONSTRUCTION_FETCH_SIZE": "32mb",
-    "HF_XET_RECONSTRUCTION_MAX_RECONSTRUCTION_FETCH_SIZE": "64mb",
-    "HF_XET_RECONSTRUCTION_MIN_PREFETCH_BUFFER": "32mb",
+    "HF_XET_RECONSTRUCTION_MIN_RECONSTRUCTION_FETCH_SIZE": "16mb",
+    "HF_XET_RECONSTRUCTION_MAX_RECONSTRUCTION_FETCH_SIZE": "16mb",
+    "HF_XET_RECONSTRUCTION_MIN_PREFETCH_BUFFER": "16mb",
     "HF_XET_CLIENT_AC_MAX_DOWNLOAD_CONCURRENCY": "8",
     "HF_XET_TELEMETRY_ENABLED": "false",
 }
@@ -67,6 +70,7 @@ class Hub:
         self._source = source
         self._token = get_token()
         self._xet = is_xet_available()
+        self._one_stream = threading.Lock()  # xet fetches in parallel itself, and each stream has its buffers
         self.endpoint = constants.ENDPOINT
 
     @property
@@ -121,6 +125,7 @@ class Hub:
         xet = self._metadata(commit, file).xet_file_data if self._xet and file.sha256 and file.size else None
         with ExitStack() as stack:
             if xet is not None:
+                stack.enter_context(self._one_stream)
                 yield self._open_xet(stack, xet, file, offset)
             else:
                 yield self._open_http(stack, commit, file, offset)
@@ -143,8 +148,7 @@ class Hub:
         return Body(start, self._pieces(response.iter_bytes() if encoded else response.iter_raw()))
 
     def _open_xet(self, stack: ExitStack, xet: XetFileData, file: RemoteFile, offset: int) -> Body:
-        for name, value in _XET_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        _bound_memory_of_xet()
         from hf_xet import XetFileInfo  # type: ignore[import-untyped]  # reads the environment
 
         headers = self._headers()
@@ -230,6 +234,14 @@ class Hub:
             token=self._token is not None,
         )
         return Interrupted(failed, wait) if failed.failure.retryable else failed
+
+
+def _bound_memory_of_xet() -> None:
+    for name, value in XET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with suppress(OSError, AttributeError):  # another C library
+        # glibc keeps large blocks that were freed, for each of xet's threads: three times the memory.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _content_start(response: httpx2.Response) -> int:

@@ -20,10 +20,10 @@ class Rate:
 
     def update(self, count: int, now: float) -> None:
         """Count bytes that came until `now`."""
-        self._waiting += count
-        if self._at is None:
+        if self._at is None:  # what came before took an unknown time
             self._at = now
             return
+        self._waiting += count
         if (span := now - self._at) < 0.2:
             return
         current = self._waiting / span
