@@ -27,12 +27,13 @@ async def test_a_request_starts_the_model_and_ctrl_c_leaves_nothing(tmp_path: Pa
         family = server.family()
         assert answer["pid"] in family
         assert len(family) == 2
+        assert len(os.listdir(server.temporary)) == 1  # the private folder with the socket
         assert await server.interrupt() == 0
         assert await gone(family)
+        assert os.listdir(server.temporary) == []
     assert server.lines[-1] == "stopped; nothing is left running"
     assert any("curl -s http://127.0.0.1:" in line for line in server.lines)
     assert any(" 200 POST /generate/m " in line for line in server.lines)
-    assert not [name for name in os.listdir(tmp_path) if name.startswith("ams-")]  # the private folder
     assert " 200 POST /generate/m " in (tmp_path / "logs" / "gateway.log").read_text()
     assert (tmp_path / "logs" / "m.log").read_text() == "serving m\n"
 

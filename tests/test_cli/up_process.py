@@ -3,8 +3,10 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,9 +29,9 @@ def manifest(name: str = "m", spec: str = "autoscaling: {}") -> str:
 class Up:
     """A running `ams up`. `url` is known after `announced`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, temporary: str) -> None:
         self.process = process
-        self.folder = folder
+        self.temporary = temporary
         self.lines: list[str] = []
         self.url = ""
 
@@ -105,14 +107,15 @@ async def up(folder: Path, *arguments: str, text: str | None = None, stdout: int
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
         stderr=asyncio.subprocess.STDOUT if stdout is None else stdout,
-        env=os.environ | {"PYTHONPATH": str(TESTS), "TERM": "xterm", "COLUMNS": "120", "TMPDIR": str(folder)},
+        env=os.environ | {"PYTHONPATH": str(TESTS), "TERM": "xterm", "COLUMNS": "120", "TMPDIR": temporary},
     )
     try:
-        yield Up(process, folder)
+        yield Up(process, temporary)
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()
+        shutil.rmtree(temporary)
 
 
 if __name__ == "__main__":
