@@ -89,6 +89,7 @@ async def up(folder: Path, *arguments: str, text: str | None = None, stdout: int
     """Run `ams up` on the manifest `text` with folders of its own and a free port; kill it at the end if need be."""
     path = folder / "m.yaml"
     path.write_text(text or manifest())
+    temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")  # a short path: it will hold sockets
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         __file__,
