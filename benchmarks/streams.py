@@ -135,7 +135,7 @@ async def interrupt(url: str, running: Sequence[dict[str, Any]], long: dict[str,
             task, result = _follow(session, url, request)
             tasks.append(task)
             followed.append(result)
-        while any(len(s.arrivals) < after for s in followed):
+        while any(len(s.arrivals) < after for s in followed):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         sent = time.perf_counter()
         other = await stream(session, url, long)
