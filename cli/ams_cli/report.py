@@ -7,6 +7,7 @@ from ams_common.quantity import format_bytes
 
 _PERCENT_STEP = 10.0
 _STEP_SECONDS = 5.0
+_BRIEF_SECONDS = 1.0  # what moves faster than this is told once
 _COLD = ("pending", "stopped")
 
 
@@ -51,6 +52,5 @@ def _is_news(told: Progress, told_at: float, progress: Progress, now: float) -> 
         return True
     if told.percent is None or progress.percent is None:
         return False
-    return progress.percent - told.percent >= _PERCENT_STEP or (
-        now - told_at >= _STEP_SECONDS and progress.percent > told.percent
-    )
+    step, since = progress.percent - told.percent, now - told_at
+    return (step >= _PERCENT_STEP and since >= _BRIEF_SECONDS) or (step > 0 and since >= _STEP_SECONDS)
