@@ -1,0 +1,101 @@
+"""One pod of each kind, one fork server and one gateway for the whole run: starting them takes longest."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import uvloop
+from fakehub import checkpoints
+from test_serve.live_pods import (
+    LiveForkServer,
+    LiveGateway,
+    LivePod,
+    child_pod,
+    fork_server,
+    gateway_process,
+    pod_process,
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the gateway runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("live")
+
+
+@pytest.fixture(scope="session")
+def llama(folder: Path) -> Path:
+    """A checkpoint with 2,048 tokens of context and ChatML."""
+    return checkpoints.make("llama", folder / "llama")
+
+
+@pytest.fixture(scope="session")
+def long_llama(folder: Path, llama: Path) -> Path:
+    """The same with a long context: its answers last for seconds."""
+    copy = Path(shutil.copytree(llama, folder / "long-llama"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100_000}))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def qwen3(folder: Path) -> Path:
+    """A checkpoint that knows <think>."""
+    return checkpoints.make("qwen3", folder / "qwen3")
+
+
+@pytest.fixture(scope="session")
+def forks(folder: Path) -> Iterator[LiveForkServer]:
+    with fork_server(folder / "forkserver.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny(folder: Path, llama: Path) -> Iterator[LivePod]:
+    """The pod of most tests, started as a container starts it."""
+    with pod_process(folder, llama, "tiny", aliases="gpt-tiny,other_name") as (pod, _):
+        yield pod.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def reasoner(folder: Path, qwen3: Path, forks: LiveForkServer) -> Iterator[LivePod]:
+    with child_pod(forks, folder, qwen3, "reasoner") as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def gateway(folder: Path, tiny: LivePod, reasoner: LivePod) -> Iterator[LiveGateway]:
+    """A gateway process in front of `tiny` and `reasoner`."""
+    with gateway_process(folder, tiny, reasoner) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def narrow(folder: Path, long_llama: Path, forks: LiveForkServer) -> Iterator[LivePod]:
+    """One request at a time, one more waits; answers last for seconds."""
+    limits = {"concurrent_requests": 1, "queued_requests": 1, "max_new_tokens": 50_000}
+    with child_pod(forks, folder, long_llama, "narrow", **limits) as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def hasty(folder: Path, long_llama: Path, forks: LiveForkServer) -> Iterator[LivePod]:
+    """Requests that take longer than half a second time out."""
+    limits = {"request_timeout_seconds": 0.5, "max_new_tokens": 50_000}
+    with child_pod(forks, folder, long_llama, "hasty", **limits) as pod:
+        yield pod
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
