@@ -146,7 +146,6 @@ def test_seeded_draws_do_not_depend_on_the_batch(folder):
     assert all(outcome.finish == "length" for outcome in others)
 
 
-
 def test_bfloat16_flat_stays_close_to_the_models_own_forward(folder):
     from ams_pod.runtime import verify
 

@@ -1,5 +1,7 @@
 """Thinking blocks and stop strings, however the text is cut into pieces."""
 
+import itertools
+
 import pytest
 from ams_pod.serve.stops import StopStrings
 from ams_pod.serve.thinking import ThinkSplitter
@@ -16,7 +18,7 @@ def split(pieces, inside=False):
 
 def pieces_of(text, cuts):
     edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
 
 
 CASES = [
