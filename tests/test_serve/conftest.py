@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -81,8 +80,8 @@ def gateway(folder: Path, tiny: LivePod, reasoner: LivePod) -> Iterator[LiveGate
 
 @pytest.fixture(scope="session")
 def narrow(folder: Path, long_llama: Path, forks: LiveForkServer) -> Iterator[LivePod]:
-    """One request at a time, one more waits; answers last for seconds."""
-    limits = {"concurrent_requests": 1, "queued_requests": 1, "max_new_tokens": 50_000}
+    """Two requests at a time, one more waits; answers last for seconds."""
+    limits = {"concurrent_requests": 2, "queued_requests": 1, "max_new_tokens": 50_000}
     with child_pod(forks, folder, long_llama, "narrow", **limits) as pod:
         yield pod
 
@@ -93,9 +92,3 @@ def hasty(folder: Path, long_llama: Path, forks: LiveForkServer) -> Iterator[Liv
     limits = {"request_timeout_seconds": 0.5, "max_new_tokens": 50_000}
     with child_pod(forks, folder, long_llama, "hasty", **limits) as pod:
         yield pod
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack

@@ -179,6 +179,8 @@ class LiveGateway:
     """A gateway process and a client of it."""
 
     pid: int
+    port: int
+    log: Path
     url: str
     client: Client
 
@@ -187,9 +189,10 @@ class LiveGateway:
 def gateway_process(folder: Path, *pods: LivePod, **settings: Any) -> Iterator[LiveGateway]:
     """`ams-gateway` in front of these pods, on a free port."""
     backends = [part for pod in pods for part in ("--backend", f"{pod.name}={pod.address}")]
+    log_path = folder / "gateway.log"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with (folder / "gateway.log").open("wb") as log:
+    with log_path.open("wb") as log:
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -208,9 +211,9 @@ def gateway_process(folder: Path, *pods: LivePod, **settings: Any) -> Iterator[L
             with suppress(OSError):
                 if client.get("/health").json()["models"]["ready"] == len(pods):
                     break
-            assert time.monotonic() < deadline, (folder / "gateway.log").read_text()
+            assert time.monotonic() < deadline, log_path.read_text()
             time.sleep(0.05)
-        yield LiveGateway(process.pid, f"http://127.0.0.1:{port}", client)
+        yield LiveGateway(process.pid, port, log_path, f"http://127.0.0.1:{port}", client)
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)

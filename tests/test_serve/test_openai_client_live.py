@@ -132,8 +132,8 @@ def test_its_error_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "z" * 5000}])
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(openai.APIStatusError) as picture:
-        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": [part]}])
     assert (picture.value.status_code, picture.value.code) == (422, "unsupported_modality")
 
