@@ -53,7 +53,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; past it 429")] = 64
     request_timeout_seconds: Annotated[float, Meta(gt=0, description="longest time of a whole request")] = 600.0
     max_body_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 64 << 20
-    threads: Annotated[int, Meta(ge=0, description="threads of the compute thread; 0 is all cores")] = 0
+    threads: Annotated[
+        int, Meta(ge=0, description="threads of the compute thread; 0: physical cores within the limit")
+    ] = 0
     grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get on SIGTERM")] = 30.0
     termination_log: Annotated[str, Meta(description="file for the one line that explains a failure")] = ""
     debug: Annotated[bool, Meta(description="log more")] = False

@@ -9,6 +9,7 @@ from ams_pod.runtime.interface import Sampling
 from ams_pod.runtime.memory import fit_context
 from ams_pod.runtime.sampling import RowSampler, _candidates, sample
 from ams_pod.runtime.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
+from ams_pod.runtime.threads import choose_threads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,15 @@ def test_similar_rows_share_one_call():
 )  # fmt: skip
 def test_context_fits_half_the_free_memory(own, per_token, rows, available, context):
     assert fit_context(own, per_token, rows, available) == context
+
+
+@pytest.mark.parametrize(
+    ("physical", "allowed", "quota", "threads"),
+    [(8, 16, "max 100000\n", 8), (8, 4, "max 100000", 4), (8, 16, "150000 100000", 2), (8, 16, "50000 100000", 1),
+     (8, 16, "max", 8), (8, 16, "", 8)],
+)  # fmt: skip
+def test_threads_stay_within_cores_and_limits(physical, allowed, quota, threads):
+    assert choose_threads(physical, allowed, quota) == threads
 
 
 def test_top_k_and_top_p_keep_what_transformers_keeps():

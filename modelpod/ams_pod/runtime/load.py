@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from ams_pod.runtime.interface import (
 from ams_pod.runtime.padded import PaddedForward, cache_bytes_per_token
 from ams_pod.runtime.stack import UnsupportedStack, find_stack
 from ams_pod.runtime.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
+from ams_pod.runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 _READ_BLOCK = 8 << 20
@@ -82,8 +82,7 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
 
     Call it on the compute thread: a second thread with multi-threaded torch operations would slow both for good.
     """
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads or default_threads())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     config = _read_config(folder)

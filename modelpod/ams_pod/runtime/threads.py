@@ -1,0 +1,29 @@
+"""How many threads the compute thread's operations use."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use, within the container's CPU limit; at least one.
+
+    A second thread of one core only gets in the way of matmuls, and threads beyond a limit make all wait for those
+    that the kernel throttles.
+    """
+    try:
+        quota = _QUOTA.read_text(encoding="ascii")
+    except OSError:
+        quota = "max"
+    return choose_threads(torch.get_num_threads(), len(os.sched_getaffinity(0)), quota)
+
+
+def choose_threads(physical: int, allowed: int, quota: str) -> int:
+    """From the machine's physical cores, the CPUs that the process may run on, and cgroup's `cpu.max`."""
+    limit, _, period = quota.strip().partition(" ")
+    granted = math.ceil(int(limit) / int(period)) if limit.isdigit() and period.isdigit() else allowed
+    return max(1, min(physical, allowed, granted))
