@@ -14,9 +14,9 @@ from aiohttp import web
 from ams_common.options import parse
 from ams_common.pod import ServeSettings
 from ams_common.progress import Failure
-from ams_common.source import InvalidSource, parse_source
+from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
-from ams_pod.layout import find_model
+from ams_pod.layout import find_model, local_gguf, local_gguf
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import Pod
 from ams_pod.termination import explain_end
@@ -36,15 +36,21 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         stream=sys.stderr,
     )
     try:
-        folder = find_model(parse_source(settings.source), Path(settings.models_dir))
+        source = parse_source(settings.source)
+        folder = find_model(source, Path(settings.models_dir))
     except InvalidSource as error:
         return explain_end(settings.termination_log, Failure("InvalidSource", str(error)))
     if folder is None:
-        sentence = f"The weights of {settings.source} are not in {settings.models_dir}: run ams-pod download first."
-        return explain_end(settings.termination_log, Failure("WeightsMissing", sentence))
+        return explain_end(settings.termination_log, Failure("WeightsMissing", _missing(source, settings)))
     sys.setswitchinterval(_SWITCH_SECONDS)
     failure = uvloop.run(serve(settings, folder))
     return 0 if failure is None else explain_end(settings.termination_log, failure)
+
+
+def _missing(source: Source, settings: ServeSettings) -> str:
+    if isinstance(source, FileSource) and Path(source.path).is_dir() and local_gguf(source) is None:
+        return f"{source.path} holds no config.json, so it is not a model's folder."  # no download would help
+    return f"The weights of {settings.source} are not in {settings.models_dir}: run ams-pod download first."
 
 
 async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
