@@ -162,6 +162,8 @@ def _intact(model: Path) -> None:
         (_cut_weights, {}, "afetensor"),
         (_no_tokenizer, {}, "okenizer"),
         (_intact, {"precision": "float16"}, "float16 needs a GPU"),
+        (_intact, {"quantization": "4bit"}, "quantization 4bit is not supported"),
+        (_intact, {"family": "omni"}, "family omni is not supported"),
         (_intact, {"context_tokens": 4096}, "the model was made for 2048"),
     ],
 )

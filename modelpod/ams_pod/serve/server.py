@@ -35,6 +35,8 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if (refusal := unsupported(settings)) is not None:
+        return explain_end(settings.termination_log, Failure("LoadFailed", refusal))
     try:
         source = parse_source(settings.source)
         folder = find_model(source, Path(settings.models_dir))
@@ -45,6 +47,15 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
     sys.setswitchinterval(_SWITCH_SECONDS)
     failure = uvloop.run(serve(settings, folder))
     return 0 if failure is None else explain_end(settings.termination_log, failure)
+
+
+def unsupported(settings: ServeSettings) -> str | None:
+    """Why these settings can't be honoured: a model that ignored them would not be the one that was asked for."""
+    if settings.quantization not in ("auto", "none"):
+        return f"quantization {settings.quantization} is not supported: use auto or none."
+    if settings.family not in ("auto", "text"):
+        return f"family {settings.family} is not supported: this server answers for text models."
+    return None
 
 
 def _missing(source: Source, settings: ServeSettings) -> str:
