@@ -16,7 +16,7 @@ from ams_common.pod import ServeSettings
 from ams_common.progress import Failure
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
-from ams_pod.layout import find_model, local_gguf, local_gguf
+from ams_pod.layout import find_model, local_gguf
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import Pod
 from ams_pod.termination import explain_end
