@@ -1,0 +1,46 @@
+"""The documents say what the programs do."""
+
+import re
+from pathlib import Path
+
+import msgspec
+from ams_common.errors import ERRORS
+from ams_common.reference import with_tables
+from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, GenerateResponse
+from test_serve.live_pods import LiveGateway
+
+ROOT = Path(__file__).parents[2]
+HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+_RAISED = re.compile(r'ApiError\(\s*"(\w+)"')
+
+
+def test_settings_are_those_of_the_commands() -> None:
+    assert with_tables(CONFIGURATION) == CONFIGURATION, "run: python -m ams_common.reference < docs/configuration.md"
+    assert CONFIGURATION.count("<!-- settings: ") == 4
+    for flag in ("--context-tokens", "--hold-seconds", "--retry-seconds", "--log-dir"):
+        assert f"| `{flag}` |" in CONFIGURATION
+
+
+def test_errors_are_those_that_are_raised() -> None:
+    told = {code: int(status) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", HTTP, re.M)}
+    assert told == {code: ERRORS[code].status for code in told}
+    raised = {
+        code
+        for package in ("gateway", "modelpod", "common", "cli")
+        for file in (ROOT / package).rglob("*.py")
+        for code in _RAISED.findall(file.read_text(encoding="utf-8"))
+    }
+    assert set(told) == raised
+
+
+def test_every_field_is_told() -> None:
+    unset = {"model_type", "generation_method", "memory_optimized", "degraded"}  # of models that take media
+    for type_ in (GenerateRequest, ChatRequest, CompletionRequest, GenerateResponse):
+        names = {field.name for field in msgspec.structs.fields(type_)} - unset
+        assert {name for name in names if f"`{name}`" not in HTTP} == set()
+
+
+def test_every_route_is_told(gateway: LiveGateway) -> None:
+    for route in gateway.client.get("/health").json()["available_endpoints"]:
+        assert re.search(rf"(GET|POST) {re.escape(route)}`", HTTP), route
