@@ -15,7 +15,7 @@ from ams_pod.serve.keys import POD, REQUEST_ID
 from ams_pod.serve.pod import Pod
 
 log = logging.getLogger(__name__)
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
 def make_app(pod: Pod) -> web.Application:
