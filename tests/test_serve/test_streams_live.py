@@ -82,8 +82,8 @@ def test_a_stop_string_that_only_begins_is_part_of_the_answer(gateway: LiveGatew
     assert "".join(piece["response"] for piece in pieces) == whole
 
 
-def test_thinking_is_kept_apart(gateway: LiveGateway) -> None:
-    """The chat template lets a user's text end as an opened block, which is how a model's own template opens one."""
+def test_a_reasoning_models_deltas_add_up_too(gateway: LiveGateway) -> None:
+    """Plain and streamed agree for a model that knows the tags; that tags are split off is test_text_pieces'."""
     prompt = {"prompt": "why", "max_new_tokens": 30}
     for seed in range(10):
         plain = _plain(gateway, "reasoner", **prompt, seed=seed, temperature=1.5, include_thinking=True)
