@@ -124,6 +124,7 @@ def transformers_serve(peers: Path, model: Path) -> Server:
     port = free_port()
     command = [
         str(executable), "serve", str(model), "--continuous-batching", "--device", "cpu", "--dtype", "bfloat16",
+        "--cb-block-size", "256", "--cb-num-blocks", "96",  # by itself it takes half of the machine's memory
         "--port", str(port), "--host", "127.0.0.1",
     ]  # fmt: skip
     return Server(

@@ -82,7 +82,7 @@ def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes | bytearray | me
 _FIELDS: "msgspec.json.Decoder[dict[str, msgspec.Raw]]" = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def unknown_fields(body: bytes, known: Any) -> list[str]:
+def unknown_fields(body: bytes | bytearray, known: Any) -> list[str]:
     """Top-level fields of a JSON object that the struct type `known` doesn't have, sorted.
 
     ApiError `invalid_json` when their names are not text, which decoding into `known` skips over.

@@ -106,7 +106,6 @@ async def test_a_full_queue(narrow: LivePod) -> None:
         assert (await gateway.post("/generate/narrow", {"prompt": "hi", "max_new_tokens": 1}))[0] == 200
 
 
-@pytest.mark.xfail(strict=True, reason="the engine takes at least two rows, as many as its check of the weights needs")
 def test_one_request_at_a_time(forks: LiveForkServer, folder: Path, llama: Path) -> None:
     """concurrent_requests=1 means one, in the batch and in the memory that its cache takes."""
     with child_pod(forks, folder, llama, "single", concurrent_requests=1) as pod:

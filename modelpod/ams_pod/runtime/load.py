@@ -170,6 +170,8 @@ def _context(settings: ServeSettings, config: dict[str, Any], model: Any) -> int
     if not settings.context_tokens:
         per_token = cache_bytes_per_token(model)
         return memory.fit_context(own, per_token, settings.concurrent_requests, memory.available_bytes())
+    if settings.context_tokens < verify.SHORTEST_CONTEXT:
+        raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}; at least {verify.SHORTEST_CONTEXT}")
     if settings.context_tokens > own:
         raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}, but the model was made for {own}")
     return settings.context_tokens
@@ -190,10 +192,10 @@ def _build_forward(
     except UnsupportedStack as reason:
         log.info("the model runs through transformers' forward: %s", reason)
         return PaddedForward(model, settings.concurrent_requests, context)
-    prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0])
+    rows = settings.concurrent_requests
+    prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
     expected = verify.expected_logits(model, prompts)
-    slots = max(len(prompts), settings.concurrent_requests)
-    decoder = Decoder(stack, slots, context, lambda percent: report("packing", percent))
+    decoder = Decoder(stack, rows, context, lambda percent: report("packing", percent))
     distance = verify.distance(decoder, prompts, expected)
     if verify.close_enough(distance, dtype):
         return decoder

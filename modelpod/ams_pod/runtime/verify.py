@@ -11,12 +11,13 @@ from ams_pod.runtime.batch import Batch, Chunk, Forward
 # Relative distance of logits that rounding explains, by the model's number format.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}
 _PROMPTS, _PROMPT_TOKENS = 2, 20
+SHORTEST_CONTEXT = 32  # tokens; the probes must fit
 
 
-def probe_prompts(vocabulary: int) -> list[list[int]]:
-    """Token ids spread over the vocabulary; always the same."""
+def probe_prompts(vocabulary: int, rows: int = _PROMPTS) -> list[list[int]]:
+    """Token ids spread over the vocabulary, always the same: two prompts, or one where only one row fits."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (_PROMPTS, _PROMPT_TOKENS), generator=generator).tolist()
+    return torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator).tolist()
 
 
 @torch.inference_mode()
@@ -28,11 +29,11 @@ def expected_logits(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
 
 def distance(forward: Forward, prompts: Sequence[Sequence[int]], expected: Tensor) -> float:
     """Relative distance of a forward's logits when it reads all prompts together, in chunks, then decodes a token."""
-    half = _PROMPT_TOKENS // 2
-    last = _PROMPT_TOKENS - 1
-    whole = [Chunk(0, 0, list(prompts[0][:last]), True)]
-    forward.step(Batch([], [], [], [*whole, Chunk(1, 0, list(prompts[1][:half]), False)]))
-    forward.step(Batch([], [], [], [Chunk(1, half, list(prompts[1][half:last]), True)]))
+    half, last = _PROMPT_TOKENS // 2, _PROMPT_TOKENS - 1
+    *whole, halved = prompts
+    chunks = [Chunk(slot, 0, prompt[:last], True) for slot, prompt in enumerate(whole)]
+    forward.step(Batch([], [], [], [*chunks, Chunk(len(whole), 0, halved[:half], False)]))
+    forward.step(Batch([], [], [], [Chunk(len(whole), half, halved[half:last], True)]))
     logits = forward.step(Batch([p[last] for p in prompts], [last] * len(prompts), [0] * len(prompts), [])).float()
     forward.compact([], [], None)
     return float((logits - expected).norm() / expected.norm().clamp(min=1e-9))

@@ -19,7 +19,7 @@ _DECODER = msgspec.json.Decoder(GenerateRequest)
 
 async def generate(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _DECODER, pod.settings.max_body_bytes)
+    fields, ignored = await read_json(request, _DECODER, pod.settings.max_body_bytes, pod.large_bodies)
     _check(fields, pod.settings.name)
     messages = [{"role": "user", "content": fields.prompt}]
     if fields.system:

@@ -41,7 +41,7 @@ _ROLES = {"developer": "system"}
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _CHAT, pod.settings.max_body_bytes)
+    fields, ignored = await read_json(request, _CHAT, pod.settings.max_body_bytes, pod.large_bodies)
     _check_model(pod, fields.model)
     refuse_unsupported(fields)
     messages = [
@@ -65,7 +65,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 async def completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _COMPLETION, pod.settings.max_body_bytes)
+    fields, ignored = await read_json(request, _COMPLETION, pod.settings.max_body_bytes, pod.large_bodies)
     _check_model(pod, fields.model)
     refuse_unsupported(fields)
     prompt = _single_prompt(fields.prompt)

@@ -18,6 +18,7 @@ from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, LoadFai
 from ams_pod.serve.metrics import PodMetrics
 
 log = logging.getLogger(__name__)
+_LARGE_BODIES = 2
 
 
 class Pod:
@@ -33,6 +34,7 @@ class Pod:
         self.started = int(time.time())
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.metrics = PodMetrics(self._figures)
+        self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self.cpu_pool = ThreadPoolExecutor(1, "prepare")
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
