@@ -1,5 +1,6 @@
 """A tiny model on the fake hub, and a place to download it to."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from test_pod.download_process import Downloads
 
 
 @pytest.fixture
-def downloads(hub: FakeHub, tmp_path: Path) -> Downloads:
+def downloads(hub: FakeHub, tmp_path: Path) -> Iterator[Downloads]:
     """Downloads from the hub into an empty models folder."""
-    return Downloads(tmp_path, hub.url)
+    downloads = Downloads(tmp_path, hub.url)
+    yield downloads
+    downloads.end()
 
 
 @pytest.fixture

@@ -56,10 +56,20 @@ class Downloads:
             "HF_HOME": str(base / "hf-home"),
         }
         self._count = 0
+        self.started: list[Process] = []
 
     def start(self, source: str, *flags: str, **environment: str) -> "Process":
         self._count += 1
-        return Process(self, self._count, source, flags, environment)
+        process = Process(self, self._count, source, flags, environment)
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End what a failed test left running."""
+        for process in self.started:
+            if process.process.poll() is None:
+                process.process.kill()
+            process.process.wait()
 
     def run(self, source: str, *flags: str, **environment: str) -> Outcome:
         return self.start(source, *flags, **environment).wait()

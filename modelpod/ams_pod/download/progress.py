@@ -40,7 +40,7 @@ class Tracker:
         self._clock = clock
         self._phase: Phase = "starting"
         self._message = ""
-        self._file: str | None = None
+        self._files: dict[str, int] = {}  # in transfer, and their sizes
         self._done = 0
         self._total: int | None = None
         self._rate = Rate()
@@ -51,14 +51,18 @@ class Tracker:
     def begin(self, phase: Phase, *, message: str = "", done: int = 0, total: int | None = None) -> None:
         """Enter a phase; `done` of `total` bytes are there already."""
         with self._lock:
-            self._phase, self._message, self._file = phase, message, None
+            self._phase, self._message, self._files = phase, message, {}
             self._done, self._total, self._rate = done, total, Rate()
             self._other = None
 
-    def file(self, path: str) -> None:
-        """The file in transfer."""
+    def file(self, path: str, size: int | None = None) -> None:
+        """A file in transfer, of `size` bytes if known; the largest one is shown."""
         with self._lock:
-            self._file = path
+            self._files[path] = size or 0
+
+    def file_done(self, path: str) -> None:
+        with self._lock:
+            self._files.pop(path, None)
 
     def add(self, count: int, *, received: bool = False) -> None:
         """Count bytes of the phase; negative when some turned out useless. `received` ones came over the network."""
@@ -101,6 +105,6 @@ class Tracker:
             bytesTotal=total,
             bytesPerSecond=None if rate is None else round(rate, 1),
             etaSeconds=None if eta is None else round(eta, 1),
-            file=self._file,
+            file=max(self._files, key=lambda path: self._files[path], default=None),
         )
         return Progress(self._phase, percent, download.etaSeconds, self._message, download)

@@ -92,7 +92,7 @@ class Transfer:
     def _fetch(self, file: RemoteFile, stop: threading.Event) -> None:
         target = self.partial.place(file.path, input=self.input)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.tracker.file(file.path)
+        self.tracker.file(file.path, file.size)
         if (sha256 := self._in_place(file, target)) is None:
             sha256 = self._receive(file, part_of(target), stop)
             if sha256 is None:  # resumed bytes may have been wrong: once more, all of it
@@ -106,6 +106,7 @@ class Transfer:
             self.lease.check()
             os.replace(part_of(target), target)
         self.partial.record({file.path: sha256}, input=self.input)
+        self.tracker.file_done(file.path)
 
     def _in_place(self, file: RemoteFile, target: Path) -> str | None:
         """The sha256 of a file that lies there right though no journal says so; else None, and no file."""
