@@ -16,7 +16,7 @@ from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, Finish,
 from ams_pod.runtime.sampling import RowSampler, sample
 from ams_pod.runtime.schedule import chunk_budget, close_ranks, share_budget
 
-_GAP_SECONDS = 0.16  # what a prompt may add to the time between two tokens of a running request
+_GAP_SECONDS = 0.2  # what a prompt may add to the time between two tokens of a running request
 
 log = logging.getLogger(__name__)
 
