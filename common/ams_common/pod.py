@@ -46,13 +46,26 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""
     family: Annotated[Family, Meta(description="kind of model; auto reads config.json")] = "auto"
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
-    quantization: Annotated[Quantization, Meta(description="smaller weights")] = "auto"
+    quantization: Annotated[Quantization, Meta(description="smaller weights; auto: the best that fits")] = "auto"
+    max_memory: Annotated[
+        str, Meta(description='JSON object of device to bytes, as in {"0": 8589934592, "cpu": ...}')
+    ] = ""
+    fallbacks: Annotated[
+        str, Meta(description="what is tried, in order, when memory runs out, separated by commas; empty: 503")
+    ] = "cpu,text-only,simplified"
     max_new_tokens: Annotated[int, Meta(ge=1, description="cap of a request's new tokens, and /v1's default")] = 1024
     context_tokens: Annotated[int, Meta(ge=0, description="longest prompt and answer; 0: as memory allows")] = 0
     concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded together")] = 16
     queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; past it 429")] = 64
     request_timeout_seconds: Annotated[float, Meta(gt=0, description="longest time of a whole request")] = 600.0
     max_body_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 64 << 20
+    video_frames: Annotated[int, Meta(ge=1, le=256, description="frames taken of a video, evenly spaced")] = 8
+    media_url_hosts: Annotated[
+        str, Meta(description="hosts that media may be fetched from, separated by commas; empty: no URLs")
+    ] = ""
+    temp_dir: Annotated[
+        str, Meta(description="folder of large uploads while they are decoded; empty: the system's")
+    ] = ""
     threads: Annotated[
         int, Meta(ge=0, description="threads of the compute thread; 0: physical cores within the limit")
     ] = 0

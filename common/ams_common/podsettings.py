@@ -26,10 +26,18 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         family=spec.model.family,
         precision=spec.precision,
         quantization=spec.quantization,
+        max_memory=_max_memory(spec.max_memory),
+        fallbacks=",".join(spec.fallbacks),
         max_new_tokens=limits.max_new_tokens,
         context_tokens=0 if limits.context_tokens == "auto" else limits.context_tokens,
         concurrent_requests=limits.concurrent_requests,
         queued_requests=limits.queued_requests,
         request_timeout_seconds=float(limits.request_timeout_seconds),
         max_body_bytes=parse_bytes(limits.max_body_bytes),
+        video_frames=limits.video_frames,
     )
+
+
+def _max_memory(devices: dict[str, str | int]) -> str:
+    sizes = {device: parse_bytes(size) for device, size in devices.items()}
+    return msgspec.json.encode(sizes, order="sorted").decode() if sizes else ""

@@ -8,6 +8,11 @@ from ams_common.progress import Phase
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 ReportPhase = Callable[[Phase, float | None], None]
+Degraded = Literal["cpu", "text-only", "simplified"]
+
+
+class InsufficientMemory(Exception):
+    """A request ended because memory ran out and no fallback was left; the text says what it needed."""
 
 
 class LoadFailed(Exception):
@@ -58,14 +63,23 @@ class ModelInfo:
     engine: str
     thinks: bool
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    quantization: str = "none"
+    quantization_reason: str = ""
+    audio_rate: int = 16_000  # Hz, of the audio that `prepare_chat` takes
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prompt as token ids, made on the CPU side. `thinking` is true if the prompt itself opened a <think> block."""
+    """A prompt as token ids, made on the CPU side. `thinking` is true if the prompt itself opened a <think> block.
+
+    `ids` holds one id for each position, those of media included. `media` is the family's own: what its towers take.
+    `media_items` is how many images, clips and videos there are.
+    """
 
     ids: Sequence[int]
     thinking: bool = False
+    media: Any = None
+    media_items: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +95,7 @@ class Ticket:
     submitted_at: float
     cancelled: bool = False
     started_at: float | None = None  # when the first token of the prompt was computed
+    degraded: Degraded | None = None  # the rung of the memory ladder that this answer comes from
 
     def cancel(self) -> None:
         """Ask the engine to forget this request; it does so before its next step."""
@@ -89,7 +104,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One token of one request, or its end. `token` is None where a request ends without a further token."""
+    """One token of one request, or its end. `token` is None where a request ends without a further token.
+
+    A request whose ticket is degraded to `simplified` ends with `stop` and no token: the submitter has the words.
+    """
 
     ticket: Ticket
     token: int | None
@@ -134,7 +152,10 @@ class Runtime(Protocol):
     counters: EngineCounters
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """Messages of {"role", "content"} through the model's chat template."""
+        """Messages of {"role", "content"} through the model's chat template.
+
+        A content is a text or a list of parts: {"type": "text", "text": ...} and those of `ams_pod.media.items.part`.
+        """
 
     def prepare_text(self, text: str) -> Prepared:
         """A raw prompt, for completions."""
@@ -150,6 +171,9 @@ class Runtime(Protocol):
 
     def memory(self) -> dict[str, Any]:
         """The fields of /admin/memory_status."""
+
+    def free_memory(self) -> None:
+        """Ask the compute thread to drop caches that no running request needs, before its next step."""
 
     def run(self) -> None:
         """Compute until `stop`; requests that are left then end with `cancelled`."""

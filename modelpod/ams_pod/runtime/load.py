@@ -70,6 +70,9 @@ class TextRuntime:
     def memory(self) -> dict[str, Any]:
         return memory.status(self.info.device)
 
+    def free_memory(self) -> None:
+        """Nothing is kept between requests yet."""
+
     def run(self) -> None:
         self._engine.run()
 

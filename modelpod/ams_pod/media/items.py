@@ -1,0 +1,51 @@
+"""Decoded media, as families take them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """`pixels` is RGB [height, width, 3], upright."""
+
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """`samples` are mono [samples] in -1…1 at `rate` Hz."""
+
+    samples: Samples
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """`frames` are RGB [frames, height, width, 3], upright; `timestamps[i]` is when frame i is shown, in seconds.
+
+    `seconds` is the length of the whole video; `audio` its sound track, None where there is none.
+    """
+
+    frames: Pixels
+    timestamps: tuple[float, ...]
+    seconds: float
+    audio: Audio | None = None
+
+
+Media = Image | Audio | Video
+
+
+def part(item: Media) -> dict[str, Any]:
+    """The item as a content part of a message: {"type": "image", "image": Image} and so on."""
+    kind = type(item).__name__.lower()
+    return {"type": kind, kind: item}
