@@ -11,6 +11,7 @@ from ams_common.names import HEADER_REQUEST_ID
 
 from ams_gateway import openapi
 from ams_gateway.call import Call
+from ams_gateway.demand import Demand
 from ams_gateway.errors import error_event
 from ams_gateway.forward import Forwarder
 from ams_gateway.hold import Holds
@@ -22,6 +23,7 @@ from ams_gateway.registry import Registry
 from ams_gateway.relay import Relay
 from ams_gateway.responses import SERVER, error_response, json_response
 from ams_gateway.routes.admin import Admin
+from ams_gateway.routes.demand import DemandRoute
 from ams_gateway.routes.generate import Generate
 from ams_gateway.routes.health import Health
 from ams_gateway.routes.index import Index
@@ -49,8 +51,9 @@ class Gateway:
         self._log = request_log
         self._pools = Pools(registry)
         self._tidying: asyncio.Task[None] | None = None
-        holds = Holds(registry, settings.hold_seconds, settings.hold_limit)
+        holds = Holds(registry, settings.hold_seconds, settings.hold_limit, lambda model: self.demand.hold_began(model))
         self.metrics = Metrics(lambda: holds.held, lambda: (model.name for model in registry.models()))
+        self.demand = Demand(registry.models, lambda: holds.held, lambda model: self.metrics.of(model).in_flight)
         forwarder = Forwarder(registry, self._pools, holds, Relay(expose_pod=settings.expose_pod), self.metrics)
         completions = OpenAI(registry, forwarder, settings)
         models = Models(registry)
@@ -71,7 +74,8 @@ class Gateway:
         }
         metrics: dict[str, dict[str, Handler]] = {"/metrics": {"GET": MetricsRoute(self.metrics).get}}
         self.routes = Routes(table if settings.metrics_port else table | metrics)
-        self.metrics_routes = Routes(metrics)
+        demand: dict[str, dict[str, Handler]] = {"/internal/demand": {"GET": DemandRoute(self.demand).get}}
+        self.metrics_routes = Routes(metrics | demand)  # of their own port, which no ingress leads to
 
     async def start(self) -> None:
         """Start what runs beside the requests; `close` ends it."""
@@ -149,6 +153,8 @@ class Gateway:
 
     def _account(self, record: Record) -> None:
         self.metrics.count(record)
+        if record.model:
+            self.demand.touch(record.model)
         if record.route not in _PROBES or record.code != 200 or self.settings.debug:
             self._log.add(record)
 

@@ -25,12 +25,15 @@ _RETRY_AFTER_SECONDS = 10.0
 
 
 class Holds:
-    """Counts the requests that wait for each model."""
+    """Counts the requests that wait for each model; `began` hears of each."""
 
-    def __init__(self, registry: Registry, seconds: float, limit: int) -> None:
+    def __init__(
+        self, registry: Registry, seconds: float, limit: int, began: Callable[[str], None] = lambda model: None
+    ) -> None:
         self._registry = registry
         self._seconds = seconds
         self._limit = limit
+        self._began = began
         self.held: Counter[str] = Counter()
 
     async def until_ready(self, call: Call, model: Model, wants_stream: Callable[[], bool]) -> None:
@@ -49,6 +52,7 @@ class Holds:
         streaming = wants_stream()
         started = time.perf_counter()
         self.held[model.name] += 1
+        self._began(model.name)
         try:
             async with _following(self._registry.wait_ready(model)) as ready:
                 if streaming:
