@@ -62,12 +62,14 @@ class Demand:
             except TimeoutError:
                 pass
         now, held = time.monotonic(), self._held()
-        models = {}
+        models, last = {}, {}
         for model in self._models():
+            if model.name in self._last:
+                last[model.name] = self._last[model.name]
             in_flight, waiting = self._in_flight(model.name), held.get(model.name, 0)
             idle = 0.0 if in_flight or waiting else now - self._last.get(model.name, self._started)
             models[model.labels.get("key", model.name)] = ModelDemand(in_flight, waiting, round(idle, 3))
-        self._last = {name: at for name, at in self._last.items() if name in {model.name for model in self._models()}}
+        self._last = last
         return DemandReport(self._version, models)
 
 

@@ -1,0 +1,1 @@
+"""The registry of a cluster: ModelDeployments and EndpointSlices, as watches deliver them."""

@@ -1,0 +1,185 @@
+"""From Kubernetes objects to what the gateway routes by. Pure."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from ams_common.errors import ApiError
+from ams_common.families import BY_NAME
+from ams_common.names import resource_name
+from ams_common.progress import Failure, Phase, Progress
+from ams_common.quantity import parse_bytes
+from ams_common.resource import conditions as words
+
+from ams_gateway.cluster.objects import EndpointSlice, ModelDeployment, Status
+from ams_gateway.registry import Model
+
+# What doesn't pass by itself: a request would wait in vain. Other reasons may end while it waits.
+_FATAL = {
+    words.ACCEPTED: None,
+    words.PREFLIGHT_PASSED: None,
+    words.WEIGHTS_READY: {
+        words.DISK_FULL,
+        words.CHECKSUM_MISMATCH,
+        words.LOCK_MISMATCH,
+        words.VOLUME_LOST,
+    },
+    words.AVAILABLE: {
+        words.IMAGE_PULL_FAILED,
+        words.OUT_OF_MEMORY_KILLED,
+        words.CRASH_LOOP,
+        words.LOAD_FAILED,
+    },
+}
+_PHASES: dict[str, Phase] = {
+    "Pending": "pending",
+    "Scheduling": "scheduling",
+    "Starting": "starting",
+    "Downloading": "downloading",
+    "Loading": "building",
+    "Ready": "starting",  # said by the operator, though no endpoint is known here yet
+    "ScaledToZero": "scheduling",  # a request asks for it, so it is about to be started
+    "Idle": "scheduling",
+}
+_BITS = {"4bit": "4", "8bit": "8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A ModelDeployment as far as requests are concerned. `refusal` is why none may wait for it."""
+
+    key: str
+    created: str
+    model: Model
+    progress: Progress
+    refusal: Failure | None = None
+    suspended: bool = False
+
+    def refuse(self, name: str) -> ApiError | None:
+        """The error of a request that finds no pod of the model called `name`, None if it may wait."""
+        if self.suspended:
+            return ApiError("suspended", f"{name} is suspended.", model=name)
+        if self.refusal is not None:
+            return ApiError(
+                "model_failed",
+                f"{name} can't be served: {self.refusal.message}",
+                reason=self.refusal.reason,
+                model=name,
+            )
+        return None
+
+
+def read_resource(given: ModelDeployment) -> Resource:
+    spec, status, metadata = given.spec, given.status, given.metadata
+    failure = _failure(status)
+    found = status.model
+    family = BY_NAME.get(found.family or "") if found is not None else None
+    labels = {
+        "key": metadata.key,
+        "family": family.model_type if family else "",
+        "path": spec.model.source,
+        "path_exists": "true" if _holds(status, words.WEIGHTS_READY) else "",
+        "quant_bits": _BITS.get((status.quantization.chosen if status.quantization else None) or spec.quantization, ""),
+        "max_memory": json.dumps(spec.max_memory) if spec.max_memory else "",
+        "replicas": str(status.replicas) if status.replicas else "",
+    }
+    return Resource(
+        key=metadata.key,
+        created=metadata.creation_timestamp,
+        model=Model(
+            name=metadata.name,
+            aliases=tuple(spec.model.aliases),
+            modalities=frozenset(found.modalities) if found is not None and found.modalities else None,
+            max_body_bytes=_bytes(spec.limits.max_body_bytes),
+            request_timeout_seconds=spec.limits.request_timeout_seconds,
+            created=_unix_time(metadata.creation_timestamp),
+            labels={name: value for name, value in labels.items() if value},
+        ),
+        progress=_progress(status, failure, spec.suspend),
+        refusal=failure,
+        suspended=spec.suspend,
+    )
+
+
+def name_resources(resources: Iterable[Resource]) -> tuple[dict[str, str], dict[str, Model]]:
+    """(key by each name that routes may use, in the spelling of `resource_name`; model by key).
+
+    `<namespace>.<name>` always leads to its own. The bare name and aliases belong to the oldest resource that claims
+    them, a resource's own name goes before anyone's alias; who doesn't get its bare name is listed with its namespace.
+    """
+    by_age = sorted(resources, key=lambda each: (each.created, each.key))
+    names: dict[str, str] = {}
+    models: dict[str, Model] = {}
+    for resource in by_age:
+        namespace, _, name = resource.key.partition("/")
+        full = f"{namespace}.{name}"
+        names[resource_name(full)] = resource.key
+        first = names.setdefault(resource_name(name), resource.key) == resource.key
+        models[resource.key] = resource.model if first else replace(resource.model, name=full)
+    for resource in by_age:
+        for alias in resource.model.aliases:
+            names.setdefault(resource_name(alias), resource.key)
+    return names, models
+
+
+def read_slice(given: EndpointSlice) -> dict[str, tuple[str, str]]:
+    """uid → (pod's name, address) of the pods in a slice that take requests: ready, and not about to end."""
+    port = next((port.port for port in given.ports or () if port.port), None)
+    if port is None:
+        return {}
+    found = {}
+    for endpoint in given.endpoints or ():
+        if endpoint.conditions.ready is False or endpoint.conditions.terminating or not endpoint.addresses:
+            continue
+        address = endpoint.addresses[0]
+        host = f"[{address}]" if ":" in address else address
+        target = endpoint.target_ref
+        found[target.uid if target and target.uid else address] = (
+            target.name if target and target.name else address,
+            f"http://{host}:{port}",
+        )
+    return found
+
+
+def _failure(status: Status) -> Failure | None:
+    by_type = {condition.type: condition for condition in status.conditions}
+    for kind, reasons in _FATAL.items():
+        condition = by_type.get(kind)
+        if condition is None or condition.status != "False":
+            continue
+        if reasons is None or condition.reason in reasons:
+            return Failure(condition.reason, condition.message or condition.reason)
+    return None
+
+
+def _progress(status: Status, failure: Failure | None, suspended: bool) -> Progress:
+    if suspended:
+        return Progress("stopped", message="suspended")
+    if failure is not None:
+        return Progress("failed", message=failure.message, failure=failure)
+    phase = _PHASES.get(status.phase, "pending")
+    download = status.download if phase == "downloading" else None
+    percent = eta = None
+    if download is not None:
+        percent = 100 * download.bytesDone / download.bytesTotal if download.bytesTotal else None
+        eta = download.etaSeconds
+    return Progress(phase, percent, eta, message=status.message, download=download)
+
+
+def _holds(status: Status, kind: str) -> bool:
+    return any(condition.type == kind and condition.status == "True" for condition in status.conditions)
+
+
+def _bytes(given: int | str) -> int:
+    try:
+        return parse_bytes(given)
+    except ValueError:
+        return 64 << 20
+
+
+def _unix_time(given: str) -> int:
+    try:
+        return int(datetime.fromisoformat(given).timestamp())
+    except ValueError:
+        return 0

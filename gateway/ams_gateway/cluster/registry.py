@@ -1,0 +1,169 @@
+"""Models and pods of a cluster: keeps what the watches delivered last, so that an API server may be away."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+from ams_common.errors import ApiError
+from ams_common.names import child_name, resource_name
+from ams_common.progress import Progress
+
+from ams_gateway.body import WholeBody
+from ams_gateway.cluster.objects import SERVICE_LABEL, EndpointSlice, ModelDeployment
+from ams_gateway.cluster.reading import Resource, name_resources, read_resource, read_slice
+from ams_gateway.registry import Backend, Model
+from ams_gateway.upstream import Answer, Pool, UpstreamError
+
+logger = logging.getLogger("ams_gateway")
+
+_READY = Progress("ready")
+_LOOK_SECONDS = 0.25
+_ANSWER_SECONDS = 2.0
+
+
+class ClusterRegistry:
+    """Implements `ams_gateway.registry.Registry`; `take_*` and `forget_*` are for who watches."""
+
+    def __init__(self) -> None:
+        self._resources: dict[str, Resource] = {}
+        self._slices: dict[str, tuple[str, Mapping[str, tuple[str, str]]]] = {}  # key → service's key, pods
+        self._services: dict[str, dict[str, Backend]] = {}  # service's key → uid → backend
+        self._renamed = False
+        self._names: dict[str, str] = {}
+        self._models: dict[str, Model] = {}
+        self._sorted: list[Model] = []
+        self._suspects: set[Backend] = set()
+        self._looking: set[asyncio.Task[None]] = set()
+        self._changed: dict[str, asyncio.Event] = {}
+
+    def take_resource(self, given: ModelDeployment) -> None:
+        key, resource = given.metadata.key, read_resource(given)
+        known = self._resources.get(key)
+        self._renamed |= known is None or (known.model, known.created) != (resource.model, resource.created)
+        self._resources[key] = resource
+        self._tell(key)
+
+    def forget_resource(self, key: str) -> None:
+        if self._resources.pop(key, None) is not None:
+            self._renamed = True
+            self._tell(key)
+
+    def take_slice(self, given: EndpointSlice) -> None:
+        service = f"{given.metadata.namespace}/{given.metadata.labels.get(SERVICE_LABEL, '')}"
+        self._slices[given.metadata.key] = service, read_slice(given)
+        self._gather(service)
+
+    def forget_slice(self, key: str) -> None:
+        if (known := self._slices.pop(key, None)) is not None:
+            self._gather(known[0])
+
+    async def close(self) -> None:
+        for task in self._looking:
+            task.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
+
+    def models(self) -> Sequence[Model]:
+        self._name()
+        return self._sorted
+
+    def find(self, name: str) -> Model | None:
+        self._name()
+        key = self._names.get(resource_name(name))
+        return self._models[key] if key is not None else None
+
+    def backends(self, model: Model) -> Sequence[Backend]:
+        pods = self._services.get(_service(model.labels["key"]), {}).values()
+        return [pod for pod in pods if pod not in self._suspects] if self._suspects else list(pods)
+
+    def progress(self, model: Model) -> Progress:
+        if self.backends(model):
+            return _READY
+        resource = self._resources.get(model.labels["key"])
+        return resource.progress if resource is not None else Progress("stopped", message="it was deleted")
+
+    async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
+        key = model.labels["key"]
+        while not self.backends(model):
+            resource = self._resources.get(key)
+            if resource is None:
+                raise ApiError("model_not_found", f"{model.name} was deleted.", model=model.name)
+            if (refusal := resource.refuse(model.name)) is not None:
+                raise refusal
+            yield resource.progress
+            await self._event(key).wait()
+
+    def unreachable(self, model: Model, backend: Backend) -> None:
+        """Leave the pod out until it answers again or its slice drops it: the cluster may need a while to notice."""
+        if backend in self._suspects or not self._lists(model, backend):
+            return
+        self._suspects.add(backend)
+        self._tell(model.labels["key"])
+        task = asyncio.create_task(self._look_after(model, backend))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look_after(self, model: Model, backend: Backend) -> None:
+        pool = Pool(backend.address)
+        try:
+            while self._lists(model, backend) and not await _answers(pool):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            pool.close_idle(0)
+            self._suspects.discard(backend)
+            backend.failures, backend.ejected_until = 0, 0.0
+            self._tell(model.labels["key"])
+
+    def _lists(self, model: Model, backend: Backend) -> bool:
+        return backend in self._services.get(_service(model.labels["key"]), {}).values()
+
+    def _name(self) -> None:
+        """Find out which names lead where, once for all changes since the last time."""
+        if self._renamed:
+            self._names, self._models = name_resources(self._resources.values())
+            self._sorted = sorted(self._models.values(), key=lambda model: model.name)
+            self._renamed = False
+
+    def _gather(self, service: str) -> None:
+        """Put the slices of one service together; pods that stay keep their Backend."""
+        known = self._services.get(service, {})
+        pods: dict[str, Backend] = {}
+        for owner, found in self._slices.values():
+            if owner != service:
+                continue
+            for uid, (name, address) in found.items():
+                kept = known.get(uid)
+                pods[uid] = kept if kept is not None and kept.address == address else Backend(name, address)
+        if pods:
+            self._services[service] = pods
+        else:
+            self._services.pop(service, None)
+        namespace, _, name = service.partition("/")
+        self._tell(f"{namespace}/{name.removeprefix(child_name(''))}")
+
+    def _event(self, key: str) -> asyncio.Event:
+        return self._changed.setdefault(key, asyncio.Event())
+
+    def _tell(self, key: str) -> None:
+        if (event := self._changed.pop(key, None)) is not None:
+            event.set()
+
+
+def _service(key: str) -> str:
+    namespace, _, name = key.partition("/")
+    return f"{namespace}/{child_name(name)}"
+
+
+async def _answers(pool: Pool) -> bool:
+    head = f"GET /ready HTTP/1.1\r\nHost: {pool.host}\r\n\r\n".encode()
+    answer: Answer | None = None
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            answer = await pool.send(head, WholeBody(b""), fresh=True)
+            await answer.read()
+            return answer.message.code == 200
+    except (UpstreamError, TimeoutError, msgspec.DecodeError):
+        return False
+    finally:
+        if answer is not None:
+            answer.close()
