@@ -1,0 +1,1 @@
+"""Kubernetes over typed objects: get, list in pages, watch with re-lists, apply. The one user of `kubernetes`."""

@@ -1,0 +1,167 @@
+"""Keep somebody's copy of all objects of a kind up to date: list, watch, and list again when the watch is lost.
+
+An API server that goes away is waited for; what was deleted meanwhile is found by comparing the new list with what was
+known before.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Generic, NoReturn
+
+import aiohttp
+import msgspec
+
+from ams_kube.backoff import wait_seconds
+from ams_kube.client import Client
+from ams_kube.errors import Gone, KubeError, Unavailable, refused, refused_event
+from ams_kube.kinds import Kind, T, key_of
+
+log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 290
+_SILENCE_SECONDS = 150.0  # bookmarks come each minute: a connection that is silent for longer is dead
+_STEADY_SECONDS = 5.0  # a watch that lasted for longer did not fail
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 3.0
+
+
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    metadata: _Metadata = _Metadata()
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class Reflector(Generic[T]):
+    """`take` gets each object that is new or changed, `forget` the key (`namespace/name`) of each that is gone.
+
+    Both are called on the event loop. After the first whole list `synced` is set and stays so. An object that can't
+    be decoded is logged and left as it was known.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        kind: Kind[T],
+        take: Callable[[T], None],
+        forget: Callable[[str], None],
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+    ) -> None:
+        self.synced = asyncio.Event()
+        self.last_contact = 0.0  # monotonic time when the API server was last heard
+        self._client = client
+        self._kind = kind
+        self._take = take
+        self._forget = forget
+        self._namespace = namespace
+        self._labels = labels
+        self._fields = fields
+        self._known: dict[str, str] = {}  # key → resource version
+        self._decoder = msgspec.json.Decoder(kind.type)
+        self._version = ""
+
+    async def run(self) -> NoReturn:
+        """Until cancelled."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+                problem, level = "it ended at once", logging.INFO
+            except Gone:
+                self._version, problem, level = "", "too old", logging.DEBUG
+            except (KubeError, msgspec.DecodeError) as error:
+                self._version, problem = "", str(error)
+                level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+            if time.monotonic() - began >= _STEADY_SECONDS:
+                failures = 0
+                continue
+            failures += 1
+            wait = wait_seconds(failures, random.random, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
+            log.log(level, "watch of %s: %s; again in %.1f s", self._kind.plural, problem, wait)
+            await asyncio.sleep(wait)
+
+    async def _list(self) -> None:
+        found: set[str] = set()
+        version = ""
+        async for page in self._client.pages(self._kind, self._namespace, labels=self._labels, fields=self._fields):
+            version = page.resource_version
+            self._hear()
+            for raw in page.raw:
+                found.add(self._deliver(raw))
+            await asyncio.sleep(0)  # thousands of objects must not hold up the loop
+        for key in self._known.keys() - found:
+            self._drop(key)
+        self._version = version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        """Until the server ends it or the connection breaks; then the next one goes on where this one was."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(_WATCH_SECONDS - random.randrange(60)),
+        }
+        if self._labels:
+            query["labelSelector"] = self._labels
+        if self._fields:
+            query["fieldSelector"] = self._fields
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_SECONDS)
+        response = await self._client.open("GET", self._kind.path(self._namespace), query, timeout=timeout)
+        try:
+            if response.status != 200:
+                raise refused(response.status, await response.read(), response.headers.get("Retry-After"))
+            self._hear()
+            async for line in response.content:
+                self._hear()
+                self._handle(msgspec.json.decode(line, type=_Event))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.info("watch of %s broke off (%s)", self._kind.plural, str(error) or type(error).__name__)
+        finally:
+            response.close()
+
+    def _handle(self, event: _Event) -> None:
+        if event.type == "ERROR":
+            raise refused_event(event.object)
+        head = msgspec.json.decode(event.object, type=_Head).metadata
+        if event.type == "DELETED":
+            self._drop(key_of(head))
+        elif event.type != "BOOKMARK":
+            self._deliver(event.object)
+        self._version = head.resource_version
+
+    def _deliver(self, raw: msgspec.Raw) -> str:
+        head = msgspec.json.decode(raw, type=_Head).metadata
+        key = key_of(head)
+        if self._known.get(key) != head.resource_version:
+            try:
+                given = self._decoder.decode(raw)
+            except msgspec.DecodeError as error:
+                log.warning("%s %s can't be read: %s", self._kind.name, key, error)
+            else:
+                self._take(given)
+            self._known[key] = head.resource_version
+        return key
+
+    def _drop(self, key: str) -> None:
+        if self._known.pop(key, None) is not None:
+            self._forget(key)
+
+    def _hear(self) -> None:
+        self.last_contact = time.monotonic()

@@ -1,0 +1,1 @@
+"""The operator: from ModelDeployments to what runs in the cluster."""
