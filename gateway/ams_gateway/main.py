@@ -6,11 +6,14 @@ import logging
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 import uvloop
 from ams_common.options import OptionError, add_flags, resolve
+from ams_kube.client import NoCluster
 
 from ams_gateway.app import make_app
+from ams_gateway.cluster.watching import watched
 from ams_gateway.server import serve
 from ams_gateway.settings import GatewaySettings
 from ams_gateway.static_registry import InvalidBackend, StaticRegistry, parse_backends
@@ -34,6 +37,8 @@ def main() -> None:
         settings = resolve(GatewaySettings, flags, os.environ)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
+    if settings.kubernetes and backends:
+        parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
     if settings.spool_dir and not os.access(settings.spool_dir, os.W_OK | os.X_OK):
         parser.error(f"--spool-dir={settings.spool_dir!r}: expected a folder that can be written to")
     logging.basicConfig(
@@ -42,16 +47,42 @@ def main() -> None:
         stream=sys.stderr,
     )
     try:
-        uvloop.run(_run(backends, settings))
+        uvloop.run(_run_in_cluster(settings) if settings.kubernetes else _run(backends, settings))
+    except NoCluster as error:
+        sys.exit(f"ams-gateway: {error}")
     except OSError as error:
         sys.exit(f"ams-gateway: can't listen on {settings.host}:{settings.port}: {error.strerror or error}")
 
 
+async def _run_in_cluster(settings: GatewaySettings) -> None:
+    """Listen when the models are known: a gateway that starts without an API server isn't ready."""
+    stop = _stop_signal()
+    namespaces = [name.strip() for name in settings.namespaces.split(",") if name.strip()]
+    async with AsyncExitStack() as stack:
+        entering = asyncio.ensure_future(stack.enter_async_context(watched(namespaces)))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((entering, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():
+            entering.cancel()
+            await asyncio.wait((entering,))
+            return
+        stopping.cancel()
+        async with serve(make_app(await entering, settings)) as listening:
+            logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
+            await stop.wait()
+            logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
+
+
 async def _run(backends: dict[str, list[str]], settings: GatewaySettings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     async with StaticRegistry(backends) as registry, serve(make_app(registry, settings)) as listening:
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

@@ -26,6 +26,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
     keepalive_seconds: Annotated[float, Meta(gt=0, description="how long an idle client connection is kept")] = 75.0
     grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get when stopping")] = 30.0
+    kubernetes: Annotated[bool, Meta(description="serve the ModelDeployments of a cluster, instead of --backend")] = (
+        False
+    )
+    namespaces: Annotated[
+        str, Meta(description="with --kubernetes: namespaces to serve, separated by commas; empty: all")
+    ] = ""
     spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
     expose_pod: Annotated[bool, Meta(description="tell clients in X-AMS-Pod which pod answered")] = False
     log_format: Annotated[
