@@ -1,0 +1,158 @@
+"""What a model needs of memory, for each quantization, and which one fits. Pure: sizes in, a choice with its reason out.
+
+The operator's preflight, `ams plan` and the pod decide by the same figures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ams_common.quantity import format_bytes
+
+Chosen = Literal["none", "8bit", "4bit"]
+
+HEADROOM = 0.10  # of the weights and the cache: activations, fragments of the allocator
+AUTO_CONTEXT_TOKENS = 1024  # of a request in the estimate, where the model may be given less than its whole context
+
+_PRECISION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+_QUANTIZED_BYTES: dict[Chosen, float] = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: a float32 scale for 64 weights
+_WORDS: dict[Chosen, str] = {"8bit": "8-bit", "4bit": "4-bit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a language model that memory depends on, as its config.json gives them. 0 is unknown."""
+
+    hidden: int = 0
+    layers: int = 0
+    key_value_heads: int = 0
+    head: int = 0
+    vocabulary: int = 0
+    context_tokens: int = 0
+    tied: bool = True  # input and output embeddings are one matrix
+
+    @property
+    def cache_values_per_token(self) -> int:
+        """Keys and values of one token in all layers."""
+        return 2 * self.layers * self.key_value_heads * self.head
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters that are never quantized."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a model takes in one quantization."""
+
+    quantization: Chosen
+    words: str  # "bfloat16", "4-bit"
+    weights_bytes: int
+    cache_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return int((self.weights_bytes + self.cache_bytes) * (1 + HEADROOM))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The quantization that is chosen and why. `fits` is false where not even the smallest fits."""
+
+    chosen: Chosen
+    reason: str
+    fits: bool
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """From a config.json; of models with several parts, the language model's."""
+    text = _text_config(config)
+    heads = _number(text, "num_attention_heads", "n_head")
+    hidden = _number(text, "hidden_size", "n_embd", "d_model")
+    head = _number(text, "head_dim") or (hidden // heads if heads else 0)
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))
+    return Shape(
+        hidden=hidden,
+        layers=_number(text, "num_hidden_layers", "n_layer"),
+        key_value_heads=_number(text, "num_key_value_heads") or heads,
+        head=head,
+        vocabulary=_number(text, "vocab_size"),
+        context_tokens=_number(text, "max_position_embeddings", "n_positions"),
+        tied=tied is not False,
+    )
+
+
+def stored_bytes_per_parameter(config: Mapping[str, Any]) -> int:
+    """Bytes that one parameter takes in the model's files; 2 where config.json is silent."""
+    for part in (config, _text_config(config)):
+        for name in ("dtype", "torch_dtype"):
+            if (size := _PRECISION_BYTES.get(str(part.get(name)))) is not None:
+                return size
+    return 2
+
+
+def needs(
+    parameters: int, shape: Shape, *, rows: int, context_tokens: int | None, precision: str = "bfloat16"
+) -> tuple[Need, ...]:
+    """What the model takes unquantized, in 8 and in 4 bits, with a cache for `rows` requests.
+
+    `context_tokens` None stands for auto: the pod then shortens the context to what memory allows.
+    """
+    size = _PRECISION_BYTES.get(precision, 2)
+    tokens = context_tokens or min(shape.context_tokens or AUTO_CONTEXT_TOKENS, AUTO_CONTEXT_TOKENS)
+    cache = rows * tokens * shape.cache_values_per_token * size
+    plain = min(shape.embeddings, parameters)
+    result = [Need("none", precision, parameters * size, cache)]
+    for name, each in _QUANTIZED_BYTES.items():
+        result.append(Need(name, _WORDS[name], int((parameters - plain) * each) + plain * size, cache))
+    return tuple(result)
+
+
+def choose(needs: Sequence[Need], free_bytes: int, *, wanted: str = "auto", device: str = "cuda") -> Fit:
+    """The first of none, 8bit and 4bit that fits `free_bytes`, or the one that is `wanted`, and whether that fits.
+
+    8-bit weights are passed over on a CPU, where they are slower than both others.
+    """
+    candidates = [need for need in needs if wanted in ("auto", need.quantization)]
+    if wanted == "auto" and device == "cpu":
+        candidates = [need for need in candidates if need.quantization != "8bit"]
+    too_large: list[Need] = []
+    for need in candidates:
+        if need.total_bytes <= free_bytes:
+            return Fit(need.quantization, _reason(too_large, need, free_bytes, wanted), True)
+        too_large.append(need)
+    smallest = candidates[-1]
+    sentence = f"{_parts(smallest)} does not fit {format_bytes(free_bytes)}"
+    return Fit(smallest.quantization, sentence + (", the smallest there is" if wanted == "auto" else ""), False)
+
+
+def _reason(too_large: Sequence[Need], chosen: Need, free: int, wanted: str) -> str:
+    if wanted != "auto":
+        return f"asked for; {_parts(chosen)} fits {format_bytes(free)}"
+    if not too_large:
+        return f"{_parts(chosen)} fits {format_bytes(free)}"
+    first = too_large[0]
+    return f"{_parts(first)} does not fit {format_bytes(free)}; {format_bytes(chosen.weights_bytes)} in {chosen.words} does"
+
+
+def _parts(need: Need) -> str:
+    return f"{format_bytes(need.weights_bytes)} in {need.words} + {format_bytes(need.cache_bytes)} cache"
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path in (("thinker_config", "text_config"), ("text_config",), ("llm_config",)):
+        part: Any = config
+        for name in path:
+            part = part.get(name) if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping):
+            return part
+    return config
+
+
+def _number(config: Mapping[str, Any], *names: str) -> int:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return 0
