@@ -1,4 +1,4 @@
-"""What a model needs of memory, for each quantization, and which one fits. Pure: sizes in, a choice with its reason out.
+"""What a model needs of memory in each quantization, and which fits. Pure: sizes in, a choice with its reason out.
 
 The operator's preflight, `ams plan` and the pod decide by the same figures.
 """
@@ -132,8 +132,8 @@ def _reason(too_large: Sequence[Need], chosen: Need, free: int, wanted: str) -> 
         return f"asked for; {_parts(chosen)} fits {format_bytes(free)}"
     if not too_large:
         return f"{_parts(chosen)} fits {format_bytes(free)}"
-    first = too_large[0]
-    return f"{_parts(first)} does not fit {format_bytes(free)}; {format_bytes(chosen.weights_bytes)} in {chosen.words} does"
+    smaller = f"{format_bytes(chosen.weights_bytes)} in {chosen.words} does"
+    return f"{_parts(too_large[0])} does not fit {format_bytes(free)}; {smaller}"
 
 
 def _parts(need: Need) -> str:
