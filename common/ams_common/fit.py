@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ams_common.pod import Quantization
 from ams_common.quantity import format_bytes
 
 Chosen = Literal["none", "8bit", "4bit"]
@@ -14,6 +15,7 @@ Chosen = Literal["none", "8bit", "4bit"]
 HEADROOM = 0.10  # of the weights and the cache: activations, fragments of the allocator
 AUTO_CONTEXT_TOKENS = 1024  # of a request in the estimate, where the model may be given less than its whole context
 
+_CACHE_SHARE, _PLAIN_SHARE = 0.15, 0.14
 _PRECISION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _QUANTIZED_BYTES: dict[Chosen, float] = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: a float32 scale for 64 weights
 _WORDS: dict[Chosen, str] = {"8bit": "8-bit", "4bit": "4-bit"}
@@ -60,9 +62,9 @@ class Need:
 class Fit:
     """The quantization that is chosen and why. `fits` is false where not even the smallest fits."""
 
+    fits: bool
     chosen: Chosen
     reason: str
-    fits: bool
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -103,6 +105,8 @@ def needs(
     tokens = context_tokens or min(shape.context_tokens or AUTO_CONTEXT_TOKENS, AUTO_CONTEXT_TOKENS)
     cache = rows * tokens * shape.cache_values_per_token * size
     plain = min(shape.embeddings, parameters)
+    if not shape.layers:  # nothing but the number of parameters is known: shares as most models of this size have
+        cache, plain = int(parameters * size * _CACHE_SHARE), int(parameters * _PLAIN_SHARE)
     result = [Need("none", precision, parameters * size, cache)]
     for name, each in _QUANTIZED_BYTES.items():
         result.append(Need(name, _WORDS[name], int((parameters - plain) * each) + plain * size, cache))
@@ -120,11 +124,31 @@ def choose(needs: Sequence[Need], free_bytes: int, *, wanted: str = "auto", devi
     too_large: list[Need] = []
     for need in candidates:
         if need.total_bytes <= free_bytes:
-            return Fit(need.quantization, _reason(too_large, need, free_bytes, wanted), True)
+            return Fit(True, need.quantization, _reason(too_large, need, free_bytes, wanted))
         too_large.append(need)
     smallest = candidates[-1]
     sentence = f"{_parts(smallest)} does not fit {format_bytes(free_bytes)}"
-    return Fit(smallest.quantization, sentence + (", the smallest there is" if wanted == "auto" else ""), False)
+    return Fit(False, smallest.quantization, sentence + (", the smallest there is" if wanted == "auto" else ""))
+
+
+def choose_quantization(
+    parameters: int | None,
+    memory: int | None,
+    asked: Quantization,
+    precision: str = "auto",
+    *,
+    shape: Shape | None = None,
+    rows: int = 16,
+    context_tokens: int | None = None,
+    device: str = "cuda",
+) -> Fit:
+    """As `choose`, where parameters or memory may not be known: the pod decides then by what it finds."""
+    precision = "bfloat16" if precision == "auto" else precision
+    if parameters is None or memory is None:
+        unknown = "the number of parameters" if parameters is None else "the memory that there will be"
+        return Fit(True, "none" if asked == "auto" else asked, f"{unknown} isn't known, so the pod decides")
+    given = needs(parameters, shape or Shape(), rows=rows, context_tokens=context_tokens, precision=precision)
+    return choose(given, memory, wanted=asked, device=device)
 
 
 def _reason(too_large: Sequence[Need], chosen: Need, free: int, wanted: str) -> str:
