@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 
@@ -26,6 +27,16 @@ def gpu_count(devices: Path = Path("/dev")) -> int:
         sum(1 for name in os.listdir(render) if name.startswith("renderD")) if "kfd" in names and render.is_dir() else 0
     )
     return nvidia or amd
+
+
+def gpu_free_bytes() -> tuple[int, ...]:
+    """Free memory of each NVIDIA GPU, largest first; empty where the driver's tool tells nothing."""
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return tuple(sorted((int(line) << 20 for line in done.stdout.split()), reverse=True))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
 
 
 def _field(path: Path, name: str) -> int | None:

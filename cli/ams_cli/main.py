@@ -1,6 +1,7 @@
 """The command `ams`. Imports are late: `--help` and a bad manifest answer at once."""
 
 import argparse
+import asyncio
 import importlib.util
 import os
 import sys
@@ -11,10 +12,13 @@ from ams_common.options import OptionError, add_flags, resolve
 from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import local, machine, manifests
-from ams_cli.settings import UpSettings, log_dir, models_dir
+from ams_cli.settings import FetchSettings, ReachSettings, UpSettings, log_dir, models_dir
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from ams_cli.processes.launcher import Programs
+    from ams_cli.reach import Gateway
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 _NEEDED = ("aiohttp", "uvloop", "prometheus_client", "torch", "transformers")
@@ -27,7 +31,17 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
     """
     arguments = _parser().parse_args(argv)
     try:
-        return _up(arguments, programs)
+        match arguments.command:
+            case "up":
+                return _up(arguments, programs)
+            case "plan":
+                return _plan(arguments)
+            case "download":
+                return _download(arguments, programs)
+            case "status":
+                return _status(arguments)
+            case _:
+                return _chat(arguments)
     except (OptionError, manifests.ManifestError) as error:
         return _say(str(error), _BAD_INPUT)
     except KeyboardInterrupt:
@@ -36,32 +50,79 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ams", description="Models served behind one HTTP API.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser(
         "up",
         help="serve models on this machine, from the same manifests as on a cluster",
         description="Serve models on this machine until Ctrl-C: a gateway in front, and a process for each model that "
         "starts at its first request. Without -f it serves a small model that needs neither GPU nor account.",
     )
-    up.add_argument(
+    _add_manifests(up)
+    add_flags(up, UpSettings)
+    plan = commands.add_parser(
+        "plan",
+        help="what models need: download, disk, memory in each quantization, and whether they fit",
+        description="Asks the hub for sizes and fetches nothing. Fits are told for this machine, or with -k for the "
+        "nodes of a cluster. Exit status 1 if a model can't be served.",
+    )
+    _add_manifests(plan)
+    _add_cluster(plan)
+    plan.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how it is printed")
+    add_flags(plan, FetchSettings)
+    download = commands.add_parser(
+        "download",
+        help="fetch the weights of models ahead of their first request",
+        description="Brings the weights to where `ams up` finds them. What is there is skipped, what was begun is "
+        "resumed. Exit status 1 if one failed; the others are fetched nevertheless.",
+    )
+    _add_manifests(download)
+    add_flags(download, FetchSettings)
+    status = commands.add_parser(
+        "status",
+        help="models and their state, of a running `ams up` or of a cluster",
+        description="Asks the gateway at --url, or with -k the ModelDeployments of the cluster that kubectl would ask.",
+    )
+    status.add_argument("model", nargs="?", help="everything about this one")
+    _add_cluster(status)
+    add_flags(status, ReachSettings)
+    chat = commands.add_parser(
+        "chat",
+        help="talk to a model in the terminal",
+        description="A conversation with a model, through the gateway at --url or with -k through a cluster's.",
+    )
+    chat.add_argument("model", help="name or alias of a model")
+    chat.add_argument("-p", "--prompt", help="ask this one question, print the answer, leave")
+    chat.add_argument("--system", default="", help="how the model should behave")
+    for kind in ("image", "audio", "video"):
+        chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="goes with the first question")
+    _add_cluster(chat)
+    add_flags(chat, ReachSettings)
+    return parser
+
+
+def _add_manifests(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "-f",
         "--filename",
         action="append",
         metavar="MANIFEST",
         help="file or folder of ModelDeployments, - for the standard input; may be given several times",
     )
-    add_flags(up, UpSettings)
-    return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-k", "--kubernetes", action="store_true", help="ask the cluster that kubectl would ask")
+    parser.add_argument("-n", "--namespace", help="with -k: only this namespace")
 
 
 def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
     settings = resolve(UpSettings, vars(arguments), os.environ)
-    read = manifests.load(arguments.filename or [str(manifests.QUICKSTART)])
+    read = _read(arguments)
     gpus = machine.gpu_count()
     _refuse_what_needs_a_cluster(read.models)
     notes = read.notes + [f"{each.metadata.name}: {note}" for each in read.models for note in local.notes(each, gpus)]
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        return _say(f"{', '.join(missing)}: not installed; run: pip install 'ai-model-server[local]'", _FAILED)
+    if missing := _missing():
+        return _say(missing, _FAILED)
     from ams_cli.processes.launcher import PROGRAMS
     from ams_cli.up import Folders, UpError, run
 
@@ -70,6 +131,115 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
         return run(settings, read.models, folders, notes, programs or PROGRAMS)
     except UpError as error:
         return _say(str(error), _FAILED)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    settings = resolve(FetchSettings, vars(arguments), os.environ)
+    read = _read(arguments)
+    if missing := _missing():
+        return _say(missing, _FAILED)
+    import msgspec
+
+    from ams_cli import places, plan, preview
+    from ams_cli.tables import columns
+
+    folder = models_dir(settings, os.environ)
+    try:
+        where = asyncio.run(places.of_cluster()) if arguments.kubernetes else places.of_machine()
+    except places.PlacesError as error:
+        return _say(str(error), _FAILED)
+    disk = None if arguments.kubernetes else places.disk_free(folder)
+    made = plan.make_plan(preview.look_all(read.models, folder), where, disk)
+    if arguments.output == "json":
+        print(msgspec.json.format(msgspec.json.encode(made)).decode())
+    else:
+        print(columns(plan.lines(made)))
+        print()
+        for line in plan.remarks(made, str(folder)):
+            print(line)
+    return _FAILED if made.disk_fits is False or any(row.fits is False for row in made.models) else 0
+
+
+def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int:
+    settings = resolve(FetchSettings, vars(arguments), os.environ)
+    read = _read(arguments)
+    if missing := _missing():
+        return _say(missing, _FAILED)
+    from ams_cli.fetch import download_all
+    from ams_cli.processes.launcher import PROGRAMS
+
+    folder, logs = models_dir(settings, os.environ), log_dir(settings, os.environ)
+    for flag, path in (("--models-dir", folder), ("--log-dir", logs)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return _say(f"{flag} {path}: {error.strerror}", _FAILED)
+    for note in read.notes:
+        print(note)
+    worked = asyncio.run(
+        download_all(read.models, folder, logs, programs or PROGRAMS, lambda text: print(text, flush=True))
+    )
+    return 0 if worked else _FAILED
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    settings = resolve(ReachSettings, vars(arguments), os.environ)
+    from ams_cli import reach, status
+
+    async def told() -> str:
+        if arguments.kubernetes:
+            return await status.of_cluster(arguments.namespace, arguments.model)
+        async with reach.at_url(settings.url) as gateway:
+            return await status.of_gateway(gateway, arguments.model)
+
+    try:
+        print(asyncio.run(told()))
+    except reach.ReachError as error:
+        return _say(str(error), _FAILED)
+    return 0
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    settings = resolve(ReachSettings, vars(arguments), os.environ)
+    from ams_cli import chat, reach
+
+    try:
+        attachments = [
+            chat.attachment(kind, path) for kind in ("image", "audio", "video") for path in getattr(arguments, kind)
+        ]
+    except chat.ChatError as error:
+        return _say(str(error), _BAD_INPUT)
+
+    async def run() -> None:
+        gateways: AbstractAsyncContextManager[Gateway] = (
+            reach.in_cluster(arguments.namespace) if arguments.kubernetes else reach.at_url(settings.url)
+        )
+        async with gateways as gateway:
+            conversation = chat.Conversation(gateway, arguments.model, arguments.system)
+            if arguments.prompt is not None:
+                await chat.once(conversation, arguments.prompt, attachments)
+            elif not sys.stdin.isatty():
+                await chat.once(conversation, sys.stdin.read(), attachments)
+            else:
+                import readline  # noqa: F401  # input() then has lines that can be edited
+
+                await chat.talk(conversation, lambda: input("> "), attachments)
+
+    try:
+        asyncio.run(run())
+    except reach.ReachError as error:
+        return _say(str(error), _FAILED)
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> manifests.Manifests:
+    return manifests.load(arguments.filename or [str(manifests.QUICKSTART)])
+
+
+def _missing() -> str | None:
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        return f"{', '.join(missing)}: not installed; run: pip install 'ai-model-server[local]'"
+    return None
 
 
 def _refuse_what_needs_a_cluster(models: Sequence[ModelDeployment]) -> None:

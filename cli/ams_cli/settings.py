@@ -23,11 +23,28 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[float, Meta(ge=0, le=3600, description="time that running requests get on Ctrl-C")] = 30.0
 
 
-def models_dir(settings: UpSettings, environment: Mapping[str, str]) -> Path:
+class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams plan` and `ams download`: where `ams up` would look."""
+
+    models_dir: Annotated[
+        str, Meta(description="folder that keeps the weights; default $XDG_DATA_HOME/ai-model-server/models")
+    ] = ""
+    log_dir: Annotated[
+        str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
+    ] = ""
+
+
+class ReachSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams status` and `ams chat`: which gateway they ask."""
+
+    url: Annotated[str, Meta(min_length=1, description="the gateway, as `ams up` prints it")] = "http://127.0.0.1:5000"
+
+
+def models_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]) -> Path:
     return _folder(settings.models_dir, environment, "XDG_DATA_HOME", ".local/share", "models")
 
 
-def log_dir(settings: UpSettings, environment: Mapping[str, str]) -> Path:
+def log_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]) -> Path:
     return _folder(settings.log_dir, environment, "XDG_STATE_HOME", ".local/state", "logs")
 
 

@@ -1,0 +1,138 @@
+"""What a model is before it is served: sizes and configuration, from the weights on disk or from the hub."""
+
+import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
+from ams_common.fit import stored_bytes_per_parameter
+from ams_common.resource.spec import ModelDeployment
+from ams_common.source import HubSource, parse_source
+
+from ams_cli import weights
+
+_PATIENCE_SECONDS = 10.0
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A model and what is known of it. Bytes and parameters are None while unknown; `problem` is a sentence."""
+
+    resource: ModelDeployment
+    present: bool = False
+    weights_bytes: int | None = None
+    total_bytes: int | None = None  # of all files that are needed
+    missing_bytes: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    family: FamilyRow | None = None
+    problem: str = ""
+
+    @property
+    def parameters(self) -> int | None:
+        if self.weights_bytes is None:
+            return None
+        return self.weights_bytes // stored_bytes_per_parameter(self.config)
+
+
+def look_all(resources: Sequence[ModelDeployment], models_dir: Path) -> list[Preview]:
+    """A preview of each, asked for at once."""
+    with ThreadPoolExecutor(_AT_ONCE, "preview") as pool:
+        return list(pool.map(lambda each: look(each, models_dir), resources))
+
+
+def look(resource: ModelDeployment, models_dir: Path) -> Preview:
+    """From the disk if the weights are there, else from the hub; other sources tell nothing before they are fetched."""
+    folder = weights.folder(resource, models_dir)
+    if folder is not None:
+        return _of_folder(resource, folder)
+    source = parse_source(resource.spec.model.source)
+    if isinstance(source, HubSource):
+        return _of_hub(resource, source, models_dir)
+    return _with_family(Preview(resource))
+
+
+def _of_folder(resource: ModelDeployment, folder: Path) -> Preview:
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return Preview(resource, present=True, problem=f"{folder / 'config.json'} can't be read ({error}).")
+    return _with_family(
+        Preview(
+            resource,
+            present=True,
+            weights_bytes=sum(size for file, size in sizes.items() if file.suffix == ".safetensors"),
+            total_bytes=sum(sizes.values()),
+            missing_bytes=0,
+            config=config if isinstance(config, dict) else {},
+        )
+    )
+
+
+def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> Preview:
+    from ams_pod.download.failures import Failed
+    from ams_pod.download.from_hub import with_patience
+    from ams_pod.download.hub import Hub
+    from ams_pod.download.plan import INDEX, choose_files, is_weights
+    from ams_pod.layout import hub_folder, partial_of
+
+    try:
+        hub = Hub(source)
+        listing = with_patience(hub.list, _PATIENCE_SECONDS)
+
+        def read(path: str) -> bytes | None:
+            found = [file for file in listing.files if file.path == path]
+            if not found:
+                return None
+
+            def fetch() -> bytes:
+                with hub.open(listing.commit, found[0], 0) as body:
+                    return b"".join(body.pieces)
+
+            return with_patience(fetch, _PATIENCE_SECONDS)
+
+        files = [
+            with_patience(lambda file=file: hub.complete(listing.commit, file), _PATIENCE_SECONDS)  # type: ignore[misc]
+            for file in choose_files(
+                listing.files,
+                where=f"hf://{source.repository}",
+                gguf=source.file,
+                index=read(INDEX),
+                allow_pickle=False,
+            )
+        ]
+        config = json.loads(read("config.json") or b"{}")
+    except Failed as error:
+        return _with_family(Preview(resource, problem=str(error)))
+    except ValueError as error:
+        return _with_family(Preview(resource, problem=f"its config.json can't be read ({error})."))
+    total = sum(file.size or 0 for file in files)
+    partial = partial_of(hub_folder(models_dir, source, listing.commit))
+    started = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) if partial.is_dir() else 0
+    return _with_family(
+        Preview(
+            resource,
+            weights_bytes=sum(file.size or 0 for file in files if is_weights(file.path)),
+            total_bytes=total,
+            missing_bytes=max(0, total - started),
+            config=config if isinstance(config, dict) else {},
+        )
+    )
+
+
+def _with_family(preview: Preview) -> Preview:
+    """Its family by manifest or architecture; a problem where no family serves it."""
+    if (row := BY_NAME.get(preview.resource.spec.model.family)) is not None:
+        return replace(preview, family=row)
+    names = preview.config.get("architectures")
+    if not isinstance(names, list):
+        return preview
+    try:
+        return replace(preview, family=family_of([str(name) for name in names]))
+    except UnsupportedArchitecture as error:
+        return replace(preview, problem=preview.problem or re.sub(r"[.]?$", ".", str(error)))

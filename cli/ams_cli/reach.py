@@ -1,0 +1,139 @@
+"""How commands talk to a gateway: at its URL, or through the API server of the cluster that it runs in."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+_CONNECT_SECONDS = 10.0
+_GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
+
+
+class ReachError(Exception):
+    """No gateway answers, or it refuses; the message is a sentence."""
+
+
+class Answer(Protocol):
+    """What of an HTTP answer is used here."""
+
+    status: int
+
+    @property
+    def content(self) -> aiohttp.StreamReader: ...
+    async def read(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Gateway(Protocol):
+    where: str
+
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """The answer, its body still to be read. ReachError."""
+
+
+async def get(gateway: Gateway, path: str) -> dict[str, Any]:
+    """The JSON object at `path`. ReachError with the gateway's own words when it refuses."""
+    answer = await gateway.open("GET", path)
+    try:
+        data = await answer.read()
+    except aiohttp.ClientError as error:
+        raise ReachError(f"{gateway.where} broke off ({error})") from None
+    finally:
+        answer.close()
+    if answer.status != 200:
+        raise ReachError(refusal(answer.status, data))
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise ReachError(f"{gateway.where}{path} doesn't answer as AI Model Server does") from None
+
+
+def refusal(status: int, body: bytes) -> str:
+    """The sentence of an error's body, in either of its shapes."""
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except msgspec.DecodeError:
+        error = None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return str(error) if error else f"it answered {status}"
+
+
+class _Direct:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.where = url.rstrip("/")
+        self._session = session
+
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            return await self._session.request(method, self.where + path, data=data, headers=headers)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            raise ReachError(f"{self.where} doesn't answer ({error}); is `ams up` running?") from None
+
+
+class _Proxied:
+    """Through the API server's service proxy: whoever may use that needs no port of the gateway."""
+
+    def __init__(self, client: Any, namespace: str, name: str) -> None:
+        self.where = f"{namespace}/{name}"
+        self._client = client
+        self._root = f"/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
+
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        from ams_kube.errors import KubeError
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        given = None if body is None else dict(body)
+        try:
+            answer: Answer = await self._client.open(method, self._root + path, body=given, timeout=timeout)
+            return answer
+        except KubeError as error:
+            raise ReachError(str(error)) from None
+
+
+@asynccontextmanager
+async def at_url(url: str) -> AsyncIterator[Gateway]:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        yield _Direct(url, session)
+
+
+@asynccontextmanager
+async def in_cluster(namespace: str | None = None) -> AsyncIterator[Gateway]:
+    """The gateway that the chart installed, in `namespace` or wherever there is one. ReachError."""
+    from ams_kube.client import Client, NoCluster
+    from ams_kube.errors import KubeError
+    from ams_kube.kinds import Kind
+
+    services = Kind("v1", "Service", "services", _Service)
+    try:
+        async with await Client.connect("ams") as client:
+            found = [
+                each
+                for each in await client.list(services, namespace, labels=_GATEWAYS)
+                if each.spec.cluster_ip != "None"
+            ]
+            if not found:
+                place = f"namespace {namespace}" if namespace else "the cluster"
+                raise ReachError(f"{place} has no gateway of AI Model Server; is the chart installed?")
+            yield _Proxied(client, found[0].metadata.namespace, found[0].metadata.name)
+    except (NoCluster, KubeError) as error:
+        raise ReachError(str(error)) from None
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    name: str
+    namespace: str = ""
+
+
+class _ServiceSpec(msgspec.Struct, frozen=True):
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+
+
+class _Service(msgspec.Struct, frozen=True):
+    metadata: _Metadata
+    spec: _ServiceSpec = _ServiceSpec()
