@@ -20,6 +20,7 @@ INVALID_SOURCE: Final = "InvalidSource"
 CACHE_NOT_SHAREABLE: Final = "CacheNotShareable"
 SECRET_NOT_FOUND: Final = "SecretNotFound"
 SECRET_KEY_MISSING: Final = "SecretKeyMissing"
+REJECTED: Final = "Rejected"  # the API server refuses an object that the resource asks for
 
 # PreflightPassed
 PASSED: Final = "Passed"
@@ -74,6 +75,7 @@ REASONS: Final[dict[ConditionType, tuple[frozenset[str], frozenset[str], frozens
                 CACHE_NOT_SHAREABLE,
                 SECRET_NOT_FOUND,
                 SECRET_KEY_MISSING,
+                REJECTED,
             }
         ),
         frozenset(),

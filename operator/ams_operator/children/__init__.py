@@ -1,0 +1,1 @@
+"""One pure builder for each object that a ModelDeployment gets."""

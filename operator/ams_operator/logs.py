@@ -1,0 +1,56 @@
+"""Log lines: for people, or one JSON object a line."""
+
+import logging
+import sys
+import time
+from typing import Literal
+
+import msgspec
+
+
+class JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self._time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+    def _time(self, record: logging.LogRecord) -> str:
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z"
+
+
+class _Sparse(logging.Filter):
+    """One line of each text in a while: a watch that is retried says the same each time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = str(record.msg)[:200]
+        if record.created - self._told.get(text, 0.0) < self._seconds:
+            return False
+        if len(self._told) > 1000:
+            self._told.clear()
+        self._told[text] = record.created
+        return True
+
+
+def configure(style: Literal["console", "json"], debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
+    for name in ("kopf.objects", "kopf._cogs.clients", "kopf._core", "kopf.activities"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.addFilter(_Sparse(30.0))
+    for name in ("aiohttp.access", "asyncio", "kubernetes"):
+        logging.getLogger(name).setLevel(logging.WARNING)

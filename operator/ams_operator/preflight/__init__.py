@@ -1,0 +1,1 @@
+"""What the hub tells about a model before anything is created."""

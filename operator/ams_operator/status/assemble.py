@@ -1,0 +1,97 @@
+"""The whole status of a resource, and the events that tell what changed."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ams_common.names import route_name
+from ams_common.resource.conditions import ConditionType
+from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import Condition, LockStatus, Status
+
+from ams_operator.objects import LABEL_MODEL
+from ams_operator.observed import Event
+from ams_operator.status.conditions import Outcome, judge_all
+from ams_operator.status.facts import Facts
+from ams_operator.status.phase import phase_of
+
+
+def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
+    resource, front = facts.resource, facts.front
+    outcomes = judge_all(facts)
+    phase = phase_of(facts, outcomes)
+    deployment = facts.deployment
+    downloads = front is not None and front.stage == "downloading" and front.progress is not None
+    return Status(
+        observed_generation=resource.metadata.generation,
+        phase=phase.phase,
+        summary=phase.summary,
+        message=phase.message,
+        replicas=deployment.status.replicas if deployment is not None else 0,
+        ready_replicas=facts.ready_pods,
+        selector=f"{LABEL_MODEL}={resource.metadata.name}",
+        endpoint=f"{gateway_url.rstrip('/')}/generate/{route_name(resource.metadata.name)}" if gateway_url else None,
+        model=facts.verdict.model,
+        quantization=facts.verdict.quantization,
+        download=front.progress.download if downloads and front is not None and front.progress is not None else None,
+        lock=_lock(resource) if facts.weights else None,
+        conditions=_conditions(resource, outcomes, now),
+    )
+
+
+def _conditions(resource: ModelDeployment, outcomes: Mapping[ConditionType, Outcome], now: float) -> list[Condition]:
+    before = conditions_of(resource.status)
+    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [
+        Condition(
+            type=kind,
+            status=outcome.status,
+            reason=outcome.reason,
+            message=outcome.message[:_LONGEST_MESSAGE],
+            last_transition_time=before[kind].last_transition_time
+            if kind in before and before[kind].status == outcome.status
+            else at,
+            observed_generation=resource.metadata.generation,
+        )
+        for kind, outcome in outcomes.items()
+    ]
+
+
+_LONGEST_MESSAGE = 4096
+
+
+def conditions_of(status: Status | None) -> dict[str, Condition]:
+    return {condition.type: condition for condition in (status.conditions or ())} if status is not None else {}
+
+
+def _lock(resource: ModelDeployment) -> LockStatus | None:
+    lock = resource.spec.model.lock
+    if not lock:
+        return None
+    text = "".join(f"{digest}  {file}\n" for file, digest in sorted(lock.items()))
+    return LockStatus(files=len(lock), sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def events_of(before: Status | None, after: Status) -> tuple[Event, ...]:
+    """One for each condition whose status or reason changed; of a new resource only what stands in its way."""
+    known = conditions_of(before)
+    told = []
+    for condition in after.conditions or ():
+        previous = known.get(condition.type)
+        if previous is not None and (previous.status, previous.reason) == (condition.status, condition.reason):
+            continue
+        bad = condition.status == "False" and condition.reason not in _QUIET
+        if (previous is None and not bad) or (condition.type == "Ready" and condition.status != "True"):
+            continue  # what Ready lacks, another condition tells
+        told.append(Event("Warning" if bad else "Normal", condition.reason, f"{condition.type}: {condition.message}"))
+    return tuple(told)
+
+
+_QUIET = {
+    "Starting",
+    "ScaledToZero",
+    "Suspended",
+    "Downloading",
+    "Complete",
+    "VolumePending",
+}

@@ -1,0 +1,40 @@
+"""Numbers for people: how far a download is."""
+
+from ams_common.progress import Download, Progress
+from ams_common.quantity import format_bytes
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `3m10s`, `2h05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def percent(progress: Progress | None) -> int | None:
+    if progress is None:
+        return None
+    if progress.percent is not None:
+        return int(progress.percent)
+    download = progress.download
+    if download is None or not download.bytesTotal:
+        return None
+    return int(100 * download.bytesDone / download.bytesTotal)
+
+
+def download_sentence(download: Download) -> str:
+    """`43 %, 2.9 of 6.8 GiB at 21.0 MiB/s, ETA 3m10s`"""
+    if not download.bytesTotal:
+        return f"{format_bytes(download.bytesDone)} so far" + _rate(download)
+    done, total = format_bytes(download.bytesDone), format_bytes(download.bytesTotal)
+    done = done.removesuffix(" " + total.rpartition(" ")[2])
+    share = int(100 * download.bytesDone / download.bytesTotal)
+    eta = f", ETA {duration(download.etaSeconds)}" if download.etaSeconds is not None else ""
+    return f"{share} %, {done} of {total}{_rate(download)}{eta}"
+
+
+def _rate(download: Download) -> str:
+    return f" at {format_bytes(download.bytesPerSecond)}/s" if download.bytesPerSecond else ""

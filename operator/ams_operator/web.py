@@ -1,0 +1,37 @@
+"""GET /metrics, /health and /ready of the operator itself."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from ams_operator.metrics import Metrics
+
+
+@asynccontextmanager
+async def serve(host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[int]:
+    """Listen while inside; gives the port. `ready`: the cluster was seen once, so that this one could lead."""
+
+    async def get_metrics(request: web.Request) -> web.Response:
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=metrics.render(), headers=headers)
+
+    async def get_health(request: web.Request) -> web.Response:
+        return web.json_response({"status": "healthy"})
+
+    async def get_ready(request: web.Request) -> web.Response:
+        return (
+            web.json_response({"status": "ready"}) if ready() else web.json_response({"status": "starting"}, status=503)
+        )
+
+    app = web.Application()
+    app.router.add_get("/metrics", get_metrics)
+    app.router.add_get("/health", get_health)
+    app.router.add_get("/ready", get_ready)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
