@@ -1,0 +1,79 @@
+"""Audio to mono at the model's rate."""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+
+from ams_pod.media.containers import decoded, opened
+from ams_pod.media.items import Audio, Samples
+from ams_pod.media.limits import MediaLimits, too_long, undecodable
+from ams_pod.media.watch import Watch
+
+BYTES_PER_SAMPLE = 4
+_MICROSECONDS = 1_000_000
+_MIXED = "s32"  # mixing to integers keeps the loudness of channels that are alike; mixing to floats adds them up
+
+
+def peak_bytes(file: BinaryIO, field: str, rate: int, limits: MediaLimits) -> int:
+    """Memory that decoding takes at most, in bytes; ApiError if it is no audio."""
+    with opened(file, "audio", field) as container:
+        seconds = _told_seconds(container)
+        most = limits.audio_seconds if seconds is None else min(2 * seconds + 10, limits.audio_seconds)
+        return int(most * rate) * BYTES_PER_SAMPLE * 2  # the pieces, then the whole
+
+
+def decode_audio(file: BinaryIO, field: str, rate: int, limits: MediaLimits, watch: Watch) -> Audio:
+    """The first sound track, mixed to one channel at `rate` Hz; a file that is cut off gives what is there.
+
+    ApiError `undecodable_audio`, or `media_too_large` past `audio_seconds`.
+    """
+    with opened(file, "audio", field) as container:
+        if not container.streams.audio:
+            raise undecodable("audio", field, "it has no sound track")
+        samples = sound(container, container.streams.audio[0], field, "the audio", rate, limits, watch)
+    if not len(samples):
+        raise undecodable("audio", field, "it holds no sound")
+    return Audio(samples, rate)
+
+
+def sound(container: Any, stream: Any, field: str, what: str, rate: int, limits: MediaLimits, watch: Watch) -> Samples:
+    """The samples of one stream, [samples] in -1…1; empty if nothing of it decodes."""
+    most = int(limits.audio_seconds * rate)
+    pieces: list[Samples] = []
+    total = 0
+    for piece in _resampled(container, stream, rate, watch):
+        total += len(piece)
+        if total > most:
+            told = _told_seconds(container)
+            raise too_long(field, what, limits.audio_seconds, told if told and told > limits.audio_seconds else None)
+        pieces.append(piece)
+    whole = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    return whole
+
+
+def _resampled(container: Any, stream: Any, rate: int, watch: Watch) -> Iterator[Samples]:
+    stream.codec_context.thread_count = 1
+    layout = None
+    resampler: Any = None
+    for frame in decoded(container, stream, watch):
+        given = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if given != layout:  # at first, and where a stream changes on its way
+            if resampler is not None:
+                yield from _values(resampler.resample(None))
+            resampler, layout = av.AudioResampler(format=_MIXED, layout="mono", rate=rate), given
+        frame.pts = None
+        yield from _values(resampler.resample(frame))
+    if resampler is not None:
+        yield from _values(resampler.resample(None))
+
+
+def _values(frames: list[Any]) -> Iterator[Samples]:
+    for frame in frames:
+        yield frame.to_ndarray().reshape(-1).astype(np.float32) * np.float32(2.0**-31)
+
+
+def _told_seconds(container: Any) -> float | None:
+    """How long the file says it is."""
+    return container.duration / _MICROSECONDS if container.duration and container.duration > 0 else None

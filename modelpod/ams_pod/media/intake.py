@@ -1,0 +1,143 @@
+"""The way of a request's media: text or URL → bytes → arrays, within the pod's bounds.
+
+Work runs in a pool of two threads, which know no torch. A request that is cancelled waits until its thread noticed, so
+that nothing is read that is gone.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+from ams_common.errors import ApiError
+
+from ams_pod.media import decoding
+from ams_pod.media.base64text import decoded
+from ams_pod.media.budget import ByteBudget, Share
+from ams_pod.media.decoding import Encoded, Kind, Wanted
+from ams_pod.media.fetch import fetch
+from ams_pod.media.items import Media
+from ams_pod.media.limits import MediaLimits
+from ams_pod.media.spool import Spool, Upload
+from ams_pod.media.temp import TempFolder
+from ams_pod.media.urls import AllowedHosts, is_url
+from ams_pod.media.watch import Watch
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+Observe = Callable[[Kind, float, int], None]
+"""Told of each decoded item: its kind, the seconds that it took, its bytes as it was sent."""
+
+_THREADS = 2
+_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Media as a field of a request holds them: base64, a data URI, or a URL."""
+
+    kind: Kind
+    field: str
+    text: str
+
+
+class Intake:
+    """Of one pod, on its event loop. `max_bytes` bounds what one URL may give."""
+
+    def __init__(
+        self,
+        folder: TempFolder,
+        hosts: AllowedHosts,
+        max_bytes: int,
+        observe: Observe,
+        limits: MediaLimits | None = None,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits or MediaLimits()
+        self.budget = ByteBudget(self.limits.decoded_bytes)
+        self._hosts = hosts
+        self._max_bytes = max_bytes
+        self._observe = observe
+        self._pool = ThreadPoolExecutor(_THREADS, "media")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def spool(self) -> Spool:
+        """A context for the uploads of one request."""
+        return Spool(self.folder, self.limits.request_memory_bytes)
+
+    async def in_pool(self, watch: Watch, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Run in a thread of the pool; on cancellation wait until it has stopped."""
+        future = self._pool.submit(work, *arguments)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            watch.cancel()
+            await _ended(future)
+            raise
+        except MemoryError:
+            raise ApiError(
+                "insufficient_memory", "There is not enough memory to decode the media.", retry_after=_RETRY_SECONDS
+            ) from None
+
+    async def receive(self, sources: Sequence[Source], spool: Spool) -> list[Encoded]:
+        """The bytes of all sources. ApiError `invalid_base64`, `invalid_parameter` or `media_too_large`."""
+        self.check_count(len(sources))
+        watch = Watch(self.limits.cpu_seconds)
+        return [Encoded(source.kind, source.field, await self._upload(source, spool, watch)) for source in sources]
+
+    def check_count(self, items: int) -> None:
+        if items > self.limits.items:
+            raise ApiError(
+                "invalid_parameter", f"The request holds {items} media; at most {self.limits.items} are allowed.",
+                limit=self.limits.items, given=items,
+            )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def decoded(self, items: Sequence[Encoded], wanted: Wanted) -> AsyncIterator[tuple[list[Media], Share]]:
+        """The arrays of all items, in order, and the memory they hold: the block gives it back.
+
+        ApiError `undecodable_*` or `media_too_large`; it waits while other requests hold too much.
+        """
+        watch = Watch(self.limits.cpu_seconds)
+        peaks = [await self.in_pool(watch, decoding.peak_bytes, item, wanted, self.limits) for item in items]
+        async with self.budget.reserved(sum(peaks)) as share:
+            media = [await self.in_pool(watch, self._decode, item, wanted, watch) for item in items]
+            share.shrink(sum(map(decoding.decoded_bytes, media)))
+            yield media, share
+
+    def _decode(self, item: Encoded, wanted: Wanted, watch: Watch) -> Media:
+        started = time.monotonic()
+        media = decoding.decode(item, wanted, self.limits, watch)
+        self._observe(item.kind, time.monotonic() - started, item.upload.bytes)
+        return media
+
+    async def _upload(self, source: Source, spool: Spool, watch: Watch) -> Upload:
+        try:
+            if is_url(source.text):
+                return await fetch(source.text, source.field, spool.writer(), self._hosts, self.limits, self._max_bytes)
+            return await self.in_pool(watch, _take, source, spool, watch)
+        except OSError as error:
+            raise ApiError(
+                "insufficient_memory",
+                f"{source.field}: there is no room for it in the temp folder ({error.strerror}).",
+                param=source.field, retry_after=_RETRY_SECONDS,
+            ) from error  # fmt: skip
+
+
+def _take(source: Source, spool: Spool, watch: Watch) -> Upload:
+    writer = spool.writer()
+    for chunk in decoded(source.text, source.field):
+        watch.check()
+        writer.write(chunk)
+    return writer.finish()
+
+
+async def _ended(future: "Future[T]") -> None:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+    await ended.wait()

@@ -1,0 +1,200 @@
+"""Video to a few upright frames with their times, and its sound where a model listens.
+
+Packets are read once without decoding, which tells when each frame is shown, also with a variable frame rate. Then
+the chosen frames are decoded, each from the key frame before it, so that a long video costs no more than a few groups
+of pictures.
+"""
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+
+from ams_pod.media import audio
+from ams_pod.media.containers import decoded, opened, packets
+from ams_pod.media.frames import choose
+from ams_pod.media.items import Audio, Pixels, Video
+from ams_pod.media.limits import MediaLimits, check_pixels, check_shape, too_long, undecodable
+from ams_pod.media.watch import Watch
+
+_FRAME_PEAK_BYTES = 3 * 2  # the frame, and its place in the whole
+_DECODER_FRAMES = 24  # that a decoder may hold for reference, of 1.5 to 4 bytes a pixel
+_PACKETS_A_CHECK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """When the frames of a stream are shown, in its time base, ascending; and which begin a group of pictures.
+
+    `last` is how long the last of them is shown; as long as the others on average where that isn't told.
+    """
+
+    shown: list[int]
+    keys: list[int]
+    last: int
+
+
+def peak_bytes(file: BinaryIO, field: str, frames: int, sound_rate: int | None, limits: MediaLimits) -> int:
+    """Memory that decoding takes at most, in bytes; ApiError if it is no video, or too large a one."""
+    with opened(file, "video", field) as container:
+        stream = _stream(container, field, limits)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        kept = min(width * height, _kept_pixels(frames, limits)) * frames * _FRAME_PEAK_BYTES
+        sound = int(limits.audio_seconds * (sound_rate or 0)) * audio.BYTES_PER_SAMPLE * 2
+        if container.duration:
+            seconds = container.duration / 1_000_000
+            sound = min(sound, int((seconds + 10) * 2 * (sound_rate or 0)) * audio.BYTES_PER_SAMPLE * 2)
+        return int(kept + width * height * 2 * _DECODER_FRAMES + sound)
+
+
+def decode_video(
+    file: BinaryIO, field: str, frames: int, sound_rate: int | None, limits: MediaLimits, watch: Watch
+) -> Video:
+    """At most `frames` frames evenly spaced over the time of the video, and its sound at `sound_rate` Hz if given.
+
+    A file that is cut off gives what is there. ApiError `undecodable_video` or `media_too_large`.
+    """
+    with opened(file, "video", field) as container:
+        stream = _stream(container, field, limits)
+        index = _read_index(container, stream, watch)
+        if not index.shown:
+            raise undecodable("video", field, "it holds no frames")
+        base = stream.time_base or Fraction(1, 1)
+        seconds = float((index.shown[-1] + index.last - index.shown[0]) * base)
+        if seconds > limits.video_seconds:
+            raise too_long(field, "the video", limits.video_seconds, seconds)
+        chosen = [index.shown[at] for at in choose([float(time * base) for time in index.shown], frames)]
+        counted = container.format.name == "avi"  # its times are those of decoding, so frames are counted instead
+        source = _Source(container, stream, index, watch, counted=counted)
+        aspect = stream.sample_aspect_ratio
+        pictures = list(_pick(source, chosen, field, _kept_pixels(frames, limits), aspect, limits))
+    if not pictures:
+        raise undecodable("video", field, "none of its frames can be decoded")
+    track = None
+    if sound_rate is not None:
+        file.seek(0)
+        track = _sound(file, field, sound_rate, limits, watch)
+    first = index.shown[0]
+    return Video(
+        frames=np.stack([picture for _, picture in pictures]),
+        timestamps=tuple(float((time - first) * base) for time, _ in pictures),
+        seconds=seconds,
+        audio=track,
+    )
+
+
+def _stream(container: Any, field: str, limits: MediaLimits) -> Any:
+    stream = next((s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
+    if stream is None:
+        raise undecodable("video", field, "it has no pictures")
+    context = stream.codec_context
+    check_shape(field, context.width, context.height, limits, "video")
+    check_pixels(field, context.width, context.height, limits.frame_pixels, "a frame of the video")
+    context.thread_count = 1
+    return stream
+
+
+def _kept_pixels(frames: int, limits: MediaLimits) -> int:
+    return min(limits.kept_frame_pixels, limits.kept_video_pixels // frames)
+
+
+def _read_index(container: Any, stream: Any, watch: Watch) -> _Index:
+    shown, keys = [], []
+    last: tuple[int, int] = (0, 0)
+    for number, packet in enumerate(packets(container, stream)):
+        if number % _PACKETS_A_CHECK == 0:
+            watch.check()
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or packet.is_discard:
+            continue
+        shown.append(time)
+        last = max(last, (time, packet.duration or 0))
+        if packet.is_keyframe:
+            keys.append(time)
+    shown = sorted(set(shown))
+    usual = (shown[-1] - shown[0]) // (len(shown) - 1) if len(shown) > 1 else 0
+    return _Index(shown, sorted(keys), last[1] or usual)
+
+
+class _Source:
+    """Decoded frames in the order of their times, asked for with rising times."""
+
+    def __init__(self, container: Any, stream: Any, index: _Index, watch: Watch, counted: bool) -> None:
+        self._container, self._stream, self._index, self._watch = container, stream, index, watch
+        self._counted = counted
+        self._frames: Iterator[tuple[int, Any]] | None = None
+        self._current: tuple[int, Any] | None = None
+
+    def until(self, time: int) -> tuple[int, Any] | None:
+        """The frame of this time, and when it is shown; where it is broken the next, or the last there is."""
+        if self._current is not None and self._current[0] >= time:
+            return self._current
+        if self._frames is None or (self._current is not None and self._key_before(time) > self._current[0]):
+            self._frames = self._from_key(self._key_before(time))
+        for shown, frame in self._frames:
+            self._current = shown, frame
+            if shown >= time:
+                break
+        return self._current
+
+    def _key_before(self, time: int) -> int:
+        """The key frame from which `time` is reached; where frames are counted, the first."""
+        at = 0 if self._counted else bisect_right(self._index.keys, time)
+        return self._index.keys[at - 1] if at else self._index.shown[0]
+
+    def _from_key(self, key: int) -> Iterator[tuple[int, Any]]:
+        """Frames from this key frame or an earlier one on; containers without an index may land behind it at first."""
+        second = int(1 / self._stream.time_base) if self._stream.time_base else 1
+        for before in (0, second, 10 * second, key - self._index.shown[0] + second):
+            self._container.seek(key - before, stream=self._stream, backward=True)
+            frames = self._decoded()
+            if (first := next(frames, None)) is not None and first[0] <= key:
+                return itertools.chain([first], frames)
+        return iter(()) if first is None else itertools.chain([first], frames)
+
+    def _decoded(self) -> Iterator[tuple[int, Any]]:
+        for number, frame in enumerate(decoded(self._container, self._stream, self._watch)):
+            if self._counted and number < len(self._index.shown):
+                yield self._index.shown[number], frame
+            elif frame.pts is not None and not self._counted:
+                yield frame.pts, frame
+
+
+def _pick(
+    source: _Source, chosen: list[int], field: str, kept_pixels: int, aspect: Fraction | None, limits: MediaLimits
+) -> Iterator[tuple[int, Pixels]]:
+    """(time, picture) of the chosen times; where a broken file has no such frame, the one before it, each once."""
+    size: tuple[int, int] | None = None
+    last: int | None = None
+    for time in chosen:
+        if (found := source.until(time)) is None:
+            continue
+        shown, frame = found
+        if shown == last:
+            continue
+        last = shown
+        check_pixels(field, frame.width, frame.height, limits.frame_pixels, "a frame of the video")
+        size = size or _shown_size(frame, kept_pixels, aspect)
+        picture = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA").to_ndarray()
+        yield shown, np.rot90(picture, round(frame.rotation / 90) % 4)
+
+
+def _shown_size(frame: Any, pixels: int, aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height with square pixels, scaled down to at most this many."""
+    stretch = float(aspect) if aspect and 1 / 8 <= aspect <= 8 else 1.0
+    width, height = frame.width * stretch, float(frame.height)
+    scale = min(1.0, (pixels / (width * height)) ** 0.5)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _sound(file: BinaryIO, field: str, rate: int, limits: MediaLimits, watch: Watch) -> Audio | None:
+    with opened(file, "video", field) as container:
+        if not container.streams.audio:
+            return None
+        samples = audio.sound(container, container.streams.audio[0], field, "the video's sound", rate, limits, watch)
+    return Audio(samples, rate) if len(samples) else None
