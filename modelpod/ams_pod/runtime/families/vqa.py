@@ -1,0 +1,141 @@
+"""Visual question answering: BLIP. One image and one question; the answer is a few words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ams_common.errors import ApiError
+from ams_common.families import BY_NAME
+from ams_common.pod import ServeSettings
+from ams_pod.media.items import Image
+from ams_pod.runtime import memory
+from ams_pod.runtime.interface import (
+    EngineCounters,
+    EngineLoad,
+    LoadFailed,
+    ModelInfo,
+    Prepared,
+    Publish,
+    ReportPhase,
+    Sampling,
+    Ticket,
+)
+from ams_pod.runtime.text import StreamDetokenizer
+from ams_pod.runtime.vqa_engine import VqaEngine
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
+
+
+class VqaRuntime:
+    """A loaded BLIP with its engine: the `Runtime` of the vqa family."""
+
+    def __init__(self, info: ModelInfo, processor: Any, engine: VqaEngine) -> None:
+        self.info = info
+        self._processor = processor
+        self._tokenizer = processor.tokenizer.backend_tokenizer
+        self._engine = engine
+
+    @property
+    def counters(self) -> EngineCounters:
+        return self._engine.counters
+
+    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        """One user message with one image and a question. ApiError for anything else."""
+        if len(messages) != 1 or messages[0]["role"] != "user":
+            raise _refused(
+                "This model answers one question about one image: send one user message and no system prompt."
+            )
+        content = messages[0]["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
+            if part["type"] not in ("text", "image"):
+                raise ApiError(
+                    "unsupported_modality",
+                    f"This model takes image and text, not {part['type']}.",
+                    modalities=list(self.info.modalities),
+                )
+        images: list[Image] = [part["image"] for part in parts if part["type"] == "image"]
+        question = "\n".join(part["text"] for part in parts if part["type"] == "text").strip()
+        if len(images) != 1:
+            raise _refused(f"This model answers a question about exactly one image; there are {len(images)}.", "image")
+        if not question:
+            raise ApiError("missing_prompt", "There is no question about the image.", param="prompt")
+        ids = self._processor.tokenizer(question).input_ids
+        if len(ids) > self.info.context_tokens:
+            raise ApiError(
+                "context_length_exceeded",
+                f"The question has {len(ids)} tokens; this model takes {self.info.context_tokens}.",
+                limit=self.info.context_tokens,
+                given=len(ids),
+            )
+        pixels = self._processor.image_processor(images=[images[0].pixels], return_tensors="pt").pixel_values[0]
+        return Prepared(ids, media=pixels, media_items=1)
+
+    def prepare_text(self, text: str) -> Prepared:
+        raise _refused("This model needs an image; use /generate or /v1/chat/completions.", "prompt")
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        raise _refused("This model needs an image; use /generate or /v1/chat/completions.", "prompt")
+
+    def detokenizer(self) -> StreamDetokenizer:
+        return StreamDetokenizer(self._tokenizer)
+
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
+        return self._engine.submit(prepared, sampling, sink)
+
+    def load(self) -> EngineLoad:
+        return self._engine.load()
+
+    def memory(self) -> dict[str, Any]:
+        return memory.status(self.info.device)
+
+    def free_memory(self) -> None:
+        """Nothing is kept between batches."""
+
+    def run(self) -> None:
+        self._engine.run()
+
+    def stop(self) -> None:
+        self._engine.stop()
+
+
+def load(
+    folder: Path,
+    settings: ServeSettings,
+    device: str,
+    dtype: torch.dtype,
+    publish: Publish,
+    report: ReportPhase,
+) -> VqaRuntime:
+    """The class is the one for visual question answering: the one for image-text-to-text loads another silently."""
+    report("building", None)
+    try:
+        model: Any = AutoModelForVisualQuestionAnswering.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise LoadFailed(f"{type(error).__name__}: {error}") from error
+    model = model.to(device).eval()
+    own = int(model.config.text_config.max_position_embeddings)
+    context = min(settings.context_tokens or own, own)
+    report("warming-up", None)
+    engine = VqaEngine(model, settings.concurrent_requests, context, publish)
+    parameters = sum(weights.numel() for weights in model.parameters())
+    info = ModelInfo(
+        architecture=type(model).__name__,
+        family="vqa",
+        modalities=tuple(sorted(BY_NAME["vqa"].modalities)),
+        device=device,
+        precision=str(dtype).removeprefix("torch."),
+        parameters=parameters,
+        weights_bytes=sum(weights.numel() * weights.element_size() for weights in model.parameters()),
+        context_tokens=context,
+        cache_bytes_per_token=0,
+        concurrent_requests=settings.concurrent_requests,
+        engine="micro-batches",
+        thinks=False,
+    )
+    return VqaRuntime(info, processor, engine)
+
+
+def _refused(sentence: str, param: str = "messages") -> ApiError:
+    return ApiError("invalid_parameter", sentence, param=param)

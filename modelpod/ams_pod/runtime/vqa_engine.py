@@ -1,0 +1,210 @@
+"""Micro-batches of an encoder-decoder that answers questions about images (BLIP).
+
+Requests that arrive within a few milliseconds are encoded together and decoded token by token; answers are a few words
+long, so the next batch waits for this one. Each row attends to its own question only, whatever its batch holds, and
+gives the tokens that it gives alone.
+"""
+
+import collections
+import functools
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, Finish, Prepared, Publish, Sampling, Ticket
+from ams_pod.runtime.sampling import RowSampler, sample
+
+_WINDOW_SECONDS = 0.004  # how long the first request of a batch waits for others
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    ticket: Ticket
+    sampler: RowSampler
+    token: int
+    made: int = 0
+
+
+class VqaEngine:
+    """Runs requests through a `BlipForQuestionAnswering`. `publish` is called from the compute thread, once a step."""
+
+    def __init__(self, model: Any, max_rows: int, context_tokens: int, publish: Publish) -> None:
+        self.counters = EngineCounters()
+        self._model = model
+        _heed_masks(model)
+        self._max_rows = max_rows
+        self._context = context_tokens
+        self._publish = publish
+        self._start_token: int = model.decoder_start_token_id
+        self._stop_token: int = model.config.text_config.sep_token_id
+        self._inbox: collections.deque[Ticket] = collections.deque()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._running = 0
+
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: object) -> Ticket:
+        """Queue a request. `prepared.media` is its image as the processor made it, [3, height, width]."""
+        ticket = Ticket(prepared, sampling, sink, time.monotonic())
+        self._inbox.append(ticket)
+        self._wake.set()
+        return ticket
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(self._running, len(self._inbox), 0, self._max_rows * self._context)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Answer until `stop`; requests that are left then end with `cancelled`. For the compute thread."""
+        while not self._stopped:
+            self._wake.clear()
+            if not self.step():
+                self._wake.wait()
+        self._publish([Event(ticket, None, "cancelled") for ticket in self._inbox])
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Answer one batch; False if nobody waits."""
+        if not self._inbox:
+            return False
+        if len(self._inbox) < self._max_rows:
+            time.sleep(_WINDOW_SECONDS)
+        tickets = [self._inbox.popleft() for _ in range(min(self._max_rows, len(self._inbox)))]
+        gone = [ticket for ticket in tickets if ticket.cancelled]
+        if gone:
+            self._publish([Event(ticket, None, "cancelled") for ticket in gone])
+        tickets = [ticket for ticket in tickets if not ticket.cancelled]
+        started = time.perf_counter()
+        self._running = len(tickets)
+        try:
+            self._answer(tickets)
+        finally:
+            self._running = 0
+            self.counters.busy_seconds += time.perf_counter() - started
+        return True
+
+    def _answer(self, tickets: Sequence[Ticket]) -> None:
+        """Encode and decode a batch. What fails is tried again one by one: the others must not suffer for it."""
+        for ticket in tickets:
+            ticket.started_at = time.monotonic()
+        rows = [_Row(ticket, RowSampler(ticket.sampling, ()), self._start_token) for ticket in tickets]
+        try:
+            states, mask = self._encode([ticket.prepared for ticket in tickets])
+        except Exception as error:
+            self._divide(rows, error)
+            return
+        self.counters.prefill_tokens += sum(len(ticket.prepared.ids) for ticket in tickets)
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        while rows:
+            try:
+                tokens = self._decode(rows, states, mask, cache)
+            except Exception as error:
+                log.error("a step failed with %d rows", len(rows), exc_info=error)
+                self._publish([Event(row.ticket, None, "failed", error) for row in rows])
+                return
+            events, leaving = [], []
+            for row, token in zip(rows, tokens, strict=True):
+                event = self._accept(row, token)
+                leaving.append(event.finish is not None)
+                events.append(event)
+            self._publish(events)
+            if any(leaving):
+                staying = [index for index, left in enumerate(leaving) if not left]
+                rows = [rows[index] for index in staying]
+                if rows:
+                    chosen = torch.tensor(staying, device=states.device)
+                    states, mask = states[chosen], mask[chosen]
+                    cache.batch_select_indices(chosen)
+
+    def _divide(self, rows: Sequence[_Row], error: Exception) -> None:
+        if len(rows) == 1:
+            log.error("a request failed", exc_info=error)
+            self._publish([Event(rows[0].ticket, None, "failed", error)])
+            return
+        log.warning("a batch of %d failed (%s): its requests are answered one by one", len(rows), type(error).__name__)
+        for row in rows:
+            self._answer([row.ticket])
+
+    def _encode(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+        """(states of the questions [rows, tokens, hidden], 1 where a state is a token's [rows, tokens])."""
+        model = self._model
+        weights = next(model.parameters())
+        pixels = torch.stack([each.media for each in prepared]).to(weights.device, weights.dtype)
+        images = model.vision_model(pixel_values=pixels)[0]
+        longest = max(len(each.ids) for each in prepared)
+        ids = torch.full((len(prepared), longest), model.config.text_config.pad_token_id or 0)
+        mask = torch.zeros(len(prepared), longest, dtype=torch.long)
+        for index, each in enumerate(prepared):
+            ids[index, : len(each.ids)] = torch.tensor(each.ids)
+            mask[index, : len(each.ids)] = 1
+        mask = mask.to(weights.device)
+        states = model.text_encoder(
+            input_ids=ids.to(weights.device), attention_mask=mask, encoder_hidden_states=images, return_dict=True
+        ).last_hidden_state
+        return states, mask
+
+    def _decode(self, rows: Sequence[_Row], states: Tensor, mask: Tensor, cache: EncoderDecoderCache) -> list[int]:
+        ids = torch.tensor([[row.token] for row in rows], device=states.device)
+        logits = self._model.text_decoder(
+            input_ids=ids,
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            is_decoder=True,
+        ).logits[:, -1]
+        self.counters.steps += 1
+        self.counters.decode_tokens += len(rows)
+        return sample(logits, [row.sampler for row in rows])
+
+    def _accept(self, row: _Row, token: int) -> Event:
+        if row.ticket.cancelled:
+            return Event(row.ticket, None, "cancelled")
+        sampling = row.ticket.sampling
+        row.token = token
+        row.made += 1
+        row.sampler.accept(token)
+        finish: Finish | None = None
+        if token == self._stop_token and not sampling.ignore_eos:
+            finish = "stop"
+        elif row.made >= sampling.max_new_tokens or row.made + 1 >= self._context:
+            finish = "length"
+        return Event(row.ticket, token, finish)
+
+
+def _heed_masks(model: Any) -> None:
+    """Let cross-attention see which of its states are padding.
+
+    transformers 5.23 drops the mask between BlipTextAttention and its inner module, so that a short question would
+    attend to the padding that a longer one in its batch causes.
+    """
+    for layer in model.text_decoder.bert.encoder.layer:
+        layer.crossattention.forward = functools.partial(_attend, layer.crossattention)
+
+
+def _attend(
+    attention: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    encoder_hidden_states: Tensor | None = None,
+    past_key_values: Any = None,
+    **ignored: Any,
+) -> tuple[Tensor, Tensor]:
+    context, probabilities = attention.self(
+        hidden_states,
+        encoder_hidden_states=encoder_hidden_states,
+        encoder_attention_mask=attention_mask,
+        past_key_values=past_key_values,
+    )
+    return attention.output(context, hidden_states), probabilities
