@@ -1,0 +1,324 @@
+"""The chart renders what its values promise; each documented value changes what it says."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from ams_common.crd import definition
+from test_chart.chart import CHART, KUBE_VERSION, helm, helm_template, needs_helm, render
+
+pytestmark = needs_helm
+
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+
+def container(objects: dict[tuple[str, str], dict[str, Any]], part: str) -> dict[str, Any]:
+    return objects["Deployment", part]["spec"]["template"]["spec"]["containers"][0]
+
+
+def environment(objects: dict[tuple[str, str], dict[str, Any]], part: str) -> dict[str, str]:
+    return {each["name"]: each.get("value", "") for each in container(objects, part)["env"]}
+
+
+def test_helm_lint_finds_nothing() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version", KUBE_VERSION, str(CHART)).stdout
+
+
+def test_the_crd_of_the_chart_is_the_generated_one_and_survives_uninstall() -> None:
+    crd = render()["CustomResourceDefinition", "modeldeployments.aimodelserver.io"]
+    assert crd["metadata"].pop("annotations")["helm.sh/resource-policy"] == "keep"
+    generated = definition()
+    generated["metadata"].pop("annotations", None)
+    assert crd == generated, "run: make crds"
+    assert ("CustomResourceDefinition", "modeldeployments.aimodelserver.io") not in render({"crds": {"install": False}})
+
+
+def test_every_pod_meets_the_restricted_standard() -> None:
+    objects = render({"models": {"m": {"model": {"source": "hf://a/b"}}}})
+    pods = [each["spec"] for (kind, _), each in objects.items() if kind == "Pod"]
+    pods += [each["spec"]["template"]["spec"] for (kind, _), each in objects.items() if kind in ("Deployment", "Job")]
+    assert len(pods) == 4
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for each in pod["containers"]:
+            security = each["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_nobody_may_read_secrets() -> None:
+    rules = [rule for (kind, _), each in render().items() if kind in ("Role", "ClusterRole") for rule in each["rules"]]
+    assert len(rules) > 5
+    assert not [rule for rule in rules if "secrets" in rule["resources"] or "*" in rule["resources"] + rule["verbs"]]
+
+
+def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
+    objects = render({"watchNamespaces": ["a", "b"]})
+    for part in ("operator", "gateway"):
+        assert ("ClusterRole", part) not in objects
+        for namespace in ("a", "b"):
+            assert objects["Role", f"{namespace}/{part}"]["rules"] == render()["ClusterRole", part]["rules"]
+            subject = objects["RoleBinding", f"{namespace}/{part}"]["subjects"][0]
+            assert subject == {"kind": "ServiceAccount", "name": f"ams-ai-model-server-{part}", "namespace": "ams"}
+        assert environment(objects, part)["AMS_NAMESPACES"] == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "variable", "expected"),
+    [
+        ({"gateway": {"holdSeconds": 7}}, "gateway", "AMS_HOLD_SECONDS", "7"),
+        ({"gateway": {"holdLimit": 8}}, "gateway", "AMS_HOLD_LIMIT", "8"),
+        ({"gateway": {"maxBodyBytes": 1048576}}, "gateway", "AMS_MAX_BODY_BYTES", "1048576"),
+        ({"gateway": {"bodyTimeoutSeconds": 9}}, "gateway", "AMS_BODY_TIMEOUT_SECONDS", "9"),
+        ({"gateway": {"graceSeconds": 90}}, "gateway", "AMS_GRACE_SECONDS", "90"),
+        ({"gateway": {"exposePod": True}}, "gateway", "AMS_EXPOSE_POD", "true"),
+        ({"gateway": {"logFormat": "console"}}, "gateway", "AMS_LOG_FORMAT", "console"),
+        ({"gateway": {"debug": True}}, "gateway", "AMS_DEBUG", "true"),
+        ({"gateway": {"env": [{"name": "X", "value": "yes please"}]}}, "gateway", "X", "yes please"),
+        ({"operator": {"logFormat": "console"}}, "operator", "AMS_LOG_FORMAT", "console"),
+        ({"operator": {"debug": True}}, "operator", "AMS_DEBUG", "true"),
+        ({"operator": {"env": [{"name": "X", "value": "yes please"}]}}, "operator", "X", "yes please"),
+        ({"podImage": {"repository": "r", "tag": "t"}}, "operator", "AMS_POD_IMAGE", "r:t"),
+        ({"podImage": {"pullPolicy": "Never"}}, "operator", "AMS_POD_IMAGE_PULL_POLICY", "Never"),
+        ({"hub": {"endpoint": "http://mirror"}}, "operator", "AMS_HUB_ENDPOINT", "http://mirror"),
+        (
+            {"gateway": {"service": {"port": 8000}}},
+            "operator",
+            "AMS_GATEWAY_URL",
+            "http://ams-ai-model-server-gateway.ams.svc:8000",
+        ),
+        ({}, "operator", "AMS_GATEWAY_URL", "http://ams-ai-model-server-gateway.ams.svc"),
+        ({}, "operator", "AMS_GATEWAY_SERVICE", "ams/ams-ai-model-server-gateway-internal"),
+        ({}, "operator", "AMS_POD_IMAGE", "ai-model-server-pod:0.1.0"),
+    ],
+)
+def test_values_become_settings(values: dict[str, Any], part: str, variable: str, expected: str) -> None:
+    assert environment(render(values), part)[variable] == expected
+
+
+@pytest.mark.parametrize("part", ["operator", "gateway"])
+def test_settings_are_ones_that_the_program_knows(part: str) -> None:
+    """A name that is misspelt would be ignored silently."""
+    from ams_common.options import variable_name
+    from ams_gateway.settings import GatewaySettings
+    from ams_operator.settings import OperatorSettings
+
+    settings = GatewaySettings if part == "gateway" else OperatorSettings
+    known = {variable_name(field) for field in settings.__struct_fields__}
+    given = environment(
+        render({part: {"debug": True}, "watchNamespaces": ["a"], "hub": {"endpoint": "http://m"}}), part
+    )
+    assert set(given) <= known
+
+
+@pytest.mark.parametrize("part", ["operator", "gateway"])
+def test_what_both_deployments_take(part: str) -> None:
+    values = {
+        "replicas": 3,
+        "serviceAccount": {"name": "mine", "annotations": {"a": "b"}},
+        "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "1Gi"}},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+        "priorityClassName": "high",
+        "podAnnotations": {"p": "q"},
+        "podLabels": {"l": "m"},
+    }
+    shared = {
+        "image": {"repository": "r", "tag": "t", "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "pull"}],
+        "commonLabels": {"team": "ml"},
+    }
+    objects = render({part: values, **shared})
+    deployment = objects["Deployment", part]
+    pod = deployment["spec"]["template"]
+    assert deployment["spec"]["replicas"] == 3
+    assert deployment["metadata"]["labels"]["team"] == "ml"
+    assert pod["metadata"]["annotations"] == {"p": "q"}
+    assert pod["metadata"]["labels"]["l"] == "m"
+    spec = pod["spec"]
+    assert spec["serviceAccountName"] == "mine"
+    assert objects["ServiceAccount", "mine"]["metadata"]["annotations"] == {"a": "b"}
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "topologySpreadConstraints"):
+        assert spec[name] == values[name]
+    first = spec["containers"][0]
+    assert (first["image"], first["imagePullPolicy"]) == ("r:t", "Always")
+    assert first["resources"] == values["resources"]
+    without = render({part: {"serviceAccount": {"create": False, "name": "other"}}})
+    assert ("ServiceAccount", part) not in without
+    assert without["Deployment", part]["spec"]["template"]["spec"]["serviceAccountName"] == "other"
+
+
+def test_the_service() -> None:
+    service = render(
+        {"gateway": {"service": {"type": "NodePort", "port": 8000, "nodePort": 30080, "annotations": {"a": "b"}}}}
+    )["Service", "gateway"]
+    assert service["spec"]["type"] == "NodePort"
+    assert service["spec"]["ports"] == [{"name": "http", "port": 8000, "targetPort": "http", "nodePort": 30080}]
+    assert service["metadata"]["annotations"] == {"a": "b"}
+
+
+def test_the_ingress_is_optional() -> None:
+    assert ("Ingress", "") not in render()
+    ingress = {
+        "enabled": True,
+        "className": "nginx",
+        "annotations": {"a": "b"},
+        "hosts": [{"host": "ai.example.com", "path": "/models"}, {"host": ""}],
+        "tls": [{"hosts": ["ai.example.com"], "secretName": "s"}],
+    }
+    found = render({"gateway": {"ingress": ingress}})["Ingress", ""]
+    backend = {"service": {"name": "ams-ai-model-server-gateway", "port": {"name": "http"}}}
+    assert found["spec"] == {
+        "ingressClassName": "nginx",
+        "tls": ingress["tls"],
+        "rules": [
+            {
+                "host": "ai.example.com",
+                "http": {"paths": [{"path": "/models", "pathType": "Prefix", "backend": backend}]},
+            },
+            {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}},
+        ],
+    }
+    assert found["metadata"]["annotations"] == {"a": "b"}
+
+
+def test_the_http_route_is_optional_and_needs_a_gateway() -> None:
+    assert ("HTTPRoute", "") not in render()
+    refused = helm_template({"gateway": {"httpRoute": {"enabled": True}}}, check=False)
+    assert "parentRefs must name a Gateway" in refused.stderr
+    route = render(
+        {
+            "gateway": {
+                "httpRoute": {
+                    "enabled": True,
+                    "parentRefs": [{"name": "public", "namespace": "infra"}],
+                    "hostnames": ["ai.example.com"],
+                    "annotations": {"a": "b"},
+                }
+            }
+        }
+    )["HTTPRoute", ""]
+    assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "infra"}]
+    assert route["spec"]["hostnames"] == ["ai.example.com"]
+    assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "ams-ai-model-server-gateway", "port": 80}]
+    assert route["metadata"]["annotations"] == {"a": "b"}
+
+
+def test_the_gateways_own_scaling_and_disruptions() -> None:
+    objects = render(
+        {
+            "gateway": {
+                "autoscaling": {
+                    "enabled": True,
+                    "minReplicas": 3,
+                    "maxReplicas": 9,
+                    "targetCPUUtilizationPercentage": 50,
+                },
+                "podDisruptionBudget": {"minAvailable": 2},
+                "spoolSizeLimit": "5Gi",
+                "graceSeconds": 100,
+            }
+        }
+    )
+    scaler = objects["HorizontalPodAutoscaler", "gateway"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 9)
+    assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 50
+    deployment = objects["Deployment", "gateway"]["spec"]
+    assert "replicas" not in deployment
+    assert deployment["template"]["spec"]["terminationGracePeriodSeconds"] == 110
+    assert {"name": "spool", "emptyDir": {"sizeLimit": "5Gi"}} in deployment["template"]["spec"]["volumes"]
+    assert objects["PodDisruptionBudget", "gateway"]["spec"]["minAvailable"] == 2
+    without = render({"gateway": {"podDisruptionBudget": {"enabled": False}}})
+    assert ("PodDisruptionBudget", "gateway") not in without
+    assert ("HorizontalPodAutoscaler", "gateway") not in without
+
+
+def test_the_optional_objects() -> None:
+    plain = render()
+    assert not [kind for kind, _ in plain if kind in ("NetworkPolicy", "PodMonitor", "Job")]
+    objects = render(
+        {
+            "networkPolicy": {"enabled": True},
+            "podMonitor": {"enabled": True, "labels": {"release": "prom"}, "interval": "15s"},
+            "watchNamespaces": ["a"],
+        }
+    )
+    assert {name for kind, name in objects if kind == "NetworkPolicy"} == {"operator", "gateway"}
+    monitor = objects["PodMonitor", "models"]
+    assert monitor["metadata"]["labels"]["release"] == "prom"
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "interval": "15s"}]
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    assert render({"podMonitor": {"enabled": True}})["PodMonitor", "models"]["spec"]["namespaceSelector"] == {
+        "any": True
+    }
+    assert not [kind for kind, _ in render({"rbac": {"create": False}}) if "Role" in kind]
+    assert ("Pod", "test") in plain
+    assert ("Pod", "test") not in render({"tests": {"enabled": False}})
+
+
+def test_models_are_applied_by_a_job_and_never_deleted_by_helm() -> None:
+    models = {"smollm2": {"model": {"source": "hf://a/b"}, "replicas": 2}}
+    objects = render({"models": models}, namespace="prod")
+    told = json.loads(objects["ConfigMap", "models"]["data"]["models.json"])
+    assert told == [
+        {
+            "apiVersion": "aimodelserver.io/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "smollm2", "namespace": "prod"},
+            "spec": models["smollm2"],
+        }
+    ]
+    assert objects["Job", "models"]["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+    assert not [kind for kind, _ in objects if kind == "ModelDeployment"]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"gateway": {"replica": 3}}, "additional properties 'replica' not allowed"),
+        ({"gateway": {"replicas": -1}}, "/gateway/replicas"),
+        ({"gateway": {"service": {"port": 0}}}, "/gateway/service/port"),
+        ({"gateway": {"logFormat": "xml"}}, "/gateway/logFormat"),
+        ({"image": {"repository": ""}}, "/image/repository"),
+        ({"watchNamespaces": ["A_b"]}, "/watchNamespaces/0"),
+        ({"models": {"Qwen_VL": {"model": {"source": "hf://a/b"}}}}, "'Qwen_VL' does not match"),
+        ({"models": {"m": {}}}, "/models/m"),
+        ({"hub": {"endpoint": "mirror"}}, "/hub/endpoint"),
+        ({"podMonitor": {"interval": "often"}}, "/podMonitor/interval"),
+        ({"tests": {"enabled": "yes"}}, "/tests/enabled"),
+    ],
+)
+def test_bad_values_are_refused_with_their_place(values: dict[str, Any], complaint: str) -> None:
+    done = helm_template(values, check=False)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
+        properties = schema.get("properties")
+        if properties is None or schema.get("additionalProperties") is not False:
+            return
+        assert set(values) == set(properties) - {"global", "claims"} - ({"limits", "requests"} - set(values)), path
+        for name, value in values.items():
+            if isinstance(value, dict):
+                compare(value, properties[name], f"{path}/{name}")
+
+    compare(VALUES, schema, "")
+
+
+def test_names_can_be_changed() -> None:
+    for values, name in (
+        ({"fullnameOverride": "own"}, "own-gateway"),
+        ({"nameOverride": "nick"}, "ams-nick-gateway"),
+    ):
+        done = helm_template(values)
+        assert f"name: {name}\n" in done.stdout
