@@ -56,7 +56,9 @@ class Election:
 
     async def run(self, elected: Callable[[], None]) -> None:
         """Wait for the Lease, call `elected`, and renew it until cancelled. LeaseLost ends it."""
-        while not await self._try_once():
+        while True:
+            if await self._try_once():
+                break
             await asyncio.sleep(self._terms.retry)
         log.info("%s leads", self._identity)
         elected()

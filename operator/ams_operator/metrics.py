@@ -68,7 +68,7 @@ class Metrics(Collector):
         for resource in figures.resources:
             key = f"{resource.metadata.namespace}/{resource.metadata.name}"
             for condition in conditions_of(resource.status).values():
-                pair = (condition.type, condition.status)
+                pair = (condition.type, str(condition.status))
                 conditions[pair] = conditions.get(pair, 0) + 1
             if (wanted := figures.desired(key)) is not None:
                 desired.add_metric((key,), wanted)

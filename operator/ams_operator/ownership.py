@@ -28,13 +28,6 @@ def taken(kind: str, child: Child, resource: ModelDeployment) -> str:
     controller = child.metadata.controller
     whose = f"belongs to {controller.kind} {controller.name}" if controller else "was not made by this resource"
     return (
-        f"{_WORDS.get(kind, kind)} {child_name(resource.metadata.name)} {whose} and is left alone; delete or rename it,"
+        f"The {kind} {child_name(resource.metadata.name)} {whose} and is left alone; delete or rename it,"
         " or give this resource another name."
     )
-
-
-_WORDS = {
-    "PersistentVolumeClaim": "The PersistentVolumeClaim",
-    "Deployment": "The Deployment",
-    "Service": "The Service",
-}

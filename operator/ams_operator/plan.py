@@ -121,16 +121,18 @@ def _refusal(observed: Observed) -> tuple[Problem | None, Source | None]:
 def _verdict(observed: Observed, source: Source) -> Verdict:
     """By the hub's answer; as long as there is none, as it was found before."""
     resource = observed.resource
-    if observed.answer is not None or not observed.asking:
-        before = _told(resource)
-        if observed.answer is None and before is not None and before.status == "True":
-            return before
+    if observed.answer is not None:
         return judge(resource, source, observed.answer)
-    return _told(resource) or Verdict("Unknown", words.HUB_UNREACHABLE, "The hub has not answered yet.")
+    before = told_verdict(resource)
+    if before is not None and (before.status == "True" or observed.asking):
+        return before
+    if observed.asking:
+        return Verdict("Unknown", words.HUB_UNREACHABLE, "The hub has not answered yet.")
+    return judge(resource, source, None)
 
 
-def _told(resource: ModelDeployment) -> Verdict | None:
-    """The verdict that the status holds, if it is about this generation."""
+def told_verdict(resource: ModelDeployment) -> Verdict | None:
+    """The verdict that the status holds, if it is about this generation: the hub needn't be asked again."""
     condition = conditions_of(resource.status).get(words.PREFLIGHT_PASSED)
     status = resource.status
     if condition is None or status is None or condition.observed_generation != resource.metadata.generation:
@@ -163,9 +165,9 @@ def _deployment(observed: Observed) -> Deployment | None:
 def _has_weights(resource: ModelDeployment, claim: Claim | None, views: list[PodView]) -> bool:
     """Known by a pod that brought them, or by what was noted on the volume when one had."""
     digest = source_digest(resource)
-    if claim is not None and claim.metadata.deletion_timestamp is None:
-        if claim.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
-            return True
+    kept = claim is not None and claim.metadata.deletion_timestamp is None
+    if kept and claim is not None and claim.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
+        return True
     return any(view.verified and view.pod.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest for view in views)
 
 

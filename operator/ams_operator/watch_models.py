@@ -37,6 +37,7 @@ class ModelWatch:
         self._client = client
         self._cache = cache
         self._namespaces = list(namespaces)
+        self._everywhere: list[str | None] = [*namespaces] or [None]
         self._listed_again = asyncio.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,7 +58,7 @@ class ModelWatch:
         wait = _FIRST_WAIT_SECONDS
         while True:
             try:
-                for namespace in self._namespaces or [None]:
+                for namespace in self._everywhere:
                     async for page in self._client.pages(MODELS, namespace):
                         for raw in page.raw:
                             self._take(msgspec.json.decode(raw, type=dict[str, Any]))
@@ -95,7 +96,7 @@ class ModelWatch:
             since = time.monotonic()
             try:
                 present = {}
-                for namespace in self._namespaces or [None]:
+                for namespace in self._everywhere:
                     async for page in self._client.pages(MODEL_HEADS, namespace):
                         for raw in page.raw:
                             metadata = msgspec.json.decode(raw, type=MODEL_HEADS.type).metadata

@@ -20,9 +20,9 @@ async def serve(host: str, port: int, metrics: Metrics, ready: Callable[[], bool
         return web.json_response({"status": "healthy"})
 
     async def get_ready(request: web.Request) -> web.Response:
-        return (
-            web.json_response({"status": "ready"}) if ready() else web.json_response({"status": "starting"}, status=503)
-        )
+        if not ready():
+            return web.json_response({"status": "starting"}, status=503)
+        return web.json_response({"status": "ready"})
 
     app = web.Application()
     app.router.add_get("/metrics", get_metrics)

@@ -170,7 +170,7 @@ def _container(
             **({"value": variable.value} if variable.value is not None else {}),
             **({"valueFrom": variable.value_from} if variable.value_from is not None else {}),
         }
-    mounts = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
+    mounts: list[Object] = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
     if spec.model.source.startswith("pvc://"):
         mounts.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
     return {

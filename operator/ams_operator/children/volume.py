@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ams_common.names import child_name
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import CacheSpec, ModelDeployment
-from ams_common.source import ClaimSource, Source
+from ams_common.source import ClaimSource, HubSource, Source, WheelSource
 
 from ams_operator.children.common import Object, labels, metadata
 from ams_operator.objects import ANNOTATION_OWNER, ANNOTATION_WEIGHTS
@@ -43,8 +43,9 @@ def keeps_weights(source: Source) -> bool:
 
 
 def is_gguf(source: Source) -> bool:
-    path = getattr(source, "file", None) or getattr(source, "path", "")
-    return path.lower().endswith(".gguf")
+    file = None if isinstance(source, WheelSource) else source.file
+    path = "" if isinstance(source, HubSource) else source.path
+    return (file or path).lower().endswith(".gguf")
 
 
 def needed_bytes(source: Source, weights_bytes: int) -> int:

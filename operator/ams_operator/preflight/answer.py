@@ -61,18 +61,18 @@ def asks_hub(source: Source) -> bool:
 
 def judge(resource: ModelDeployment, source: Source, answer: Answer | None) -> Verdict:
     """`answer` is None for a source that no hub knows."""
+    if answer is None and asks_hub(source):
+        answer = unreachable("The hub is not asked: preflight is switched off.")
     answer = answer or Answer(message=_NOTHING_TO_ASK.get(type(source), ""))
     if not answer.reached:
-        return Verdict(
-            "Unknown", words.HUB_UNREACHABLE, answer.message, _model(resource, source, answer, _named(resource))
-        )
+        model = _model(resource, source, answer, _named(resource))
+        return Verdict("Unknown", words.HUB_UNREACHABLE, answer.message, model)
     if answer.refusal is not None:
         return Verdict("False", answer.refusal, answer.message)
     family, unsupported = _family(resource, source, answer)
     model = _model(resource, source, answer, family)
-    fit = choose_quantization(
-        answer.parameters, memory_of(resource), resource.spec.quantization, resource.spec.precision
-    )
+    spec = resource.spec
+    fit = choose_quantization(answer.parameters, memory_of(resource), spec.quantization, spec.precision)
     told = QuantizationStatus(chosen=fit.chosen, reason=fit.reason)
     status, reason, message = _outcome(resource, source, answer, fit)
     return Verdict(status, reason, message, model, told, unsupported, answer.weights_bytes)

@@ -1,0 +1,223 @@
+"""The operator as a whole: watches fill the cache, the queue is worked on while this one leads."""
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiohttp
+from ams_common.resource.spec import ModelDeployment
+from ams_common.source import HubSource, InvalidSource, parse_source
+from ams_kube.client import Client
+from ams_kube.kinds import Kind
+from ams_kube.reflector import Reflector
+
+from ams_operator.cache import Cache
+from ams_operator.demand import DemandReader
+from ams_operator.lease import Election, Terms
+from ams_operator.metrics import Figures, Metrics
+from ams_operator.objects import CHILDREN, PODS, SELECTOR, Child, Deployment, Pod
+from ams_operator.preflight.asking import Preflight, has_token
+from ams_operator.preflight.hub import Hub
+from ams_operator.progress import ProgressPoller
+from ams_operator.reconcile import Reconciler
+from ams_operator.scaler import Scaler
+from ams_operator.settings import OperatorSettings
+from ams_operator.watch_models import ModelWatch
+from ams_operator.web import serve
+from ams_operator.workqueue import WorkQueue
+from ams_operator.writer import Writer
+
+log = logging.getLogger(__name__)
+
+HUB = "https://huggingface.co"
+_SHUTDOWN_SECONDS = 1.0
+_TIDY_SECONDS = 300.0
+
+
+async def operate(
+    settings: OperatorSettings, stop: asyncio.Event, listening: Callable[[int], None] | None = None
+) -> None:
+    """Until `stop`. LeaseLost if this one led and may not be sure of it any more; `listening` gets the web port."""
+    metrics = Metrics()
+    async with (
+        await Client.connect("ams-operator", connections=2 * settings.concurrent_writes + 16) as client,
+        aiohttp.ClientSession(trust_env=True, timeout=aiohttp.ClientTimeout(total=30)) as hub_session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as pod_session,
+    ):
+        program = _Operator(settings, client, hub_session, pod_session, metrics)
+        async with serve(settings.host, settings.port, metrics, lambda: program.synced) as port:
+            if listening is not None:
+                listening(port)
+            await program.run(stop)
+
+
+class _Operator:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        client: Client,
+        hub_session: aiohttp.ClientSession,
+        pod_session: aiohttp.ClientSession,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        identity = settings.identity or platform.node()
+        self._election = Election(
+            client,
+            settings.namespace,
+            settings.lease_name,
+            identity,
+            Terms(settings.lease_seconds, min(settings.renew_seconds, settings.lease_seconds * 0.8)),
+        )
+        self._cache = Cache(lambda key: self._queue.add(key))
+        self._poller = ProgressPoller(
+            pod_session, settings.progress_port, self._pods_on_their_way, lambda key: self._queue.add(key), metrics
+        )
+        self._preflight = (
+            Preflight(Hub(hub_session, hub_endpoint(settings), settings.preflight_seconds), self._answered)
+            if settings.preflight
+            else None
+        )
+        self._reader = self._scaler = None
+        if settings.gateway_service:
+            self._reader = DemandReader(client, pod_session, settings.gateway_service, self._heard)
+            self._scaler = Scaler(self._cache, self._reader, lambda key: self._queue.add(key, first=True), metrics)
+        writer = Writer(client, self._election, metrics)
+        reconciler = Reconciler(
+            client, self._cache, writer, self._preflight, settings, metrics, self._poller.of, self._by_load
+        )
+        self._queue = WorkQueue(reconciler, at_once=settings.concurrent_writes)
+        namespaces = [name for name in settings.namespaces.split(",") if name]
+        self._models = ModelWatch(client, self._cache, namespaces)
+        everywhere: list[str | None] = [*namespaces] or [None]
+        self._reflectors = [
+            self._reflector(client, kind, namespace) for kind in (*CHILDREN.values(), PODS) for namespace in everywhere
+        ]
+        self._waking: dict[str, Pod] = {}
+        metrics.figures = self._figures
+
+    @property
+    def synced(self) -> bool:
+        """Every kind was listed once; nothing is planned before."""
+        return self._models.synced.is_set() and all(each.synced.is_set() for each in self._reflectors)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        watches: list[Coroutine[Any, Any, None]] = [self._models.run(), *(each.run() for each in self._reflectors)]
+        tasks = [asyncio.create_task(watch) for watch in watches]
+        lead = asyncio.create_task(self._lead())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, lead, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            self._models.stop()
+            if self._election.leads:
+                await self._queue.stop(_SHUTDOWN_SECONDS)
+            else:
+                await self._queue.stop(0.0)
+            for task in (*tasks, lead, stopping):
+                task.cancel()
+            await asyncio.gather(*tasks, lead, stopping, return_exceptions=True)
+            if self._preflight is not None:
+                await self._preflight.close()
+            await self._election.release()
+
+    async def _lead(self) -> None:
+        await self._models.synced.wait()
+        for each in self._reflectors:
+            await each.synced.wait()
+        log.info("the cluster is known: %d ModelDeployments", len(self._cache.keys()))
+        elected = asyncio.Event()
+        jobs: list[Coroutine[Any, Any, None]] = [self._election.run(elected.set), self._work(elected)]
+        await _first_failure(jobs)
+
+    async def _work(self, elected: asyncio.Event) -> None:
+        await elected.wait()
+        self._queue.start()
+        jobs = [self._poller.run(), self._tidy()]
+        if self._reader is not None:
+            jobs.append(self._reader.run())
+        await _first_failure(jobs)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            if self._preflight is not None:
+                named = {(source, has_token(each)) for each in self._cache.resources() if (source := _hub_source(each))}
+                self._preflight.keep(named)
+
+    def _reflector(self, client: Client, kind: Kind[Any], namespace: str | None) -> Reflector[Any]:
+        if kind is PODS:
+            return Reflector(client, PODS, self._take_pod, self._forget_pod, namespace=namespace, labels=SELECTOR)
+
+        def take(child: Child) -> None:
+            self._cache.take_child(kind.name, child)
+
+        def forget(key: str) -> None:
+            self._cache.forget_child(kind.name, key)
+
+        return Reflector(client, kind, take, forget, namespace=namespace, labels=SELECTOR)
+
+    def _take_pod(self, pod: Pod) -> None:
+        if self._poller.address(pod) is not None:
+            self._waking[pod.metadata.key] = pod
+            self._poller.look()
+        else:
+            self._waking.pop(pod.metadata.key, None)
+        self._cache.take_pod(pod)
+
+    def _forget_pod(self, key: str) -> None:
+        self._waking.pop(key, None)
+        self._cache.forget_pod(key)
+
+    def _pods_on_their_way(self) -> list[Pod]:
+        return list(self._waking.values())
+
+    def _answered(self, key: str) -> None:
+        self._queue.add(key)
+
+    def _heard(self) -> None:
+        if self._scaler is not None:
+            self._scaler.heard()
+
+    def _by_load(self, key: str) -> int | None:
+        return self._scaler.replicas(key) if self._scaler is not None else None
+
+    def _figures(self) -> Figures:
+        def desired(key: str) -> int | None:
+            child = self._cache.get(key).children.get("Deployment")
+            return child.spec.replicas if isinstance(child, Deployment) else None
+
+        return Figures(
+            self._cache.resources(), desired, self._queue.depth, self._queue.age_seconds, self._election.leads
+        )
+
+
+def hub_endpoint(settings: OperatorSettings) -> str:
+    return settings.hub_endpoint or os.environ.get("HF_ENDPOINT") or HUB
+
+
+def _hub_source(resource: ModelDeployment) -> HubSource | None:
+    try:
+        source = parse_source(resource.spec.model.source)
+    except InvalidSource:
+        return None
+    return source if isinstance(source, HubSource) else None
+
+
+async def _first_failure(jobs: list[Coroutine[Any, Any, None]]) -> None:
+    """Run all; when one ends, so do the others, and its exception is raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,197 @@
+"""Carries out plans: look, plan, write; again when something changed. Deciding is `ams_operator.plan`'s."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ams_common.progress import Progress
+from ams_common.source import HubSource, InvalidSource, parse_source
+from ams_kube.client import Client
+from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
+
+from ams_operator.cache import Cache, Known
+from ams_operator.children.common import Object
+from ams_operator.metrics import Metrics
+from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, Child
+from ams_operator.observed import Observed, Plan
+from ams_operator.plan import plan, told_verdict
+from ams_operator.preflight.answer import Answer
+from ams_operator.preflight.asking import Preflight, has_token
+from ams_operator.settings import OperatorSettings
+from ams_operator.writer import NotLeading, Writer
+
+_ROUNDS = 4  # a plan may find what was not in the cache, and is made anew then
+_LOOK_AGAIN_SECONDS = 30.0
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a key between its turns."""
+
+    uid: str
+    strangers: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → not ours; when it was looked at
+    refusals: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash that was refused, words
+    generations: dict[str, int] = field(default_factory=dict)
+
+
+class Reconciler:
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        writer: Writer,
+        preflight: Preflight | None,
+        settings: OperatorSettings,
+        metrics: Metrics,
+        progress: Mapping[str, Progress],
+        replicas: Callable[[str], int | None],
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._writer = writer
+        self._preflight = preflight
+        self._settings = settings
+        self._metrics = metrics
+        self._progress = progress
+        self._replicas = replicas
+        self._memory: dict[str, _Memory] = {}
+
+    async def __call__(self, key: str) -> float | None:
+        """Bring one resource to what it asks for; in how many seconds to look again."""
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            again = await self._reconcile(key)
+            outcome = "done"
+            return again
+        except NotLeading:
+            outcome = "not-leading"
+            return 1.0
+        finally:
+            self._metrics.reconciles.labels(outcome).inc()
+            self._metrics.reconcile_seconds.observe(time.perf_counter() - began)
+
+    async def _reconcile(self, key: str) -> float | None:
+        known = self._cache.get(key)
+        if (resource := known.resource) is None or resource.metadata.deletion_timestamp is not None:
+            self._memory.pop(key, None)  # its children have an owner that is gone: the cluster collects them
+            self._metrics.forget(key)
+            return None
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != resource.metadata.uid:
+            memory = self._memory[key] = _Memory(resource.metadata.uid)
+        answer, asking, again = self._ask(key, known)
+        for _ in range(_ROUNDS):
+            observed = self._observe(key, self._cache.get(key), memory, answer, asking)
+            if observed is None:
+                return None
+            decided = plan(observed, self._settings, time.time())
+            if not await self._carry_out(observed, decided, memory):
+                continue
+            if decided.status != observed.resource.status:
+                await self._tell(observed, decided)
+            break
+        else:
+            return 0.5  # the cluster changes faster than plans are made
+        waits = [each for each in (again, decided.requeue_after) if each is not None]
+        return min(waits) if waits else None
+
+    def _observe(self, key: str, known: Known, memory: _Memory, answer: Answer | None, asking: bool) -> Observed | None:
+        if known.resource is None or known.resource.metadata.uid != memory.uid:
+            return None
+        now = time.monotonic()
+        memory.strangers = {
+            kind: (child, at)
+            for kind, (child, at) in memory.strangers.items()
+            if now - at < _LOOK_AGAIN_SECONDS - 1 and kind not in known.children
+        }
+        return Observed(
+            resource=known.resource,
+            children={**{kind: child for kind, (child, _) in memory.strangers.items()}, **known.children},
+            pods=tuple(known.pods.values()),
+            progress=self._progress,
+            answer=answer,
+            asking=asking,
+            replicas=self._replicas(key),
+            refusals={kind: words for kind, (_, words) in memory.refusals.items()},
+            generations=memory.generations,
+        )
+
+    def _ask(self, key: str, known: Known) -> tuple[Answer | None, bool, float | None]:
+        """(the hub's answer, whether it is still awaited, when to look again)"""
+        resource = known.resource
+        assert resource is not None
+        try:
+            source = parse_source(resource.spec.model.source)
+        except InvalidSource:
+            return None, False, None
+        if self._preflight is None or not isinstance(source, HubSource):
+            return None, False, None
+        before = told_verdict(resource)
+        if before is not None and before.status == "True":
+            return None, False, None
+        return self._preflight.look(key, source, token=has_token(resource))
+
+    async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
+        """Write; False if the cache or the memory learned something that asks for another plan."""
+        for object in decided.apply:
+            kind = object["kind"]
+            if memory.refusals.get(kind, ("", ""))[0] == _hash(object):
+                continue  # it was refused as it is; the plan's requeue tries again
+            present = observed.children.get(kind)
+            if present is None and await self._find_stranger(object, memory):
+                return False
+            if not await self._apply(object, present, memory):
+                return False
+        for kind in decided.remove:
+            with suppress(NotFound, Conflict):  # gone already
+                await self._writer.delete(kind, observed.children[kind])
+        if decided.requeue_after is not None:
+            memory.refusals = {kind: ("", words) for kind, (_, words) in memory.refusals.items()}
+        return True
+
+    async def _find_stranger(self, object: Object, memory: _Memory) -> bool:
+        """Whether an object of this name is there that the cache doesn't have: a user's, without our labels."""
+        kind, metadata = object["kind"], object["metadata"]
+        try:
+            child: Child = await self._client.get(CHILDREN[kind], metadata["namespace"], metadata["name"])
+        except NotFound:
+            return False
+        if child.metadata.model.endswith("/"):
+            memory.strangers[kind] = (child, time.monotonic())
+        else:
+            self._cache.take_child(kind, child)
+        return True
+
+    async def _apply(self, object: Object, present: Child | None, memory: _Memory) -> bool:
+        kind, metadata = object["kind"], object["metadata"]
+        try:
+            child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
+        except (Forbidden, Invalid) as error:
+            known = memory.refusals.get(kind)
+            memory.refusals[kind] = (_hash(object), error.message)
+            return known is not None and known[1] == error.message
+        except Conflict:
+            if present is None:
+                raise
+            # Deleted, and maybe made anew by somebody else, since the cache heard of it.
+            self._cache.forget_child(kind, f"{metadata['namespace']}/{metadata['name']}")
+            return False
+        memory.refusals.pop(kind, None)
+        memory.generations[kind] = child.metadata.generation
+        self._cache.take_child(kind, child)
+        return True
+
+    async def _tell(self, observed: Observed, decided: Plan) -> None:
+        resource = observed.resource
+        try:
+            self._cache.take_resource(await self._writer.status(resource, decided.status))
+        except (NotFound, Conflict):
+            return  # deleted, or made anew, meanwhile: the watch will tell
+        for event in decided.events:
+            await self._writer.event(resource, event, time.time())
+
+
+def _hash(object: Object) -> str:
+    found: str = object["metadata"]["annotations"][ANNOTATION_APPLIED]
+    return found
