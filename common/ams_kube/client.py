@@ -19,7 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from ams_kube.backoff import wait_seconds
-from ams_kube.errors import KubeError, Unavailable, refused
+from ams_kube.errors import Conflict, Invalid, KubeError, Unavailable, refused
 from ams_kube.kinds import Kind, T
 
 _TRIES = 4
@@ -124,14 +124,24 @@ class Client:
     async def apply(
         self, kind: Kind[T], namespace: str | None, name: str, body: Body, *, manager: str, subresource: str = ""
     ) -> T:
-        """Server-side apply, which takes over the fields that it names. `metadata.uid` in the body pins the object."""
-        answer = await self.request(
-            "PATCH",
-            kind.path(namespace, name, subresource),
-            {"fieldManager": manager, "force": "true"},
-            body={"apiVersion": kind.api_version, "kind": kind.name, **_builtins(body)},
-            content_type="application/apply-patch+yaml",
-        )
+        """Server-side apply, which takes over the fields that it names.
+
+        With `metadata.uid` in the body: Conflict where the object of that name is another one, or isn't there.
+        """
+        document = {"apiVersion": kind.api_version, "kind": kind.name, **_builtins(body)}
+        document["metadata"] = {**document.get("metadata", {}), "name": name}
+        try:
+            answer = await self.request(
+                "PATCH",
+                kind.path(namespace, name, subresource),
+                {"fieldManager": manager, "force": "true"},
+                body=document,
+                content_type="application/apply-patch+yaml",
+            )
+        except Invalid as error:
+            if "metadata.uid" in error.message:  # said so where the object is there, as a conflict where it isn't
+                raise Conflict(error.message, status=error.status, reason=error.reason) from None
+            raise
         return msgspec.json.decode(answer, type=kind.type)
 
     async def create(self, kind: Kind[T], namespace: str | None, body: Body) -> T:
