@@ -6,7 +6,7 @@ Types that a client sends say what is allowed; msgspec refuses the rest with the
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 Media = str | list[str] | None
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -156,7 +156,14 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
 
 
-class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
+class _Degradable(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer carries, beside OpenAI's fields, when memory ran out; absent otherwise."""
+
+    degraded: str | UnsetType = UNSET
+    note: str | UnsetType = UNSET
+
+
+class ChatResponse(_Degradable, frozen=True, kw_only=True):
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -172,7 +179,7 @@ class ChatDeltaChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
 
 
-class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+class ChatChunk(_Degradable, frozen=True, kw_only=True):
     """One SSE event of a streamed chat. `usage` only in the last one, and only if asked for."""
 
     id: str
@@ -190,7 +197,7 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
 
 
-class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionResponse(_Degradable, frozen=True, kw_only=True):
     """The answer of /v1/completions, and each SSE event of its stream."""
 
     id: str
@@ -199,6 +206,44 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+
+
+class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of `POST /v1/audio/transcriptions` beside `file`; they come as texts of a multipart form."""
+
+    model: str
+    language: Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([ _-][A-Za-z0-9]{1,8}){0,3}$")] | None = None
+    prompt: Annotated[str, Meta(max_length=10_000)] | None = None
+    response_format: Literal["json", "text"] | None = None
+    temperature: Temperature | None = None
+    stream: bool | None = None
+
+
+class TranscriptionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class TranscriptionResponse(_Degradable, frozen=True, kw_only=True):
+    """The answer of /v1/audio/transcriptions with response_format json."""
+
+    text: str
+    usage: TranscriptionUsage
+
+
+class TranscriptionDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """One SSE event of a streamed transcription."""
+
+    type: Literal["transcript.text.delta"] = "transcript.text.delta"
+    delta: str
+
+
+class TranscriptionDone(TranscriptionResponse, frozen=True, kw_only=True):
+    """The last SSE event of a streamed transcription, with the whole text."""
+
+    type: Literal["transcript.text.done"] = "transcript.text.done"
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

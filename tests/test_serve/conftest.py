@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ams_pod.runtime  # noqa: F401  # makes torchvision importable, which checkpoints need
 import pytest
 import uvloop
 from fakehub import checkpoints

@@ -35,6 +35,10 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back; what is read afterwards fails."""
         self._descriptor = -1
         self._stack.close()
 

@@ -1,15 +1,19 @@
-"""What all generating routes share: a place in the queue, the prompt, and the answer whole or streamed."""
+"""What all generating routes share: a place in the queue, media, the prompt, and the answer whole or streamed."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
 
+from ams_pod.media.decoding import Encoded
+from ams_pod.media.items import Media
+from ams_pod.media.spool import Spool
 from ams_pod.runtime.interface import Prepared, Runtime, Sampling
 from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
@@ -17,13 +21,15 @@ from ams_pod.serve.keys import POD, REQUEST_ID
 from ams_pod.serve.pod import Pod
 from ams_pod.serve.thinking import Delta
 
+T = TypeVar("T")
+
 _SILENCE_SECONDS = 1.0  # a stream's first byte comes at least this soon, answer or not
 
 
 class Format(Protocol):
     """How one API writes an answer."""
 
-    def whole(self, delta: Delta, generation: Generation) -> msgspec.Struct: ...
+    def whole(self, delta: Delta, generation: Generation) -> msgspec.Struct | str: ...
     def begin(self) -> bytes: ...
     def piece(self, delta: Delta) -> bytes: ...
     def end(self, generation: Generation) -> bytes: ...
@@ -31,14 +37,19 @@ class Format(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A parsed request: how its prompt is prepared (in a worker thread), sampled, and answered."""
+    """A parsed request: its media, how its prompt is prepared from them (in a worker thread), sampled, and answered.
 
-    prepare: Callable[[Runtime], Prepared]
+    `spool` holds what `media` were sent as; it is emptied once they are decoded.
+    """
+
+    prepare: Callable[[Runtime, list[Media]], Prepared]
     sampling: Callable[[Runtime, Prepared], Sampling]
     stops: Sequence[str]
     stream: bool
     format: Format
     ignored: Sequence[str]
+    media: Sequence[Encoded] = ()
+    spool: Spool | None = None
 
 
 async def answer(request: web.Request, work: Work) -> web.StreamResponse:
@@ -49,39 +60,65 @@ async def answer(request: web.Request, work: Work) -> web.StreamResponse:
         headers[HEADER_IGNORED_FIELDS] = ", ".join(work.ignored)[:1000]
     stream = EventStream(request, headers)
     try:
-        async with pod.admit() as runtime:
-            prepared = await asyncio.get_running_loop().run_in_executor(pod.cpu_pool, work.prepare, runtime)
+        async with pod.admit() as runtime, AsyncExitStack() as memory:
+            preparing = _prepare(pod, runtime, work, memory)
+            prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if work.stream else preparing)
             sampling = work.sampling(runtime, prepared)
-            async with Generation(runtime, prepared, sampling, work.stops, pod.metrics) as generation:
+            async with Generation(runtime, prepared, sampling, work.stops, pod.metrics, release) as generation:
+                del prepared  # the engine drops it when it no longer needs it
                 if work.stream:
                     return await _stream(stream, work, generation)
-                return await _whole(pod, work, generation, headers)
+                return await _whole(work, generation, headers)
     except ApiError as error:
         if stream.response is None:
             raise
         return await stream.fail(error, request[REQUEST_ID])
 
 
-async def _whole(pod: Pod, work: Work, generation: Generation, headers: dict[str, str]) -> web.Response:
+async def _prepare(
+    pod: Pod, runtime: Runtime, work: Work, memory: AsyncExitStack
+) -> tuple[Prepared, Callable[[], None]]:
+    """The prompt, and what to call once the engine has read it: until then its media hold memory."""
+    loop = asyncio.get_running_loop()
+    if not work.media:
+        return await loop.run_in_executor(pod.text_pool, work.prepare, runtime, []), lambda: None
+    media, share = await memory.enter_async_context(pod.intake.decoded(work.media, pod.wanted_media(runtime.info)))
+    if work.spool is not None:
+        work.spool.close()
+    prepared = await loop.run_in_executor(pod.media_pool, work.prepare, runtime, media)
+    media.clear()
+    return prepared, lambda: share.shrink(0)
+
+
+async def _whole(work: Work, generation: Generation, headers: dict[str, str]) -> web.Response:
     delta = await generation.whole()
     headers[HEADER_USAGE] = usage_text(generation.usage)
     headers[HEADER_QUEUE_SECONDS] = f"{generation.queue_seconds:.3f}"
-    body = msgspec.json.encode(work.format.whole(delta, generation))
-    return web.Response(body=body, content_type="application/json", headers=headers)
+    body = work.format.whole(delta, generation)
+    if isinstance(body, str):
+        return web.Response(text=body, headers=headers)
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers=headers)
 
 
 async def _stream(stream: EventStream, work: Work, generation: Generation) -> web.StreamResponse:
     form = work.format
-    first = asyncio.ensure_future(generation.next())
-    try:
-        await asyncio.wait([first], timeout=_SILENCE_SECONDS)
-        if not first.done():
-            await stream.write(b": queued\n\n")
-        delta = await first
-    finally:
-        first.cancel()
+    delta = await _patiently(stream, generation.next(), b": queued\n\n")
     await stream.write(form.begin() + (form.piece(delta) if delta is not None else b""))
     while delta is not None and (delta := await generation.next()) is not None:
         await stream.write(form.piece(delta))
     await stream.write(form.end(generation))
     return await stream.end(generation.usage)
+
+
+async def _patiently(stream: EventStream, work: Awaitable[T], comment: bytes) -> T:
+    """The result; if it takes long, the stream begins with a comment meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=_SILENCE_SECONDS)
+        if not task.done():
+            await stream.write(comment)
+        return await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

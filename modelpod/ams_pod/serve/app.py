@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
 
-from ams_pod.serve import native, openai
+from ams_pod.serve import admin, native, openai, transcription
 from ams_pod.serve.keys import POD, REQUEST_ID
 from ams_pod.serve.pod import Pod
 
@@ -30,7 +30,12 @@ def make_app(pod: Pod) -> web.Application:
     app.router.add_get("/ready", ready)
     app.router.add_get("/load", load)
     app.router.add_get("/metrics", metrics)
-    app.router.add_get("/admin/memory_status", memory_status)
+    app.router.add_post("/v1/audio/transcriptions", transcription.transcriptions)
+    app.router.add_get("/admin/memory_status", admin.memory_status)
+    app.router.add_get("/admin/model_status", admin.model_status)
+    app.router.add_get("/admin/temp_status", admin.temp_status)
+    app.router.add_post("/admin/emergency_cleanup", admin.emergency_cleanup)
+    app.router.add_post("/admin/cleanup_temp", admin.cleanup_temp)
     return app
 
 
@@ -52,12 +57,6 @@ async def load(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     body = request.app[POD].metrics.render()
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-
-async def memory_status(request: web.Request) -> web.Response:
-    pod = request.app[POD]
-    runtime = pod.ready()
-    return _json({"model": pod.settings.name, **runtime.memory()})
 
 
 @web.middleware

@@ -3,29 +3,42 @@
 import asyncio
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from ams_common.errors import ApiError
 from ams_common.wire import FinishReason, Usage
 
-from ams_pod.runtime.interface import Event, Prepared, Runtime, Sampling, Ticket
+from ams_pod.runtime.interface import Degraded, Event, InsufficientMemory, Prepared, Runtime, Sampling, Ticket
+from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.stops import StopStrings
 from ams_pod.serve.thinking import Delta, ThinkSplitter
+
+_MEMORY_RETRY_SECONDS = 10.0
 
 
 class Generation:
     """An async context: leaving it cancels what still runs. `next` gives text as it comes, None at the end."""
 
     def __init__(
-        self, runtime: Runtime, prepared: Prepared, sampling: Sampling, stops: Sequence[str], metrics: PodMetrics
+        self,
+        runtime: Runtime,
+        prepared: Prepared,
+        sampling: Sampling,
+        stops: Sequence[str],
+        metrics: PodMetrics,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
-        self._runtime, self._prepared, self._sampling = runtime, prepared, sampling
+        self.media_items = prepared.media_items
+        self._runtime, self._sampling = runtime, sampling
+        self._prepared: Prepared | None = prepared
+        self._prompt_tokens = len(prepared.ids)
         self._metrics = metrics
+        self._on_start: Callable[[], None] | None = on_start
         self._detokenizer = runtime.detokenizer()
         self._splitter = ThinkSplitter(prepared.thinking) if runtime.info.thinks else None
         self._stops = StopStrings(stops)
@@ -36,7 +49,9 @@ class Generation:
         self._last_token_at: float | None = None
 
     async def __aenter__(self) -> Self:
-        self._ticket = self._runtime.submit(self._prepared, self._sampling, self.take)
+        if (prepared := self._prepared) is not None:
+            self._prepared = None
+            self._ticket = self._runtime.submit(prepared, self._sampling, self.take)
         return self
 
     async def __aexit__(
@@ -47,8 +62,13 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        prompt = len(self._prepared.ids)
+        prompt = self._prompt_tokens
         return Usage(prompt, self.completion_tokens, prompt + self.completion_tokens)
+
+    @property
+    def degraded(self) -> Degraded | None:
+        """The rung of the memory ladder that the answer comes from."""
+        return self._ticket.degraded if self._ticket is not None else None
 
     @property
     def queue_seconds(self) -> float:
@@ -67,12 +87,17 @@ class Generation:
         """An event of the engine, on the event loop."""
         if self.finish_reason is not None or self._error is not None:
             return
+        if self._on_start is not None:
+            self._on_start()
+            self._on_start = None
         if event.error is not None:
-            self._error = ApiError("generation_failed", "The model failed on this request.")
+            self._error = _failure(event.error)
         elif event.finish == "cancelled":
             self._error = ApiError("draining", "The model is shutting down.", retry_after=5)
         elif event.token is not None:
             self._take_token(event)
+        elif event.finish is not None:
+            self._end(event)
         self._news.set()
 
     async def next(self) -> Delta | None:
@@ -109,8 +134,15 @@ class Generation:
             if self._ticket is not None:
                 self._ticket.cancel()
         elif event.finish is not None:
+            self._end(event)
+
+    def _end(self, event: Event) -> None:
+        if event.ticket.degraded == "simplified" and not self.completion_tokens:
+            self._splitter = None  # what is told is the server's own, no reasoning
+            self._deltas.append(Delta(SIMPLIFIED))
+        else:
             self._flush()
-            self.finish_reason = "length" if event.finish == "length" and not self._stops.stopped else "stop"
+        self.finish_reason = "length" if event.finish == "length" and not self._stops.stopped else "stop"
 
     def _emit(self, text: str) -> None:
         if not text:
@@ -137,3 +169,16 @@ class Generation:
             self._metrics.first_token.observe(now - self._ticket.submitted_at)
             self._metrics.queue_wait.observe(self.queue_seconds)
         self._last_token_at = now
+
+
+def _failure(error: BaseException) -> ApiError:
+    """What the client hears of a request that ended in the engine."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, InsufficientMemory):
+        return ApiError("insufficient_memory", _sentence(str(error)), retry_after=_MEMORY_RETRY_SECONDS)
+    return ApiError("generation_failed", "The model failed on this request.")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text or 'There is not enough memory for this request'}."

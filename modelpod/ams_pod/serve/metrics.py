@@ -36,7 +36,19 @@ class PodMetrics:
         self.load_phase = Gauge(
             "ams_pod_load_phase_seconds", "Time that each phase of start-up took.", ["phase"], registry=registry
         )
+        self.media_decode = Histogram(
+            "ams_pod_media_decode_seconds", "Time to decode one item.", ["kind"], buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.media_bytes = Counter(
+            "ams_pod_media_bytes", "Bytes of decoded items, as they were sent.", ["kind"], registry=registry
+        )
         registry.register(_EngineCollector(engine))
+
+    def observe_media(self, kind: str, seconds: float, size: int) -> None:
+        """One item was decoded; may be called from any thread."""
+        self.media_decode.labels(kind).observe(seconds)
+        self.media_bytes.labels(kind).inc(size)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

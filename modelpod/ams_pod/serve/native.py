@@ -3,15 +3,18 @@
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
+from ams_common.families import BY_NAME
 from ams_common.wire import GenerateRequest, GenerateResponse
 
-from ams_pod.runtime.interface import Prepared, Runtime, Sampling
+from ams_pod.runtime.interface import ModelInfo, Prepared, Runtime, Sampling
 from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.content import Chat, Content, check_modalities, generate_sources
+from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
 from ams_pod.serve.parameters import sampling_of, stop_list
-from ams_pod.serve.reading import read_json
+from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
 
 _DECODER = msgspec.json.Decoder(GenerateRequest)
@@ -19,58 +22,68 @@ _DECODER = msgspec.json.Decoder(GenerateRequest)
 
 async def generate(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _DECODER, pod.settings.max_body_bytes, pod.large_bodies)
-    _check(fields, pod.settings.name)
-    messages = [{"role": "user", "content": fields.prompt}]
-    if fields.system:
-        messages.insert(0, {"role": "system", "content": fields.system})
+    with pod.intake.spool() as spool:
+        async with json_body(request, _DECODER, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+            if not fields.prompt.strip():
+                raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
+            sources = generate_sources(fields)
+            info = pod.check_room().info
+            check_modalities(sources, info.modalities, pod.settings.name)
+            contents: list[tuple[str, Content]] = [("user", [*sources, fields.prompt])]
+            if fields.system:
+                contents.insert(0, ("system", [fields.system]))
+            chat = Chat(contents)
+            media = await pod.intake.receive(sources, spool)
+            fields = msgspec.structs.replace(fields, image=None, audio=None, video=None)
+            del sources, contents
 
-    def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
-        return sampling_of(
-            fields, fields.max_new_tokens, "max_new_tokens", runtime.info, pod.settings.max_new_tokens,
-            len(prepared.ids),
-        )  # fmt: skip
-
-    work = Work(
-        prepare=lambda runtime: runtime.prepare_chat(messages),
-        sampling=sampling,
-        stops=stop_list(fields.stop),
-        stream=bool(fields.stream),
-        format=_NativeFormat(pod.settings.name, bool(fields.include_thinking)),
-        ignored=ignored,
-    )
-    return await answer(request, work)
-
-
-def _check(fields: GenerateRequest, model: str) -> None:
-    if not fields.prompt.strip():
-        raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
-    for name in ("image", "audio", "video"):
-        if getattr(fields, name):
-            raise ApiError(
-                "unsupported_modality", f"{model} is a text model; it takes no {name}.", param=name,
-                model=model, modalities=["text"],
+        def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
+            return sampling_of(
+                fields, fields.max_new_tokens, "max_new_tokens", runtime.info, pod.settings.max_new_tokens,
+                len(prepared.ids),
             )  # fmt: skip
+
+        work = Work(
+            media=media,
+            spool=spool,
+            prepare=lambda runtime, items: runtime.prepare_chat(chat.messages(items)),
+            sampling=sampling,
+            stops=stop_list(fields.stop),
+            stream=bool(fields.stream),
+            format=_NativeFormat(pod.settings.name, info, bool(fields.include_thinking)),
+            ignored=ignored,
+        )
+        return await answer(request, work)
 
 
 class _NativeFormat:
-    """{"response": ...} and what is added beside it."""
+    """{"response": ...} and what is added beside it; an omni model's answer tells how it was made."""
 
-    def __init__(self, model: str, include_thinking: bool) -> None:
+    def __init__(self, model: str, info: ModelInfo, include_thinking: bool) -> None:
         self._model = model
+        self._info = info
         self._include_thinking = include_thinking
 
     def whole(self, delta: Delta, generation: Generation) -> GenerateResponse:
-        note = None
-        if not generation.ended_thinking:
+        note = note_of(generation.degraded)
+        if note is None and not generation.ended_thinking:
             note = "The tokens ran out while the model was still reasoning; raise max_new_tokens."
-        return GenerateResponse(
+        answer = GenerateResponse(
             response=delta.content,
             thinking=delta.thinking if self._include_thinking else None,
             usage=generation.usage,
             model=self._model,
             finish_reason=generation.finish_reason,
+            degraded=generation.degraded,
             note=note,
+        )
+        if self._info.family != "omni":
+            return answer
+        return msgspec.structs.replace(
+            answer,
+            model_type=BY_NAME["omni"].model_type,
+            generation_method=generation_method(self._info, generation.media_items, generation.degraded),
+            memory_optimized=memory_optimized(self._info),
         )
 
     def begin(self) -> bytes:

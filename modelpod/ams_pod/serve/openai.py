@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from aiohttp import web
@@ -18,59 +18,65 @@ from ams_common.wire import (
     CompletionChoice,
     CompletionRequest,
     CompletionResponse,
-    Message,
     ModelCard,
     ModelList,
-    TextPart,
 )
 
+from ams_pod.media.intake import Source
 from ams_pod.runtime.interface import Prepared, Runtime, Sampling
 from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
+from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
 from ams_pod.serve.parameters import refuse_unsupported, sampling_of, stop_list
 from ams_pod.serve.pod import Pod
-from ams_pod.serve.reading import read_json
+from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
 
 _CHAT = msgspec.json.Decoder(ChatRequest)
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
-_ROLES = {"developer": "system"}
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _CHAT, pod.settings.max_body_bytes, pod.large_bodies)
-    _check_model(pod, fields.model)
-    refuse_unsupported(fields)
-    messages = [
-        {"role": _ROLES.get(message.role, message.role), "content": _text(pod, message, index)}
-        for index, message in enumerate(fields.messages)
-    ]
-    if not any(message["content"].strip() for message in messages):
-        raise ApiError("missing_prompt", "messages hold no text.", param="messages")
-    field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
-    asked = fields.max_completion_tokens or fields.max_tokens
-    work = Work(
-        prepare=lambda runtime: runtime.prepare_chat(messages),
-        sampling=_sampler(pod, fields, asked, field),
-        stops=stop_list(fields.stop),
-        stream=bool(fields.stream),
-        format=_ChatFormat(fields),
-        ignored=ignored,
-    )
-    return await answer(request, work)
+    with pod.intake.spool() as spool:
+        async with json_body(request, _CHAT, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+            check_model(pod, fields.model)
+            refuse_unsupported(fields)
+            contents = chat_contents(fields.messages)
+            sources = sources_of(contents)
+            check_modalities(sources, pod.check_room().info.modalities, pod.settings.name)
+            if not sources and not any(text.strip() for _, content in contents for text in content if _is_text(text)):
+                raise ApiError("missing_prompt", "messages hold no text.", param="messages")
+            chat = Chat(contents)
+            media = await pod.intake.receive(sources, spool)
+            fields = msgspec.structs.replace(fields, messages=[])
+            del contents, sources
+        field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
+        asked = fields.max_completion_tokens or fields.max_tokens
+        work = Work(
+            media=media,
+            spool=spool,
+            prepare=lambda runtime, items: runtime.prepare_chat(chat.messages(items)),
+            sampling=_sampler(pod, fields, asked, field),
+            stops=stop_list(fields.stop),
+            stream=bool(fields.stream),
+            format=_ChatFormat(fields),
+            ignored=ignored,
+        )
+        return await answer(request, work)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    fields, ignored = await read_json(request, _COMPLETION, pod.settings.max_body_bytes, pod.large_bodies)
-    _check_model(pod, fields.model)
-    refuse_unsupported(fields)
-    prompt = _single_prompt(fields.prompt)
+    async with json_body(request, _COMPLETION, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+        check_model(pod, fields.model)
+        refuse_unsupported(fields)
+        prompt = _single_prompt(fields.prompt)
     work = Work(
-        prepare=lambda runtime: (
+        prepare=lambda runtime, _: (
             runtime.prepare_text(prompt) if isinstance(prompt, str) else runtime.prepare_ids(prompt)
         ),
         sampling=_sampler(pod, fields, fields.max_tokens, "max_tokens"),
@@ -89,7 +95,7 @@ async def models(request: web.Request) -> web.Response:
 async def model(request: web.Request) -> web.Response:
     pod = request.app[POD]
     name = request.match_info["id"]
-    _check_model(pod, name)
+    check_model(pod, name)
     return _json(next(card for card in _cards(pod) if resource_name(card.id) == resource_name(name)))
 
 
@@ -101,7 +107,8 @@ def _cards(pod: Pod) -> list[ModelCard]:
     return [ModelCard(id=name, created=pod.started) for name in _names(pod)]
 
 
-def _check_model(pod: Pod, name: str) -> None:
+def check_model(pod: Pod, name: str) -> None:
+    """ApiError `model_not_found` unless this pod goes by that name."""
     if resource_name(name) not in map(resource_name, _names(pod)):
         raise ApiError(
             "model_not_found", f"There is no model {name[:100]!r} here; this pod serves {pod.settings.name}.",
@@ -109,19 +116,8 @@ def _check_model(pod: Pod, name: str) -> None:
         )  # fmt: skip
 
 
-def _text(pod: Pod, message: Message, index: int) -> str:
-    if not isinstance(message.content, list):
-        return message.content or ""
-    texts = []
-    for number, part in enumerate(message.content):
-        if not isinstance(part, TextPart):
-            kind = type(part).__name__.removesuffix("Part").lower()
-            raise ApiError(
-                "unsupported_modality", f"{pod.settings.name} is a text model; it takes no {kind}.",
-                param=f"messages[{index}].content[{number}]", model=pod.settings.name, modalities=["text"],
-            )  # fmt: skip
-        texts.append(part.text)
-    return "\n".join(texts)
+def _is_text(item: str | Source) -> TypeGuard[str]:
+    return isinstance(item, str)
 
 
 def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]:
@@ -158,7 +154,7 @@ class _ChatFormat:
     def whole(self, delta: Delta, generation: Generation) -> ChatResponse:
         message = ChatMessage(role="assistant", content=delta.content, reasoning_content=delta.thinking or None)
         choice = ChatChoice(message=message, finish_reason=generation.finish_reason or "stop")
-        return ChatResponse(choices=[choice], usage=generation.usage, **self._base)
+        return ChatResponse(choices=[choice], usage=generation.usage, **self._base, **marks(generation.degraded))
 
     def begin(self) -> bytes:
         return self._chunk(ChatMessage(role="assistant", content=""))
@@ -172,6 +168,7 @@ class _ChatFormat:
             ChatChunk(
                 choices=[ChatDeltaChoice(delta=ChatMessage(), finish_reason=generation.finish_reason or "stop")],
                 **self._base,
+                **marks(generation.degraded),
             )
         )
         if self._include_usage:
@@ -189,7 +186,7 @@ class _CompletionFormat:
 
     def whole(self, delta: Delta, generation: Generation) -> CompletionResponse:
         choice = CompletionChoice(text=delta.thinking + delta.content, finish_reason=generation.finish_reason or "stop")
-        return CompletionResponse(choices=[choice], usage=generation.usage, **self._base)
+        return CompletionResponse(choices=[choice], usage=generation.usage, **self._base, **marks(generation.degraded))
 
     def begin(self) -> bytes:
         return b""
@@ -200,7 +197,7 @@ class _CompletionFormat:
 
     def end(self, generation: Generation) -> bytes:
         choice = CompletionChoice(text="", finish_reason=generation.finish_reason or "stop")
-        result = event(CompletionResponse(choices=[choice], **self._base))
+        result = event(CompletionResponse(choices=[choice], **self._base, **marks(generation.degraded)))
         if self._include_usage:
             result += event(CompletionResponse(choices=[], usage=generation.usage, **self._base))
         return result

@@ -13,12 +13,17 @@ from ams_common.errors import ApiError
 from ams_common.pod import ServeSettings
 from ams_common.progress import Failure, Load, Phase, Progress
 
+from ams_pod.media.decoding import Wanted, preload
+from ams_pod.media.intake import Intake
+from ams_pod.media.temp import TempFolder
+from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
-from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, LoadFailed, Runtime
+from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, LoadFailed, ModelInfo, Runtime
 from ams_pod.serve.metrics import PodMetrics
 
 log = logging.getLogger(__name__)
 _LARGE_BODIES = 2
+_STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
 class Pod:
@@ -35,7 +40,12 @@ class Pod:
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.metrics = PodMetrics(self._figures)
         self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
-        self.cpu_pool = ThreadPoolExecutor(1, "prepare")
+        self.text_pool = ThreadPoolExecutor(1, "prepare")
+        self.media_pool = ThreadPoolExecutor(1, "prepare-media")  # its own: a video must not delay a text
+        self.intake = Intake(
+            TempFolder(settings.temp_dir), AllowedHosts.parse(settings.media_url_hosts), settings.max_body_bytes,
+            self.metrics.observe_media,
+        )  # fmt: skip
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -46,6 +56,7 @@ class Pod:
     def start(self) -> None:
         """Begin to load; `progress` tells how far it is and `failure` if it ended."""
         self._compute.start()
+        self._loop.run_in_executor(None, self.intake.folder.clean, _STALE_SECONDS)
 
     def ready(self) -> Runtime:
         """The runtime, or ApiError while there is none or the pod drains."""
@@ -58,9 +69,13 @@ class Pod:
             )  # fmt: skip
         return self.runtime
 
-    @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[Runtime]:
-        """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none."""
+    def wanted_media(self, info: ModelInfo) -> Wanted:
+        """What this model takes of videos and sound."""
+        both = {"audio", "video"} <= set(info.modalities)
+        return Wanted(frames=self.settings.video_frames, rate=info.audio_rate, sound=both)
+
+    def check_room(self) -> Runtime:
+        """The runtime; ApiError `queue_full` if there is no place for one more request."""
         runtime = self.ready()
         limit = runtime.info.concurrent_requests + self.settings.queued_requests
         if self.active >= limit:
@@ -71,6 +86,12 @@ class Pod:
                 "queue_full", f"{self.active} requests are running or waiting; the limit is {limit}.",
                 retry_after=retry_after, limit=limit,
             )  # fmt: skip
+        return runtime
+
+    @contextlib.asynccontextmanager
+    async def admit(self) -> AsyncIterator[Runtime]:
+        """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none."""
+        runtime = self.check_room()
         self.active += 1
         self._idle.clear()
         started = time.monotonic()
@@ -120,7 +141,9 @@ class Pod:
         if self.runtime is not None:
             self.runtime.stop()
             await asyncio.to_thread(self._compute.join, 5.0)
-        self.cpu_pool.shutdown(wait=False, cancel_futures=True)
+        self.intake.close()
+        for pool in (self.text_pool, self.media_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _timed_out(self) -> ApiError:
         seconds = self.settings.request_timeout_seconds
@@ -165,6 +188,8 @@ class Pod:
         self._note_phase("ready", None, time.monotonic())
         self.runtime = runtime
         info = runtime.info
+        if set(info.modalities) != {"text"}:
+            self.media_pool.submit(preload)
         log.info(
             "%s is ready: %s, %s on %s, %d tokens of context, engine %s",
             self.settings.name, info.architecture, info.precision, info.device, info.context_tokens, info.engine,

@@ -17,6 +17,7 @@ from ams_common.progress import Failure
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
 from ams_pod.layout import find_model, local_gguf
+from ams_pod.media.urls import AllowedHosts
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import Pod
 from ams_pod.termination import explain_end
@@ -55,6 +56,10 @@ def unsupported(settings: ServeSettings) -> str | None:
         return f"quantization {settings.quantization} is not supported: use auto or none."
     if settings.family not in ("auto", "text"):
         return f"family {settings.family} is not supported: this server answers for text models."
+    try:
+        AllowedHosts.parse(settings.media_url_hosts)
+    except ValueError as error:
+        return f"--media-url-hosts: {error}."
     return None
 
 

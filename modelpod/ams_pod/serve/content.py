@@ -1,0 +1,94 @@
+"""What a request holds besides its text: found in its fields, checked against the model, and put into messages."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from ams_common.errors import ApiError
+from ams_common.wire import AudioPart, GenerateRequest, ImagePart, Message, TextPart, VideoPart
+
+from ams_pod.media.decoding import Kind
+from ams_pod.media.intake import Source
+from ams_pod.media.items import Media, part
+
+Content = list[str | Source]
+"""Texts and media of one message, in the order given."""
+
+_KINDS: tuple[Kind, ...] = ("image", "video", "audio")  # the order in which the older API's media reach the model
+_ROLES = {"developer": "system"}
+
+
+def generate_sources(fields: GenerateRequest) -> list[Source]:
+    """The media of a /generate body; empty fields are none."""
+    sources = []
+    for kind in _KINDS:
+        given = getattr(fields, kind)
+        if isinstance(given, str):
+            sources += [Source(kind, kind, given)] if given else []
+        elif given:
+            sources += [Source(kind, f"{kind}[{index}]", text) for index, text in enumerate(given)]
+    return sources
+
+
+def chat_contents(messages: Sequence[Message]) -> list[tuple[str, Content]]:
+    """(role, content) of each message."""
+    return [
+        (_ROLES.get(message.role, message.role), list(_content(message, f"messages[{index}].content")))
+        for index, message in enumerate(messages)
+    ]
+
+
+def sources_of(contents: Sequence[tuple[str, Content]]) -> list[Source]:
+    """All media of a chat, in order."""
+    return [item for _, content in contents for item in content if isinstance(item, Source)]
+
+
+def check_modalities(sources: Sequence[Source], modalities: Sequence[str], model: str) -> None:
+    """ApiError `unsupported_modality` for the first medium that the model doesn't take."""
+    for source in sources:
+        if source.kind not in modalities:
+            raise unsupported(source.kind, source.field, modalities, model)
+
+
+def unsupported(kind: Kind, field: str, modalities: Sequence[str], model: str) -> ApiError:
+    takes = " and ".join([", ".join(modalities[:-1]), modalities[-1]] if len(modalities) > 1 else modalities)
+    return ApiError(
+        "unsupported_modality", f"{model} takes {takes}; it takes no {kind}.",
+        param=field, model=model, modalities=list(modalities), given=kind,
+    )  # fmt: skip
+
+
+class Chat:
+    """Messages whose media are put in when they are decoded: until then only their places are kept."""
+
+    def __init__(self, contents: Sequence[tuple[str, Content]]) -> None:
+        self._turns = [
+            (role, [item if isinstance(item, str) else None for item in content]) for role, content in contents
+        ]
+
+    def messages(self, media: Sequence[Media]) -> list[dict[str, Any]]:
+        """As `Runtime.prepare_chat` takes them; a message without media is plain text."""
+        items = iter(media)
+        return [{"role": role, "content": _filled(content, items)} for role, content in self._turns]
+
+
+def _filled(content: Sequence[str | None], items: Iterator[Media]) -> str | list[dict[str, Any]]:
+    if None not in content:
+        return "\n".join(cast(Sequence[str], content))
+    return [part(next(items)) if text is None else {"type": "text", "text": text} for text in content]
+
+
+def _content(message: Message, field: str) -> Iterator[str | Source]:
+    if not isinstance(message.content, list):
+        yield message.content or ""
+        return
+    for number, given in enumerate(message.content):
+        place = f"{field}[{number}]"
+        match given:
+            case TextPart():
+                yield given.text
+            case ImagePart():
+                yield Source("image", f"{place}.image_url.url", given.image_url.url)
+            case VideoPart():
+                yield Source("video", f"{place}.video_url.url", given.video_url.url)
+            case AudioPart():
+                yield Source("audio", f"{place}.input_audio.data", given.input_audio.data)

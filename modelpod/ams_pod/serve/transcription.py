@@ -1,0 +1,181 @@
+"""`POST /v1/audio/transcriptions`: a form with a file, answered by a model that listens and is told to write down."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import BodyPartReader, web
+from aiohttp.multipart import MultipartReader
+from ams_common.errors import ApiError
+from ams_common.parsing import explain, with_choices
+from ams_common.wire import (
+    ChatRequest,
+    TranscriptionDelta,
+    TranscriptionDone,
+    TranscriptionRequest,
+    TranscriptionResponse,
+    TranscriptionUsage,
+)
+
+from ams_pod.media.decoding import Encoded
+from ams_pod.media.items import Media, part
+from ams_pod.media.spool import Spool, Upload
+from ams_pod.runtime.interface import Prepared, Runtime, Sampling
+from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.content import unsupported
+from ams_pod.serve.degraded import marks
+from ams_pod.serve.events import event
+from ams_pod.serve.generation import Generation
+from ams_pod.serve.keys import POD
+from ams_pod.serve.openai import check_model
+from ams_pod.serve.parameters import sampling_of
+from ams_pod.serve.pod import Pod
+from ams_pod.serve.reading import check_announced, too_large
+from ams_pod.serve.thinking import Delta
+
+_CHUNK_BYTES = 256 << 10
+_TEXT_BYTES = 64 << 10
+_PARTS = 64
+_KNOWN = {field.name for field in msgspec.structs.fields(TranscriptionRequest)}
+_TASK = "Transcribe the speech in the audio word for word. Answer with the transcript only."
+
+
+async def transcriptions(request: web.Request) -> web.StreamResponse:
+    pod = request.app[POD]
+    info = pod.check_room().info
+    if "audio" not in info.modalities:
+        raise unsupported("audio", "file", info.modalities, pod.settings.name)
+    with pod.intake.spool() as spool:
+        upload, texts = await _read_form(request, pod, spool)
+        fields = _fields(texts)
+        check_model(pod, fields.model)
+
+        def prepare(runtime: Runtime, media: list[Media]) -> Prepared:
+            content = [part(media[0]), {"type": "text", "text": _task(fields)}]
+            return runtime.prepare_chat([{"role": "user", "content": content}])
+
+        def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
+            as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)
+            cap = pod.settings.max_new_tokens
+            return sampling_of(as_chat, None, "max_tokens", runtime.info, cap, len(prepared.ids))
+
+        work = Work(
+            media=[Encoded("audio", "file", upload)],
+            spool=spool,
+            prepare=prepare,
+            sampling=sampling,
+            stops=[],
+            stream=bool(fields.stream),
+            format=_TranscriptionFormat(fields.response_format == "text"),
+            ignored=sorted(set(texts) - _KNOWN),
+        )
+        return await answer(request, work)
+
+
+def _task(fields: TranscriptionRequest) -> str:
+    sentences = [_TASK]
+    if fields.language:
+        sentences.append(f"The language is {fields.language}.")
+    if fields.prompt:
+        sentences.append(f"It goes on from this text, or uses such words: {fields.prompt}")
+    return " ".join(sentences)
+
+
+async def _read_form(request: web.Request, pod: Pod, spool: Spool) -> tuple[Upload, dict[str, str]]:
+    """The file, kept in the spool as it comes, and the other fields."""
+    if request.content_type != "multipart/form-data":
+        raise ApiError(
+            "unsupported_media_type",
+            f"The body must be a form: send Content-Type: multipart/form-data, not {request.content_type!r}.",
+        )
+    limit = pod.settings.max_body_bytes
+    check_announced(request, limit)
+    upload: Upload | None = None
+    texts: dict[str, str] = {}
+    total = 0
+    try:
+        form = await request.multipart()
+        for _ in range(_PARTS):
+            if (field := await form.next()) is None:
+                break
+            name = "" if isinstance(field, MultipartReader) else field.name or ""
+            if isinstance(field, MultipartReader):
+                raise ApiError("invalid_parameter", "The form must not hold a form.")
+            if name == "file" and upload is None:
+                upload = await _keep(field, spool, limit)
+                total += upload.bytes
+            else:
+                text = await _text(field, name)
+                total += len(text)
+                texts.setdefault(name.removesuffix("[]"), text)
+            if total > limit:
+                raise too_large(limit, None)
+        else:
+            raise ApiError("invalid_parameter", f"The form has more than {_PARTS} fields.", limit=_PARTS)
+    except (ValueError, AssertionError, RuntimeError) as error:  # what aiohttp makes of a form that is none
+        raise ApiError("invalid_parameter", f"The form can't be read: {str(error)[:200] or 'it is cut off'}.") from None
+    if upload is None:
+        raise ApiError("invalid_parameter", "file is required: the audio to transcribe.", param="file")
+    return upload, texts
+
+
+async def _keep(field: BodyPartReader, spool: Spool, limit: int) -> Upload:
+    writer, total = spool.writer(), 0
+    while chunk := await field.read_chunk(_CHUNK_BYTES):
+        total += len(chunk)
+        if total > limit:
+            raise too_large(limit, None)
+        writer.write(bytes(chunk))  # into memory or the page cache
+    return writer.finish()
+
+
+async def _text(field: BodyPartReader, name: str) -> str:
+    data = b""
+    while chunk := await field.read_chunk(_TEXT_BYTES):
+        data += chunk
+        if len(data) > _TEXT_BYTES:
+            raise ApiError("invalid_parameter", f"{name[:100]} is too long.", param=name[:100], limit=_TEXT_BYTES)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ApiError("invalid_parameter", f"{name[:100]} is no UTF-8 text.", param=name[:100]) from None
+
+
+def _fields(texts: dict[str, str]) -> TranscriptionRequest:
+    given: dict[str, Any] = {name: text for name, text in texts.items() if text.strip()}
+    try:
+        return msgspec.convert(given, TranscriptionRequest, strict=False)
+    except msgspec.ValidationError as error:
+        path, sentence = explain(error)
+        sentence = with_choices(sentence, TranscriptionRequest, path)
+        raise ApiError("invalid_parameter", f"{path}: {sentence}.", param=path) from None
+
+
+class _TranscriptionFormat:
+    def __init__(self, plain: bool) -> None:
+        self._plain = plain
+        self._said: list[str] = []
+
+    def whole(self, delta: Delta, generation: Generation) -> TranscriptionResponse | str:
+        if self._plain:
+            return delta.content.strip() + "\n"
+        return TranscriptionResponse(text=delta.content.strip(), usage=_usage(generation), **marks(generation.degraded))
+
+    def begin(self) -> bytes:
+        return b""
+
+    def piece(self, delta: Delta) -> bytes:
+        if not delta.content:
+            return b""
+        self._said.append(delta.content)
+        return event(TranscriptionDelta(delta=delta.content))
+
+    def end(self, generation: Generation) -> bytes:
+        text = "".join(self._said)
+        return event(TranscriptionDone(text=text, usage=_usage(generation), **marks(generation.degraded)))
+
+
+def _usage(generation: Generation) -> TranscriptionUsage:
+    usage = generation.usage
+    return TranscriptionUsage(
+        input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens
+    )
