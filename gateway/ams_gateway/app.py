@@ -29,7 +29,7 @@ from ams_gateway.routes.health import Health
 from ams_gateway.routes.index import Index
 from ams_gateway.routes.metrics import MetricsRoute
 from ams_gateway.routes.models import Models
-from ams_gateway.routes.openai import OpenAI
+from ams_gateway.routes.openai import OpenAI, Transcriptions
 from ams_gateway.routing import NO_ROUTE, Handler, Routes
 from ams_gateway.settings import GatewaySettings
 
@@ -63,12 +63,16 @@ class Gateway:
             "/generate/{model}": {"POST": Generate(registry, forwarder, settings).post},
             "/v1/chat/completions": {"POST": completions.post},
             "/v1/completions": {"POST": completions.post},
+            "/v1/audio/transcriptions": {"POST": Transcriptions(registry, forwarder, settings).post},
             "/v1/models": {"GET": models.list},
             "/v1/models/{id}": {"GET": models.get},
             "/health": {"GET": health.health},
             "/ready": {"GET": health.ready},
             "/admin/memory_status": {"GET": admin.memory_status},
             "/admin/model_status": {"GET": admin.model_status},
+            "/admin/temp_status": {"GET": admin.temp_status},
+            "/admin/emergency_cleanup": {"POST": admin.emergency_cleanup},
+            "/admin/cleanup_temp": {"POST": admin.cleanup_temp},
             "/openapi.json": {"GET": self._openapi},
             "/": {"GET": Index(registry).get},
         }

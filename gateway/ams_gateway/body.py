@@ -71,8 +71,12 @@ class SpooledBody:
     @contextmanager
     def mapped(self) -> Iterator[memoryview]:
         """The whole body as a view of the file's pages: nothing is copied into memory of our own."""
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as pages, memoryview(pages) as view:
+        with self.pages() as pages, memoryview(pages) as view:
             yield view
+
+    def pages(self) -> mmap.mmap:
+        """The same to search in; close it."""
+        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         await asyncio.to_thread(self._file.seek, 0)

@@ -1,6 +1,7 @@
 """The OpenAPI document of the gateway, generated from the wire types."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +16,10 @@ _TYPES = (
     wire.ChatChunk,
     wire.CompletionRequest,
     wire.CompletionResponse,
+    wire.TranscriptionRequest,
+    wire.TranscriptionResponse,
+    wire.TranscriptionDelta,
+    wire.TranscriptionDone,
     wire.ModelCard,
     wire.ModelList,
 )
@@ -87,6 +92,12 @@ def _paths() -> dict[str, Any]:
                 openai=True,
             )
         },
+        "/v1/audio/transcriptions": {
+            "post": _post(
+                "OpenAI's transcriptions, by models that take audio", "TranscriptionRequest", "TranscriptionResponse",
+                "TranscriptionDelta events, then TranscriptionDone", openai=True, form={"file": "the audio"},
+            )
+        },
         "/v1/models": {"get": _get("The models there are", "ModelList", openai=True)},
         "/v1/models/{id}": {
             "parameters": [_name("id", "name or alias of a model")],
@@ -96,16 +107,28 @@ def _paths() -> dict[str, Any]:
         "/ready": {"get": _get("Whether the gateway takes requests; 503 while it stops")},
         "/admin/memory_status": {"get": _get("Memory of all pods, in the older server's fields")},
         "/admin/model_status": {"get": _get("State of all models, in the older server's fields")},
+        "/admin/temp_status": {"get": _get("Temporary files of all pods, in the older server's fields")},
+        "/admin/emergency_cleanup": {"post": _get("Free what memory no running request needs, on all pods")},
+        "/admin/cleanup_temp": {"post": _get("Remove temporary files that are not in use, on all pods")},
         "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "text format"}}}},
         "/openapi.json": {"get": _get("This document")},
         "/": {"get": {"summary": "A page for people", "responses": {"200": {"description": "HTML"}}}},
     }  # fmt: skip
 
 
-def _post(summary: str, request: str, answer: str, events: str, *, openai: bool = False) -> dict[str, Any]:
+def _post(
+    summary: str,
+    request: str,
+    answer: str,
+    events: str,
+    *,
+    openai: bool = False,
+    form: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`form` names the files of a multipart form, whose other fields are those of `request`."""
     return {
         "summary": summary,
-        "requestBody": {"required": True, "content": _json(request)},
+        "requestBody": {"required": True, "content": _json(request) if form is None else _form(request, form)},
         "responses": {
             "200": {
                 "description": "The answer; with `stream: true` server-sent events",
@@ -129,6 +152,18 @@ def _get(summary: str, answer: str | None = None, *, openai: bool = False) -> di
     content = _json(answer) if answer else {"application/json": {"schema": {"type": "object"}}}
     failure = {"description": "an error", "content": _json("OpenAIError" if openai else "Error")}
     return {"summary": summary, "responses": {"200": {"description": "OK", "content": content}, "default": failure}}
+
+
+def _form(schema: str, files: Mapping[str, str]) -> dict[str, Any]:
+    properties = {
+        name: {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
+        for name, text in files.items()
+    }
+    both = [
+        {"$ref": f"#/components/schemas/{schema}"},
+        {"type": "object", "properties": properties, "required": list(files)},
+    ]
+    return {"multipart/form-data": {"schema": {"allOf": both}}}
 
 
 def _json(schema: str) -> dict[str, Any]:

@@ -145,8 +145,9 @@ async def test_memory_without_a_gpu(start: Start, registry: FakeRegistry) -> Non
 
 
 async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
+    silent = await pod(lambda exchange: exchange.json(500, {}))
     registry.add(
-        "qwen-vl", (await pod()).address, modalities=frozenset({"text", "image"}),
+        "qwen-vl", silent.address, modalities=frozenset({"text", "image"}),
         labels={"family": "vision-language", "path": "/models/x", "quant_bits": "4", "max_memory": "8Gi"},
     )  # fmt: skip
     registry.add("cold")
@@ -156,8 +157,9 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
     assert status["model_configs"]["qwen_vl"] == {
         "type": "vision-language", "path": "/models/x", "path_exists": True, "quant_bits": 4, "max_memory": "8Gi",
         "state": "ready", "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"],
-        "download": None,
+        "download": None, "pods": [],
     }  # fmt: skip
+    assert status["unreachable"] == [{"model": "qwen-vl", "pod": "qwen-vl-0"}]
     cold = status["model_configs"]["cold"]
     assert (cold["state"], cold["ready_replicas"], cold["path_exists"]) == ("downloading", 0, False)
     assert cold["download"] == {"bytesDone": 5, "bytesTotal": 10}

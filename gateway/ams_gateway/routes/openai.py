@@ -1,4 +1,7 @@
-"""`POST /v1/chat/completions` and `/v1/completions`: routed by what the body says, which the pod gets unchanged."""
+"""The routes of OpenAI's API that generate: routed by what the body says, which the pod gets unchanged."""
+
+import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
@@ -8,12 +11,15 @@ from ams_common.wire import RoutingFields
 
 from ams_gateway.body import Body, Limits, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.call import Call
+from ams_gateway.form import boundary_of, texts_of
 from ams_gateway.forward import Forwarder
 from ams_gateway.registry import Model, Registry
 from ams_gateway.routes.models import find_model
 from ams_gateway.settings import GatewaySettings
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
+_FORM_FIELDS = ("model", "stream")
+_TRUE = ("true", "1")
 _MODALITIES = {"text": "text", "image_url": "image", "video_url": "video", "input_audio": "audio"}
 
 
@@ -43,6 +49,38 @@ class OpenAI:
         return await self._forwarder.forward(call, model, call.request.raw_path, body, lambda: fields.stream is True)
 
 
+class Transcriptions:
+    """`POST /v1/audio/transcriptions`: routed by the form's `model`; the form goes to the pod as it came."""
+
+    def __init__(self, registry: Registry, forwarder: Forwarder, settings: GatewaySettings) -> None:
+        self._registry = registry
+        self._forwarder = forwarder
+        self._settings = settings
+        self._limits = Limits(settings.max_body_bytes, settings.body_timeout_seconds)
+
+    async def post(self, call: Call) -> web.StreamResponse:
+        boundary = boundary_of(call.request.headers.get("Content-Type"))
+        data, whole = await read_head(call.request, self._limits)
+        if whole:
+            return await self._forward(call, texts_of(data, boundary, _FORM_FIELDS), WholeBody(data), len(data))
+        async with spooled(call.request, data, self._limits, self._settings.spool_dir) as body:
+            del data
+            with body.pages() as pages:
+                texts = await asyncio.to_thread(texts_of, pages, boundary, _FORM_FIELDS)
+            return await self._forward(call, texts, body, body.length)
+
+    async def _forward(self, call: Call, texts: Mapping[str, str], body: Body, size: int) -> web.StreamResponse:
+        if not (name := texts.get("model", "").strip()):
+            raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
+        model = find_model(self._registry, name)
+        call.record.model = model.name
+        check_size(size, model.max_body_bytes)
+        if model.modalities is not None and "audio" not in model.modalities:
+            raise _unsupported(model, "audio", "file")
+        stream = texts.get("stream", "").strip().lower() in _TRUE
+        return await self._forwarder.forward(call, model, call.request.raw_path, body, lambda: stream)
+
+
 def check_modalities(model: Model, fields: RoutingFields) -> None:
     """Refuse media that the model can't take, before a pod sees them. ApiError `unsupported_modality`."""
     if model.modalities is None:
@@ -53,12 +91,12 @@ def check_modalities(model: Model, fields: RoutingFields) -> None:
         for part in message.content:
             modality = _MODALITIES.get(part.type)
             if modality is not None and modality not in model.modalities:
-                takes = ", ".join(sorted(model.modalities))
-                raise ApiError(
-                    "unsupported_modality",
-                    f"{model.name} takes {takes}, not {modality}.",
-                    param=f"messages[{number}].content",
-                    model=model.name,
-                    modalities=sorted(model.modalities),
-                    given=modality,
-                )
+                raise _unsupported(model, modality, f"messages[{number}].content")
+
+
+def _unsupported(model: Model, modality: str, param: str) -> ApiError:
+    modalities = sorted(model.modalities or ())
+    return ApiError(
+        "unsupported_modality", f"{model.name} takes {', '.join(modalities)}, not {modality}.",
+        param=param, model=model.name, modalities=modalities, given=modality,
+    )  # fmt: skip

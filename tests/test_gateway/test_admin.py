@@ -1,0 +1,118 @@
+"""The admin routes over several pods: put together, and honest about who didn't answer."""
+
+from typing import Any
+
+import pytest
+from ams_gateway.routes.totals import outcome, total_cleaned, total_files
+from test_gateway.conftest import Running, Start
+from test_gateway.gateway_fakes import Behaviour, Exchange, FakeRegistry
+
+
+async def _ask(running: Running, method: str, path: str) -> Any:
+    async with running.client.request(method, running.url + path) as response:
+        assert response.status == 200
+        return await response.json()
+
+
+def _answers(**by_path: Any) -> Behaviour:
+    """A pod that answers these admin routes, by method and last word of the path."""
+
+    async def behave(exchange: Exchange) -> None:
+        given = by_path.get(f"{exchange.request.method}_{exchange.request.target.rpartition('/')[2]}")
+        await exchange.json(404 if given is None else 200, given or {})
+
+    return behave
+
+
+def _file(name: str, size: int) -> dict[str, Any]:
+    return {
+        "filename": name, "size_bytes": size, "size_mb": size / (1 << 20), "age_minutes": 1.0, "age_hours": 0.02,
+        "path": f"/tmp/{name}",
+    }  # fmt: skip
+
+
+def _folder(folder_id: str, *files: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "temp_directory_exists": True, "temp_directory": f"/tmp/{folder_id}", "total_files": len(files),
+        "total_size_mb": 0.0, "files": list(files), "folder_id": folder_id,
+    }  # fmt: skip
+
+
+async def test_temp_files_of_all_pods(start: Start, pod, registry: FakeRegistry) -> None:
+    shared = _folder("one", _file("ams-1-a", 1 << 20), _file("ams-1-b", 1 << 19))
+    pods = [await pod(_answers(GET_temp_status=said)) for said in (shared, shared, _folder("two", _file("ams-2-c", 8)))]
+    registry.add("a", *(each.address for each in pods))
+    body = await _ask(await start(registry), "GET", "/admin/temp_status")
+    assert body["temp_directory_exists"] is True
+    assert body["temp_directory"] == "/tmp/one, /tmp/two"
+    assert (body["total_files"], body["total_size_mb"]) == (3, 1.5)
+    assert [file["filename"] for file in body["files"]] == ["ams-1-a", "ams-1-b", "ams-2-c"]
+    fields = {"filename", "size_bytes", "size_mb", "age_minutes", "age_hours", "path", "model", "pod"}
+    assert all(set(file) == fields for file in body["files"])
+    assert [found["pod"] for found in body["pods"]] == ["a-0", "a-1", "a-2"]
+    assert body["unreachable"] == []
+
+
+async def test_without_pods(start: Start, registry: FakeRegistry) -> None:
+    running = await start(registry)
+    status = await _ask(running, "GET", "/admin/temp_status")
+    assert (status["temp_directory_exists"], status["total_files"], status["files"]) == (False, 0, [])
+    cleaned = await _ask(running, "POST", "/admin/cleanup_temp")
+    assert (cleaned["cleaned_files"], cleaned["total_size_mb"]) == (0, 0)
+    freed = await _ask(running, "POST", "/admin/emergency_cleanup")
+    assert (freed["status"], freed["pods"]) == ("success", [])
+    assert freed["timestamp"] > 0
+
+
+@pytest.mark.parametrize(("good", "bad", "status"), [(2, 0, "success"), (1, 1, "partial"), (0, 2, "error")])
+async def test_emergency_cleanup(start: Start, pod, registry: FakeRegistry, good: int, bad: int, status: str) -> None:
+    said = {"status": "success", "message": "Freed.", "timestamp": 1, "freed_bytes": 3 << 20}
+    pods = [await pod(_answers(POST_emergency_cleanup=said)) for _ in range(good)]
+    pods += [await pod(lambda exchange: exchange.json(503, {})) for _ in range(bad)]
+    registry.add("a", *(each.address for each in pods))
+    body = await _ask(await start(registry), "POST", "/admin/emergency_cleanup")
+    assert body["status"] == status
+    assert f"Freed {3.0 * good:.1f} MB on {good} of 2 pods" in body["message"]
+    assert [found["freed_bytes"] for found in body["pods"]] == [3 << 20] * good
+    assert len(body["unreachable"]) == bad
+
+
+async def test_cleanup_temp(start: Start, pod, registry: FakeRegistry) -> None:
+    one = await pod(_answers(POST_cleanup_temp={"message": "x", "cleaned_files": 2, "total_size_mb": 1.5}))
+    two = await pod(_answers(POST_cleanup_temp={"message": "x", "cleaned_files": 1, "total_size_mb": 0.25}))
+    registry.add("a", one.address, two.address)
+    body = await _ask(await start(registry), "POST", "/admin/cleanup_temp")
+    assert (body["cleaned_files"], body["total_size_mb"]) == (3, 1.75)
+    assert body["message"] == "Removed 3 temporary files of 1.75 MB; files in use stay."
+
+
+async def test_what_cleans_is_no_get(start: Start, registry: FakeRegistry) -> None:
+    running = await start(registry)
+    for path in ("/admin/cleanup_temp", "/admin/emergency_cleanup"):
+        async with running.client.get(running.url + path) as response:
+            assert (response.status, response.headers["Allow"]) == (405, "POST")
+
+
+async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeRegistry) -> None:
+    said = {
+        "model": "x", "type": "qwen_omni", "path": "/models/omni", "path_exists": True, "quant_bits": 4,
+        "max_memory": {"0": 8}, "state": "ready", "modalities": ["text", "image"], "device": "cuda",
+    }  # fmt: skip
+    running_pod = await pod(_answers(GET_model_status=said))
+    registry.add("qwen-omni", running_pod.address, labels={"quant_bits": "8", "max_memory": '{"0": "9Gi"}'})
+    registry.add("cold", labels={"family": "text", "max_memory": '{"cpu": "9Gi"}'})
+    body = await _ask(await start(registry), "GET", "/admin/model_status")
+    assert body["available_models"] == ["cold", "qwen_omni"]
+    omni = body["model_configs"]["qwen_omni"]
+    older = {name: omni[name] for name in ("type", "path", "path_exists", "quant_bits", "max_memory")}
+    assert older == {name: said[name] for name in older}
+    assert omni["pods"][0] == said | {"model": "qwen-omni", "pod": "qwen-omni-0"}
+    cold = body["model_configs"]["cold"]
+    assert (cold["type"], cold["quant_bits"], cold["max_memory"]) == ("text", None, {"cpu": "9Gi"})
+
+
+def test_answers_of_another_version_do_no_harm() -> None:
+    odd = [{"model": "a", "pod": "1"}, {"model": "a", "pod": "2", "files": [1, None], "cleaned_files": "many"}]
+    assert total_files(odd)["total_files"] == 0
+    assert total_cleaned(odd, 1)["cleaned_files"] == 0
+    assert outcome(odd, 0)[0] == "success"
