@@ -9,13 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start` to `end` of a prompt that is read into a slot; `last` if the prompt ends here."""
+    """Tokens `start` to `end` of a prompt that is read into a slot; `last` if the prompt ends here.
+
+    `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`.
+    """
 
     slot: int
     start: int
     ids: Sequence[int]
     last: bool
-    delta: int = 0
+    embeds: Tensor | None = None
+    positions: Tensor | None = None
 
     @property
     def end(self) -> int:

@@ -110,12 +110,27 @@ class Decoder:
         positions = [position + delta for position, delta in zip(batch.lengths, batch.deltas, strict=True)]
         for chunk in batch.chunks:
             slots.extend(range(chunk.slot * length + chunk.start, chunk.slot * length + chunk.end))
-            positions.extend(range(chunk.start + chunk.delta, chunk.end + chunk.delta))
+            positions.extend(range(chunk.start, chunk.end))
         flat = torch.tensor(slots, device=self.device)
-        where = torch.tensor(positions, device=self.device)
         x = F.embedding(ids.to(self.device), self._embeddings)
+        cos, sin = self._turns(positions)
+        at = rows
+        for chunk in batch.chunks:
+            end = at + chunk.end - chunk.start
+            if chunk.embeds is not None:
+                x[at:end] = chunk.embeds
+            if chunk.positions is not None:
+                cos[at:end], sin[at:end] = self.rotary(chunk.positions)
+            at = end
         wanted = self._wanted(rows, batch.chunks)
-        return self._forward(x, self._cos[where], self._sin[where], flat, self._attention(batch), wanted)
+        return self._forward(x, cos, sin, flat, self._attention(batch), wanted)
+
+    def _turns(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """cos and sin [tokens, 1, head size]. The positions behind a long video can lie beyond the table."""
+        where = torch.tensor(positions, device=self.device)
+        if max(positions) >= self._cos.shape[0]:
+            return self.rotary(where)
+        return self._cos[where], self._sin[where]
 
     def _wanted(self, rows: int, chunks: Sequence[Chunk]) -> Tensor | None:
         if not chunks:

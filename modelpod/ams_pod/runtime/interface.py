@@ -130,12 +130,17 @@ class EngineLoad:
 
 @dataclass(slots=True)
 class EngineCounters:
-    """Totals since start, written by the compute thread alone. `busy_seconds` is time inside steps."""
+    """Totals since start, written by the compute thread alone. `busy_seconds` is time inside steps.
+
+    `tower_calls` took `tower_seconds` beside them.
+    """
 
     steps: int = 0
     prefill_tokens: int = 0
     decode_tokens: int = 0
     busy_seconds: float = 0.0
+    tower_calls: int = 0
+    tower_seconds: float = 0.0
 
 
 class Detokenizer(Protocol):

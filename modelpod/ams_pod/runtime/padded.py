@@ -66,10 +66,18 @@ class PaddedForward:
         cache = DynamicCache() if chunk.start == 0 or self._partial is None else self._partial
         self._partial = None if chunk.last else cache
         device = self.model.device
+        inputs: dict[str, Tensor] = {}
+        if chunk.embeds is None:
+            inputs["input_ids"] = torch.tensor([list(chunk.ids)], device=device)
+        else:
+            inputs["inputs_embeds"] = chunk.embeds[None]
+        if chunk.positions is None:
+            inputs["position_ids"] = torch.arange(chunk.start, chunk.end, device=device)[None]
+        else:
+            inputs["position_ids"] = chunk.positions[:, None]
         output = self.model(
-            input_ids=torch.tensor([list(chunk.ids)], device=device),
+            **inputs,
             attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
-            position_ids=torch.arange(chunk.start, chunk.end, device=device)[None] + chunk.delta,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,

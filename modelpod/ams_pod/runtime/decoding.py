@@ -1,0 +1,167 @@
+"""What all families share that answer by a causal language model: forward, engine and the `Runtime` around them."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ams_common.families import BY_NAME
+from ams_common.pod import ServeSettings
+
+from ams_pod.runtime import memory, verify
+from ams_pod.runtime.batch import Forward
+from ams_pod.runtime.decoder import Decoder
+from ams_pod.runtime.engine import Engine
+from ams_pod.runtime.interface import (
+    EngineCounters,
+    EngineLoad,
+    LoadFailed,
+    ModelInfo,
+    Prepared,
+    Publish,
+    ReportPhase,
+    Sampling,
+    Ticket,
+)
+from ams_pod.runtime.padded import PaddedForward, cache_bytes_per_token
+from ams_pod.runtime.stack import UnsupportedStack, find_stack
+from ams_pod.runtime.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
+from ams_pod.runtime.towers import Embedder
+from ams_pod.runtime.weights import load_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What `load` was asked for, with device and number format chosen."""
+
+    folder: Path
+    settings: ServeSettings
+    device: str
+    dtype: torch.dtype
+    publish: Publish
+    report: ReportPhase
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a family adds. `processor` is its tokenizer or processor; `tokenizer` that of its texts.
+
+    `prompts` gets the context in tokens; `embedder` the model, None for a family without media.
+    """
+
+    family: str
+    model_class: Any
+    tokenizer: Any
+    prompts: Callable[[int], TextPrompts]
+    embedder: Callable[[Any], Embedder] | None = None
+    audio_rate: int = 16_000
+
+
+class DecodingRuntime:
+    """A loaded language model with its engine, whatever goes through the towers in front of it: a `Runtime`."""
+
+    def __init__(self, info: ModelInfo, prompts: TextPrompts, engine: Engine) -> None:
+        self.info = info
+        self._prompts = prompts
+        self._engine = engine
+
+    @property
+    def counters(self) -> EngineCounters:
+        return self._engine.counters
+
+    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        return self._prompts.chat(messages)
+
+    def prepare_text(self, text: str) -> Prepared:
+        return self._prompts.text(text)
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        return self._prompts.ids(ids)
+
+    def detokenizer(self) -> StreamDetokenizer:
+        return self._prompts.detokenizer()
+
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
+        return self._engine.submit(prepared, sampling, sink)
+
+    def load(self) -> EngineLoad:
+        return self._engine.load()
+
+    def memory(self) -> dict[str, Any]:
+        return memory.status(self.info.device)
+
+    def free_memory(self) -> None:
+        """Nothing is kept between requests yet."""
+
+    def run(self) -> None:
+        self._engine.run()
+
+    def stop(self) -> None:
+        self._engine.stop()
+
+
+def build(load: Load, recipe: Recipe) -> DecodingRuntime:
+    """Load the weights and put the engine around them. LoadFailed if the model can't be served."""
+    load.report("building", None)
+    model = load_weights(recipe.model_class, load.folder, load.dtype, load.device)
+    parameters = sum(p.numel() for p in model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    context = _context(load.settings, model)
+    model, forward = _choose_forward(load, recipe, model, context)
+    load.report("warming-up", None)
+    prompts = recipe.prompts(forward.length)
+    embedder = recipe.embedder(model) if recipe.embedder is not None else None
+    engine = Engine(forward, stop_tokens(load.folder, recipe.tokenizer), load.publish, embedder)
+    info = ModelInfo(
+        architecture=type(model).__name__,
+        family=recipe.family,
+        modalities=tuple(sorted(BY_NAME[recipe.family].modalities)),
+        device=load.device,
+        precision=str(load.dtype).removeprefix("torch."),
+        parameters=parameters,
+        weights_bytes=weights,
+        context_tokens=forward.length,
+        cache_bytes_per_token=forward.bytes_per_token,
+        concurrent_requests=forward.max_rows,
+        engine=forward.name,
+        thinks=prompts.thinks,
+        defaults=sampling_defaults(load.folder),
+        audio_rate=recipe.audio_rate,
+    )
+    return DecodingRuntime(info, prompts, engine)
+
+
+def _context(settings: ServeSettings, model: Any) -> int:
+    own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096)
+    if not settings.context_tokens:
+        per_token = cache_bytes_per_token(model)
+        return memory.fit_context(own, per_token, settings.concurrent_requests, memory.available_bytes())
+    if settings.context_tokens < verify.SHORTEST_CONTEXT:
+        raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}; at least {verify.SHORTEST_CONTEXT}")
+    if settings.context_tokens > own:
+        raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}, but the model was made for {own}")
+    return settings.context_tokens
+
+
+def _choose_forward(load: Load, recipe: Recipe, model: Any, context: int) -> tuple[Any, Forward]:
+    """Our decoder if it computes what the model's own forward does, else that forward; and the model it runs."""
+    rows = load.settings.concurrent_requests
+    try:
+        stack = find_stack(model)
+    except UnsupportedStack as reason:
+        log.info("the model runs through transformers' forward: %s", reason)
+        return model, PaddedForward(model, rows, context)
+    prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
+    expected = verify.expected_logits(model, prompts)
+    decoder = Decoder(stack, rows, context, lambda percent: load.report("packing", percent))
+    distance = verify.distance(decoder, prompts, expected)
+    if verify.close_enough(distance, load.dtype):
+        return model, decoder
+    log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
+    del decoder, stack, model  # the decoder took its weights
+    model = load_weights(recipe.model_class, load.folder, load.dtype, load.device)
+    return model, PaddedForward(model, rows, context)

@@ -1,0 +1,25 @@
+"""Text: any causal language model, with or without a chat template."""
+
+from pathlib import Path
+
+import torch
+from ams_common.pod import ServeSettings
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ams_pod.runtime.decoding import DecodingRuntime, Load, Recipe, build
+from ams_pod.runtime.interface import Publish, ReportPhase
+from ams_pod.runtime.text import TextPrompts
+from ams_pod.runtime.weights import load_processor
+
+
+def load(
+    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
+) -> DecodingRuntime:
+    tokenizer = load_processor(AutoTokenizer, folder)
+    recipe = Recipe(
+        family="text",
+        model_class=AutoModelForCausalLM,
+        tokenizer=tokenizer,
+        prompts=lambda context: TextPrompts(tokenizer, context),
+    )
+    return build(Load(folder, settings, device, dtype, publish, report), recipe)
