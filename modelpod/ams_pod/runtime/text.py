@@ -29,8 +29,10 @@ class StreamDetokenizer:
 class TextPrompts:
     """Turns messages into token ids and tokens into text. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_tokens: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_tokens: int, template: str | None = None) -> None:
+        """`template` is the chat template where it isn't the tokenizer's own."""
         self._tokenizer = tokenizer
+        self._template = template or tokenizer.chat_template
         self._context_tokens = context_tokens
         self._fast: Tokenizer = tokenizer.backend_tokenizer
         vocabulary = tokenizer.get_vocab()
@@ -39,18 +41,25 @@ class TextPrompts:
         self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
 
     def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """Messages of {"role", "content": text} through the chat template; ApiError if the template refuses them."""
-        if self._tokenizer.chat_template is None:
-            text = "\n\n".join(message["content"] for message in messages)
-            return self.text(text)
+        """Messages of {"role", "content"} through the chat template; ApiError if the template refuses them."""
+        messages = [{**message, "content": _only_text(message["content"])} for message in messages]
+        if self._template is None:
+            return self.text("\n\n".join(message["content"] for message in messages))
+        text = self.render(messages)
+        ids = self._encode(text, special=False)
+        return Prepared(ids, thinking=self.thinks and text.rstrip().endswith(THINK_OPEN))
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+        """What the chat template makes of the messages, up to where the answer begins."""
         try:
-            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            text: str = self._tokenizer.apply_chat_template(
+                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True
+            )
         except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
             raise ApiError(
                 "invalid_parameter", f"messages: the model's chat template refuses them: {error}.", param="messages"
             ) from None
-        ids = self._encode(text, special=False)
-        return Prepared(ids, thinking=self.thinks and text.rstrip().endswith(THINK_OPEN))
+        return text
 
     def text(self, text: str) -> Prepared:
         """A raw text with the tokenizer's own special tokens in front."""
@@ -82,6 +91,21 @@ class TextPrompts:
 
     def detokenizer(self) -> StreamDetokenizer:
         return StreamDetokenizer(self._fast)
+
+
+def unsupported_modality(kind: str, modalities: Sequence[str]) -> ApiError:
+    """The refusal of a part of a kind that the model doesn't take."""
+    taken = " and ".join(filter(None, [", ".join(modalities[:-1]), modalities[-1]]))
+    return ApiError("unsupported_modality", f"This model takes {taken}, not {kind}.", modalities=list(modalities))
+
+
+def _only_text(content: str | Sequence[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part["type"] != "text":
+            raise unsupported_modality(part["type"], ["text"])
+    return "\n".join(part["text"] for part in content)
 
 
 def stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

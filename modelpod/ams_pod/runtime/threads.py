@@ -2,11 +2,13 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 
 import torch
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_told = threading.local()
 
 
 def default_threads() -> int:
@@ -20,6 +22,13 @@ def default_threads() -> int:
     except OSError:
         quota = "max"
     return choose_threads(torch.get_num_threads(), len(os.sched_getaffinity(0)), quota)
+
+
+def use_one_thread() -> None:
+    """Let this thread's torch operations use one thread: only the compute thread's may use more."""
+    if not getattr(_told, "once", False):
+        torch.set_num_threads(1)
+        _told.once = True
 
 
 def choose_threads(physical: int, allowed: int, quota: str) -> int:

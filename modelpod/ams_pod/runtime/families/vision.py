@@ -1,0 +1,110 @@
+"""Images and videos for Qwen's vision towers: what the processor makes of them, and the tower itself.
+
+Shared by the vision-language and the omni family.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image as Picture
+from torch import Tensor
+from transformers.video_utils import VideoMetadata
+
+from ams_pod.media.items import Image, Video
+from ams_pod.runtime.towers import Piece
+
+PATCHES_PER_CALL = 2048
+"""Bound of one call of a vision tower, in patches (of 14 × 14 pixels, two frames deep, for Qwen2.5).
+
+An image isn't divided, nor are two frames of a video that share their patches: one that has more goes alone.
+"""
+
+TOWER = "vision"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patches:
+    """`pixels` [patches, values] of a grid of (time, height, width) patches."""
+
+    pixels: Tensor
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where an image or video lies: its grid of patches; seconds from one patch in time to the next, of a video."""
+
+    kind: str
+    grid: tuple[int, int, int]
+    seconds: float = 0.0
+
+
+def picture(image: Image) -> Any:
+    """As processors take it; an array of a few pixels leaves them guessing which axis holds the colours."""
+    return Picture.fromarray(image.pixels)
+
+
+def metadata(video: Video) -> VideoMetadata:
+    """What tells the model when the frames are shown: they count as evenly spaced over their time."""
+    frames = len(video.timestamps)
+    return VideoMetadata(
+        total_num_frames=frames,
+        fps=frame_rate(video),
+        duration=video.seconds,
+        frames_indices=list(range(frames)),
+    )
+
+
+def frame_rate(video: Video) -> float:
+    """Frames a second among those that were taken of the video."""
+    times = video.timestamps
+    span = times[-1] - times[0]
+    if len(times) > 1 and span > 0:
+        return (len(times) - 1) / span
+    return 1 / video.seconds if video.seconds > 0 else 1.0
+
+
+def image_tokens(processor: Any, image: Image, sizes: Mapping[str, Any]) -> int:
+    height, width = image.pixels.shape[:2]
+    patches: int = processor.image_processor.get_number_of_image_patches(height, width, dict(sizes))
+    return patches // processor.image_processor.merge_size**2
+
+
+def video_tokens(processor: Any, video: Video, sizes: Mapping[str, Any]) -> int:
+    frames, height, width = video.frames.shape[:3]
+    patches: int = processor.video_processor.get_num_of_video_patches(frames, height, width, dict(sizes))
+    return patches // processor.video_processor.merge_size**2
+
+
+def divide(patches: Patches, token: int) -> list[Piece]:
+    """Pieces within the bound. Patches of different times never meet in the tower, so a video may be cut there."""
+    time, height, width = patches.grid
+    flat = height * width
+    step = max(1, PATCHES_PER_CALL // flat)
+    pieces = []
+    for start in range(0, time, step):
+        count = min(step, time - start)
+        part = Patches(patches.pixels[start * flat : (start + count) * flat], (count, height, width))
+        pieces.append(Piece(TOWER, token, count * flat / PATCHES_PER_CALL, part))
+    return pieces
+
+
+class VisionTower:
+    """One call of the model's own tower for several images and parts of videos."""
+
+    def __init__(self, model: Any) -> None:
+        """`model` has get_image_features, as transformers' Qwen models have; it serves videos as well."""
+        self._model = model
+
+    def __call__(self, inputs: Sequence[Patches]) -> list[Tensor]:
+        device = self._model.device
+        pixels = torch.cat([patches.pixels for patches in inputs]).to(device)
+        grids = torch.tensor([patches.grid for patches in inputs], device=device)
+        return list(self._model.get_image_features(pixels, grids).pooler_output)
+
+
+def grid_of(rows: Tensor) -> tuple[int, int, int]:
+    time, height, width = rows[0].tolist()
+    return time, height, width
