@@ -18,7 +18,16 @@ from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
-from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, LoadFailed, ModelInfo, Runtime
+from ams_pod.runtime.interface import (
+    EngineCounters,
+    EngineLoad,
+    Event,
+    LoadFailed,
+    ModelInfo,
+    Publish,
+    ReportPhase,
+    Runtime,
+)
 from ams_pod.serve.metrics import PodMetrics
 
 log = logging.getLogger(__name__)
@@ -26,10 +35,14 @@ _LARGE_BODIES = 2
 _STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
+Loader = Callable[[Path, ServeSettings, Publish, ReportPhase], Runtime]
+"""Loads the model of a folder, on the compute thread; LoadFailed if it can't be served."""
+
+
 class Pod:
     """Loads the model on the compute thread and counts requests; lives on one event loop."""
 
-    def __init__(self, settings: ServeSettings, folder: Path) -> None:
+    def __init__(self, settings: ServeSettings, folder: Path, load: Loader | None = None) -> None:
         self.settings = settings
         self.folder = folder
         self.progress = Progress("starting")
@@ -46,6 +59,7 @@ class Pod:
             TempFolder(settings.temp_dir), AllowedHosts.parse(settings.media_url_hosts), settings.max_body_bytes,
             self.metrics.observe_media,
         )  # fmt: skip
+        self._load = load or _load
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,7 +70,7 @@ class Pod:
     def start(self) -> None:
         """Begin to load; `progress` tells how far it is and `failure` if it ended."""
         self._compute.start()
-        self._loop.run_in_executor(None, self.intake.folder.clean, _STALE_SECONDS)
+        self.tidied = self._loop.run_in_executor(None, self.intake.folder.clean, _STALE_SECONDS)
 
     def ready(self) -> Runtime:
         """The runtime, or ApiError while there is none or the pod drains."""
@@ -153,9 +167,7 @@ class Pod:
         """The compute thread: import, load, then compute until stopped."""
         try:
             self._report("importing", None)
-            from ams_pod.runtime.load import load
-
-            runtime = load(self.folder, self.settings, self._publish, self._report)
+            runtime = self._load(self.folder, self.settings, self._publish, self._report)
             self._post(self._become_ready, runtime)
             runtime.run()
         except LoadFailed as error:
@@ -209,3 +221,9 @@ class Pod:
 def _dispatch(events: list[Event]) -> None:
     for event in events:
         event.ticket.sink(event)
+
+
+def _load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
+    from ams_pod.runtime.load import load  # torch and transformers take seconds: not before the server listens
+
+    return load(folder, settings, publish, report)

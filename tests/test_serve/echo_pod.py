@@ -1,0 +1,191 @@
+"""A pod whose model says what media it was given: a real HTTP server over a Runtime that needs no weights."""
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from ams_common.families import BY_NAME
+from ams_common.pod import ServeSettings
+from ams_pod.media.items import Audio, Image, Video
+from ams_pod.runtime.interface import (
+    Degraded,
+    EngineCounters,
+    EngineLoad,
+    Event,
+    ModelInfo,
+    Prepared,
+    Publish,
+    ReportPhase,
+    Sampling,
+    Ticket,
+)
+from ams_pod.serve.app import make_app
+from ams_pod.serve.pod import Pod
+
+
+class Characters:
+    """Each token is a character."""
+
+    def push(self, token: int) -> str:
+        return chr(token)
+
+
+def told(messages: Sequence[dict[str, Any]]) -> str:
+    """Messages in words: `user: <image 32x24> what is this`."""
+    turns = []
+    for message in messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        turns.append(f"{message['role']}: " + " ".join(map(_told_part, parts)))
+    return "; ".join(turns)
+
+
+def _told_part(part: dict[str, Any]) -> str:
+    match part[part["type"]]:
+        case str() as text:
+            return text
+        case Image(pixels=pixels):
+            return f"<image {pixels.shape[1]}x{pixels.shape[0]}>"
+        case Audio() as audio:
+            return f"<audio {audio.seconds:.1f}s at {audio.rate}>"
+        case Video(frames=frames, audio=sound) as video:
+            heard = f" with {sound.seconds:.0f}s of sound" if sound is not None else ""
+            return f"<video {len(frames)} of {frames.shape[2]}x{frames.shape[1]}, {video.seconds:.0f}s{heard}>"
+    raise AssertionError(f"{part} is no part of a message")
+
+
+@dataclass
+class EchoRuntime:
+    """Answers at once with what it was asked, or as `degraded` or `error` say. `hold` keeps answers back."""
+
+    info: ModelInfo
+    publish: Publish
+    degraded: Degraded | None = None
+    error: BaseException | None = None
+    hold: bool = False
+    freed: int = 0
+    prepared: list[str] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)
+    submitted: asyncio.Event = field(default_factory=asyncio.Event)
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    on_prepare: Callable[[Sequence[dict[str, Any]]], None] = lambda messages: None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        self.on_prepare(messages)
+        text = told(messages)
+        self.prepared.append(text)
+        return Prepared([ord(c) for c in text], media_items=text.count("<"))
+
+    def prepare_text(self, text: str) -> Prepared:
+        return Prepared([ord(c) for c in text])
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        return Prepared(list(ids))
+
+    def detokenizer(self) -> Characters:
+        return Characters()
+
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
+        ticket = Ticket(prepared, sampling, sink, 0.0, started_at=0.0)
+        self.tickets.append(ticket)
+        self.submitted.set()
+        if not self.hold:
+            self.answer(ticket)
+        return ticket
+
+    def answer(self, ticket: Ticket) -> None:
+        ticket.degraded = self.degraded
+        if self.error is not None:
+            events = [Event(ticket, None, "failed", self.error)]
+        elif self.degraded == "simplified":
+            events = [Event(ticket, None, "stop")]
+        else:
+            last = len(ticket.prepared.ids) - 1
+            events = [
+                Event(ticket, token, "length" if at == last else None) for at, token in enumerate(ticket.prepared.ids)
+            ]
+        self.publish(events)
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(0, 0, 0, 0)
+
+    def memory(self) -> dict[str, Any]:
+        return {"timestamp": 1.0, "gpu_available": False, "process_gb": 1.0 - 0.25 * self.freed}
+
+    def free_memory(self) -> None:
+        self.freed += 1
+
+    def run(self) -> None:
+        self._stopped.wait()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+def info_of(family: str, **fields: Any) -> ModelInfo:
+    row = BY_NAME[family]
+    order = ("text", "image", "audio", "video")
+    values = {
+        "architecture": "Echo", "family": family, "modalities": tuple(m for m in order if m in row.modalities),
+        "device": "cuda", "precision": "bfloat16", "parameters": 1, "weights_bytes": 1, "context_tokens": 100_000,
+        "cache_bytes_per_token": 1, "concurrent_requests": 4, "engine": "echo", "thinks": False,
+    }  # fmt: skip
+    return ModelInfo(**(values | fields))
+
+
+@dataclass
+class EchoPod:
+    url: str
+    pod: Pod
+    runtime: EchoRuntime
+    client: aiohttp.ClientSession
+    temp: Path
+
+    async def post(self, path: str, value: Any) -> tuple[int, Any]:
+        """(status, body) of a POST of JSON."""
+        data, headers = io.BytesIO(json.dumps(value).encode()), {"Content-Type": "application/json"}
+        async with self.client.post(self.url + path, data=data, headers=headers) as response:
+            text = await response.text()
+            return response.status, json.loads(text) if response.content_type == "application/json" else text
+
+    async def generate(self, **fields: Any) -> tuple[int, Any]:
+        return await self.post("/generate", {"prompt": "what", "max_new_tokens": 1000} | fields)
+
+
+@asynccontextmanager
+async def echo_pod(
+    folder: Path, family: str = "omni", *, info: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[EchoPod]:
+    """A ready pod on loopback."""
+    values = {"name": "echo", "source": f"file://{folder}", "temp_dir": str(folder / "temp")} | settings
+    ready: asyncio.Future[EchoRuntime] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    def load(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase) -> EchoRuntime:
+        runtime = EchoRuntime(info_of(family, **(info or {})), publish)
+        loop.call_soon_threadsafe(ready.set_result, runtime)
+        return runtime
+
+    pod = Pod(ServeSettings(**values), folder, load)
+    runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pod.start()
+    runtime = await ready
+    while pod.runtime is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    try:
+        async with aiohttp.ClientSession() as client:
+            yield EchoPod(f"http://127.0.0.1:{runner.addresses[0][1]}", pod, runtime, client, folder / "temp")
+    finally:
+        await runner.cleanup()
+        await pod.drain()

@@ -1,0 +1,381 @@
+"""Media over HTTP: what reaches the model, what the answer says of it, and what is refused before anything runs."""
+
+import asyncio
+import base64
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import PIL.Image
+import pytest
+import pytest_asyncio
+from ams_pod.runtime.interface import Degraded, InsufficientMemory
+from test_media.media_files import picture, png_of_size, saved, sound, video
+from test_serve.echo_pod import EchoPod, echo_pod
+from test_serve.live_pods import events
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def uri(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{b64(data)}"
+
+
+PNG = saved(picture(), "PNG")
+JPEG = saved(picture(64, 48), "JPEG")
+WAV = sound("wav", "pcm_s16le", seconds=2.0, rate=44_100, channels=2)
+MP4 = video(sound_codec="aac")
+CHAT = "/v1/chat/completions"
+
+
+@pytest_asyncio.fixture
+async def omni(tmp_path: Path) -> AsyncIterator[EchoPod]:
+    async with echo_pod(tmp_path, "omni") as pod:
+        yield pod
+
+
+def user(*parts: Any) -> list[dict[str, Any]]:
+    named = {"image_url": "image_url", "video_url": "video_url", "input_audio": "input_audio", "text": "text"}
+    content = []
+    for kind, value in parts:
+        inside = (
+            {"url": value}
+            if kind.endswith("_url")
+            else {"data": value, "format": "wav"}
+            if kind == "input_audio"
+            else value
+        )
+        content.append({"type": kind, named[kind]: inside})
+    return [{"role": "user", "content": content}]
+
+
+async def test_all_media_of_the_older_api(omni: EchoPod) -> None:
+    status, body = await omni.generate(image=b64(PNG), audio=b64(WAV), video=b64(MP4), system="be brief")
+    assert status == 200
+    assert body["response"] == (
+        "system: be brief; user: <image 32x24> <video 8 of 64x48, 4s with 4s of sound> <audio 2.0s at 16000> what"
+    )
+    assert (body["model_type"], body["generation_method"], body["memory_optimized"]) == (
+        "qwen_omni",
+        "multimodal_gpu",
+        True,
+    )
+    assert not {"note", "degraded"} & set(body)
+
+
+async def test_lists_and_data_uris(omni: EchoPod) -> None:
+    status, body = await omni.generate(image=[uri(PNG), b64(JPEG)], audio=[uri(WAV, "audio/wav")])
+    assert status == 200
+    assert body["response"] == "user: <image 32x24> <image 64x48> <audio 2.0s at 16000> what"
+
+
+@pytest.mark.parametrize(
+    ("device", "media", "method"),
+    [
+        ("cuda", {}, "text_gpu"),
+        ("cuda", {"image": [b64(PNG)]}, "single_modal_gpu"),
+        ("cuda", {"image": [b64(PNG)] * 2}, "multimodal_gpu"),
+        ("cpu", {}, "text_cpu"),
+        ("cpu", {"audio": b64(WAV)}, "single_modal_cpu"),
+        ("cpu", {"image": b64(PNG), "audio": b64(WAV)}, "multimodal_cpu"),
+    ],
+)
+async def test_the_older_servers_words(tmp_path: Path, device: str, media: dict[str, Any], method: str) -> None:
+    async with echo_pod(tmp_path, "omni", info={"device": device, "precision": "float32"}) as pod:
+        _, body = await pod.generate(**media)
+        assert (body["generation_method"], body["memory_optimized"]) == (method, False)
+
+
+@pytest.mark.parametrize("family", ["text", "vision-language", "audio-language", "vqa"])
+async def test_only_omni_says_how(tmp_path: Path, family: str) -> None:
+    async with echo_pod(tmp_path, family) as pod:
+        status, body = await pod.generate()
+        assert status == 200
+        assert set(body) == {"response", "usage", "model", "finish_reason"}
+
+
+@pytest.mark.parametrize("empty", [None, "", []])
+async def test_empty_fields_are_no_media(tmp_path: Path, empty: Any) -> None:
+    async with echo_pod(tmp_path, "text") as pod:
+        assert (await pod.generate(image=empty, audio=empty, video=empty))[1]["response"] == "user: what"
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "takes"),
+    [
+        ("text", "image", "echo takes text; it takes no image"),
+        ("vision-language", "audio", "echo takes text, image and video; it takes no audio"),
+        ("audio-language", "image", "echo takes text and audio; it takes no image"),
+        ("vqa", "video", "echo takes text and image; it takes no video"),
+    ],
+)
+async def test_what_the_model_does_not_take(tmp_path: Path, family: str, field: str, takes: str) -> None:
+    """Refused without a look at the media, and before a place in the queue is taken."""
+    async with echo_pod(tmp_path, family) as pod:
+        status, body = await pod.generate(**{field: "!! no base64 !!"})
+        assert (status, body["details"]["code"], body["details"]["param"]) == (422, "unsupported_modality", field)
+        assert takes in body["error"]
+        kind = {"image": "image_url", "audio": "input_audio", "video": "video_url"}[field]
+        status, body = await pod.post(CHAT, {"model": "echo", "messages": user(("text", "hi"), (kind, "!!"))})
+        assert (status, body["error"]["code"]) == (422, "unsupported_modality")
+        assert body["error"]["param"].startswith("messages[0].content[1].")
+        assert pod.runtime.prepared == []
+
+
+async def test_parts_of_a_chat_stay_in_order(omni: EchoPod) -> None:
+    messages = [
+        {"role": "system", "content": "look"},
+        *user(("text", "first"), ("image_url", uri(PNG)), ("text", "then"), ("input_audio", b64(WAV))),
+        {"role": "assistant", "content": "I see"},
+        *user(("video_url", uri(MP4, "video/mp4")), ("image_url", b64(JPEG)), ("text", "and now?")),
+    ]
+    status, body = await omni.post(CHAT, {"model": "echo", "messages": messages})
+    assert status == 200
+    assert body["choices"][0]["message"]["content"] == (
+        "system: look; user: first <image 32x24> then <audio 2.0s at 16000>; assistant: I see; "
+        "user: <video 8 of 64x48, 4s with 4s of sound> <image 64x48> and now?"
+    )
+    assert not {"degraded", "note"} & set(body)
+
+
+async def test_an_image_needs_no_words(omni: EchoPod) -> None:
+    status, body = await omni.post(CHAT, {"model": "echo", "messages": user(("image_url", uri(PNG)))})
+    assert (status, body["choices"][0]["message"]["content"]) == (200, "user: <image 32x24>")
+
+
+async def test_vision_models_get_videos_without_sound(tmp_path: Path) -> None:
+    async with echo_pod(tmp_path, "vision-language", video_frames=3) as pod:
+        _, body = await pod.generate(video=b64(MP4))
+        assert body["response"] == "user: <video 3 of 64x48, 4s> what"
+
+
+async def test_openais_client_with_media(omni: EchoPod) -> None:
+    async with openai.AsyncOpenAI(base_url=omni.url + "/v1", api_key="none", max_retries=0) as client:
+        asked: Any = {
+            "model": "echo",
+            "messages": user(("image_url", uri(PNG)), ("input_audio", b64(WAV)), ("text", "?")),
+        }
+        plain = await client.chat.completions.create(**asked)
+        expected = "user: <image 32x24> <audio 2.0s at 16000> ?"
+        assert plain.choices[0].message.content == expected
+        stream = await client.chat.completions.create(**asked, stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == expected
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="echo", messages=user(("image_url", "https://example.com/a.png"))
+            )
+        assert (caught.value.code, caught.value.param) == ("invalid_parameter", "messages[0].content[0].image_url.url")
+        assert "URLs are not fetched by this server" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param", "says"),
+    [
+        ({"image": "AA*A"}, 400, "invalid_base64", "image", "character '*' at position 2"),
+        ({"image": [b64(PNG), "A"]}, 400, "invalid_base64", "image[1]", "cut off"),
+        ({"image": "AAAA"}, 400, "undecodable_image", "image", "no image format"),
+        ({"image": uri(b"")}, 400, "undecodable_image", "image", "it is empty"),
+        ({"image": b64(PNG[:40])}, 400, "undecodable_image", "image", ""),
+        ({"image": b64(b"%PDF-1.4 ")}, 400, "undecodable_image", "image", "PDF is not supported"),
+        ({"image": b64(png_of_size(20_000, 20_000))}, 413, "media_too_large", "image", "20,000 × 20,000 pixels"),
+        ({"audio": b64(PNG)}, 400, "undecodable_audio", "audio", "not supported"),
+        ({"audio": [b64(WAV), b64(b"RIFF")]}, 400, "undecodable_audio", "audio[1]", ""),
+        ({"video": b64(b"This is a text file named mp4." * 9)}, 400, "undecodable_video", "video", "no format"),
+        ({"video": b64(WAV)}, 400, "undecodable_video", "video", "it has no pictures"),
+        ({"video": "file:///etc/passwd"}, 400, "invalid_parameter", "video", "file:// is not fetched"),
+        ({"image": "http://127.0.0.1/a.png"}, 400, "invalid_parameter", "image", "URLs are not fetched"),
+        ({"image": [b64(PNG)] * 65}, 400, "invalid_parameter", None, "65 media; at most 64"),
+        ({"image": 7}, 400, "invalid_parameter", "image", "image: expected"),
+        ({"image": [7]}, 400, "invalid_parameter", "image[0]", "expected str"),
+    ],
+)  # fmt: skip
+async def test_bad_media(
+    omni: EchoPod, fields: dict[str, Any], status: int, code: str, param: str | None, says: str
+) -> None:
+    for stream in (False, True):
+        given, body = await omni.generate(**fields, stream=stream)
+        assert (given, body["details"]["code"], body["details"].get("param")) == (status, code, param)
+        assert says in body["error"]
+    assert omni.runtime.prepared == []
+    assert omni.pod.active == 0
+    assert not omni.temp.exists() or os.listdir(omni.temp) == []
+
+
+async def test_urls_of_other_hosts_than_the_allowed(tmp_path: Path) -> None:
+    async with echo_pod(tmp_path, "omni", media_url_hosts="example.com") as pod:
+        status, body = await pod.generate(image="https://evil.test/a.png")
+        assert (status, body["error"]) == (
+            400,
+            "image: media are not fetched from evil.test; send base64 or a data URI.",
+        )
+
+
+NOTES: list[tuple[Degraded, str, str]] = [
+    ("cpu", "multimodal_cpu", "computed on the CPU"),
+    ("text-only", "gpu_text_only_fallback", "from the text alone"),
+    ("simplified", "emergency_fallback", "a fixed answer, not the model's"),
+]
+
+
+@pytest.mark.parametrize(("degraded", "method", "says"), NOTES)
+async def test_degraded_answers_say_so(omni: EchoPod, degraded: Degraded, method: str, says: str) -> None:
+    omni.runtime.degraded = degraded
+    status, body = await omni.generate(image=b64(PNG), audio=b64(WAV))
+    assert (status, body["degraded"], body["generation_method"]) == (200, degraded, method)
+    assert says in body["note"]
+    if degraded == "simplified":
+        assert "short of memory" in body["response"]
+    async with omni.client.post(omni.url + "/generate", json={"prompt": "what", "stream": True}) as response:
+        found = [data for _, data in events(await response.text())]
+    *pieces, last, done = found
+    assert done == "[DONE]"
+    assert "".join(piece["response"] for piece in pieces) == (
+        body["response"] if degraded == "simplified" else "user: what"
+    )
+    assert (last["degraded"], last["note"]) == (degraded, body["note"])
+
+
+@pytest.mark.parametrize(("degraded", "method", "says"), NOTES)
+async def test_degraded_answers_of_openais_api(omni: EchoPod, degraded: Degraded, method: str, says: str) -> None:
+    omni.runtime.degraded = degraded
+    async with openai.AsyncOpenAI(base_url=omni.url + "/v1", api_key="none", max_retries=0) as client:
+        asked: Any = {"model": "echo", "messages": user(("image_url", uri(PNG)), ("text", "?"))}
+        plain = await client.chat.completions.create(**asked)
+        extra = plain.model_extra or {}
+        assert extra["degraded"] == degraded
+        assert says in extra["note"]
+        chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+        assert (chunks[-1].model_extra or {})["degraded"] == degraded
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == plain.choices[0].message.content
+        text = await client.completions.create(model="echo", prompt="hello")
+        assert (text.model_extra or {})["degraded"] == degraded
+
+
+async def test_no_fallback_left(omni: EchoPod) -> None:
+    omni.runtime.error = InsufficientMemory("The request needs 9 GB of GPU memory; 2 GB are free")
+    async with omni.client.post(omni.url + "/generate", json={"prompt": "what", "image": b64(PNG)}) as response:
+        body = await response.json()
+        assert (response.status, body["details"]["code"]) == (503, "insufficient_memory")
+        assert body["error"] == "The request needs 9 GB of GPU memory; 2 GB are free."
+        assert int(response.headers["Retry-After"]) >= 1
+    status, body = await omni.post(CHAT, {"model": "echo", "messages": user(("text", "hi")), "stream": True})
+    assert (status, body["error"]["code"]) == (503, "insufficient_memory")
+
+
+async def test_running_out_of_memory_in_a_stream(omni: EchoPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ams_pod.serve.answering._SILENCE_SECONDS", 0.0)
+    omni.runtime.hold = True
+    request = asyncio.create_task(omni.generate(stream=True))
+    await omni.runtime.submitted.wait()
+    omni.runtime.error = InsufficientMemory("No memory is left")
+    omni.runtime.answer(omni.runtime.tickets[0])
+    status, text = await request
+    assert status == 200
+    (kind, error), = events(text)  # fmt: skip
+    assert (kind, error["details"]["code"]) == ("error", "insufficient_memory")
+    assert "[DONE]" not in text
+
+
+async def test_a_stream_begins_while_media_are_prepared(omni: EchoPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ams_pod.serve.answering._SILENCE_SECONDS", 0.01)
+    go = threading.Event()
+    omni.runtime.on_prepare = lambda _: go.wait(30)
+    body = {"prompt": "what", "image": b64(PNG), "stream": True}
+    async with omni.client.post(omni.url + "/generate", json=body) as response:
+        assert await response.content.readline() == b": preparing\n"
+        go.set()
+        assert "<image 32x24>" in "".join(data["response"] for _, data in events((await response.read()).decode())[:-1])
+
+
+async def test_texts_overtake_media_that_are_prepared(omni: EchoPod) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(messages: Any) -> None:
+        if not isinstance(messages[0]["content"], str):
+            begun.set()
+            go.wait(30)
+
+    omni.runtime.on_prepare = slow
+    picture_request = asyncio.create_task(omni.generate(image=b64(PNG)))
+    await asyncio.to_thread(begun.wait, 30)
+    assert (await omni.generate())[1]["response"] == "user: what"
+    assert not picture_request.done()
+    go.set()
+    assert "<image 32x24>" in (await picture_request)[1]["response"]
+
+
+async def test_a_client_that_leaves_while_its_video_is_decoded(omni: EchoPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ams_pod.media import decoding
+
+    begun, stopped = threading.Event(), threading.Event()
+
+    def endless(item: Any, wanted: Any, limits: Any, watch: Any) -> Any:
+        watch.item(item.field)
+        begun.set()
+        try:
+            while True:
+                watch.check()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(decoding, "decode", endless)
+    request = asyncio.create_task(omni.generate(video=b64(MP4)))
+    await asyncio.to_thread(begun.wait, 30)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    assert await asyncio.to_thread(stopped.wait, 30)
+    async with asyncio.timeout(30):
+        while omni.pod.active:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert omni.pod.intake.budget.used == 0
+    monkeypatch.undo()
+    assert (await omni.generate(image=b64(PNG)))[0] == 200
+
+
+async def test_memory_is_held_until_the_model_has_read_the_media(omni: EchoPod) -> None:
+    omni.runtime.hold = True
+    request = asyncio.create_task(omni.generate(image=b64(JPEG)))
+    await omni.runtime.submitted.wait()
+    assert omni.pod.intake.budget.used == 64 * 48 * 3
+    assert not omni.temp.exists() or os.listdir(omni.temp) == []
+    omni.runtime.answer(omni.runtime.tickets[0])
+    assert (await request)[0] == 200
+    assert omni.pod.intake.budget.used == 0
+
+
+async def test_large_uploads_leave_no_file(omni: EchoPod) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
+    large = saved(PIL.Image.fromarray(noise), "PNG")
+    assert len(large) > 5 << 20
+    seen: list[list[str]] = []
+    omni.runtime.on_prepare = lambda _: seen.append(os.listdir(omni.temp))
+    status, body = await omni.generate(image=b64(large))
+    assert (status, body["response"]) == (200, "user: <image 2000x1500> what")
+    assert seen == [[]], "the upload is gone as soon as it is decoded"
+    assert os.listdir(omni.temp) == []
+
+
+async def test_decoding_is_measured(omni: EchoPod) -> None:
+    await omni.generate(image=[b64(PNG)] * 2, audio=b64(WAV))
+    async with omni.client.get(omni.url + "/metrics") as response:
+        text = await response.text()
+    assert 'ams_pod_media_decode_seconds_count{kind="image"} 2.0' in text
+    assert 'ams_pod_media_decode_seconds_count{kind="audio"} 1.0' in text
+    assert f'ams_pod_media_bytes_total{{kind="image"}} {2.0 * len(PNG)}' in text
+
+
+async def test_a_full_queue_is_told_before_media_are_looked_at(tmp_path: Path) -> None:
+    async with echo_pod(tmp_path, "omni", info={"concurrent_requests": 1}, queued_requests=0) as pod:
+        pod.runtime.hold = True
+        first = asyncio.create_task(pod.generate())
+        await pod.runtime.submitted.wait()
+        status, body = await pod.generate(image="!! no base64 !!")
+        assert (status, body["details"]["code"]) == (429, "queue_full")
+        pod.runtime.answer(pod.runtime.tickets[0])
+        assert (await first)[0] == 200
