@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from ams_pod.runtime.interface import Prepared
+from ams_pod.runtime.media_prompts import MediaInputs
 from ams_pod.runtime.towers import Piece, Prompt
 
 # The features [tokens, hidden] of each of some pieces' inputs, all computed in one call.
 Tower = Callable[[Sequence[Any]], list[Tensor]]
-# Rope positions [3, tokens] and the delta of new tokens, from ids [tokens] and the layouts of the media among them.
-Positions = Callable[[Tensor, Sequence[Any]], tuple[Tensor, int]]
+# Rope positions [3, tokens] and the delta of new tokens, from ids [tokens] and the media among them.
+Positions = Callable[[Tensor, MediaInputs], tuple[Tensor, int]]
 
 
 class MediaEmbedder:
@@ -45,5 +46,5 @@ class MediaEmbedder:
             embeds[(ids == token).to(embeds.device)] = torch.cat(results).to(embeds)
         if self._positions is None:
             return Prompt(embeds)
-        positions, delta = self._positions(ids, prepared.media.layouts)
+        positions, delta = self._positions(ids, prepared.media)
         return Prompt(embeds, positions.to(embeds.device), delta)

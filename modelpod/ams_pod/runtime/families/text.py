@@ -12,14 +12,17 @@ from ams_pod.runtime.text import TextPrompts
 from ams_pod.runtime.weights import load_processor
 
 
-def load(
-    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
-) -> DecodingRuntime:
+def recipe(folder: Path) -> Recipe:
     tokenizer = load_processor(AutoTokenizer, folder)
-    recipe = Recipe(
+    return Recipe(
         family="text",
         model_class=AutoModelForCausalLM,
         tokenizer=tokenizer,
         prompts=lambda context: TextPrompts(tokenizer, context),
     )
-    return build(Load(folder, settings, device, dtype, publish, report), recipe)
+
+
+def load(
+    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
+) -> DecodingRuntime:
+    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))

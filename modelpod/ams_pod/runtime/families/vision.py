@@ -3,7 +3,7 @@
 Shared by the vision-language and the omni family.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,16 +66,13 @@ def frame_rate(video: Video) -> float:
     return 1 / video.seconds if video.seconds > 0 else 1.0
 
 
-def image_tokens(processor: Any, image: Image, sizes: Mapping[str, Any]) -> int:
-    height, width = image.pixels.shape[:2]
-    patches: int = processor.image_processor.get_number_of_image_patches(height, width, dict(sizes))
-    return patches // processor.image_processor.merge_size**2
-
-
-def video_tokens(processor: Any, video: Video, sizes: Mapping[str, Any]) -> int:
-    frames, height, width = video.frames.shape[:3]
-    patches: int = processor.video_processor.get_num_of_video_patches(frames, height, width, dict(sizes))
-    return patches // processor.video_processor.merge_size**2
+def tokens(processor: Any, item: Image | Video) -> int:
+    """How many tokens an image or the frames of a video will take."""
+    if isinstance(item, Image):
+        counts = processor._get_num_multimodal_tokens(image_sizes=[item.pixels.shape[:2]]).num_image_tokens
+    else:
+        counts = processor._get_num_multimodal_tokens(video_sizes=[item.frames.shape[:3]]).num_video_tokens
+    return int(counts[0])
 
 
 def divide(patches: Patches, token: int) -> list[Piece]:

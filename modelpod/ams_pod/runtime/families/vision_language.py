@@ -1,6 +1,6 @@
 """Vision-language: Qwen2.5-VL. Text with any number of images and videos; a video's sound is not heard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ams_pod.runtime.decoding import DecodingRuntime, Load, Recipe, build
 from ams_pod.runtime.embedder import MediaEmbedder
 from ams_pod.runtime.families import vision
 from ams_pod.runtime.interface import Publish, ReportPhase
-from ams_pod.runtime.media_prompts import Expansion, MediaPrompts
+from ams_pod.runtime.media_prompts import Expansion, MediaInputs, MediaPrompts
 from ams_pod.runtime.weights import load_processor
 
 
@@ -23,11 +23,10 @@ class VisionExpander:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self.placeholders = {"image": processor.image_token, "video": processor.video_token}
+        self.placeholders: Mapping[str, str] = {"image": processor.image_token, "video": processor.video_token}
 
     def count(self, item: Image | Video) -> int:
-        measure = vision.image_tokens if isinstance(item, Image) else vision.video_tokens
-        return measure(self._processor, item, {})  # type: ignore[arg-type]
+        return vision.tokens(self._processor, item)
 
     def expand(self, item: Image | Video) -> Expansion:
         processor = self._processor
@@ -58,12 +57,12 @@ class VisionPositions:
     def __init__(self, model: Any) -> None:
         self._model, self._config = model, model.config
 
-    def __call__(self, ids: Tensor, layouts: Sequence[vision.Layout]) -> tuple[Tensor, int]:
+    def __call__(self, ids: Tensor, media: MediaInputs) -> tuple[Tensor, int]:
         kinds = torch.zeros_like(ids)
         kinds[ids == self._config.image_token_id] = 1
         kinds[ids == self._config.video_token_id] = 2
-        images = [layout.grid for layout in layouts if layout.kind == "image"]
-        videos = [layout for layout in layouts if layout.kind == "video"]
+        images = [layout.grid for layout in media.layouts if layout.kind == "image"]
+        videos = [layout for layout in media.layouts if layout.kind == "video"]
         positions, delta = self._model.get_rope_index(
             ids[None],
             mm_token_type_ids=kinds[None],
@@ -74,11 +73,9 @@ class VisionPositions:
         return positions[:, 0], int(delta)
 
 
-def load(
-    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
-) -> DecodingRuntime:
+def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
-    recipe = Recipe(
+    return Recipe(
         family="vision-language",
         model_class=AutoModelForImageTextToText,
         tokenizer=processor.tokenizer,
@@ -91,4 +88,9 @@ def load(
             VisionPositions(model.model),
         ),
     )
-    return build(Load(folder, settings, device, dtype, publish, report), recipe)
+
+
+def load(
+    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
+) -> DecodingRuntime:
+    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))
