@@ -6,13 +6,15 @@ from pathlib import Path
 import msgspec
 from ams_common.errors import ERRORS
 from ams_common.reference import with_tables
-from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, GenerateResponse
+from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, GenerateResponse, TranscriptionRequest
+from ams_pod.media.limits import MediaLimits
 from test_serve.live_pods import LiveGateway
 
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-_RAISED = re.compile(r'ApiError\(\s*"(\w+)"')
+LIMITS = MediaLimits()
+_RAISED = re.compile(r'(?:ApiError\(\s*|: )"(\w+)"')
 
 
 def test_settings_are_those_of_the_commands() -> None:
@@ -30,14 +32,25 @@ def test_errors_are_those_that_are_raised() -> None:
         for package in ("gateway", "modelpod", "common", "cli")
         for file in (ROOT / package).rglob("*.py")
         for code in _RAISED.findall(file.read_text(encoding="utf-8"))
+        if code in ERRORS and file.name != "errors.py"
     }
     assert set(told) == raised
 
 
+def test_limits_of_media_are_those_that_hold() -> None:
+    for number in (LIMITS.image_pixels, LIMITS.kept_image_pixels, LIMITS.frame_pixels, LIMITS.kept_frame_pixels):
+        assert f"{number:,} pixels" in HTTP
+    assert f"{LIMITS.audio_seconds / 60:g} minutes" in HTTP
+    assert f"{LIMITS.video_seconds / 60:g} minutes" in HTTP
+    assert f"at most {LIMITS.aspect_ratio} times the other" in HTTP
+    assert f"may hold {LIMITS.items} media" in HTTP
+    assert f"may take {LIMITS.cpu_seconds:g} seconds" in HTTP
+    assert (LIMITS.decoded_bytes, LIMITS.request_memory_bytes, LIMITS.fetch_seconds) == (1 << 30, 4 << 20, 30)
+
+
 def test_every_field_is_told() -> None:
-    unset = {"model_type", "generation_method", "memory_optimized", "degraded"}  # of models that take media
-    for type_ in (GenerateRequest, ChatRequest, CompletionRequest, GenerateResponse):
-        names = {field.name for field in msgspec.structs.fields(type_)} - unset
+    for type_ in (GenerateRequest, ChatRequest, CompletionRequest, GenerateResponse, TranscriptionRequest):
+        names = {field.name for field in msgspec.structs.fields(type_)}
         assert {name for name in names if f"`{name}`" not in HTTP} == set()
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from ams_common.errors import ApiError
 
+_UNDECODABLE = {"image": "undecodable_image", "audio": "undecodable_audio", "video": "undecodable_video"}
+
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
@@ -63,7 +65,7 @@ def too_long(field: str, what: str, limit: float, given: float | None) -> ApiErr
 
 def undecodable(kind: str, field: str, reason: str) -> ApiError:
     """The error for media that are no valid `kind`: `reason` is a part of a sentence."""
-    return ApiError(f"undecodable_{kind}", f"{field}: the {kind} can't be decoded: {reason}.", param=field)
+    return ApiError(_UNDECODABLE[kind], f"{field}: the {kind} can't be decoded: {reason}.", param=field)
 
 
 def too_many_bytes(field: str, limit: int) -> ApiError:

@@ -77,5 +77,7 @@ class _EngineCollector:
             ("ams_pod_prefill_tokens", "Prompt tokens read.", counters.prefill_tokens),
             ("ams_pod_decode_tokens", "Tokens computed for running requests.", counters.decode_tokens),
             ("ams_pod_busy_seconds", "Time that the engine spent in steps.", counters.busy_seconds),
+            ("ams_pod_tower_calls", "Calls of the towers that read media.", counters.tower_calls),
+            ("ams_pod_tower_seconds", "Time that the engine spent in towers.", counters.tower_seconds),
         ):
             yield CounterMetricFamily(name, text, value=value)

@@ -54,8 +54,6 @@ def unsupported(settings: ServeSettings) -> str | None:
     """Why these settings can't be honoured: a model that ignored them would not be the one that was asked for."""
     if settings.quantization not in ("auto", "none"):
         return f"quantization {settings.quantization} is not supported: use auto or none."
-    if settings.family not in ("auto", "text"):
-        return f"family {settings.family} is not supported: this server answers for text models."
     try:
         AllowedHosts.parse(settings.media_url_hosts)
     except ValueError as error:
