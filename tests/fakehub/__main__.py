@@ -1,4 +1,4 @@
-"""`python -m fakehub FOLDER [--host --port --url]`: serve FOLDER/<owner>/<name>/... as models of a hub."""
+"""`python -m fakehub FOLDER [--host --port --url --token --gated]`: serve FOLDER/<owner>/<name>/... as models of a hub."""
 
 import argparse
 import signal
@@ -17,11 +17,14 @@ def main() -> None:
     )
     parser.add_argument("--url", help="how clients reach it, if not by host and port")
     parser.add_argument("--token", action="append", default=[], help="a token that it knows; may be given again")
+    parser.add_argument("--gated", action="append", default=[], metavar="OWNER/NAME", help="asks for a token")
     options = parser.parse_args()
     with FakeHub(options.host, options.port, options.url, tokens=set(options.token)) as hub:
         for folder in sorted(options.folder.glob("*/*")):
             if folder.is_dir():
-                hub.add(from_folder(f"{folder.parent.name}/{folder.name}", folder))
+                repository = from_folder(f"{folder.parent.name}/{folder.name}", folder)
+                repository.gated = repository.name in options.gated
+                hub.add(repository)
         print(hub.url, flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
