@@ -24,12 +24,16 @@ class Outcome:
 class Driver:
     """An engine whose events are kept by request."""
 
-    def __init__(self, forward, stop_tokens=frozenset()):
-        self.engine = Engine(forward, stop_tokens, self._publish)
+    def __init__(self, forward, stop_tokens=frozenset(), embedder=None):
+        self.engine = Engine(forward, stop_tokens, self._publish, embedder)
 
     def submit(self, ids: Sequence[int], new: int, **sampling) -> tuple[Ticket, Outcome]:
         outcome = Outcome()
         return self.engine.submit(Prepared(list(ids)), Sampling(new, **sampling), outcome), outcome
+
+    def submit_prepared(self, prepared: Prepared, new: int, **sampling) -> tuple[Ticket, Outcome]:
+        outcome = Outcome()
+        return self.engine.submit(prepared, Sampling(new, **sampling), outcome), outcome
 
     def run(self) -> None:
         while self.engine.step():

@@ -100,7 +100,7 @@ class ClipTower:
 
 
 def _hand_back(inputs_embeds: Tensor, **ignored: Any) -> BaseModelOutputWithPast:
-    return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
+    return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
 def recipe(folder: Path) -> Recipe:

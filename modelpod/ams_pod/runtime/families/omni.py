@@ -56,8 +56,8 @@ class OmniExpander:
         if isinstance(item, Audio):
             return self._sound_tokens(item)
         tokens = vision.tokens(self._processor, item)
-        if isinstance(item, Video) and _heard(item) is not None:
-            tokens += self._sound_tokens(item.audio) + 2  # and the marks around both
+        if isinstance(item, Video) and (heard := _heard(item)) is not None:
+            tokens += self._sound_tokens(heard) + 2  # and the marks around both
         return tokens
 
     def expand(self, item: Image | Audio | Video) -> Expansion:

@@ -1,0 +1,206 @@
+"""Media in the batch: answers are those of transformers' generate, alone and among others, on both forwards."""
+
+import functools
+
+import pytest
+import torch
+from ams_pod.runtime import schedule
+from ams_pod.runtime.families import vision
+from engine_harness import Driver, forward_of
+from fakehub import checkpoints
+from families_harness import Family, audio, image, video
+
+# transformers' omni processor gives torch's tensors to numpy in a way that numpy 2 frowns on
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+ROWS, LENGTH = 3, 2400
+
+WHAT, WHERE = "what is said in this picture", "where is the dog, and why is it blue"
+
+# Contents of one request each.
+CASES = {
+    "vision-language": [
+        [image(0, 90, 120), WHAT],
+        [WHERE],
+        [image(1, 200, 60), image(2, 64, 64), WHERE],
+        [video(3, 5), WHAT],
+        [image(4, 130, 130), WHAT, video(5, 8), image(6, 1, 3), "and then"],
+        ["no"],
+    ],
+    "audio-language": [
+        [audio(0, 2.3), WHAT],
+        [WHERE],
+        [audio(1, 0.7), audio(2, 4.1), "and"],
+        [WHAT, audio(3, 30.0)],
+        ["no"],
+    ],
+    "omni": [
+        [image(0, 90, 120), audio(0, 1.7), WHAT],
+        [WHERE],
+        [video(1, 6), WHAT],
+        [audio(2, 0.8), audio(3, 6.03), WHERE],
+        [video(4, 8, sound=7.1), WHAT],
+        [image(5, 60, 80), video(6, 4, sound=3.0), audio(7, 2.0), "and", video(8, 3, sound=2.0)],
+        [audio(9, 1.0), image(10, 56, 90), video(11, 2), WHAT, image(12, 70, 70)],
+        ["no"],
+    ],
+}
+KINDS = {"vision-language": "qwen2_5_vl", "audio-language": "qwen2_audio", "omni": "qwen2_5_omni"}
+NEW = [12, 20, 9, 24, 16, 11, 18, 14]
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    @functools.cache
+    def family(name):
+        folder = tmp_path_factory.mktemp("families") / name
+        return Family(name, checkpoints.make(KINDS[name], folder, dtype="float32"))
+
+    return family
+
+
+@pytest.fixture(scope="session")
+def expected(families):
+    """Of each family: transformers' inputs and tokens for each case."""
+
+    @functools.cache
+    def answers(name):
+        family = families(name)
+        inputs = [family.inputs(*case) for case in CASES[name]]
+        return inputs, [family.generate(each, new) for each, new in zip(inputs, NEW, strict=False)]
+
+    return answers
+
+
+@pytest.fixture(params=CASES)
+def name(request):
+    return request.param
+
+
+def driver_of(family, kind):
+    return Driver(forward_of(kind, family.load_model(), ROWS, LENGTH), embedder=family.recipe.embedder(family.model))
+
+
+def test_prompts_are_those_of_the_processor(families, expected, name):
+    family = families(name)
+    for case, inputs in zip(CASES[name], expected(name)[0], strict=True):
+        assert list(family.prepare(*case).ids) == inputs["input_ids"][0].tolist()
+
+
+def test_answers_depend_on_the_media(expected, name):
+    answers = expected(name)[1]
+    assert len({tuple(tokens[:4]) for tokens in answers}) == len(answers)
+    assert all(len(set(tokens)) > 3 for tokens in answers)
+
+
+@pytest.mark.parametrize("kind", ["flat", "padded"])
+def test_alone_equals_generate(families, expected, name, kind):
+    family = families(name)
+    driver = driver_of(family, kind)
+    for case, tokens in zip(CASES[name], expected(name)[1], strict=True):
+        outcome = driver.submit_prepared(family.prepare(*case), len(tokens))[1]
+        driver.run()
+        assert outcome.error is None
+        assert outcome.tokens == tokens
+
+
+@pytest.mark.parametrize("kind", ["flat", "padded"])
+def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, monkeypatch):
+    """More requests than rows, prompts read in small chunks, towers in small calls; two requests are cancelled."""
+    monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 24)
+    monkeypatch.setattr(schedule, "ALONE_TOKENS", 40)
+    monkeypatch.setattr(vision, "PATCHES_PER_CALL", 100)
+    family = families(name)
+    driver = driver_of(family, kind)
+    cases = CASES[name]
+    cancelled = [(driver.submit_prepared(family.prepare(*cases[index]), 40), step) for index, step in ((0, 3), (2, 9))]
+    outcomes = []
+    for case, tokens in zip(cases, expected(name)[1], strict=True):
+        outcomes.append(driver.submit_prepared(family.prepare(*case), len(tokens))[1])
+        driver.engine.step()
+    for step in range(1000):
+        for (ticket, _), when in cancelled:
+            if step == when:
+                ticket.cancel()
+        if not driver.engine.step():
+            break
+    assert [outcome.tokens for outcome in outcomes] == expected(name)[1]
+    assert {outcome.finish for (_, outcome), _ in cancelled} == {"cancelled"}
+
+
+def test_the_decoder_serves_the_language_model_after_its_check(families, name):
+    """What `load` does: the check of our decoder against the model's own forward passes for every family."""
+    from ams_common.pod import ServeSettings
+    from ams_pod.runtime.load import load
+
+    settings = ServeSettings(
+        name="tiny", source="file:///x", precision="float32", context_tokens=512, concurrent_requests=2, threads=1
+    )
+    runtime = load(families(name).folder, settings, lambda events: None, lambda phase, percent: None)
+    assert runtime.info.engine == "flat"
+    assert runtime.info.family == name
+    assert (
+        set(runtime.info.modalities)
+        == {
+            "vision-language": {"text", "image", "video"},
+            "audio-language": {"text", "audio"},
+            "omni": {"text", "image", "audio", "video"},
+        }[name]
+    )
+
+
+def test_a_long_clip_reaches_the_model_whole(families):
+    """Qwen2-Audio hears 30 seconds at a time: a longer clip is several, one behind the other."""
+    family = families("audio-language")
+    clip = audio(0, 64.3)
+    prepared = family.prepare(clip, WHAT)
+    limit = 30 * clip.rate
+    clips = [type(clip)(clip.samples[start : start + limit], clip.rate) for start in (0, limit, 2 * limit)]
+    text = family.prompts.render([{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": WHAT}]}])
+    mark = "<|AUDIO|>"
+    inputs = family.process(text.replace(mark, "<|audio_eos|><|audio_bos|>".join([mark] * 3)), clips)
+    assert list(prepared.ids) == inputs["input_ids"][0].tolist()
+    driver = driver_of(family, "flat")
+    outcome = driver.submit_prepared(prepared, 12)[1]
+    driver.run()
+    assert outcome.tokens == family.generate(inputs, 12)
+
+
+def test_long_audio_is_encoded_in_pieces(families):
+    """The omni encoder hears windows of two seconds apart, so a long clip is divided without a difference."""
+    family = families("omni")
+    clip = audio(0, 70.01)
+    prepared = family.prepare(clip, WHAT)
+    pieces = family.recipe.embedder(family.model).pieces(prepared)
+    assert len(pieces) == 3
+    assert all(piece.share <= 0.6 for piece in pieces)
+    inputs = dict(
+        family.processor(
+            text=[family.prompts.render([{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": WHAT}]}])],
+            audio=[clip.samples], audio_kwargs={"sampling_rate": clip.rate}, return_tensors="pt",
+        )
+    )  # fmt: skip
+    assert list(prepared.ids) == inputs["input_ids"][0].tolist()
+    driver = driver_of(family, "flat")
+    outcome = driver.submit_prepared(prepared, 12)[1]
+    driver.run()
+    assert outcome.tokens == family.generate(inputs, 12)
+
+
+def test_videos_with_and_without_sound_in_one_prompt(families):
+    """transformers knows one or the other in a prompt; each must lie as it does alone."""
+    family = families("omni")
+    loud, silent = video(0, 6, sound=5.0), video(1, 4)
+    positions = {}
+    for key, content in {"both": [loud, "and", silent, "x"], "loud": [loud, "and"], "silent": [silent, "x"]}.items():
+        prepared = family.prepare(*content)
+        embedder = family.recipe.embedder(family.model)
+        features = [result for piece in embedder.pieces(prepared) for result in embedder.encode([piece])]
+        positions[key] = embedder.merge(prepared, features).positions, prepared.media.starts, len(prepared.ids)
+    both, (first, second), _ = positions["both"]
+    start = positions["silent"][1][0]
+    assert first == start
+    tail = positions["silent"][0][:, start - 1 :]
+    assert torch.equal(both[:, : second - 1], positions["loud"][0][:, : second - 1])
+    assert torch.equal(both[:, second - 1 :] - both[:, second - 1 : second], tail - tail[:, :1])
+    assert int(both[0, second - 1]) == int(both[0, second - 2]) + 1
