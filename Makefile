@@ -5,14 +5,19 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format bench crds clean
+.PHONY: help up test e2e lint format bench crds manifests clean
+CLUSTER ?=
+HELM ?= helm
+NAMESPACE ?= ams
 
 help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
 	@echo "make test   lint and all tests that this machine can run"
+	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
 	@echo "make crds   write crds/ from the types"
+	@echo "make manifests  plain manifests of the chart, for kubectl apply, into dist/   (NAMESPACE=ams)"
 	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
 
 up: $(VENV)/.local
@@ -20,6 +25,11 @@ up: $(VENV)/.local
 
 test: lint
 	$(VENV)/bin/pytest $(ARGS)
+
+# A cluster of KUBECONFIG is never touched: the tests bring up their own, and take it down.
+e2e: $(VENV)/.dev
+	AMS_E2E=1 CLUSTER=$(CLUSTER) $(VENV)/bin/pytest tests/test_cluster $(ARGS); \
+	status=$$?; CLUSTER=$(CLUSTER) $(VENV)/bin/python tests/test_cluster/clusters.py; exit $$status
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -37,6 +47,14 @@ bench: $(VENV)/.dev
 
 crds: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.crd > crds/modeldeployments.yaml
+	cp crds/modeldeployments.yaml charts/ai-model-server/files/
+
+# The namespace comes first, then all that helm would install; hooks (the chart's own tests) are left out.
+manifests:
+	@mkdir -p dist
+	@printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: $(NAMESPACE)\n' > dist/manifests.yaml
+	@$(HELM) template ams charts/ai-model-server --namespace $(NAMESPACE) --kube-version 1.33 --no-hooks $(ARGS) >> dist/manifests.yaml
+	@echo "dist/manifests.yaml: kubectl apply --server-side -f dist/manifests.yaml"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
