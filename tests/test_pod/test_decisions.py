@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 @pytest.mark.parametrize(
     ("running", "cost", "budget"),
-    [(0, None, ALONE_TOKENS), (0, 0.1, ALONE_TOKENS), (3, None, 128), (3, 0.0001, 128), (3, 0.002, 100), (3, 9.0, 16)],
+    [
+        (0, None, ALONE_TOKENS),
+        (0, 0.1, ALONE_TOKENS),
+        (3, None, 128),
+        (3, 0.0, 128),
+        (3, 0.0001, 128),
+        (3, 0.002, 100),
+        (3, 9.0, 16),
+    ],
 )
 def test_prompts_take_what_the_gap_allows(running, cost, budget):
     assert chunk_budget(running, cost, 0.2) == budget

@@ -1,5 +1,6 @@
 """Media in the batch: answers are those of transformers' generate, alone and among others, on both forwards."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -174,17 +175,27 @@ def test_long_audio_is_encoded_in_pieces(families):
     pieces = family.recipe.embedder(family.model).pieces(prepared)
     assert len(pieces) == 3
     assert all(piece.share <= 0.6 for piece in pieces)
-    inputs = dict(
-        family.processor(
-            text=[family.prompts.render([{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": WHAT}]}])],
-            audio=[clip.samples], audio_kwargs={"sampling_rate": clip.rate}, return_tensors="pt",
-        )
-    )  # fmt: skip
+    text = family.prompts.render([{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": WHAT}]}])
+    inputs = family.processor(
+        text=[text], audio=[clip.samples], audio_kwargs={"sampling_rate": clip.rate}, return_tensors="pt"
+    )
     assert list(prepared.ids) == inputs["input_ids"][0].tolist()
     driver = driver_of(family, "flat")
     outcome = driver.submit_prepared(prepared, 12)[1]
     driver.run()
     assert outcome.tokens == family.generate(inputs, 12)
+
+
+@pytest.mark.parametrize("kind", ["flat", "padded"])
+def test_positions_of_a_long_video_may_lie_beyond_the_context(families, kind):
+    family = families("vision-language")
+    frames = video(0, 6)
+    frames = dataclasses.replace(frames, timestamps=tuple(900.0 * index for index in range(6)), seconds=5400.0)
+    inputs = family.inputs(frames, WHAT)
+    driver = driver_of(family, kind)
+    outcome = driver.submit_prepared(family.prepare(frames, WHAT), 16)[1]
+    driver.run()
+    assert outcome.tokens == family.generate(inputs, 16)
 
 
 def test_videos_with_and_without_sound_in_one_prompt(families):

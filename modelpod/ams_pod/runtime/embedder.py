@@ -12,8 +12,8 @@ from ams_pod.runtime.towers import Piece, Prompt
 
 # The features [tokens, hidden] of each of some pieces' inputs, all computed in one call.
 Tower = Callable[[Sequence[Any]], list[Tensor]]
-# Rope positions [3, tokens] and the delta of new tokens, from ids [tokens] and the media among them.
-Positions = Callable[[Tensor, MediaInputs], tuple[Tensor, int]]
+# Rope positions [3, tokens] from ids [tokens] and the media among them.
+Positions = Callable[[Tensor, MediaInputs], Tensor]
 
 
 class MediaEmbedder:
@@ -46,5 +46,7 @@ class MediaEmbedder:
             embeds[(ids == token).to(embeds.device)] = torch.cat(results).to(embeds)
         if self._positions is None:
             return Prompt(embeds)
-        positions, delta = self._positions(ids, prepared.media)
+        positions = self._positions(ids, prepared.media)
+        # New tokens follow the last one, as in `generate`. That of a long video's frames may lie further.
+        delta = int(positions[0, -1]) + 1 - len(ids)
         return Prompt(embeds, positions.to(embeds.device), delta)

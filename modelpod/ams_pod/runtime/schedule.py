@@ -14,7 +14,7 @@ def chunk_budget(running: int, seconds_per_token: float | None, gap_seconds: flo
     """
     if not running:
         return ALONE_TOKENS
-    if seconds_per_token is None:
+    if not seconds_per_token:  # not measured yet, or too short to be
         return _LARGEST_CHUNK
     return int(max(_SMALLEST_CHUNK, min(_LARGEST_CHUNK, gap_seconds / seconds_per_token)))
 

@@ -155,7 +155,7 @@ class OmniPositions:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def __call__(self, ids: Tensor, media: MediaInputs) -> tuple[Tensor, int]:
+    def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
         starts = [max(0, start - 1) for start in media.starts]  # with the mark in front of it
         ends = [*starts[1:], len(ids)]
         results = [torch.arange(starts[0]).expand(3, -1)]
@@ -164,8 +164,7 @@ class OmniPositions:
             positions = self._of_one(ids[start:end], layout) + begin
             results.append(positions)
             begin = int(positions[:, -1].max()) + 1
-        positions = torch.cat(results, 1)
-        return positions, int(positions.max()) + 1 - len(ids)
+        return torch.cat(results, 1)
 
     def _of_one(self, ids: Tensor, layout: Layout) -> Tensor:
         grid = torch.tensor([layout.grid]) if layout.grid is not None else None

@@ -57,20 +57,20 @@ class VisionPositions:
     def __init__(self, model: Any) -> None:
         self._model, self._config = model, model.config
 
-    def __call__(self, ids: Tensor, media: MediaInputs) -> tuple[Tensor, int]:
+    def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
         kinds = torch.zeros_like(ids)
         kinds[ids == self._config.image_token_id] = 1
         kinds[ids == self._config.video_token_id] = 2
         images = [layout.grid for layout in media.layouts if layout.kind == "image"]
         videos = [layout for layout in media.layouts if layout.kind == "video"]
-        positions, delta = self._model.get_rope_index(
+        positions: Tensor = self._model.get_rope_index(
             ids[None],
             mm_token_type_ids=kinds[None],
             image_grid_thw=torch.tensor(images) if images else None,
             video_grid_thw=torch.tensor([layout.grid for layout in videos]) if videos else None,
             second_per_grid_ts=torch.tensor([layout.seconds for layout in videos]) if videos else None,
-        )
-        return positions[:, 0], int(delta)
+        )[0]
+        return positions[:, 0]
 
 
 def recipe(folder: Path) -> Recipe:

@@ -1,0 +1,171 @@
+"""Requests whose prompts come out of towers: they wait apart, in bounded calls, and fail alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from ams_pod.runtime import schedule
+from ams_pod.runtime.interface import Prepared
+from ams_pod.runtime.towers import Piece, Prompt
+from engine_harness import Driver, forward_of, load_model, prompts, reference
+from fakehub import checkpoints
+
+ROWS, LENGTH = 3, 160
+
+
+@dataclass
+class TokenTower:
+    """A tower whose media are token ids: its features are their embeddings, so that answers are those of the text.
+
+    A piece is `size` tokens of them. A call with a token of `poison` raises.
+    """
+
+    embedding: torch.nn.Module
+    size: int = 10
+    share: float = 1.0
+    poison: frozenset[int] = frozenset()
+    calls: list[list[int]] = field(default_factory=list)  # tokens of each piece
+
+    def pieces(self, prepared: Prepared) -> Sequence[Piece]:
+        ids = prepared.ids
+        return [Piece("tokens", -1, self.share, list(ids[at : at + self.size])) for at in range(0, len(ids), self.size)]
+
+    @torch.inference_mode()
+    def encode(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+        self.calls.append([len(piece.inputs) for piece in pieces])
+        for piece in pieces:
+            if self.poison.intersection(piece.inputs):
+                raise RuntimeError("poison")
+        return [self.embedding(torch.tensor(piece.inputs)) for piece in pieces]
+
+    def merge(self, prepared: Prepared, features: Sequence[torch.Tensor]) -> Prompt:
+        return Prompt(torch.cat(list(features)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return checkpoints.make("qwen3", tmp_path_factory.mktemp("towers") / "qwen3")
+
+
+@pytest.fixture(params=["flat", "padded"])
+def kind(request):
+    return request.param
+
+
+def driver_of(folder, kind, **options):
+    model = load_model(folder)
+    tower = TokenTower(model.get_input_embeddings(), **options)
+    return Driver(forward_of(kind, load_model(folder), ROWS, LENGTH), embedder=tower), tower, model
+
+
+def media(ids):
+    return Prepared(list(ids), media=object(), media_items=1)
+
+
+def test_a_mixed_batch_equals_generate(folder, kind, monkeypatch):
+    monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
+    driver, tower, model = driver_of(folder, kind, share=0.5)
+    outcomes = []
+    wanted = prompts(9, seed=4, longest=70)
+    for index, ids in enumerate(wanted):
+        prepared = media(ids) if index % 2 else Prepared(ids)
+        outcomes.append(driver.submit_prepared(prepared, 10 + index)[1])
+        driver.engine.step()
+    driver.run()
+    assert [outcome.tokens for outcome in outcomes] == [
+        reference(model, ids, 10 + index) for index, ids in enumerate(wanted)
+    ]
+    assert max(map(len, tower.calls)) == 2
+
+
+def test_text_passes_a_request_in_the_towers_and_rows_wait_for_one_call_at_most(folder):
+    driver, tower, _ = driver_of(folder, "flat")
+    _, running = driver.submit([7, 8, 9], 60)
+    driver.engine.step()
+    _, long = driver.submit_prepared(media(range(5, 105)), 4)  # ten calls
+    driver.engine.step()
+    _, text = driver.submit([20, 21], 3)
+    while text.finish is None:
+        before, calls = len(running.tokens), len(tower.calls)
+        driver.engine.step()
+        assert len(running.tokens) == before + 1
+        assert len(tower.calls) <= calls + 1
+    assert len(text.tokens) == 3
+    assert len(tower.calls) < 10
+    assert long.tokens == []
+    assert driver.engine.load().waiting == 1
+    driver.run()
+    assert len(long.tokens) == 4
+
+
+def test_pieces_of_several_requests_share_a_call_within_the_bound(folder):
+    driver, tower, _ = driver_of(folder, "flat", share=0.3)
+    for start in (10, 40, 70, 100):
+        driver.submit_prepared(media(range(start, start + 20)), 2)
+    driver.run()
+    assert [len(call) for call in tower.calls] == [3, 3, 2]
+    assert driver.engine.counters.tower_calls == 3
+
+
+def test_a_failing_tower_fails_its_request_alone(folder, kind):
+    driver, _, model = driver_of(folder, kind, share=0.1, poison=frozenset({50}))
+    _, running = driver.submit([7, 8, 9], 30)
+    driver.engine.step()
+    outcomes = [driver.submit_prepared(media(range(start, start + 15)), 8)[1] for start in (10, 45, 70)]
+    driver.run()
+    assert [outcome.finish for outcome in outcomes] == ["length", "failed", "length"]
+    assert str(outcomes[1].error) == "poison"
+    assert running.tokens == reference(model, [7, 8, 9], 30)
+    for start, outcome in ((10, outcomes[0]), (70, outcomes[2])):
+        assert outcome.tokens == reference(model, list(range(start, start + 15)), 8)
+    assert driver.engine.load() == type(driver.engine.load())(0, 0, 0, ROWS * LENGTH)
+
+
+def test_one_that_leaves_the_towers_is_forgotten(folder):
+    driver, tower, _ = driver_of(folder, "flat")
+    ticket, gone = driver.submit_prepared(media(range(5, 105)), 4)
+    _, other = driver.submit_prepared(media(range(5, 15)), 4)
+    driver.engine.step()
+    ticket.cancel()
+    driver.run()
+    assert gone.finish == "cancelled"
+    assert len(other.tokens) == 4
+    assert len(tower.calls) == 2
+
+
+def test_the_media_are_let_go_once_they_are_embeddings(folder):
+    driver, _, _ = driver_of(folder, "flat")
+    ticket, _ = driver.submit_prepared(media(range(5, 15)), 4)
+    driver.engine.step()
+    assert ticket.prepared.media is None
+    assert ticket.prepared.media_items == 1
+
+
+def test_among_prompts_read_together_the_failing_one_fails_alone(folder, kind):
+    driver, _, model = driver_of(folder, kind)
+    _, running = driver.submit([7, 8, 9], 30)
+    driver.engine.step()
+    good = [driver.submit([10, 11, 12, 13], 9)[1]]
+    bad = driver.submit([20, 10_000_000], 9)[1]  # outside the vocabulary: the embedding lookup raises
+    good.append(driver.submit([30, 31], 9)[1])
+    driver.run()
+    assert bad.finish == "failed"
+    assert isinstance(bad.error, IndexError)
+    assert [outcome.tokens for outcome in good] == [reference(model, ids, 9) for ids in ([10, 11, 12, 13], [30, 31])]
+    assert running.tokens == reference(model, [7, 8, 9], 30)
+
+
+def test_towers_wait_while_enough_prompts_are_ready(folder):
+    """Features take memory, and calls take time from running requests: no more is encoded than can run next."""
+    driver, tower, _ = driver_of(folder, "flat")
+    for _ in range(ROWS):
+        driver.submit([7, 8, 9], 20)
+    driver.engine.step()
+    for _ in range(3 * ROWS):
+        driver.submit_prepared(media(range(5, 15)), 2)
+    for _ in range(15):
+        driver.engine.step()
+    assert len(tower.calls) == ROWS
+    driver.run()
+    assert len(tower.calls) == 3 * ROWS

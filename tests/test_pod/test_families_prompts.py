@@ -1,0 +1,121 @@
+"""What families with media refuse before anything is computed, and what text-only families make of parts."""
+
+import numpy as np
+import pytest
+from ams_common.errors import ApiError
+from ams_pod.media.items import Image, Video
+from ams_pod.runtime.families import family_module
+from fakehub import checkpoints
+from families_harness import audio, image, user, video
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+KINDS = {"text": "qwen3", "vision-language": "qwen2_5_vl", "audio-language": "qwen2_audio", "omni": "qwen2_5_omni"}
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prompts")
+    for kind in KINDS.values():
+        checkpoints.make(kind, folder / kind)
+    return lambda name, context=2400: family_module(name).recipe(folder / KINDS[name]).prompts(context)
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "sentence"),
+    [
+        ("text", image(0, 60, 60), "This model takes text, not image."),
+        ("vision-language", audio(0, 1), "This model takes text, image and video, not audio."),
+        ("audio-language", image(0, 60, 60), "This model takes text and audio, not image."),
+        ("audio-language", video(0, 2), "This model takes text and audio, not video."),
+    ],
+)
+def test_what_a_model_does_not_take(prompts, name, item, sentence):
+    with pytest.raises(ApiError) as refused:
+        prompts(name).chat(user(item, "what"))
+    assert refused.value.code == "unsupported_modality"
+    assert refused.value.message == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "items"),
+    [
+        ("vision-language", [image(0, 224, 224), image(1, 224, 224)]),
+        ("vision-language", [video(0, 40)]),
+        ("audio-language", [audio(0, 12)]),
+        ("omni", [video(0, 2, sound=9)]),
+        ("omni", [image(0, 224, 224), audio(0, 9)]),
+    ],
+)
+def test_media_that_exceed_the_context(prompts, name, items):
+    whole = prompts(name).chat(user(*items, "what is this"))
+    prompts(name, len(whole.ids)).chat(user(*items, "what is this"))
+    with pytest.raises(
+        ApiError, match=f"has {len(whole.ids)} tokens, .* of them for its media; this model takes"
+    ) as no:
+        prompts(name, len(whole.ids) - 1).chat(user(*items, "what is this"))
+    assert no.value.code == "context_length_exceeded"
+    assert no.value.details["given"] == len(whole.ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "mark"),
+    [
+        ("vision-language", image(0, 60, 60), "<|image_pad|>"),
+        ("audio-language", audio(0, 1), "<|AUDIO|>"),
+        ("omni", audio(0, 1), "<|VIDEO|>"),
+    ],
+)
+def test_a_placeholder_in_a_text_is_refused(prompts, name, item, mark):
+    for content in ([item, f"what {mark} is"], [f"what {mark} is"]):
+        with pytest.raises(ApiError) as refused:
+            prompts(name).chat(user(*content))
+        assert refused.value.code == "invalid_parameter"
+        assert mark in refused.value.message
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (3, 3), (4, 2), (2, 200)])
+def test_tiny_pictures_are_understood(prompts, size):
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    for name in ("vision-language", "omni"):
+        prepared = prompts(name).chat(user(Image(pixels), "what"))
+        assert prepared.media.pieces[0].inputs.pixels.isfinite().all()
+        frames = np.stack([pixels] * 3)
+        prepared = prompts(name).chat(user(Video(frames, (0.0, 1.0, 2.0), 3.0), "what"))
+        assert prepared.media.layouts[0].grid[0] == 2
+
+
+@pytest.mark.parametrize("name", ["vision-language", "omni"])
+@pytest.mark.parametrize(("times", "seconds"), [((0.0,), 0.0), ((0.5,), 4.0), ((1.0, 1.0), 1.0), ((0.0, 0.04), 0.08)])
+def test_videos_of_few_frames_have_finite_positions(prompts, name, times, seconds):
+    frames = np.zeros((len(times), 60, 60, 3), np.uint8)
+    prepared = prompts(name).chat(user(Video(frames, times, seconds), "what"))
+    assert 0 < prepared.media.layouts[0].seconds < 100
+
+
+@pytest.mark.parametrize("name", ["audio-language", "omni"])
+@pytest.mark.parametrize("samples", [0, 1, 160, 479, 480, 481, 32_000, 32_001, 32_479, 480_000, 480_001])
+def test_clips_of_any_length_have_tokens(prompts, name, samples):
+    clip = audio(0, samples / 16_000)
+    prepared = prompts(name).chat(user(clip, "what"))
+    assert prepared.media_items == 1
+    tokens = len(prepared.ids) - len(prompts(name).chat(user("what")).ids)
+    assert tokens >= 1 + samples // 640 - 1
+
+
+def test_several_turns_keep_their_media_in_order(prompts):
+    messages = [
+        {"role": "system", "content": "be short"},
+        *user(image(0, 60, 60), "first"),
+        {"role": "assistant", "content": "a cat"},
+        *user(image(1, 120, 60), "second"),
+    ]
+    prepared = prompts("vision-language").chat(messages)
+    assert [layout.grid for layout in prepared.media.layouts] == [(1, 4, 4), (1, 4, 8)]
+    assert prepared.media_items == 2
+
+
+def test_text_parts_of_a_text_model_are_lines(prompts):
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    text = prompts("text")
+    assert text.chat([{"role": "user", "content": parts}]) == text.chat([{"role": "user", "content": "one\ntwo"}])
