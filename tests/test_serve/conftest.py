@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import ams_pod.runtime  # noqa: F401  # makes torchvision importable, which checkpoints need
@@ -19,6 +20,14 @@ from test_serve.live_pods import (
     gateway_process,
     pod_process,
 )
+
+FIVE = {
+    "deepseek": "qwen3",
+    "qwen-vl": "qwen2_5_vl",
+    "qwen-audio": "qwen2_audio",
+    "qwen-omni": "qwen2_5_omni",
+    "blip-vqa": "blip_vqa",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -93,3 +102,27 @@ def hasty(folder: Path, long_llama: Path, forks: LiveForkServer) -> Iterator[Liv
     limits = {"request_timeout_seconds": 0.5, "max_new_tokens": 50_000}
     with child_pod(forks, folder, long_llama, "hasty", **limits) as pod:
         yield pod
+
+
+@pytest.fixture(scope="session")
+def five(folder: Path, forks: LiveForkServer) -> Iterator[dict[str, LivePod]]:
+    """A pod of each family, under the older server's names."""
+    (folder / "temp").mkdir()
+    with ExitStack() as running:
+        yield {
+            name: running.enter_context(
+                child_pod(
+                    forks, folder, checkpoints.make(kind, folder / f"five-{kind}"), name, temp_dir=folder / "temp"
+                )
+            )
+            for name, kind in FIVE.items()
+        }
+
+
+@pytest.fixture(scope="session")
+def older(folder: Path, five: dict[str, LivePod]) -> Iterator[LiveGateway]:
+    """A gateway in front of the five."""
+    logs = folder / "older"
+    logs.mkdir()
+    with gateway_process(logs, *five.values()) as running:
+        yield running
