@@ -26,6 +26,7 @@ _TRIES = 4
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 2.0
 _TIMEOUT_SECONDS = 15.0
 _PAGE = 500
+_TURNS_TO_CLOSE = 10  # of the loop, until a connection that was given up while it began is closed
 _HOME = os.path.expanduser("~/.kube/config")
 
 Body = Mapping[str, Any] | msgspec.Struct
@@ -82,6 +83,8 @@ class Client:
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return self

@@ -134,7 +134,7 @@ class Reflector(Generic[T]):
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.info("watch of %s broke off (%s)", self._kind.plural, str(error) or type(error).__name__)
         finally:
-            response.close()
+            _give_up(response)
 
     def _handle(self, event: _Event) -> None:
         if event.type == "ERROR":
@@ -165,3 +165,11 @@ class Reflector(Generic[T]):
 
     def _hear(self) -> None:
         self.last_contact = time.monotonic()
+
+
+def _give_up(response: aiohttp.ClientResponse) -> None:
+    """Close the connection without a farewell, which the server might never answer."""
+    connection = response.connection
+    if connection is not None and connection.protocol is not None:
+        connection.protocol.abort()
+    response.close()

@@ -61,7 +61,6 @@ class StatusCondition(_Frozen, frozen=True):
     status: str
     reason: str = ""
     message: str = ""
-    last_transition_time: str = ""
 
 
 class Bare(_Frozen, frozen=True):
@@ -115,7 +114,7 @@ class Waiting(_Frozen, frozen=True):
 
 
 class Running(_Frozen, frozen=True):
-    started_at: str = ""
+    """That it is there says all."""
 
 
 class Terminated(_Frozen, frozen=True):

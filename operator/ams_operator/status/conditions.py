@@ -71,7 +71,8 @@ def weights_ready(facts: Facts) -> Outcome:
         return Outcome("False", words.DOWNLOADING, told)
     if facts.weights:
         return Outcome("True", words.VERIFIED, "The weights are there and verified.")
-    return Outcome("Unknown", words.NOT_DOWNLOADED_YET, "No pod has brought the weights yet.")
+    why = f" {front.problem.message}" if front is not None and front.problem is not None else ""
+    return Outcome("Unknown", words.NOT_DOWNLOADED_YET, f"No pod has brought the weights yet.{why}")
 
 
 def _refused_claim(said: str) -> Outcome:

@@ -111,6 +111,8 @@ def _moves(progress: Progress | None) -> bool:
 
 
 def _unscheduled(pod: Pod, devices: Sequence[str]) -> Problem | None:
+    if pod.status.init_container_statuses:
+        return None  # a node works on it
     condition = next((each for each in pod.status.conditions if each.type == "PodScheduled"), None)
     if condition is None or condition.status != "False" or condition.reason == "SchedulingGated":
         return None
