@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from ams_pod.runtime import schedule
+from ams_pod.runtime import schedule, verify
 from ams_pod.runtime.families import vision
 from engine_harness import Driver, forward_of
 from fakehub import checkpoints
@@ -150,6 +150,16 @@ def test_the_decoder_serves_the_language_model_after_its_check(families, name):
     )
 
 
+@pytest.mark.parametrize("name", ["vision-language", "omni"])
+def test_the_check_sees_a_decoder_that_mixes_up_time_height_and_width(families, name):
+    model = families(name).load_model()
+    probes, positions = verify.probe_prompts(500), verify.probe_positions(model)
+    expected = verify.expected_logits(model, probes, positions)
+    decoder = forward_of("flat", model, ROWS, LENGTH)
+    assert verify.close_enough(verify.distance(decoder, probes, expected, positions), torch.float32)
+    assert not verify.close_enough(verify.distance(decoder, probes, expected, positions[[0, 2, 1]]), torch.float32)
+
+
 def test_a_long_clip_reaches_the_model_whole(families):
     """Qwen2-Audio hears 30 seconds at a time: a longer clip is several, one behind the other."""
     family = families("audio-language")
@@ -215,3 +225,30 @@ def test_videos_with_and_without_sound_in_one_prompt(families):
     assert torch.equal(both[:, : second - 1], positions["loud"][0][:, : second - 1])
     assert torch.equal(both[:, second - 1 :] - both[:, second - 1 : second], tail - tail[:, :1])
     assert int(both[0, second - 1]) == int(both[0, second - 2]) + 1
+
+
+def test_a_thinker_alone_answers_as_within_the_whole_model(families, expected, tmp_path):
+    family = families("omni")
+    family.model.save_pretrained(tmp_path)
+    family.processor.save_pretrained(tmp_path)
+    alone = Family("omni", tmp_path)
+    driver = driver_of(alone, "flat")
+    outcome = driver.submit_prepared(alone.prepare(*CASES["omni"][4]), NEW[4])[1]
+    driver.run()
+    assert outcome.tokens == expected("omni")[1][4]
+
+
+def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
+    """transformers fills what is missing at random, without a word."""
+    from ams_pod.runtime.interface import LoadFailed
+    from ams_pod.runtime.weights import load_weights
+    from safetensors.torch import load_file, save_file
+
+    family = families("vision-language")
+    for path in family.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop(next(name for name in tensors if name.endswith("merger.mlp.0.weight")))
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LoadFailed, match="lack 1 tensors of Qwen2_5_VL.*merger.mlp.0.weight"):
+        load_weights(family.recipe.model_class, tmp_path, torch.float32, "cpu")

@@ -156,9 +156,10 @@ def _choose_forward(load: Load, recipe: Recipe, model: Any, context: int) -> tup
         log.info("the model runs through transformers' forward: %s", reason)
         return model, PaddedForward(model, rows, context)
     prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
-    expected = verify.expected_logits(model, prompts)
+    positions = verify.probe_positions(model)
+    expected = verify.expected_logits(model, prompts, positions)
     decoder = Decoder(stack, rows, context, lambda percent: load.report("packing", percent))
-    distance = verify.distance(decoder, prompts, expected)
+    distance = verify.distance(decoder, prompts, expected, positions)
     if verify.close_enough(distance, load.dtype):
         return model, decoder
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)

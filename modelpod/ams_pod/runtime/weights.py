@@ -16,9 +16,15 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeEr
 def load_weights(model_class: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:
     """The model of `folder` as `model_class` builds it, on `device`. LoadFailed if the files don't fit it."""
     try:
-        model = model_class.from_pretrained(folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa")
+        model, found = model_class.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
+        )
     except _FAULTS as error:
         raise LoadFailed(f"{type(error).__name__}: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise LoadFailed(  # transformers would fill them at random
+            f"the weights lack {len(missing)} tensors of {type(model).__name__}, {missing[0]} among them"
+        )
     return model.to(device).eval()
 
 
