@@ -250,5 +250,5 @@ def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     tensors.pop(next(name for name in tensors if name.endswith("merger.mlp.0.weight")))
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(LoadFailed, match="lack 1 tensors of Qwen2_5_VL.*merger.mlp.0.weight"):
+    with pytest.raises(LoadFailed, match=r"lack 1 tensors of Qwen2_5_VL.*merger\.mlp\.0\.weight"):
         load_weights(family.recipe.model_class, tmp_path, torch.float32, "cpu")
