@@ -138,10 +138,14 @@ def installed(cluster: Cluster, images: str) -> Iterator[Installed]:
     ]
     hub = list(yaml.safe_load_all((Path(__file__).parent / "hub" / "hub.yaml").read_text()))
     for document in (*namespaces, *hub):
-        product.kubectl("apply", "-f", "-", given=json.dumps(document))
+        namespace = document["metadata"].get("namespace", NAMESPACE)
+        product.kubectl("-n", namespace, "apply", "-f", "-", given=json.dumps(document))
+    product.kubectl("rollout", "restart", "-n", "outside", "deployment/hub")  # an image of the same tag may be newer
+    build = f"build={int(time.time())}"
     product.helm(
         "upgrade", "--install", RELEASE, str(ROOT / "charts" / "ai-model-server"), "--wait", "--timeout", "120s",
         "--set", f"image.tag={images},podImage.tag={images},gateway.ingress.enabled=true",
+        "--set-string", f"gateway.podAnnotations.{build},operator.podAnnotations.{build}",
         "--set", "hub.endpoint=http://hub.outside:8001,hub.packageIndex=http://hub.outside:8000/simple",
     )  # fmt: skip
     product.kubectl("rollout", "status", "-n", "outside", "deployment/hub", "--timeout=60s")
@@ -207,7 +211,8 @@ def _hub_context(context: Path) -> None:
     from fakehub.checkpoints import make
 
     for name in ("acme/tiny", "acme/gated"):
-        make("llama", context / "models" / name)
+        for file in make("llama", context / "models" / name).iterdir():
+            file.chmod(0o644)  # safetensors writes for the owner alone; the image's user is another
 
 
 def _pip() -> tuple[str, ...]:
