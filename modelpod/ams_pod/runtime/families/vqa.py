@@ -8,6 +8,9 @@ import torch
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.pod import ServeSettings
+from PIL import Image as Picture
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
+
 from ams_pod.media.items import Image
 from ams_pod.runtime import memory
 from ams_pod.runtime.interface import (
@@ -23,7 +26,6 @@ from ams_pod.runtime.interface import (
 )
 from ams_pod.runtime.text import StreamDetokenizer
 from ams_pod.runtime.vqa_engine import VqaEngine
-from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 
 
 class VqaRuntime:
@@ -46,7 +48,7 @@ class VqaRuntime:
                 "This model answers one question about one image: send one user message and no system prompt."
             )
         content = messages[0]["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             if part["type"] not in ("text", "image"):
                 raise ApiError(
@@ -68,7 +70,9 @@ class VqaRuntime:
                 limit=self.info.context_tokens,
                 given=len(ids),
             )
-        pixels = self._processor.image_processor(images=[images[0].pixels], return_tensors="pt").pixel_values[0]
+        pixels = self._processor.image_processor(
+            images=[Picture.fromarray(images[0].pixels)], return_tensors="pt"
+        ).pixel_values[0]
         return Prepared(ids, media=pixels, media_items=1)
 
     def prepare_text(self, text: str) -> Prepared:
