@@ -29,10 +29,13 @@ class Known:
 
 
 class Cache:
-    """Filled by watches and by the answers to our own writes; an older version never replaces a newer one."""
+    """Filled by watches and by the answers to our own writes; an older version never replaces a newer one.
 
-    def __init__(self, changed: Callable[[str], None]) -> None:
-        self._changed = changed
+    `changed` gets the key of what changed, and whether somebody asks for something else than before.
+    """
+
+    def __init__(self, changed: Callable[[str, bool], None]) -> None:
+        self._tell = changed
         self._known: dict[str, Known] = {}
 
     def get(self, key: str) -> Known:
@@ -44,6 +47,9 @@ class Cache:
     def resources(self) -> Iterable[ModelDeployment]:
         return (known.resource for known in self._known.values() if known.resource is not None)
 
+    def _changed(self, key: str) -> None:
+        self._tell(key, False)
+
     # ModelDeployments
 
     def take_resource(self, resource: ModelDeployment) -> None:
@@ -53,7 +59,9 @@ class Cache:
         if before is not None and _older(resource.metadata, before.metadata):
             return
         known.resource = resource
-        if before != resource:
+        if before is None or before.metadata.generation != resource.metadata.generation:
+            self._tell(key, True)
+        elif before != resource:
             self._changed(key)
 
     def forget_resource(self, key: str, uid: str = "") -> None:

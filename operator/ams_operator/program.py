@@ -73,7 +73,7 @@ class _Operator:
             identity,
             Terms(settings.lease_seconds, min(settings.renew_seconds, settings.lease_seconds * 0.8)),
         )
-        self._cache = Cache(lambda key: self._queue.add(key))
+        self._cache = Cache(lambda key, first: self._queue.add(key, first=first))
         self._poller = ProgressPoller(
             pod_session, settings.progress_port, self._pods_on_their_way, lambda key: self._queue.add(key), metrics
         )

@@ -1,11 +1,14 @@
 """Carries out plans: look, plan, write; again when something changed. Deciding is `ams_operator.plan`'s."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ams_common.progress import Progress
+from ams_common.resource.conditions import READY
+from ams_common.resource.status import Status
 from ams_common.source import HubSource, InvalidSource, parse_source
 from ams_kube.client import Client
 from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
@@ -19,10 +22,13 @@ from ams_operator.plan import plan, told_verdict
 from ams_operator.preflight.answer import Answer
 from ams_operator.preflight.asking import Preflight, has_token
 from ams_operator.settings import OperatorSettings
+from ams_operator.status.assemble import conditions_of
 from ams_operator.writer import NotLeading, Writer
 
 _ROUNDS = 4  # a plan may find what was not in the cache, and is made anew then
 _LOOK_AGAIN_SECONDS = 30.0
+_SETTLE_SECONDS = 0.3
+_TELL_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
 
 
 @dataclass
@@ -33,6 +39,7 @@ class _Memory:
     strangers: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → not ours; when it was looked at
     refusals: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash that was refused, words
     generations: dict[str, int] = field(default_factory=dict)
+    told_at: float = 0.0  # monotonic
 
 
 class Reconciler:
@@ -88,7 +95,11 @@ class Reconciler:
             decided = plan(observed, self._settings, time.time())
             if not await self._carry_out(observed, decided, memory):
                 continue
+            wait = self._hold_back(observed, decided, memory)
+            if wait is not None:
+                return wait
             if decided.status != observed.resource.status:
+                memory.told_at = time.monotonic()
                 await self._tell(observed, decided)
             break
         else:
@@ -134,13 +145,14 @@ class Reconciler:
 
     async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
         """Write; False if the cache or the memory learned something that asks for another plan."""
+        absent = [object for object in decided.apply if object["kind"] not in observed.children]
+        if any(await asyncio.gather(*(self._find_stranger(object, memory) for object in absent))):
+            return False
         for object in decided.apply:
             kind = object["kind"]
             if memory.refusals.get(kind, ("", ""))[0] == _hash(object):
                 continue  # it was refused as it is; the plan's requeue tries again
             present = observed.children.get(kind)
-            if present is None and await self._find_stranger(object, memory):
-                return False
             if not await self._apply(object, present, memory):
                 return False
         for kind in decided.remove:
@@ -182,6 +194,15 @@ class Reconciler:
         self._cache.take_child(kind, child)
         return True
 
+    def _hold_back(self, observed: Observed, decided: Plan, memory: _Memory) -> float | None:
+        """In how many seconds to tell what changes: what was just made changes again at once."""
+        if decided.apply and decided.requeue_after is None:
+            return _SETTLE_SECONDS
+        since = time.monotonic() - memory.told_at
+        if since < _TELL_SECONDS and _ready(decided.status) == _ready(observed.resource.status):
+            return _TELL_SECONDS - since
+        return None
+
     async def _tell(self, observed: Observed, decided: Plan) -> None:
         resource = observed.resource
         try:
@@ -190,6 +211,11 @@ class Reconciler:
             return  # deleted, or made anew, meanwhile: the watch will tell
         for event in decided.events:
             await self._writer.event(resource, event, time.time())
+
+
+def _ready(status: Status | None) -> tuple[str, str] | None:
+    found = conditions_of(status).get(READY)
+    return (found.status, found.reason) if found is not None else None
 
 
 def _hash(object: Object) -> str:

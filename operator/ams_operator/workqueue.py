@@ -21,6 +21,7 @@ class _Entry:
     queued_at: float | None = None  # waits for a worker since then
     running: bool = False
     again: bool = False  # was added while it ran
+    first: bool = False  # and goes before the others
     failures: int = 0
     timer: asyncio.TimerHandle | None = None
 
@@ -32,6 +33,7 @@ class WorkQueue:
         self._work = work
         self._at_once = at_once
         self._entries: dict[str, _Entry] = {}
+        self._urgent: deque[str] = deque()
         self._ready: deque[str] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._paused = True
@@ -54,16 +56,20 @@ class WorkQueue:
             entry.timer.cancel()
             entry.timer = None
         if entry.running:
-            entry.again = True
+            entry.again, entry.first = True, entry.first or first
         elif entry.queued_at is None:
             entry.queued_at = time.monotonic()
-            (self._ready.appendleft if first else self._ready.append)(key)
+            (self._urgent if first else self._ready).append(key)
             self._fill()
+        elif first and key in self._ready:
+            self._ready.remove(key)
+            self._urgent.append(key)
 
     async def stop(self, seconds: float) -> None:
         """Begin nothing more, and give what runs some time to end."""
         self._stopped = True
         self._ready.clear()
+        self._urgent.clear()
         for entry in self._entries.values():
             if entry.timer is not None:
                 entry.timer.cancel()
@@ -75,19 +81,13 @@ class WorkQueue:
 
     @property
     def depth(self) -> int:
-        return len(self._ready)
+        return len(self._ready) + len(self._urgent)
 
     @property
     def age_seconds(self) -> float:
         """How long the first one waits."""
-        if not self._ready or (since := self._entries[self._ready[0]].queued_at) is None:
-            return 0.0
-        return time.monotonic() - since
-
-    @property
-    def idle(self) -> bool:
-        """Nothing runs and nothing waits for a worker."""
-        return not self._ready and not self._running
+        heads = [self._entries[waiting[0]].queued_at for waiting in (self._urgent, self._ready) if waiting]
+        return max((time.monotonic() - since for since in heads if since is not None), default=0.0)
 
     def _add_later(self, key: str, entry: _Entry, after: float) -> None:
         loop = asyncio.get_running_loop()
@@ -104,10 +104,10 @@ class WorkQueue:
             self.add(key)
 
     def _fill(self) -> None:
-        while self._ready and not self._paused and not self._stopped and len(self._running) < self._at_once:
-            key = self._ready.popleft()
+        while self.depth and not self._paused and not self._stopped and len(self._running) < self._at_once:
+            key = (self._urgent or self._ready).popleft()
             entry = self._entries[key]
-            entry.queued_at, entry.running, entry.again = None, True, False
+            entry.queued_at, entry.running, entry.again, entry.first = None, True, False, False
             task = asyncio.create_task(self._run(key, entry))
             self._running.add(task)
             task.add_done_callback(self._ended)
@@ -132,7 +132,7 @@ class WorkQueue:
         finally:
             entry.running = False
         if entry.again and not entry.failures:
-            self.add(key)
+            self.add(key, first=entry.first)
         elif after is not None:
             self.add(key, max(after, 0.001))
         elif entry.timer is None and entry.queued_at is None:
