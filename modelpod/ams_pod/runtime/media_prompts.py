@@ -24,11 +24,12 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MediaInputs:
-    """All media of a prompt in their order: `Prepared.media`. The ids of medium i start at `starts[i]`."""
+    """All media of a prompt in their order: `Prepared.media`. The ids of medium i are `starts[i]` to `ends[i]`."""
 
     pieces: Sequence[Piece]
     layouts: Sequence[Any]
     starts: Sequence[int]
+    ends: Sequence[int]
 
 
 class Expander(Protocol):
@@ -70,10 +71,11 @@ class MediaPrompts(TextPrompts):
         encoded = [self._encode(text, special=False) for text in texts[::2]]
         self._check_context(sum(map(len, encoded)), sum(map(self._expander.count, items)))
         ids = list(encoded[0])
-        starts, expansions = [], []
+        starts, ends, expansions = [], [], []
         for item, after in zip(items, encoded[1:], strict=True):
             expansion = self._expander.expand(item)
             starts.append(len(ids))
+            ends.append(len(ids) + len(expansion.ids))
             ids += [*expansion.ids, *after]
             expansions.append(expansion)
         if not expansions:
@@ -81,7 +83,7 @@ class MediaPrompts(TextPrompts):
         pieces = [piece for expansion in expansions for piece in expansion.pieces]
         return Prepared(
             ids,
-            media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts),
+            media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts, ends),
             media_items=len(items),
         )
 

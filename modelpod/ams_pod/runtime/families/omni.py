@@ -148,23 +148,24 @@ class SoundTower:
 class OmniPositions:
     """Rope positions of a prompt, by the model's own rule.
 
-    That rule knows either videos with sound or without in one prompt. A medium and the text behind it only depend on
-    where they start, so each is asked for by itself.
+    That rule knows either videos with sound or without in one prompt, and stumbles over marks of media that a user
+    writes into a text. So it is asked for each medium by itself, with the mark in front of it and the one behind; the
+    texts between count on.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
-        starts = [max(0, start - 1) for start in media.starts]  # with the mark in front of it
-        ends = [*starts[1:], len(ids)]
-        results = [torch.arange(starts[0]).expand(3, -1)]
-        begin = starts[0]
-        for layout, start, end in zip(media.layouts, starts, ends, strict=True):
-            positions = self._of_one(ids[start:end], layout) + begin
+        results = []
+        done = begin = 0  # ids that have a position, and the next one's
+        for layout, start, end in zip(media.layouts, media.starts, media.ends, strict=True):
+            text = max(0, start - 1 - done)
+            results.append(_counting(begin, text))
+            positions = self._of_one(ids[done + text : end + 1], layout) + begin + text
             results.append(positions)
-            begin = int(positions[:, -1].max()) + 1
-        return torch.cat(results, 1)
+            done, begin = done + text + positions.shape[1], int(positions[:, -1].max()) + 1
+        return torch.cat([*results, _counting(begin, len(ids) - done)], 1)
 
     def _of_one(self, ids: Tensor, layout: Layout) -> Tensor:
         grid = torch.tensor([layout.grid]) if layout.grid is not None else None
@@ -178,6 +179,11 @@ class OmniPositions:
             second_per_grids=torch.tensor([layout.seconds]) if layout.kind == "video" else None,
         )
         return positions[:, 0]
+
+
+def _counting(begin: int, tokens: int) -> Tensor:
+    """Positions [3, tokens] of a text."""
+    return torch.arange(begin, begin + tokens).expand(3, -1)
 
 
 def _heard(video: Video) -> Audio | None:

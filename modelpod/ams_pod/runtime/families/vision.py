@@ -15,10 +15,18 @@ from transformers.video_utils import VideoMetadata
 from ams_pod.media.items import Image, Video
 from ams_pod.runtime.towers import Piece
 
-PATCHES_PER_CALL = 2048
+PATCHES_PER_CALL = 3072
 """Bound of one call of a vision tower, in patches (of 14 × 14 pixels, two frames deep, for Qwen2.5).
 
-An image isn't divided, nor are two frames of a video that share their patches: one that has more goes alone.
+Two frames of a video share their patches and aren't divided; `FRAME_PIXELS` keeps them within the bound. An image isn't
+divided either: one that has more goes alone.
+"""
+
+FRAME_PIXELS = 768 * 28 * 28
+"""The most pixels that a frame of a video keeps.
+
+So do the models' authors (qwen-vl-utils), and the omni processor. The vision-language checkpoints' own configuration
+allows a frame as much as an image, so that a short video in full HD would take more than ten thousand tokens.
 """
 
 TOWER = "vision"
@@ -66,12 +74,19 @@ def frame_rate(video: Video) -> float:
     return 1 / video.seconds if video.seconds > 0 else 1.0
 
 
-def tokens(processor: Any, item: Image | Video) -> int:
-    """How many tokens an image or the frames of a video will take."""
+def frame_size(processor: Any) -> dict[str, int]:
+    """The bounds of a frame in pixels, as the video processor's argument `size`."""
+    own = processor.video_processor.size
+    return {"shortest_edge": own["shortest_edge"], "longest_edge": min(own["longest_edge"], FRAME_PIXELS)}
+
+
+def tokens(processor: Any, item: Image | Video, **videos_kwargs: Any) -> int:
+    """How many tokens an image or the frames of a video will take, with `videos_kwargs` for the video processor."""
     if isinstance(item, Image):
         counts = processor._get_num_multimodal_tokens(image_sizes=[item.pixels.shape[:2]]).num_image_tokens
     else:
-        counts = processor._get_num_multimodal_tokens(video_sizes=[item.frames.shape[:3]]).num_video_tokens
+        sizes = [item.frames.shape[:3]]
+        counts = processor._get_num_multimodal_tokens(video_sizes=sizes, videos_kwargs=videos_kwargs).num_video_tokens
     return int(counts[0])
 
 

@@ -23,10 +23,11 @@ class VisionExpander:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
+        self._frame_size = vision.frame_size(processor)
         self.placeholders: Mapping[str, str] = {"image": processor.image_token, "video": processor.video_token}
 
     def count(self, item: Image | Video) -> int:
-        return vision.tokens(self._processor, item)
+        return vision.tokens(self._processor, item, size=self._frame_size)
 
     def expand(self, item: Image | Video) -> Expansion:
         processor = self._processor
@@ -41,6 +42,7 @@ class VisionExpander:
                 videos_kwargs={
                     "video_metadata": [vision.metadata(item)],
                     "do_sample_frames": False,
+                    "size": self._frame_size,
                     "input_data_format": "channels_last",
                 },
                 return_tensors="pt",
