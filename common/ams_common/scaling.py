@@ -48,6 +48,8 @@ def decide(samples: Samples, limits: AutoscalingSpec, state: ScalerState, now: f
     latest = samples.series[-1] if samples.series else None
     if latest is None:
         return _within(state.replicas, limits), state
+    if not latest.concurrency and _is_idle(samples, limits):
+        return 0, replace(state, replicas=0)
     stable = _pods(_mean(samples.series, now - limits.stable_window_seconds), limits)
     panic = _pods(_mean(samples.series, now - limits.panic_window_seconds), limits)
     if panic >= 2 * max(1, state.replicas):
@@ -64,8 +66,15 @@ def _may_shrink(wanted: int, samples: Samples, limits: AutoscalingSpec, now: flo
     if not samples.complete:
         return False
     if wanted == 0 and limits.min_replicas == 0:
-        return samples.idle_seconds is not None and samples.idle_seconds >= limits.idle_seconds
+        return _is_idle(samples, limits)
     return now - samples.series[0].at >= 0.9 * limits.stable_window_seconds
+
+
+def _is_idle(samples: Samples, limits: AutoscalingSpec) -> bool:
+    """Whether the model may go to zero: what the windows still remember doesn't hold it."""
+    if limits.min_replicas > 0 or not samples.complete or samples.idle_seconds is None:
+        return False
+    return samples.idle_seconds >= limits.idle_seconds
 
 
 def _within(replicas: int, limits: AutoscalingSpec) -> int:

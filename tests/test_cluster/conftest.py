@@ -116,6 +116,8 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> str:
     """The tag of the images, built from this checkout."""
+    if tag := os.environ.get("AMS_E2E_TAG"):  # images that are there already, for a quick second run
+        return tag
     tag = "e2e"
     _collect_wheels()
     cluster.build(f"ai-model-server-operator:{tag}", ROOT, ROOT / "Dockerfile.operator")
@@ -140,6 +142,7 @@ def installed(cluster: Cluster, images: str) -> Iterator[Installed]:
     for document in (*namespaces, *hub):
         namespace = document["metadata"].get("namespace", NAMESPACE)
         product.kubectl("-n", namespace, "apply", "-f", "-", given=json.dumps(document))
+    cluster.ingress()  # before there is an Ingress, which else would belong to no class
     product.kubectl("rollout", "restart", "-n", "outside", "deployment/hub")  # an image of the same tag may be newer
     build = f"build={int(time.time())}"
     product.helm(

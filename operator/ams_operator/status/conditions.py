@@ -60,6 +60,9 @@ def weights_ready(facts: Facts) -> Outcome:
     if (said := facts.refusals.get("PersistentVolumeClaim")) is not None:
         return _refused_claim(said)
     if (problem := facts.problem("WeightsReady")) is not None:
+        wanted = facts.resource.spec.cache.storage_class_name
+        if problem.reason == words.VOLUME_PENDING and wanted is not None:
+            return Outcome("False", problem.reason, f"{problem.message} It asks for storage class {wanted!r}.")
         return _false(problem)
     front = facts.front
     if front is not None and front.stage == "downloading" and front.problem is None:
