@@ -1,0 +1,54 @@
+"""compose.yaml: what it names is there, and its server takes the command."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ams_cli import manifests
+from ams_cli.main import _parser
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+SERVER: dict[str, Any] = COMPOSE["services"]["server"]
+
+
+def test_every_volume_and_config_that_is_used_is_declared() -> None:
+    for name, service in COMPOSE["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).is_dir() if source.startswith("./") else source in COMPOSE["volumes"], name
+        for config in service.get("configs", []):
+            assert config["source"] in COMPOSE["configs"]
+    assert {"models", "logs", "hub", "tmp"} <= {volume.split(":")[0] for volume in SERVER["volumes"]}
+
+
+def test_the_command_is_one_and_serves_all_models() -> None:
+    arguments = _parser().parse_args(SERVER["command"][1:])
+    assert (arguments.command, arguments.filename, arguments.port) == ("up", ["/manifests"], "5000")
+    names = [model.metadata.name for model in manifests.load([str(ROOT / "examples")]).models]
+    assert names == ["blip-vqa", "deepseek", "qwen-audio", "qwen-omni", "qwen-vl", "smollm2"]
+
+
+def test_it_runs_without_rights_and_only_for_this_machine() -> None:
+    assert SERVER["user"] == "1000:1000"
+    assert SERVER["read_only"] is True
+    assert SERVER["ports"] == ["${AMS_ADDRESS:-127.0.0.1}:${AMS_PORT:-5000}:5000"]
+
+
+def test_the_build_is_that_of_the_pods_image() -> None:
+    text = (ROOT / SERVER["build"]["dockerfile"]).read_text(encoding="utf-8")
+    for name in SERVER["build"]["args"]:
+        assert re.search(rf"^ARG {name}\b", text, re.MULTILINE)
+
+
+def test_profiles_are_optional_and_gpus_are_in_a_file_of_their_own() -> None:
+    assert {name for name, service in COMPOSE["services"].items() if not service.get("profiles")} == {"server"}
+    gpu = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text(encoding="utf-8"))
+    devices = gpu["services"]["server"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+
+
+def test_prometheus_scrapes_the_server() -> None:
+    config = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
+    assert config["scrape_configs"][0]["static_configs"] == [{"targets": ["server:5000"]}]
