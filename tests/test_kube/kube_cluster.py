@@ -60,14 +60,16 @@ class ControlPlane:
 
     kubeconfig: Path
     folder: Path | None
+    _server: "subprocess.Popen[bytes] | None" = None
 
     def kill_api_server(self) -> None:
         """At once, connections and all; `start_api_server` brings it back on the same port."""
         pid, _ = self._pid_file().read_text().split()
         self._command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        if self._server is not None:
+            self.reap()
+            return
         os.kill(int(pid), signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(int(pid), 0)
         deadline = time.monotonic() + 10
         while _started(int(pid)) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -92,10 +94,9 @@ class ControlPlane:
 
     def reap(self) -> None:
         """The API server that was started here is a child of this process: `down` must not find a zombie."""
-        process = getattr(self, "_server", None)
-        if process is not None:
-            process.kill()
-            process.wait(10)
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait(10)
 
     def _pid_file(self) -> Path:
         assert self.folder is not None

@@ -24,7 +24,7 @@ CHILDREN = (DEPLOYMENTS, SERVICES, ACCOUNTS, CLAIMS)
 
 WHEEL = "wheel://weights==1.0/weights/model.gguf"
 NOWHERE = {"ams-test/node": "none"}  # no node takes the pod, on any cluster
-_SECONDS = 30.0
+_SECONDS = 75.0  # the cluster learns of a new kind every 30 s, and collects its children after that
 
 
 def model(source: str = WHEEL, **spec: Any) -> dict[str, Any]:

@@ -98,6 +98,9 @@ class OperatorProcess:
         pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
+    def metrics_say_it_leads(self) -> bool:
+        return self.metrics().get("ams_operator_leads") == 1.0
+
     def writes(self) -> float:
         return sum(value for name, value in self.metrics().items() if name.startswith("ams_operator_writes_total"))
 
