@@ -99,6 +99,33 @@ def test_text_passes_a_request_in_the_towers_and_rows_wait_for_one_call_at_most(
     assert len(long.tokens) == 4
 
 
+def test_a_prompt_that_takes_several_steps_waits_for_no_tower_in_between(folder, monkeypatch):
+    monkeypatch.setattr(schedule, "ALONE_TOKENS", 20)
+    driver, tower, _ = driver_of(folder, "flat")
+    driver.submit_prepared(media(range(5, 105)), 4)  # ten calls
+    driver.engine.step()
+    _, text = driver.submit(range(5, 85), 3)
+    while not text.tokens:
+        calls = len(tower.calls)
+        driver.engine.step()
+    assert calls == 1
+    driver.run()
+    assert len(tower.calls) == 10
+
+
+def test_towers_get_their_turn_among_prompts_that_follow_each_other(folder, monkeypatch):
+    """However many prompts wait, there is a call between two of them."""
+    monkeypatch.setattr(schedule, "ALONE_TOKENS", 30)
+    driver, tower, _ = driver_of(folder, "flat")
+    texts = [driver.submit(range(5, 75), 1)[1] for _ in range(12)]
+    _, encoded = driver.submit_prepared(media(range(5, 45)), 4)  # four calls
+    while len(tower.calls) < 4:
+        driver.engine.step()
+    assert sum(text.finish is not None for text in texts) <= 5
+    driver.run()
+    assert len(encoded.tokens) == 4
+
+
 def test_pieces_of_several_requests_share_a_call_within_the_bound(folder):
     driver, tower, _ = driver_of(folder, "flat", share=0.3)
     for start in (10, 40, 70, 100):

@@ -102,6 +102,7 @@ class Engine:
         events: list[Event] = []
         self._admit(events)
         self._evict()
+        begun = self._partial
         chunked = self._plan_chunks()
         computing = bool(self._rows or chunked)
         if computing:
@@ -110,7 +111,9 @@ class Engine:
         self._note_load()
         if events:
             self._publish(events)
-        return self._encode() or computing
+        # A prompt that takes several steps has waited for a tower when it began, and doesn't wait again in between.
+        reading_on = self._partial is not None and (begun is None or begun is self._partial)
+        return (not reading_on and self._encode()) or computing
 
     def _encode(self) -> bool:
         """One call of a tower, unless as many prompts are ready as there can be rows."""
