@@ -225,7 +225,8 @@ async def test_an_idle_operator_writes_nothing_and_a_new_one_neither(
 ) -> None:
     await create(kube, home, "calm", model(autoscaling={"minReplicas": 0}))
     await until_condition(kube, home, "calm", "Ready", "True", "ScaledToZero")
-    resource = await kube.get(MODELS, home, "calm")
+    await until(kube, DEPLOYMENTS, home, lambda objects: objects["ams-calm"].status.get("observedGeneration") == 1)
+    resource = await until_condition(kube, home, "calm", "Progressing", "False", "Complete")
     before = [_version(await kube.get(kind, home, "ams-calm")) for kind in CHILDREN]
     assert operator.stop() == 0
     operator.start()
@@ -274,7 +275,8 @@ async def test_a_missing_child_is_no_error_for_a_resource_that_is_gone(
 ) -> None:
     await create(kube, home, "brief", model())
     await kube.delete(MODELS, home, "brief")
-    await gone(kube, DEPLOYMENTS, home, "ams-brief")
+    await create(kube, home, "after-brief", model())  # when this has its children, nothing is made for the other
+    await until_children(kube, home, "after-brief")
     await asyncio.gather(*(_absent(kube, kind, home, "ams-brief") for kind in CHILDREN))
 
 
