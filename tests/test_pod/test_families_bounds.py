@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from ams_pod.media.items import Video
+from ams_pod.media.items import Image, Video
 from ams_pod.runtime.families import family_module, vision
 from engine_harness import Driver, forward_of
 from fakehub import checkpoints
@@ -60,3 +60,13 @@ def test_frames_stay_within_the_bound_of_a_call(tmp_path, name, kind, shape):
     _, height, width = prepared.media.layouts[0].grid
     assert height * width <= vision.PATCHES_PER_CALL
     assert prepared.media.ends[0] - prepared.media.starts[0] == 2 * height * width // 4
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [((1000, 1000), (1000, 1000)), ((3000, 4000), (1551, 2069)), ((100, 50_000), (80, 40_071))]
+)
+def test_a_photo_is_scaled_to_the_bound_of_a_towers_call(given: tuple[int, int], kept: tuple[int, int]) -> None:
+    image = Image(np.zeros((*given, 3), np.uint8))
+    height, width = vision.kept_size(image)
+    assert (height, width) == kept
+    assert vision.picture(image).size == (width, height)

@@ -19,7 +19,7 @@ PATCHES_PER_CALL = 3072
 """Bound of one call of a vision tower, in patches (of 14 × 14 pixels, two frames deep, for Qwen2.5).
 
 Two frames of a video share their patches and aren't divided; `FRAME_PIXELS` keeps them within the bound. An image isn't
-divided either: one that has more goes alone.
+divided either: one that has more goes alone, and `IMAGE_PIXELS` bounds it.
 """
 
 FRAME_PIXELS = 768 * 28 * 28
@@ -27,6 +27,13 @@ FRAME_PIXELS = 768 * 28 * 28
 
 So do the models' authors (qwen-vl-utils), and the omni processor. The vision-language checkpoints' own configuration
 allows a frame as much as an image, so that a short video in full HD would take more than ten thousand tokens.
+"""
+
+IMAGE_PIXELS = 4096 * 28 * 28
+"""The most pixels that an image keeps, 4,096 tokens: about 1,800 × 1,800.
+
+The checkpoints allow four times as many, so that one photo of a phone would fill a context and hold the tower, and with
+it everybody, for 65,536 patches. So the longest call of a tower is for one image of 16,384.
 """
 
 TOWER = "vision"
@@ -50,8 +57,19 @@ class Layout:
 
 
 def picture(image: Image) -> Any:
-    """As processors take it; an array of a few pixels leaves them guessing which axis holds the colours."""
-    return Picture.fromarray(image.pixels)
+    """As processors take it, within the bound; an array of a few pixels leaves them guessing where the colours are."""
+    made = Picture.fromarray(image.pixels)
+    height, width = kept_size(image)
+    return made if made.size == (width, height) else made.resize((width, height), Picture.Resampling.BICUBIC)
+
+
+def kept_size(image: Image) -> tuple[int, int]:
+    """(height, width) within IMAGE_PIXELS, in the image's own proportions."""
+    height, width, _ = image.pixels.shape
+    if height * width <= IMAGE_PIXELS:
+        return height, width
+    scale = (IMAGE_PIXELS / (height * width)) ** 0.5
+    return max(1, int(height * scale)), max(1, int(width * scale))
 
 
 def metadata(video: Video) -> VideoMetadata:
@@ -83,7 +101,7 @@ def frame_size(processor: Any) -> dict[str, int]:
 def tokens(processor: Any, item: Image | Video, **videos_kwargs: Any) -> int:
     """How many tokens an image or the frames of a video will take, with `videos_kwargs` for the video processor."""
     if isinstance(item, Image):
-        counts = processor._get_num_multimodal_tokens(image_sizes=[item.pixels.shape[:2]]).num_image_tokens
+        counts = processor._get_num_multimodal_tokens(image_sizes=[kept_size(item)]).num_image_tokens
     else:
         sizes = [item.frames.shape[:3]]
         counts = processor._get_num_multimodal_tokens(video_sizes=sizes, videos_kwargs=videos_kwargs).num_video_tokens
