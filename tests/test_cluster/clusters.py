@@ -29,6 +29,7 @@ class Cluster:
 
     environment: dict[str, str]
     kind: str
+    ingress_class = ""
 
     def build(self, tag: str, context: Path, dockerfile: Path, **arguments: str) -> None:
         """Build an image and bring it into the cluster."""
@@ -44,6 +45,7 @@ class ScriptedCluster(Cluster):
     """The cluster of a folder with the scripts up, build-image and ingress."""
 
     folder: Path
+    ingress_class = "traefik"
 
     def build(self, tag: str, context: Path, dockerfile: Path, **arguments: str) -> None:
         given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]

@@ -148,6 +148,7 @@ def installed(cluster: Cluster, images: str) -> Iterator[Installed]:
     product.helm(
         "upgrade", "--install", RELEASE, str(ROOT / "charts" / "ai-model-server"), "--wait", "--timeout", "120s",
         "--set", f"image.tag={images},podImage.tag={images},gateway.ingress.enabled=true",
+        "--set", f"gateway.ingress.className={cluster.ingress_class}",
         "--set-string", f"gateway.podAnnotations.{build},operator.podAnnotations.{build}",
         "--set", "hub.endpoint=http://hub.outside:8001,hub.packageIndex=http://hub.outside:8000/simple",
     )  # fmt: skip

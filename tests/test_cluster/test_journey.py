@@ -17,6 +17,7 @@ HELLO = {"prompt": "hello", "temperature": 0, "max_new_tokens": 8}
 
 @pytest.fixture(scope="module")
 def quickstart(installed: Installed) -> Installed:
+    installed.kubectl("delete", "mdep", "smollm2", "--ignore-not-found")
     installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart.yaml"))
     return installed
 
