@@ -11,14 +11,16 @@ from ams_common.quantity import format_bytes
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry import Backend, Model
 
+from ams_cli import machine, preview, weights
 from ams_cli.card import model_card
 from ams_cli.jobs import Means
-from ams_cli.machine import available_bytes, resident_bytes
-from ams_cli.room import Holder, who_stops
+from ams_cli.room import Holder, free_bytes, make_room
 from ams_cli.runner import Runner
-from ams_cli.weights import bytes_on_disk, folder
 
 logger = logging.getLogger("ams_cli")
+
+_PATIENCE_SECONDS = 30.0  # for models that are in use; then the new one starts with what there is
+_LOOK_SECONDS = 0.2
 
 
 class Fleet:
@@ -32,6 +34,7 @@ class Fleet:
         self._on_change = on_change
         self._created = int(time.time())
         self._starting_one = asyncio.Lock()
+        self._promised: dict[str, int] = {}  # bytes that a model was started with in mind
         self.runners = {
             resource.metadata.name: Runner(resource, means, self._changed, self._make_room) for resource in resources
         }
@@ -98,17 +101,44 @@ class Fleet:
     async def _make_room(self, runner: Runner) -> None:
         """Stop idle models where `runner`'s would not fit beside them. One model at a time asks."""
         async with self._starting_one:
-            available = available_bytes()
-            if available is None:
-                return
-            needed = bytes_on_disk(folder(runner.resource, self._means.places.models_dir))
-            for name in who_stops(needed, available, [_holder(each) for each in self.runners.values()]):
-                logger.info("%s stops, as %s needs %s", name, runner.name, format_bytes(needed))
+            needs = self._needs(runner)
+            patience_ends = time.monotonic() + _PATIENCE_SECONDS
+            while True:
+                holders, free = await self._look(runner)
+                if free is None:
+                    return
+                room = make_room(needs, free, holders)
+                if not room.wait or time.monotonic() > patience_ends:
+                    break
+                runner.note("waits for memory of models that are in use")
+                await asyncio.sleep(_LOOK_SECONDS)
+            needed, has = format_bytes(room.needed), format_bytes(max(free, 0))
+            if room.short:
+                logger.warning("%s starts with %s of memory for the %s it may need", runner.name, has, needed)
+            for name in room.stops:
+                logger.info("%s stops, as %s needs %s", name, runner.name, needed)
                 await self.runners[name].leave()
+            self._promised[runner.name] = room.needed
 
+    async def _look(self, starting: Runner) -> tuple[list[Holder], int | None]:
+        """The models that run beside `starting`, and the bytes that are free for it."""
+        running = {each.process.pid: each for each in self.runners.values() if each is not starting and each.process}
+        memory = await asyncio.to_thread(machine.memory, list(running))
+        holders = []
+        for pid, runner in running.items():
+            demand, promised = runner.demand, self._promised.get(runner.name, 0)
+            is_ready = runner.state.stage == "ready"
+            held = memory.held.get(pid, promised if is_ready else 0)
+            idle = is_ready and not (demand.in_flight or demand.waiting)
+            holders.append(Holder(runner.name, held, promised, demand.last_used, idle, not runner.policy.always_on))
+        return holders, free_bytes(memory.available, self._means.memory_limit, holders)
 
-def _holder(runner: Runner) -> Holder:
-    demand, process = runner.demand, runner.process
-    idle = runner.state.stage == "ready" and not (demand.in_flight or demand.waiting)
-    resident = resident_bytes(process.pid) if process is not None else None
-    return Holder(runner.name, resident or 0, demand.last_used, idle and not runner.policy.always_on)
+    def _needs(self, runner: Runner) -> list[int]:
+        """Bytes of memory that suffice for the model: unquantized first, then of the quantizations it may get."""
+        folder = weights.folder(runner.resource, self._means.places.models_dir)
+        found = preview.of_folder(runner.resource, folder) if folder is not None else None
+        if found is None or not found.parameters:
+            return [weights.bytes_on_disk(folder)]
+        asked = runner.resource.spec.quantization
+        needs = weights.needs_of(runner.resource, found.parameters, found.config)
+        return [need.total_bytes for need in needs if asked in ("auto", need.quantization)]

@@ -40,13 +40,17 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """How a model's processes are started, and what they are told beside the manifest."""
+    """How a model's processes are started, and what they are told beside the manifest.
+
+    `memory_limit` is what all of them together may take, in bytes; None: what the machine has.
+    """
 
     places: Places
     serve: Launcher
     download: Launcher
     grace_seconds: float = 30.0
     debug: bool = False
+    memory_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,37 @@
 import os
 import re
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of the device that models run on: `available` bytes, None if unknown, and those of processes by their pid."""
+
+    available: int | None
+    held: dict[int, int]
+
+
+def memory(pids: Sequence[int]) -> Memory:
+    """The GPU's where there is one whose driver tells, else the machine's. May take a second."""
+    if gpu_count() and (free := gpu_free_bytes()):
+        return Memory(free[0], gpu_held_bytes())
+    held = {pid: private_bytes(pid) for pid in pids}
+    return Memory(available_bytes(), {pid: size for pid, size in held.items() if size is not None})
 
 
 def resident_bytes(pid: int) -> int | None:
     """Memory that a process holds, what it shares with others included."""
     return _field(Path(f"/proc/{pid}/status"), "VmRSS:")
+
+
+def private_bytes(pid: int) -> int | None:
+    """Memory that comes back when a process ends: what it holds and shares with nobody."""
+    path = Path(f"/proc/{pid}/smaps_rollup")
+    clean, dirty = _field(path, "Private_Clean:"), _field(path, "Private_Dirty:")
+    return None if clean is None or dirty is None else clean + dirty
 
 
 def available_bytes() -> int | None:
@@ -31,12 +56,29 @@ def gpu_count(devices: Path = Path("/dev")) -> int:
 
 def gpu_free_bytes() -> tuple[int, ...]:
     """Free memory of each NVIDIA GPU, largest first; empty where the driver's tool tells nothing."""
-    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        return tuple(sorted((int(free) << 20 for (free,) in _nvidia_smi("gpu=memory.free")), reverse=True))
+    except ValueError:
+        return ()
+
+
+def gpu_held_bytes() -> dict[int, int]:
+    """GPU memory of each process by its pid, as far as the driver's tool sees them (in a container it may not)."""
+    held: dict[int, int] = {}
+    for pid, used in _nvidia_smi("compute-apps=pid,used_memory"):
+        if pid.isdigit() and used.isdigit():
+            held[int(pid)] = held.get(int(pid), 0) + (int(used) << 20)
+    return held
+
+
+def _nvidia_smi(query: str) -> list[list[str]]:
+    """Rows of cells; none where there is no such tool, or it fails."""
+    command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return tuple(sorted((int(line) << 20 for line in done.stdout.split()), reverse=True))
     except (OSError, ValueError, subprocess.SubprocessError):
-        return ()
+        return []
+    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
 
 
 def _field(path: Path, name: str) -> int | None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from ams_common.fit import Fit, Need, choose, needs, shape_of
+from ams_common.fit import Fit, Need, choose
 from ams_common.quantity import format_bytes
 
 from ams_cli.local import gpus_wanted
 from ams_cli.preview import Preview
+from ams_cli.weights import needs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,7 @@ def _row(preview: Preview, places: Sequence[Place]) -> Row:
     parameters = preview.parameters
     if parameters is None:
         return msgspec.structs.replace(row, verdict="its size is known once it is downloaded")
-    limits = resource.spec.limits
-    context = None if limits.context_tokens == "auto" else limits.context_tokens
-    precision = resource.spec.precision if resource.spec.precision != "auto" else "bfloat16"
-    given = needs(
-        parameters,
-        shape_of(preview.config),
-        rows=limits.concurrent_requests,
-        context_tokens=context,
-        precision=precision,
-    )
+    given = needs_of(resource, parameters, preview.config)
     device, where, fit = _best(given, places, gpus_wanted(resource.spec.resources) > 0, resource.spec.quantization)
     if fit is None:
         verdict = "nowhere is memory known"

@@ -49,14 +49,15 @@ def look(resource: ModelDeployment, models_dir: Path) -> Preview:
     """From the disk if the weights are there, else from the hub; other sources tell nothing before they are fetched."""
     folder = weights.folder(resource, models_dir)
     if folder is not None:
-        return _of_folder(resource, folder)
+        return of_folder(resource, folder)
     source = parse_source(resource.spec.model.source)
     if isinstance(source, HubSource):
         return _of_hub(resource, source, models_dir)
     return _with_family(Preview(resource))
 
 
-def _of_folder(resource: ModelDeployment, folder: Path) -> Preview:
+def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
+    """From the weights that are in `folder`."""
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,28 +1,74 @@
 """Which models stop when another one needs their memory. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-_MARGIN_BYTES = 256 << 20
+MARGIN_BYTES = 256 << 20  # of the machine's memory, for everything else
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A running model: what it holds, when it was last used, and whether it may stop now."""
+    """A running model: what it holds of memory, what it was started with in mind, and when it was last used.
+
+    It may stop when it is `idle` and runs only `on_demand`.
+    """
 
     name: str
-    resident_bytes: int
+    held_bytes: int
+    promised_bytes: int
     last_used: float
-    may_stop: bool
+    idle: bool = True
+    on_demand: bool = True
+
+    @property
+    def bytes(self) -> int:
+        return max(self.held_bytes, self.promised_bytes)
 
 
-def who_stops(needed: int, available: int, holders: Sequence[Holder]) -> list[str]:
-    """Names of idle models, least recently used first, until `needed` bytes fit; none where that can't help."""
-    missing = needed + _MARGIN_BYTES - available
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What becomes of a model that wants to start: `needed` bytes are for it once those in `stops` are gone.
+
+    `short`: there is no room. `wait`: there will be when models that are in use now have become idle.
+    """
+
+    needed: int
+    stops: tuple[str, ...] = ()
+    short: bool = False
+    wait: bool = False
+
+
+def free_bytes(available: int | None, limit: int | None, holders: Sequence[Holder]) -> int | None:
+    """What a further model may take of the `available` bytes and of the `limit` for all models; None: nobody knows.
+
+    What running models were promised and haven't taken yet isn't free.
+    """
+    bounds = []
+    if available is not None:
+        bounds.append(available - MARGIN_BYTES - sum(each.bytes - each.held_bytes for each in holders))
+    if limit is not None:
+        bounds.append(limit - sum(each.bytes for each in holders))
+    return min(bounds, default=None)
+
+
+def make_room(needs: Sequence[int], free: int, holders: Sequence[Holder]) -> Room:
+    """Room for one of `needs`, best first: unquantized, then smaller. Idle models stop, least recently used first."""
+    for needed in needs:
+        stops = who_stops(needed, free, holders)
+        if stops is not None:
+            return Room(needed, tuple(stops))
+    if_idle = [replace(holder, idle=True) for holder in holders]
+    wait = any(who_stops(needed, free, if_idle) is not None for needed in needs)
+    return Room(needs[-1], short=True, wait=wait)
+
+
+def who_stops(needed: int, free: int, holders: Sequence[Holder]) -> list[str] | None:
+    """Names of idle models, least recently used first, until `needed` bytes fit; None where that can't help."""
+    missing = needed - free
     chosen: list[str] = []
-    for holder in sorted((each for each in holders if each.may_stop), key=lambda each: each.last_used):
+    for holder in sorted((each for each in holders if each.idle and each.on_demand), key=lambda each: each.last_used):
         if missing <= 0:
             break
         chosen.append(holder.name)
-        missing -= holder.resident_bytes
-    return chosen if missing <= 0 else []
+        missing -= holder.bytes
+    return chosen if missing <= 0 else None

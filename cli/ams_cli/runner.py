@@ -100,6 +100,10 @@ class Runner:
         if (process := self.process) is not None:
             process.kill()
 
+    def note(self, message: str) -> None:
+        """Tell those who wait for the model why it doesn't start yet."""
+        self._tell(Progress("starting", message=message))
+
     def check(self) -> None:
         """A client could not connect: make sure that the process still answers, and end it if it doesn't."""
         if self.backend is not None and (self._check is None or self._check.done()):

@@ -21,6 +21,13 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
     ] = ""
     grace_seconds: Annotated[float, Meta(ge=0, le=3600, description="time that running requests get on Ctrl-C")] = 30.0
+    memory_limit: Annotated[
+        str,
+        Meta(
+            description="memory that all models together may take, as in 16Gi: of the GPU where there is one; idle "
+            "models stop for others; default what the machine has"
+        ),
+    ] = ""
 
 
 class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):

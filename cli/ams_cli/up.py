@@ -16,6 +16,8 @@ from pathlib import Path
 
 import uvloop
 from ams_common.names import route_name
+from ams_common.options import OptionError
+from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.app import make_app
 from ams_gateway.log import RequestLog
@@ -59,23 +61,30 @@ def run(
     programs: Programs,
 ) -> int:
     """Serve until a signal comes; the exit status. UpError when it can't start."""
+    memory_limit = _memory_limit(settings.memory_limit)
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UpError(f"{flag} {folder}: {error.strerror}") from None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Up(settings, resources, folders, programs).run(notes))
+        return runner.run(_Up(settings, resources, folders, programs, memory_limit).run(notes))
 
 
 class _Up:
     def __init__(
-        self, settings: UpSettings, resources: Sequence[ModelDeployment], folders: Folders, programs: Programs
+        self,
+        settings: UpSettings,
+        resources: Sequence[ModelDeployment],
+        folders: Folders,
+        programs: Programs,
+        memory_limit: int | None,
     ) -> None:
         self._settings = settings
         self._resources = resources
         self._folders = folders
         self._programs = programs
+        self._memory_limit = memory_limit
         self._lines = Lines()
         self._screen: Screen
 
@@ -94,6 +103,7 @@ class _Up:
                 download=Subprocesses(self._programs.pod),
                 grace_seconds=self._settings.grace_seconds,
                 debug=self._settings.debug,
+                memory_limit=self._memory_limit,
             )
             fleet = Fleet(self._resources, means, self._tell_change)
             self._screen = open_screen(lambda: [_row(runner) for runner in fleet.runners.values()])
@@ -194,6 +204,13 @@ class _Interruption:
             self._fleet.kill()
             self._launcher.kill()
             self._task.cancel()
+
+
+def _memory_limit(text: str) -> int | None:
+    try:
+        return parse_memory(text) if text else None
+    except InvalidQuantity as error:
+        raise OptionError(f"--memory-limit={text!r}: {error}") from None
 
 
 def _row(runner: Runner) -> Row:

@@ -43,14 +43,17 @@ def resource(name: str = "m", *, on_demand: bool = True, **spec: Any) -> ModelDe
 class Watched:
     """A running fleet, with a memory of each model's steps."""
 
-    def __init__(self, resources: tuple[ModelDeployment, ...], folder: Path, serve: Launcher | None) -> None:
+    def __init__(
+        self, resources: tuple[ModelDeployment, ...], folder: Path, serve: Launcher | None, memory_limit: int | None
+    ) -> None:
         self.places = Places(folder / "models", folder / "logs", folder / "run")
         for each in (self.places.models_dir, self.places.log_dir, self.places.run_dir):
             each.mkdir()
         pods = Subprocesses(POD)
         self.steps: dict[str, list[str]] = {each.metadata.name: ["pending"] for each in resources}
         self._pulse = Pulse()
-        self.fleet = Fleet(resources, Means(self.places, serve or pods, pods, grace_seconds=1.0), self._changed)
+        means = Means(self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit)
+        self.fleet = Fleet(resources, means, self._changed)
 
     def _changed(self, runner: Runner) -> None:
         steps = self.steps[runner.name]
@@ -90,8 +93,10 @@ class Watched:
 
 
 @asynccontextmanager
-async def running(folder: Path, *resources: ModelDeployment, serve: Launcher | None = None) -> AsyncIterator[Watched]:
-    watched = Watched(resources, folder, serve)
+async def running(
+    folder: Path, *resources: ModelDeployment, serve: Launcher | None = None, memory_limit: int | None = None
+) -> AsyncIterator[Watched]:
+    watched = Watched(resources, folder, serve, memory_limit)
     watched.fleet.start()
     try:
         yield watched

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ams_common.errors import ApiError
+from ams_common.resource.spec import ModelDeployment
 from test_cli.local_fleet import gone, is_running, resource, running
 
 
@@ -212,3 +213,39 @@ async def test_modalities_are_read_of_the_weights(tmp_path: Path) -> None:
         model = local.fleet.models()[0]
         assert model.modalities == {"text"}
         assert model.labels == {"family": "text", "path": str(source), "path_exists": "true"}
+
+
+def large(folder: Path, name: str) -> ModelDeployment:
+    """A model whose weights claim 1 GiB, so that it needs 1.3 GiB."""
+    source = folder / f"weights-{name}"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    with (source / "model.safetensors").open("wb") as file:
+        file.truncate(1 << 30)
+    return resource(name, model={"source": f"file://{source}"}, quantization="none")
+
+
+async def test_the_least_recently_used_stops_for_another_one(tmp_path: Path) -> None:
+    models = [large(tmp_path, name) for name in "abc"]
+    async with running(tmp_path, *models, memory_limit=3 << 30) as local:
+        await local.demand("a")
+        await local.demand("b")
+        for name, when in (("a", 2.0), ("b", 1.0)):
+            (backend,) = local.fleet.backends(local.fleet.find(name))
+            backend.last_used += when
+        await local.demand("c")
+        assert [local.runner(name).state.stage for name in "abc"] == ["ready", "cold", "ready"]
+
+
+async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
+    models = [large(tmp_path, name) for name in "ab"]
+    async with running(tmp_path, *models, memory_limit=2 << 30) as local:
+        await local.demand("a")
+        (backend,) = local.fleet.backends(local.fleet.find("a"))
+        backend.in_flight += 1
+        asking = asyncio.create_task(local.demand("b"))
+        await local.until(lambda: local.runner("b").progress.message == "waits for memory of models that are in use")
+        assert local.runner("a").state.stage == "ready"
+        backend.in_flight -= 1
+        await asking
+        assert [local.runner(name).state.stage for name in "ab"] == ["cold", "ready"]

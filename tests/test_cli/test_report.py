@@ -1,7 +1,6 @@
 """What is told about models, with and without a terminal."""
 
 from ams_cli.report import Lines, Row, state_words
-from ams_cli.room import Holder, who_stops
 from ams_cli.screen import table
 from ams_common.progress import Progress
 from rich.console import Console
@@ -48,21 +47,3 @@ def test_the_table() -> None:
             ["qwen-vl", "downloading", "43", "%", "0", "(+2", "waiting)", "model-00001"],
             ["smollm2", "ready", "3", "890.0", "MiB"],
         ]
-
-
-GIB = 1 << 30
-
-
-def holder(name: str, size: int, last_used: float, may_stop: bool = True) -> Holder:
-    return Holder(name, size, last_used, may_stop)
-
-
-def test_room_is_made_by_the_least_recently_used() -> None:
-    holders = [holder("new", 2 * GIB, 9.0), holder("old", 2 * GIB, 1.0), holder("busy", 9 * GIB, 0.0, may_stop=False)]
-    assert who_stops(GIB, 8 * GIB, holders) == []
-    assert who_stops(3 * GIB, 2 * GIB, holders) == ["old"]
-    assert who_stops(5 * GIB, 2 * GIB, holders) == ["old", "new"]
-
-
-def test_nobody_stops_where_it_would_not_help() -> None:
-    assert who_stops(50 * GIB, 2 * GIB, [holder("a", GIB, 0.0)]) == []

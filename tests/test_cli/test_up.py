@@ -155,6 +155,9 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert run_main(capsys, "--port", "http") == (2, "ams: --port='http': expected int\n")
     monkeypatch.setenv("AMS_PORT", "70000")
     assert run_main(capsys) == (2, "ams: AMS_PORT='70000': expected int <= 65535\n")
+    monkeypatch.delenv("AMS_PORT")
+    status, words = run_main(capsys, "--memory-limit", "lots")
+    assert (status, words.split(":")[1]) == (2, " --memory-limit='lots'")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
