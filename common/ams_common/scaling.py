@@ -47,7 +47,8 @@ def decide(samples: Samples, limits: AutoscalingSpec, state: ScalerState, now: f
     """
     latest = samples.series[-1] if samples.series else None
     if latest is None:
-        return _within(state.replicas, limits), state
+        wanted = _within(state.replicas, limits)
+        return wanted, replace(state, replicas=wanted)
     if not latest.concurrency and _is_idle(samples, limits):
         return 0, replace(state, replicas=0)
     stable = _pods(_mean(samples.series, now - limits.stable_window_seconds), limits)

@@ -19,7 +19,7 @@ _RAISED = re.compile(r'(?:ApiError\(\s*|: )"(\w+)"')
 
 def test_settings_are_those_of_the_commands() -> None:
     assert with_tables(CONFIGURATION) == CONFIGURATION, "run: python -m ams_common.reference < docs/configuration.md"
-    assert CONFIGURATION.count("<!-- settings: ") == 4
+    assert CONFIGURATION.count("<!-- settings: ") == 5
     for flag in ("--context-tokens", "--hold-seconds", "--retry-seconds", "--log-dir"):
         assert f"| `{flag}` |" in CONFIGURATION
 
