@@ -39,6 +39,10 @@ class Cluster:
         """Base URL of an ingress controller, None if the cluster has none."""
         return None
 
+    def api_server(self) -> int | None:
+        """The API server's process, where it is one of this machine that may be stopped."""
+        return None
+
 
 @dataclass(frozen=True)
 class ScriptedCluster(Cluster):
@@ -54,6 +58,17 @@ class ScriptedCluster(Cluster):
     def ingress(self) -> str | None:
         said = run(self.folder / "ingress")
         return said.rsplit(" ", 1)[-1].strip()
+
+    def api_server(self) -> int | None:
+        state = Path(self.environment["KUBECONFIG"]).parent
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"kube-apiserver" in words and any(str(state).encode() in word for word in words):
+                return int(process.name)
+        return None
 
 
 @dataclass(frozen=True)

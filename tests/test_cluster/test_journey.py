@@ -3,6 +3,8 @@
 import concurrent.futures
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 import urllib.request
@@ -12,6 +14,7 @@ import pytest
 from test_cluster.conftest import RELEASE, ROOT, SECRET, Installed
 
 PARIS = {"prompt": "What is the capital of France?", "temperature": 0, "max_new_tokens": 20}
+AWAY_SECONDS = 30  # longer than a leader may go without renewing its lease
 HELLO = {"prompt": "hello", "temperature": 0, "max_new_tokens": 8}
 
 
@@ -276,6 +279,27 @@ def test_a_gateway_that_stops_answers_what_runs(quickstart: Installed) -> None:
         quickstart.kubectl("rollout", "restart", f"deployment/{RELEASE}-ai-model-server-gateway")
         quickstart.kubectl("rollout", "status", f"deployment/{RELEASE}-ai-model-server-gateway", "--timeout=120s")
         assert [request.result()[0] for request in running] == [200] * 4
+
+
+def test_requests_go_on_while_the_api_server_is_away(quickstart: Installed) -> None:
+    process = quickstart.cluster.api_server()
+    if process is None:
+        pytest.skip("this cluster's API server can't be stopped")
+    quickstart.post("/generate/smollm2", HELLO, timeout=180)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + AWAY_SECONDS
+        codes = []
+        while time.monotonic() < end:
+            codes.append(quickstart.post("/generate/smollm2", HELLO, timeout=60)[0])
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert set(codes) == {200}
+    quickstart.kubectl("delete", "service", "ams-smollm2", timeout=60)
+    end = time.monotonic() + 40  # the lease of the leader, which ended, has to run out
+    while "ams-smollm2" not in {each["metadata"]["name"] for each in quickstart.get("services")["items"]}:
+        assert time.monotonic() < end, "no operator made the Service again"
+        time.sleep(0.5)
 
 
 def test_plain_manifests_are_taken_by_the_api_server(installed: Installed) -> None:
