@@ -1,4 +1,4 @@
-"""`python -m fakehub FOLDER [--host --port --url --token --gated]`: serve FOLDER/<owner>/<name>/... as models of a hub."""
+"""`python -m fakehub FOLDER [--host --port --url --token --gated]`: serve FOLDER/<owner>/<name>/... as a hub."""
 
 import argparse
 import signal
