@@ -61,6 +61,7 @@ class Client:
         self._configuration = configuration
         self._api = ApiClient(configuration)
         self._user_agent = user_agent
+        self.requests = 0  # sent so far, watches and tries included
 
     @classmethod
     async def connect(cls, user_agent: str, *, kubeconfig: str = "", connections: int = 64) -> Self:
@@ -238,6 +239,7 @@ class Client:
     ) -> aiohttp.ClientResponse:
         """The answer with its body still to be read, whatever its status. Unavailable if there is none."""
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._user_agent}
+        self.requests += 1
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             response = await self._api.call_api(

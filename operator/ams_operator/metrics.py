@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ams_common.resource.spec import ModelDeployment
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ams_operator.status.assemble import conditions_of
@@ -20,6 +20,7 @@ class Figures:
     queue_depth: int
     queue_age_seconds: float
     leads: bool
+    api_requests: int
 
 
 class Metrics(Collector):
@@ -86,6 +87,9 @@ class Metrics(Collector):
             GaugeMetricFamily("ams_operator_queue_depth", "Resources that wait to be looked at.", figures.queue_depth),
             GaugeMetricFamily(
                 "ams_operator_queue_age_seconds", "How long the first of them waits.", figures.queue_age_seconds
+            ),
+            CounterMetricFamily(
+                "ams_operator_api_requests", "Requests to the API server, kopf's aside.", figures.api_requests
             ),
             GaugeMetricFamily("ams_operator_leads", "1 while this operator holds the Lease.", int(figures.leads)),
         )

@@ -63,8 +63,7 @@ class _Operator:
         pod_session: aiohttp.ClientSession,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
-        self._metrics = metrics
+        self._client = client
         identity = settings.identity or platform.node()
         self._election = Election(
             client,
@@ -194,7 +193,12 @@ class _Operator:
             return child.spec.replicas if isinstance(child, Deployment) else None
 
         return Figures(
-            self._cache.resources(), desired, self._queue.depth, self._queue.age_seconds, self._election.leads
+            self._cache.resources(),
+            desired,
+            self._queue.depth,
+            self._queue.age_seconds,
+            self._election.leads,
+            self._client.requests,
         )
 
 

@@ -118,12 +118,22 @@ def scripts() -> Path | None:
     return next((Path(place) for place in places if place and (Path(place) / "up").is_file()), None)
 
 
+def _be_ordinary() -> None:
+    """An AV1 encoder, as tests of media use one, makes its caller a real-time process where that is root.
+
+    What is started then inherits it, and two busy real-time processes leave a small machine to nobody else.
+    """
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 @contextlib.contextmanager
 def bring_up() -> Iterator[ControlPlane]:
     """A control plane without nodes, in a folder of its own; removed afterwards."""
     here = scripts()
     if here is None:
         pytest.skip("no cluster: set KUBECONFIG, or AMS_TEST_CLUSTER to the folder of the test cluster's scripts")
+    _be_ordinary()
     folder = Path(tempfile.mkdtemp(prefix="ams-cp-"))
     environment = {**os.environ, "CLUSTER_DIR": str(folder)}
     plane = ControlPlane(folder / "kubeconfig", folder)
