@@ -25,7 +25,7 @@ from ams_kube.errors import Conflict, KubeError, NotFound
 from ams_kube.kinds import Kind
 
 ROOT = Path(__file__).parents[2]
-_UP_SECONDS = 180
+_UP_SECONDS, _TRIES = 45, 2
 
 
 class Metadata(msgspec.Struct, rename="camel", kw_only=True):
@@ -133,22 +133,41 @@ def bring_up() -> Iterator[ControlPlane]:
     here = scripts()
     if here is None:
         pytest.skip("no cluster: set KUBECONFIG, or AMS_TEST_CLUSTER to the folder of the test cluster's scripts")
-    _be_ordinary()
-    folder = Path(tempfile.mkdtemp(prefix="ams-cp-"))
+    said = ""
+    for _ in range(_TRIES):
+        folder = Path(tempfile.mkdtemp(prefix="ams-cp-"))
+        plane = ControlPlane(folder / "kubeconfig", folder)
+        try:
+            if (said := _up(here, folder)) == "":
+                yield plane
+                return
+        finally:
+            plane.reap()
+            _take_down(here, folder)
+    pytest.fail(f"the control plane did not come up:\n{said}")
+
+
+def _up(here: Path, folder: Path) -> str:
+    """What went wrong; empty if it is up. A start that hangs is given up, as its processes may spin for ever."""
     environment = {**os.environ, "CLUSTER_DIR": str(folder)}
-    plane = ControlPlane(folder / "kubeconfig", folder)
+    command = [here / "up", "--control-plane-only"]
     try:
-        up = subprocess.run(
-            [here / "up", "--control-plane-only"], env=environment, capture_output=True, text=True, timeout=_UP_SECONDS
-        )
-        if up.returncode != 0:
-            pytest.fail(f"the control plane did not come up:\n{up.stdout[-2000:]}{up.stderr[-2000:]}")
-        yield plane
-    finally:
-        plane.reap()
-        # Without --purge, which would take the unpacked binaries of clusters beside this one.
-        subprocess.run([here / "down"], env=environment, capture_output=True, timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_UP_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"nothing after {_UP_SECONDS} seconds"
+    return "" if done.returncode == 0 else f"{done.stdout[-2000:]}{done.stderr[-2000:]}" or f"status {done.returncode}"
+
+
+def _take_down(here: Path, folder: Path) -> None:
+    """Without --purge, which would take the unpacked binaries of clusters beside this one."""
+    environment = {**os.environ, "CLUSTER_DIR": str(folder)}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([here / "down"], env=environment, capture_output=True, timeout=30)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
