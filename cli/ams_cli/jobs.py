@@ -137,7 +137,8 @@ async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress
                 await process.wait()
         progress = tail.newest()
         if progress is not None and progress.phase not in _OUTCOMES:
-            tell(progress)
+            # Its start is a part of the download here, not the model's own.
+            tell(msgspec.structs.replace(progress, phase="downloading") if progress.phase == "starting" else progress)
     return await process.wait()
 
 

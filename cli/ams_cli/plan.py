@@ -11,6 +11,8 @@ from ams_cli.local import gpus_wanted
 from ams_cli.preview import Preview
 from ams_cli.weights import needs_of
 
+_WORDS = {"none": "unquantized", "8bit": "8-bit", "4bit": "4-bit"}
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -39,9 +41,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All models. `disk_fits` tells whether everything that is missing fits the models folder at once."""
+    """All models. `disk_fits` tells whether everything that is missing fits the models folder at once.
+
+    `memory_bytes` is what those take together that fit, of the `memory_free_bytes` of the only place there is.
+    """
 
     models: list[Row]
+    memory_bytes: int
+    memory_free_bytes: int | None
     download_bytes: int
     disk_free_bytes: int | None
     disk_fits: bool | None
@@ -51,7 +58,18 @@ def make_plan(previews: Sequence[Preview], places: Sequence[Place], disk_free: i
     rows = [_row(preview, places) for preview in previews]
     download = sum(row.download_bytes or 0 for row in rows)
     fits = None if disk_free is None else download <= disk_free
-    return Plan(models=rows, download_bytes=download, disk_free_bytes=disk_free, disk_fits=fits)
+    memory = sum(row.memory_bytes[row.quantization] for row in rows if row.fits and row.quantization)
+    free = None
+    if len(places) == 1:
+        free = places[0].gpu_free[0] if any(row.device == "cuda" for row in rows) else places[0].ram_free
+    return Plan(
+        models=rows,
+        memory_bytes=memory,
+        memory_free_bytes=free,
+        download_bytes=download,
+        disk_free_bytes=disk_free,
+        disk_fits=fits,
+    )
 
 
 def _row(preview: Preview, places: Sequence[Place]) -> Row:
@@ -75,6 +93,8 @@ def _row(preview: Preview, places: Sequence[Place]) -> Row:
         verdict = "nowhere is memory known"
     else:
         verdict = f"{'fits' if fit.fits else 'does not fit'} {where}: {fit.reason}"
+        if not fit.fits and min(need.cache_bytes for need in given) > min(need.weights_bytes for need in given):
+            verdict += "; limits.contextTokens × concurrentRequests is what the cache is for"
     return msgspec.structs.replace(
         row,
         memory_bytes={need.quantization: need.total_bytes for need in given},
@@ -110,7 +130,7 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
     for row in plan.models:
         download = "there" if row.download_bytes == 0 else size(row.download_bytes)
         memory = [size(row.memory_bytes.get(name)) for name in ("none", "8bit", "4bit")]
-        choice = "?" if row.quantization is None else f"{row.quantization} on {row.device}"
+        choice = "?" if row.quantization is None else f"{_WORDS[row.quantization]} on {row.device}"
         table.append(
             (
                 row.name,
@@ -128,6 +148,15 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
 def remarks(plan: Plan, folder: str) -> list[str]:
     """A sentence for each model and one for the disk."""
     result = [f"{row.name}: {row.verdict}" for row in plan.models if row.verdict]
+    if any(row.memory_bytes for row in plan.models):
+        result.append(
+            "Memory: the weights, a cache for limits.concurrentRequests × contextTokens, and 10 % for the rest"
+        )
+    if plan.memory_free_bytes is not None and plan.memory_bytes > plan.memory_free_bytes:
+        result.append(
+            f"Not all at once: together they take {format_bytes(plan.memory_bytes)} of "
+            f"{format_bytes(plan.memory_free_bytes)}; `ams up` stops the least recently used for another one"
+        )
     if plan.disk_free_bytes is not None:
         free, wanted = format_bytes(plan.disk_free_bytes), format_bytes(plan.download_bytes)
         fits = "fits" if plan.disk_fits else "does not fit"

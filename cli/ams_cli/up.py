@@ -24,6 +24,7 @@ from ams_gateway.log import RequestLog
 from ams_gateway.server import Listening, serve
 from ams_gateway.settings import GatewaySettings
 
+from ams_cli import weights
 from ams_cli.fleet import Fleet
 from ams_cli.jobs import Means, Places
 from ams_cli.logs import LineHandler, LogFile, rotate
@@ -166,13 +167,10 @@ class _Up:
             logger.log(logging.WARNING if runner.progress.failure else logging.INFO, "%s", line)
 
     def _announce(self, listening: Listening) -> None:
-        model = route_name(self._resources[0].metadata.name)
-        body = {"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0}
         names = ", ".join(resource.metadata.name for resource in self._resources)
         self._screen.say(
             f"AI Model Server on {listening.url} serves {names}. Logs: {self._folders.logs}. Ctrl-C stops it.\n"
-            f"Try:  curl -s {listening.url}/generate/{model} -H 'Content-Type: application/json' "
-            f"-d '{json.dumps(body)}'"
+            f"Try:  {example(self._resources, self._folders.models, listening.url)}"
         )
 
     def _why_not(self, error: OSError) -> str:
@@ -204,6 +202,25 @@ class _Interruption:
             self._fleet.kill()
             self._launcher.kill()
             self._task.cancel()
+
+
+def example(resources: Sequence[ModelDeployment], models: Path, url: str) -> str:
+    """A command that one of the models answers, preferably one that takes text alone and is there already."""
+
+    def effort(resource: ModelDeployment) -> tuple[bool, bool]:
+        folder = weights.folder(resource, models)
+        family = weights.family(resource, folder)
+        needs_image = family is not None and family.name == "vqa"
+        return needs_image, folder is None and not resource.spec.cache.prefetch
+
+    chosen = min(resources, key=effort)
+    needs_image, _ = effort(chosen)
+    if needs_image:
+        body = """{"prompt": "What is in the picture?", "image": "'"$(base64 -w0 picture.jpg)"'"}"""
+    else:
+        body = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0})
+    route = f"{url}/generate/{route_name(chosen.metadata.name)}"
+    return f"curl -s {route} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def _memory_limit(text: str) -> int | None:

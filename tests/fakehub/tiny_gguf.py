@@ -8,7 +8,7 @@ HIDDEN = 64
 LAYERS = 2
 
 
-def make_gguf(path: Path, *, seed: int = 0) -> Path:
+def make_gguf(path: Path, *, seed: int = 0, context: int = 2048) -> Path:
     """A tiny random Llama as one GGUF file, with a ChatML template; its declared eos is the end of a text."""
     import numpy as np
     from gguf import GGUFWriter, TokenType
@@ -18,7 +18,7 @@ def make_gguf(path: Path, *, seed: int = 0) -> Path:
     heads, keys, length = 4, 2, HIDDEN // 4
     writer = GGUFWriter(path, "llama")
     writer.add_name("tiny")
-    writer.add_context_length(2048)
+    writer.add_context_length(context)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(2 * HIDDEN)

@@ -91,6 +91,8 @@ def manifests(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    files = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub.url + files)
     monkeypatch.setenv("AMS_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("AMS_LOG_DIR", str(tmp_path / "logs"))
     folder = tmp_path / "manifests"
@@ -117,7 +119,7 @@ def test_plan_asks_the_hub_and_fetches_nothing(
     assert main(["plan", "-f", str(manifests / "m.yaml")]) == 0
     told = capsys.readouterr().out
     assert told.splitlines()[0].startswith("MODEL   FAMILY   PARAMETERS")
-    assert "none on cpu" in told
+    assert "unquantized on cpu" in told
 
 
 def test_download_goes_on_after_a_failure_and_skips_what_is_there(

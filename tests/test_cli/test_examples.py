@@ -1,0 +1,140 @@
+"""The manifests of examples/, unchanged: planned, downloaded, and served on demand to the older server's requests."""
+
+import base64
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ams_common.quantity import format_bytes
+from fakehub.faults import Fault
+from fakehub.server import FakeHub
+from test_cli import real_models
+from test_cli.examples_world import EXAMPLES, Client, Machine, fill, make_machine, make_quickstart_wheel
+from test_media.media_files import picture, saved, sound, video
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning"),  # of the fake hub
+]
+
+MODELS = ["blip-vqa", "deepseek", "qwen-audio", "qwen-omni", "qwen-vl", "smollm2"]
+IMAGE = base64.b64encode(saved(picture(112, 84), "JPEG")).decode()
+AUDIO = base64.b64encode(sound("wav", "pcm_s16le", seconds=1.0)).decode()
+VIDEO = base64.b64encode(video(sound_codec="aac", frames=20)).decode()
+ALL = ("-f", str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    """A hub with tiny models under the names of the real ones."""
+    with FakeHub() as running:
+        fill(running, tmp_path_factory.mktemp("repositories"))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def machines(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Machine]:
+    base = tmp_path_factory.mktemp("machines")
+    wheels = tmp_path_factory.mktemp("wheels")
+    make_quickstart_wheel(wheels)
+    return lambda name: make_machine(base / name, hub, wheels)
+
+
+def test_plan_and_download(machines: Callable[[str], Machine], hub: FakeHub) -> None:
+    machine = machines("downloads")
+    planned = machine.ams("plan", *ALL)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert [line.split()[0] for line in planned.stdout.splitlines()[1:7]] == MODELS
+    assert not hub.downloads("model.safetensors"), "it fetches nothing"
+
+    hub.fail(Fault("stall", "model.safetensors", after=300_000))
+    interrupted = machine.start("download", *ALL)
+    deadline = time.monotonic() + 300
+    while not any(asked.sent >= 300_000 for asked in hub.downloads("model.safetensors")):
+        assert time.monotonic() < deadline, machine.output
+        time.sleep(0.02)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(300) == 130
+    hub.faults.clear()
+    hub.release()
+    hub.requests.clear()
+
+    resumed = machine.ams("download", *ALL)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    for model in MODELS:
+        assert re.search(rf"^{model}: downloaded: .* in /", resumed.stdout, re.MULTILINE), resumed.stdout
+    assert hub.downloads("model.safetensors")[0].start > 0, "it begins where the first one was interrupted"
+
+    again = machine.ams("download", *ALL)
+    assert re.findall(r"^(\S+): skipped, it is there: ", again.stdout, re.MULTILINE) == MODELS
+    plan = json.loads(machine.ams("plan", *ALL, "-o", "json").stdout)
+    assert {row["name"]: row["download_bytes"] for row in plan["models"]} == dict.fromkeys(MODELS, 0)
+
+
+def ask(client: Client, model: str, **body: Any) -> dict[str, Any]:
+    deadline = time.monotonic() + 300
+    while True:
+        status, found = client.post(f"/generate/{model}", {"max_new_tokens": 8, **body})
+        if status != 503 or found["details"]["code"] != "model_loading" or time.monotonic() > deadline:
+            break  # a busy machine may take longer than the gateway holds a request
+    assert status == 200, found
+    assert isinstance(found["response"], str)
+    assert "degraded" not in found
+    return found
+
+
+def states(client: Client) -> dict[str, str]:
+    _, found = client.get("/admin/model_status")
+    return {name: found["model_configs"][name]["state"] for name in found["available_models"]}
+
+
+def test_all_are_served_on_demand(machines: Callable[[str], Machine]) -> None:
+    machine = machines("server")
+    with machine.up(*ALL) as client:
+        assert "smollm2" in re.findall(r"Try: .*", machine.output)[0], "a model that answers text, and soon"
+        cold = states(client)
+        assert set(cold) == {name.replace("-", "_") for name in MODELS}
+        assert all(cold[name] == "stopped" for name in cold if name != "smollm2"), cold
+        ask(client, "deepseek", prompt="Explain quantum computing in simple terms", temperature=0.7)
+        assert states(client)["deepseek"] == "ready"
+        assert states(client)["qwen_vl"] == "stopped"
+        ask(client, "qwen_vl", prompt="Describe what you see in this image", image=IMAGE)
+        ask(client, "blip_vqa", prompt="What color is the car?", image=IMAGE)
+        ask(client, "qwen_audio", prompt="Transcribe this audio", audio=AUDIO)
+        asked = {"image": IMAGE, "audio": AUDIO, "video": VIDEO}
+        found = ask(client, "qwen_omni", prompt="Analyze this multimedia content", **asked)
+        assert found["model_type"] == "qwen_omni"
+        ask(client, "smollm2", prompt="What is the capital of France?")
+        _, status = client.get("/admin/model_status")
+        for name, model in status["model_configs"].items():
+            assert (model["state"], model["ready_replicas"], model["path_exists"]) == ("ready", 1, True), name
+            assert Path(model["path"]).is_dir()
+    assert machine.output.splitlines()[-1] == "stopped; nothing is left running"
+
+
+def test_the_least_recently_used_leaves_when_memory_is_short(machines: Callable[[str], Machine]) -> None:
+    machine = machines("small")
+    with machine.up(*ALL, "--memory-limit", "32Mi") as client:  # every process holds more
+        for model, more in (("deepseek", {}), ("blip_vqa", {"image": IMAGE}), ("deepseek", {})):
+            ask(client, model, prompt="Which is larger?", **more)
+            assert [name for name, state in states(client).items() if state == "ready"] == [model]
+    assert "deepseek stops, as blip-vqa needs " in machine.output
+
+
+def test_the_manifests_say_what_the_real_models_need(tmp_path: Path) -> None:
+    with FakeHub() as real:
+        for repository in real_models.repositories():
+            real.add(repository)
+        plan = json.loads(make_machine(tmp_path / "user", real, tmp_path).ams("plan", *ALL, "-o", "json").stdout)
+    for row in plan["models"]:
+        text = (EXAMPLES / f"{row['name'].replace('smollm2', 'quickstart')}.yaml").read_text()
+        if told := re.search(r"bfloat16 needs ([\d.]+ GiB) of memory, 4-bit ([\d.]+ GiB)", text):
+            assert told.groups() == tuple(format_bytes(row["memory_bytes"][name]) for name in ("none", "4bit"))
+        if told := re.search(r"weights are ([\d.]+ GiB)", text):
+            assert told[1] == format_bytes(row["download_bytes"])
