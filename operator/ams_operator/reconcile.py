@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ams_common.progress import Progress
 from ams_common.resource.conditions import READY
+from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
 from ams_common.source import HubSource, InvalidSource, parse_source
 from ams_kube.client import Client
@@ -16,7 +17,7 @@ from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
 from ams_operator.cache import Cache, Known
 from ams_operator.children.common import Object
 from ams_operator.metrics import Metrics
-from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, Child
+from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, MODEL_HEADS, Child
 from ams_operator.observed import Observed, Plan
 from ams_operator.plan import plan, told_verdict
 from ams_operator.preflight.answer import Answer
@@ -27,6 +28,7 @@ from ams_operator.writer import NotLeading, Writer
 
 _ROUNDS = 4  # a plan may find what was not in the cache, and is made anew then
 _LOOK_AGAIN_SECONDS = 30.0
+_FRESH_SECONDS = 2.0
 _SETTLE_SECONDS = 0.3
 _TELL_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
 
@@ -146,6 +148,8 @@ class Reconciler:
     async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
         """Write; False if the cache or the memory learned something that asks for another plan."""
         absent = [object for object in decided.apply if object["kind"] not in observed.children]
+        if absent and not await self._is_there(observed.resource):
+            return False
         if any(await asyncio.gather(*(self._find_stranger(object, memory) for object in absent))):
             return False
         for object in decided.apply:
@@ -160,6 +164,26 @@ class Reconciler:
                 await self._writer.delete(kind, observed.children[kind])
         if decided.requeue_after is not None:
             memory.refusals = {kind: ("", words) for kind, (_, words) in memory.refusals.items()}
+        return True
+
+    async def _is_there(self, resource: ModelDeployment) -> bool:
+        """Whether the resource still exists, where that was not heard just now.
+
+        When its children vanish it may be gone itself: a watch that was cut learns of that later than the cluster's
+        collector, and nothing must be made for it any more.
+        """
+        metadata = resource.metadata
+        key = f"{metadata.namespace}/{metadata.name}"
+        if time.monotonic() - self._cache.get(key).taken_at < _FRESH_SECONDS:
+            return True
+        try:
+            present = await self._client.get(MODEL_HEADS, metadata.namespace, metadata.name)
+        except NotFound:
+            self._cache.forget_resource(key, metadata.uid)
+            return False
+        if present.metadata.uid != metadata.uid:
+            self._cache.forget_resource(key, metadata.uid)
+            return False
         return True
 
     async def _find_stranger(self, object: Object, memory: _Memory) -> bool:
