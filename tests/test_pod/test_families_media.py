@@ -241,6 +241,7 @@ def test_a_thinker_alone_answers_as_within_the_whole_model(families, expected, t
 def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
     """transformers fills what is missing at random, without a word."""
     from ams_pod.runtime.interface import LoadFailed
+    from ams_pod.runtime.placing import Placement
     from ams_pod.runtime.weights import load_weights
     from safetensors.torch import load_file, save_file
 
@@ -251,4 +252,4 @@ def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
     tensors.pop(next(name for name in tensors if name.endswith("merger.mlp.0.weight")))
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(LoadFailed, match=r"lack 1 tensors of Qwen2_5_VL.*merger\.mlp\.0\.weight"):
-        load_weights(family.recipe.model_class, tmp_path, torch.float32, "cpu")
+        load_weights(family.recipe.model_class, tmp_path, Placement("cpu", torch.float32), lambda phase, percent: None)

@@ -162,7 +162,7 @@ def _intact(model: Path) -> None:
         (_cut_weights, {}, "afetensor"),
         (_no_tokenizer, {}, "okenizer"),
         (_intact, {"precision": "float16"}, "float16 needs a GPU"),
-        (_intact, {"quantization": "4bit"}, "quantization 4bit is not supported"),
+        (_intact, {"max_memory": '{"cpu": 1}'}, "OutOfMemory: the weights take"),
         (_intact, {"family": "omni"}, ""),  # whatever its parts lack
         (_intact, {"context_tokens": 4096}, "the model was made for 2048"),
     ],

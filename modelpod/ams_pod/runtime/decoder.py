@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ams_pod.runtime.batch import Batch, Chunk
 from ams_pod.runtime.cache import SlotCache, segments
-from ams_pod.runtime.linear import Linear, make_linear, packing_works
+from ams_pod.runtime.linear import Linear, is_quantized, make_linear, packing_works
 from ams_pod.runtime.stack import Stack
 
 
@@ -226,7 +226,9 @@ def _take(layer: "torch.nn.Module", packed: bool) -> _Layer:
         down=make_linear([mlp.down_proj], packed),
         qk_norm=norms,
     )
-    copied = [*projections, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj] if packed else projections
-    for module in copied:
-        module.weight.data = torch.empty(0, dtype=module.weight.dtype)
+    for group in (projections, [attention.o_proj], [mlp.gate_proj], [mlp.up_proj], [mlp.down_proj]):
+        if any(map(is_quantized, group)) or not (packed or len(group) > 1):
+            continue  # these modules' own weights serve
+        for module in group:
+            module.weight.data = torch.empty(0, dtype=module.weight.dtype)
     return taken

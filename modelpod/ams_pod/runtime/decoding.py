@@ -10,7 +10,7 @@ import torch
 from ams_common.families import BY_NAME
 from ams_common.pod import ServeSettings
 
-from ams_pod.runtime import memory, verify
+from ams_pod.runtime import memory, placing, verify
 from ams_pod.runtime.batch import Forward
 from ams_pod.runtime.decoder import Decoder
 from ams_pod.runtime.engine import Engine
@@ -26,10 +26,11 @@ from ams_pod.runtime.interface import (
     Ticket,
 )
 from ams_pod.runtime.padded import PaddedForward, cache_bytes_per_token
+from ams_pod.runtime.placing import Placement, place
 from ams_pod.runtime.stack import UnsupportedStack, find_stack
 from ams_pod.runtime.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.runtime.towers import Embedder
-from ams_pod.runtime.weights import load_weights
+from ams_pod.runtime.weights import count_parameters, load_weights, read_config, weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Recipe:
     prompts: Callable[[int], TextPrompts]
     embedder: Callable[[Any], Embedder] | None = None
     audio_rate: int = 16_000
+    weights_prefix: str = ""  # of the tensors that are loaded, where the files hold others as well
 
 
 class DecodingRuntime:
@@ -106,12 +108,18 @@ class DecodingRuntime:
 
 def build(load: Load, recipe: Recipe) -> DecodingRuntime:
     """Load the weights and put the engine around them. LoadFailed if the model can't be served."""
+    config = read_config(load.folder)
+    prefix = recipe.weights_prefix if "thinker_config" in config else ""
+    situation = placing.look(load.folder, config, load.settings, load.device, load.dtype, prefix)
+    return place(situation, lambda placement: _build(load, recipe, placement))
+
+
+def _build(load: Load, recipe: Recipe, placement: Placement) -> DecodingRuntime:
     load.report("building", None)
-    model = load_weights(recipe.model_class, load.folder, load.dtype, load.device)
-    parameters = sum(p.numel() for p in model.parameters())
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    context = _context(load.settings, model)
-    model, forward = _choose_forward(load, recipe, model, context)
+    model = load_weights(recipe.model_class, load.folder, placement, load.report)
+    parameters, weights = count_parameters(model), weight_bytes(model)
+    context = _context(load.settings, model, load.device)
+    model, forward = _choose_forward(load, recipe, model, placement, context)
     load.report("warming-up", None)
     prompts = recipe.prompts(forward.length)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
@@ -130,16 +138,19 @@ def build(load: Load, recipe: Recipe) -> DecodingRuntime:
         engine=forward.name,
         thinks=prompts.thinks,
         defaults=sampling_defaults(load.folder),
+        quantization=placement.quantization,
+        quantization_reason=placement.reason,
         audio_rate=recipe.audio_rate,
     )
     return DecodingRuntime(info, prompts, engine)
 
 
-def _context(settings: ServeSettings, model: Any) -> int:
+def _context(settings: ServeSettings, model: Any, device: str) -> int:
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096)
     if not settings.context_tokens:
         per_token = cache_bytes_per_token(model)
-        return memory.fit_context(own, per_token, settings.concurrent_requests, memory.available_bytes())
+        free = memory.free_bytes(device, memory.limits(settings.max_memory))
+        return memory.fit_context(own, per_token, settings.concurrent_requests, free)
     if settings.context_tokens < verify.SHORTEST_CONTEXT:
         raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}; at least {verify.SHORTEST_CONTEXT}")
     if settings.context_tokens > own:
@@ -147,7 +158,7 @@ def _context(settings: ServeSettings, model: Any) -> int:
     return settings.context_tokens
 
 
-def _choose_forward(load: Load, recipe: Recipe, model: Any, context: int) -> tuple[Any, Forward]:
+def _choose_forward(load: Load, recipe: Recipe, model: Any, placement: Placement, context: int) -> tuple[Any, Forward]:
     """Our decoder if it computes what the model's own forward does, else that forward; and the model it runs."""
     rows = load.settings.concurrent_requests
     try:
@@ -164,5 +175,5 @@ def _choose_forward(load: Load, recipe: Recipe, model: Any, context: int) -> tup
         return model, decoder
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
     del decoder, stack, model  # the decoder took its weights
-    model = load_weights(recipe.model_class, load.folder, load.dtype, load.device)
+    model = load_weights(recipe.model_class, load.folder, placement, load.report)
     return model, PaddedForward(model, rows, context)

@@ -1,4 +1,4 @@
-"""Linear layers of the decoder: prepacked by oneDNN where that pays (bfloat16 on CPU), plain elsewhere."""
+"""Linear layers of the decoder: prepacked by oneDNN where that pays (bfloat16 on CPU), quantized, or plain."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -62,8 +62,35 @@ class PackedLinear:
         return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, "add")
 
 
+class ModuleLinear:
+    """Modules that keep their own weights: those of bitsandbytes, each with a matmul of its own."""
+
+    def __init__(self, modules: Sequence[nn.Linear]) -> None:
+        self.modules = list(modules)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        results = [module(x) for module in self.modules]
+        return results[0] if len(results) == 1 else torch.cat(results, -1)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(self(x))
+
+    def mul(self, x: Tensor, other: Tensor) -> Tensor:
+        return self(x) * other
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        return self(x) + other
+
+
+def is_quantized(module: nn.Linear) -> bool:
+    """Whether it is one of bitsandbytes' linear layers, which are nn.Linear with other weights."""
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
 def make_linear(modules: Sequence[nn.Linear], packed: bool) -> Linear:
     """One linear of several with the same input (q, k and v become one matmul)."""
+    if any(map(is_quantized, modules)):
+        return ModuleLinear(modules)
     weights = [module.weight.data for module in modules]
     biases = [module.bias.data for module in modules if module.bias is not None]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)

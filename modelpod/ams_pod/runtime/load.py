@@ -1,6 +1,5 @@
 """From a folder of weights to a running engine."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ams_common.pod import ServeSettings
 from ams_pod.runtime.families import family_module
 from ams_pod.runtime.interface import LoadFailed, Publish, ReportPhase, Runtime
 from ams_pod.runtime.threads import default_threads
-from ams_pod.runtime.weights import read_ahead
+from ams_pod.runtime.weights import read_config
 
 
 def load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
@@ -23,12 +22,10 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
     torch.set_num_threads(settings.threads or default_threads())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config = _read_config(folder)
+    config = read_config(folder)
     family = choose_family(settings.family, config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(settings.precision, device)
-    report("reading", 0.0)
-    read_ahead(folder)
     runtime: Runtime = family_module(family).load(folder, settings, device, dtype, publish, report)
     return runtime
 
@@ -54,13 +51,3 @@ def choose_dtype(precision: str, device: str) -> torch.dtype:
     if device == "cpu":
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LoadFailed(f"{folder} holds no config.json, so it is not a model's folder") from None
-    except ValueError as error:
-        raise LoadFailed(f"{folder / 'config.json'} is not valid JSON: {error}") from None
-    return config

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from ams_pod.runtime.linear import is_quantized
+
 _PATHS = ("model.language_model", "language_model.model", "language_model", "model")
 _STATIC_ROPE = {"default", "linear", "yarn", "llama3"}  # tables that do not depend on the length in use
 
@@ -94,5 +96,7 @@ def _check_layer(layer: Any) -> None:
 
 
 def _plain(module: Any, name: str) -> None:
-    if type(module) is not nn.Linear:
+    if type(module) is not nn.Linear and not is_quantized(module):
         raise UnsupportedStack(f"{name} is {type(module).__name__}, not a plain linear layer")
+    if hasattr(module, "_hf_hook"):
+        raise UnsupportedStack(f"the layers lie on several devices, {name} among them")

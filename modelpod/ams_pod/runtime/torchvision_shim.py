@@ -36,6 +36,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _declare_operators(folder: str) -> None:
     import torch
 
+    if _kept:  # somebody only asked whether there is a torchvision before
+        return
     for library in glob.glob(os.path.join(folder, "_C*.so")):
         try:
             torch.ops.load_library(library)

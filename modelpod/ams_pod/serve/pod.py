@@ -28,6 +28,7 @@ from ams_pod.runtime.interface import (
     ReportPhase,
     Runtime,
 )
+from ams_pod.runtime.read_ahead import read_ahead
 from ams_pod.serve.metrics import PodMetrics
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,7 @@ def _dispatch(events: list[Event]) -> None:
 
 
 def _load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
+    read_ahead(folder)
     from ams_pod.runtime.load import load  # torch and transformers take seconds: not before the server listens
 
     return load(folder, settings, publish, report)

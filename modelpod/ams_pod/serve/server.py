@@ -52,8 +52,6 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
 
 def unsupported(settings: ServeSettings) -> str | None:
     """Why these settings can't be honoured: a model that ignored them would not be the one that was asked for."""
-    if settings.quantization not in ("auto", "none"):
-        return f"quantization {settings.quantization} is not supported: use auto or none."
     try:
         AllowedHosts.parse(settings.media_url_hosts)
     except ValueError as error:

@@ -217,6 +217,7 @@ def recipe(folder: Path) -> Recipe:
             OmniPositions(model),
         ),
         audio_rate=processor.feature_extractor.sampling_rate,
+        weights_prefix="thinker.",
     )
 
 

@@ -12,11 +12,10 @@ from PIL import Image as Picture
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 
 from ams_pod.media.items import Image
-from ams_pod.runtime import memory
+from ams_pod.runtime import memory, placing
 from ams_pod.runtime.interface import (
     EngineCounters,
     EngineLoad,
-    LoadFailed,
     ModelInfo,
     Prepared,
     Publish,
@@ -24,8 +23,10 @@ from ams_pod.runtime.interface import (
     Sampling,
     Ticket,
 )
+from ams_pod.runtime.placing import Placement, place
 from ams_pod.runtime.text import StreamDetokenizer
 from ams_pod.runtime.vqa_engine import VqaEngine
+from ams_pod.runtime.weights import count_parameters, load_processor, load_weights, read_config, weight_bytes
 
 
 class VqaRuntime:
@@ -112,31 +113,39 @@ def load(
     report: ReportPhase,
 ) -> VqaRuntime:
     """The class is the one for visual question answering: the one for image-text-to-text loads another silently."""
-    report("building", None)
-    try:
-        model: Any = AutoModelForVisualQuestionAnswering.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise LoadFailed(f"{type(error).__name__}: {error}") from error
-    model = model.to(device).eval()
+    processor = load_processor(AutoProcessor, folder)
+    situation = placing.look(folder, read_config(folder), settings, device, dtype)
+
+    def build(placement: Placement) -> VqaRuntime:
+        report("building", None)
+        model = load_weights(AutoModelForVisualQuestionAnswering, folder, placement, report)
+        return _runtime(model, processor, placement, settings, publish, report)
+
+    return place(situation, build)
+
+
+def _runtime(
+    model: Any, processor: Any, placement: Placement, settings: ServeSettings, publish: Publish, report: ReportPhase
+) -> VqaRuntime:
     own = int(model.config.text_config.max_position_embeddings)
     context = min(settings.context_tokens or own, own)
     report("warming-up", None)
     engine = VqaEngine(model, settings.concurrent_requests, context, publish)
-    parameters = sum(weights.numel() for weights in model.parameters())
     info = ModelInfo(
         architecture=type(model).__name__,
         family="vqa",
         modalities=tuple(sorted(BY_NAME["vqa"].modalities)),
-        device=device,
-        precision=str(dtype).removeprefix("torch."),
-        parameters=parameters,
-        weights_bytes=sum(weights.numel() * weights.element_size() for weights in model.parameters()),
+        device=placement.device,
+        precision=str(placement.dtype).removeprefix("torch."),
+        parameters=count_parameters(model),
+        weights_bytes=weight_bytes(model),
         context_tokens=context,
         cache_bytes_per_token=0,
         concurrent_requests=settings.concurrent_requests,
         engine="micro-batches",
         thinks=False,
+        quantization=placement.quantization,
+        quantization_reason=placement.reason,
     )
     return VqaRuntime(info, processor, engine)
 

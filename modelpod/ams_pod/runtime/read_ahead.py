@@ -1,0 +1,22 @@
+"""Bring the weights into the page cache while libraries are imported. No torch here: that import is what it hides."""
+
+import contextlib
+import threading
+from pathlib import Path
+
+_READ_BLOCK = 8 << 20
+
+
+def read_ahead(folder: Path) -> threading.Thread:
+    """Read the folder's weights once, in a thread: a cold load waits for reading most."""
+
+    def read() -> None:
+        block = bytearray(_READ_BLOCK)
+        for path in sorted(folder.glob("*.safetensors")):
+            with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+                while file.readinto(block):
+                    pass
+
+    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    return thread

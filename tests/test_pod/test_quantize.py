@@ -1,0 +1,83 @@
+"""8-bit and 4-bit weights: the same engine, the same answers as the quantized model's own generate."""
+
+from typing import Any
+
+import pytest
+import torch
+from ams_common.pod import ServeSettings
+from ams_pod.runtime.families import family_module
+from ams_pod.runtime.interface import Prepared, Sampling
+from ams_pod.runtime.placing import Placement
+from ams_pod.runtime.weights import load_weights
+from engine_harness import Driver, forward_of, prompts, reference
+from fakehub import checkpoints
+from transformers import AutoModelForCausalLM
+
+pytest.importorskip("bitsandbytes")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return checkpoints.make("qwen3", tmp_path_factory.mktemp("quantize") / "qwen3")
+
+
+def quantized(folder, kind, dtype=torch.float32):
+    model = load_weights(AutoModelForCausalLM, folder, Placement("cpu", dtype, kind), lambda phase, percent: None)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def test_4_bit_in_a_mixed_batch_equals_its_own_generate(folder):
+    wanted = prompts(5, seed=3)
+    model = quantized(folder, "4bit")
+    assert type(model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
+    assert type(model.lm_head) is torch.nn.Linear
+    expected = [reference(model, ids, 12) for ids in wanted]
+    driver = Driver(forward_of("flat", model, 3, 160))
+    outcomes = [driver.submit(ids, 12)[1] for ids in wanted]
+    driver.run()
+    assert [outcome.tokens for outcome in outcomes] == expected
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+@pytest.mark.parametrize(
+    ("checkpoint", "family", "towers"),
+    [
+        ("llama", "text", ()),
+        ("qwen2_5_vl", "vision-language", ("model.visual",)),
+        ("qwen2_audio", "audio-language", ("model.audio_tower", "model.multi_modal_projector")),
+        ("qwen2_5_omni", "omni", ("model.visual", "model.audio_tower")),
+        ("blip_vqa", "vqa", ("vision_model",)),
+    ],
+)
+def test_all_families_load_quantized_and_their_towers_stay(tmp_path_factory, checkpoint, family, towers, kind):
+    folder = checkpoints.make(checkpoint, tmp_path_factory.mktemp("quantized") / checkpoint)
+    settings = ServeSettings(name="m", source="file:///m", quantization=kind, concurrent_requests=2, context_tokens=256)
+    events: list[Any] = []
+    runtime = family_module(family).load(
+        folder, settings, "cpu", torch.bfloat16, events.extend, lambda phase, percent: None
+    )
+    assert runtime.info.quantization == kind
+    assert runtime.info.quantization_reason.startswith("asked for; ")
+    plain = family_module(family).load(
+        folder,
+        ServeSettings(name="m", source="file:///m", quantization="none", concurrent_requests=2, context_tokens=256),
+        "cpu", torch.bfloat16, events.extend, lambda phase, percent: None,
+    )  # fmt: skip
+    assert runtime.info.parameters == plain.info.parameters
+    assert runtime.info.weights_bytes < plain.info.weights_bytes
+    if family == "vqa":
+        model = runtime._engine._model
+    else:
+        ticket = runtime.submit(Prepared([7, 8, 9]), Sampling(4, ignore_eos=True), None)
+        while runtime._engine.step():
+            pass
+        assert [event.finish for event in events if event.ticket is ticket] == [None, None, None, "length"]
+        embedder = runtime._engine._towers._embedder if towers else None
+        model = None if embedder is None else next(iter(embedder._towers.values()))._model
+    for path in towers:
+        tower = model.get_submodule(path if family == "vqa" else path.removeprefix("model."))
+        names = {type(module).__name__ for module in tower.modules()}
+        assert "Linear" in names
+        assert not names & {"Linear4bit", "Linear8bitLt"}
