@@ -133,6 +133,7 @@ def bring_up() -> Iterator[ControlPlane]:
     here = scripts()
     if here is None:
         pytest.skip("no cluster: set KUBECONFIG, or AMS_TEST_CLUSTER to the folder of the test cluster's scripts")
+    _be_ordinary()
     said = ""
     for _ in range(_TRIES):
         folder = Path(tempfile.mkdtemp(prefix="ams-cp-"))
