@@ -148,7 +148,8 @@ class Reconciler:
     async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
         """Write; False if the cache or the memory learned something that asks for another plan."""
         absent = [object for object in decided.apply if object["kind"] not in observed.children]
-        if absent and not await self._is_there(observed.resource):
+        again = bool(memory.generations or observed.children)  # they, or some of them, were there before
+        if absent and again and not await self._is_there(observed.resource):
             return False
         if any(await asyncio.gather(*(self._find_stranger(object, memory) for object in absent))):
             return False
