@@ -1,6 +1,7 @@
 """Real media files, made on the spot."""
 
 import io
+import os
 import math
 import struct
 import zlib
@@ -92,8 +93,16 @@ def video(
         container.mux(stream.encode())
         if track is not None:
             _encode_sound(container, track, tone(frames / rate, 48_000, 2), 48_000)
+    if codec == "libsvtav1":
+        _be_ordinary()
     data = file.getvalue()
     return _rotated(data, rotation) if rotation else data
+
+
+def _be_ordinary() -> None:
+    """SVT-AV1 makes its caller a real-time process where that is root, and all that it starts would be one too."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def numbered(index: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
