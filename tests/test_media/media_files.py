@@ -1,8 +1,8 @@
 """Real media files, made on the spot."""
 
 import io
-import os
 import math
+import os
 import struct
 import zlib
 from collections.abc import Sequence
