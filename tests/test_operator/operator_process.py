@@ -1,5 +1,6 @@
 """The operator as its users run it: a process of its own, with a log, metrics, and a Lease."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from kube_cluster import ControlPlane
@@ -30,6 +31,8 @@ class OperatorProcess:
             "port": 0,
             "hub_endpoint": "http://127.0.0.1:9",
             "log_format": "json",
+            "lease_seconds": 90,  # a busy machine doesn't make it end
+            "renew_seconds": 60,
             **settings,
         }
         self._environment = {
@@ -103,6 +106,24 @@ class OperatorProcess:
 
     def writes(self) -> float:
         return sum(value for name, value in self.metrics().items() if name.startswith("ams_operator_writes_total"))
+
+
+@contextlib.asynccontextmanager
+async def kept_running(process: OperatorProcess) -> AsyncIterator[None]:
+    """Start it again whenever it ends, as a kubelet does."""
+
+    async def look() -> None:
+        while True:
+            if not process.running():
+                process.start()
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.contextmanager
