@@ -15,7 +15,7 @@ from ams_common.source import HubSource, parse_source
 
 from ams_cli import weights
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 20.0
 _AT_ONCE = 8
 
 
