@@ -222,7 +222,9 @@ def main() -> None:
     with plane_of(options.kubeconfig) as plane:
         asyncio.run(_apply_definition(plane))
         figures = asyncio.run(measure(plane, options.count))
-    result = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}, "operator": figures}
+    load = [round(each, 1) for each in os.getloadavg()]
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load_average_at_the_end": load}
+    result = {"machine": machine, "operator": figures}
     options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
