@@ -24,8 +24,8 @@ class Outcome:
 class Driver:
     """An engine whose events are kept by request."""
 
-    def __init__(self, forward, stop_tokens=frozenset(), embedder=None):
-        self.engine = Engine(forward, stop_tokens, self._publish, embedder)
+    def __init__(self, forward, stop_tokens=frozenset(), embedder=None, relief=None):
+        self.engine = Engine(forward, stop_tokens, self._publish, embedder, relief)
 
     def submit(self, ids: Sequence[int], new: int, **sampling) -> tuple[Ticket, Outcome]:
         outcome = Outcome()

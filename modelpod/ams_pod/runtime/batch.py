@@ -65,3 +65,6 @@ class Forward(Protocol):
 
     def reset(self) -> None:
         """Forget all rows."""
+
+    def release(self, rows: int) -> None:
+        """Give back memory that only rows behind the first `rows` would use."""

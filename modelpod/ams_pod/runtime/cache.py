@@ -25,12 +25,22 @@ class SlotCache:
         shape = (slots, length, 2 * key_heads, head_size)
         self.slots, self.length = slots, length
         self.bytes_per_token = layers * 2 * key_heads * head_size * dtype.itemsize
-        self.layers = [_zeros(shape, dtype, device) for _ in range(layers)]
+        self._slot_bytes = length * 2 * key_heads * head_size * dtype.itemsize
+        made = [_zeros(shape, dtype, device) for _ in range(layers)]
+        self.layers = [tensor for tensor, _ in made]
+        self._pages = [pages for _, pages in made if pages is not None]
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copy the first `tokens` of a slot over another."""
         for layer in self.layers:
             layer[target, :tokens] = layer[source, :tokens]
+
+    def release(self, slots: int) -> None:
+        """Give back the memory behind the first `slots`; what was there reads as zeros. CPU only."""
+        start = -(-slots * self._slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        for pages in self._pages:
+            if start < len(pages) and hasattr(mmap, "MADV_REMOVE"):
+                pages.madvise(mmap.MADV_REMOVE, start, len(pages) - start)
 
 
 def segments(lengths: Sequence[int], limit: int) -> list[Segment]:
@@ -53,13 +63,13 @@ def segments(lengths: Sequence[int], limit: int) -> list[Segment]:
     return result
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, mmap.mmap | None]:
     if device != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
+        return torch.zeros(shape, dtype=dtype, device=device), None
     size = dtype.itemsize
     for extent in shape:
         size *= extent
     pages = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=dtype).view(shape)
+    return torch.frombuffer(pages, dtype=dtype).view(shape), pages

@@ -101,6 +101,9 @@ class Decoder:
     def reset(self) -> None:
         """Nothing to do: a slot's old keys are never read."""
 
+    def release(self, rows: int) -> None:
+        self.cache.release(rows)
+
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary] in the model's dtype."""
@@ -118,7 +121,7 @@ class Decoder:
         for chunk in batch.chunks:
             end = at + chunk.end - chunk.start
             if chunk.embeds is not None:
-                x[at:end] = chunk.embeds
+                x[at:end] = chunk.embeds.to(x.device)
             if chunk.positions is not None:
                 cos[at:end], sin[at:end] = self.rotary(chunk.positions)
             at = end

@@ -1,17 +1,20 @@
 """What all families share that answer by a causal language model: forward, engine and the `Runtime` around them."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from ams_common.families import BY_NAME
+from ams_common.fit import HEADROOM
 from ams_common.pod import ServeSettings
 
-from ams_pod.runtime import memory, placing, verify
+from ams_pod.runtime import admission, memory, placing, verify
 from ams_pod.runtime.batch import Forward
+from ams_pod.runtime.cpu_lane import CpuLane
 from ams_pod.runtime.decoder import Decoder
 from ams_pod.runtime.engine import Engine
 from ams_pod.runtime.interface import (
@@ -25,8 +28,10 @@ from ams_pod.runtime.interface import (
     Sampling,
     Ticket,
 )
+from ams_pod.runtime.ladder import parse_fallbacks
 from ams_pod.runtime.padded import PaddedForward, cache_bytes_per_token
-from ams_pod.runtime.placing import Placement, place
+from ams_pod.runtime.placing import Placement, best_dtype, place
+from ams_pod.runtime.setbacks import Relief
 from ams_pod.runtime.stack import UnsupportedStack, find_stack
 from ams_pod.runtime.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.runtime.towers import Embedder
@@ -66,8 +71,9 @@ class Recipe:
 class DecodingRuntime:
     """A loaded language model with its engine, whatever goes through the towers in front of it: a `Runtime`."""
 
-    def __init__(self, info: ModelInfo, prompts: TextPrompts, engine: Engine) -> None:
+    def __init__(self, info: ModelInfo, prompts: TextPrompts, engine: Engine, limits: Mapping[str, int]) -> None:
         self.info = info
+        self._limits = limits
         self._prompts = prompts
         self._engine = engine
 
@@ -88,6 +94,16 @@ class DecodingRuntime:
         return self._prompts.detokenizer()
 
     def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
+        """Queue a request. ApiError if it couldn't be computed even with nothing else running."""
+        refused = admission.refusal(
+            len(prepared.ids),
+            sampling.max_new_tokens,
+            context_tokens=self.info.context_tokens,
+            bytes_per_token=self.info.cache_bytes_per_token,
+            room=self._room(),
+        )
+        if refused is not None:
+            raise refused
         return self._engine.submit(prepared, sampling, sink)
 
     def load(self) -> EngineLoad:
@@ -97,7 +113,14 @@ class DecodingRuntime:
         return memory.status(self.info.device)
 
     def free_memory(self) -> None:
-        """Nothing is kept between requests yet."""
+        self._engine.free_memory()
+
+    def _room(self) -> int:
+        """Bytes that the cache can take, all told: what it has already, and what is free."""
+        if self.info.device != "cpu" and self.info.engine == Decoder.name:
+            return self.info.concurrent_requests * self.info.context_tokens * self.info.cache_bytes_per_token
+        held = self._engine.most_cached * self.info.cache_bytes_per_token
+        return held + memory.free_bytes(self.info.device, self._limits)
 
     def run(self) -> None:
         self._engine.run()
@@ -123,7 +146,8 @@ def _build(load: Load, recipe: Recipe, placement: Placement) -> DecodingRuntime:
     load.report("warming-up", None)
     prompts = recipe.prompts(forward.length)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    engine = Engine(forward, stop_tokens(load.folder, recipe.tokenizer), load.publish, embedder)
+    relief = Relief(parse_fallbacks(load.settings.fallbacks), load.device, _lane(load, recipe, parameters))
+    engine = Engine(forward, stop_tokens(load.folder, recipe.tokenizer), load.publish, embedder, relief)
     info = ModelInfo(
         architecture=type(model).__name__,
         family=recipe.family,
@@ -142,7 +166,23 @@ def _build(load: Load, recipe: Recipe, placement: Placement) -> DecodingRuntime:
         quantization_reason=placement.reason,
         audio_rate=recipe.audio_rate,
     )
-    return DecodingRuntime(info, prompts, engine)
+    return DecodingRuntime(info, prompts, engine, memory.limits(load.settings.max_memory))
+
+
+def _lane(load: Load, recipe: Recipe, parameters: int) -> CpuLane | None:
+    """Where requests go that the GPU has no memory for; it takes one at a time."""
+    if load.device == "cpu" or "cpu" not in parse_fallbacks(load.settings.fallbacks):
+        return None
+    settings = msgspec.structs.replace(load.settings, concurrent_requests=1, quantization="none")
+    there = replace(load, device="cpu", dtype=best_dtype("cpu"), settings=settings, report=lambda phase, percent: None)
+    placement = Placement("cpu", there.dtype)
+    limits = memory.limits(load.settings.max_memory)
+    return CpuLane(
+        lambda: _build(there, recipe, placement)._engine,
+        int(parameters * there.dtype.itemsize * (1 + HEADROOM)),
+        lambda: memory.free_bytes("cpu", limits),
+        load.publish,
+    )
 
 
 def _context(settings: ServeSettings, model: Any, device: str) -> int:

@@ -73,13 +73,15 @@ class Prepared:
     """A prompt as token ids, made on the CPU side. `thinking` is true if the prompt itself opened a <think> block.
 
     `ids` holds one id for each position, those of media included. `media` is the family's own: what its towers take.
-    `media_items` is how many images, clips and videos there are.
+    `media_items` is how many images, clips and videos there are; `text_only` makes the same prompt without them, None
+    where that makes no sense. It costs little, and any thread may call it.
     """
 
     ids: Sequence[int]
     thinking: bool = False
     media: Any = None
     media_items: int = 0
+    text_only: "Callable[[], Prepared] | None" = None
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +98,7 @@ class Ticket:
     cancelled: bool = False
     started_at: float | None = None  # when the first token of the prompt was computed
     degraded: Degraded | None = None  # the rung of the memory ladder that this answer comes from
+    rungs: tuple[str, ...] = ()  # all that were tried
 
     def cancel(self) -> None:
         """Ask the engine to forget this request; it does so before its next step."""
@@ -132,7 +135,7 @@ class EngineLoad:
 class EngineCounters:
     """Totals since start, written by the compute thread alone. `busy_seconds` is time inside steps.
 
-    `tower_calls` took `tower_seconds` beside them.
+    `tower_calls` took `tower_seconds` beside them. `out_of_memory` counts by stage and by what was done about it.
     """
 
     steps: int = 0
@@ -141,6 +144,7 @@ class EngineCounters:
     busy_seconds: float = 0.0
     tower_calls: int = 0
     tower_seconds: float = 0.0
+    out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Detokenizer(Protocol):

@@ -10,6 +10,7 @@ from ams_common.pod import ServeSettings
 
 from ams_pod.runtime.families import family_module
 from ams_pod.runtime.interface import LoadFailed, Publish, ReportPhase, Runtime
+from ams_pod.runtime.placing import best_dtype
 from ams_pod.runtime.threads import default_threads
 from ams_pod.runtime.weights import read_config
 
@@ -48,6 +49,4 @@ def choose_dtype(precision: str, device: str) -> torch.dtype:
         if device == "cpu" and dtype == torch.float16:
             raise LoadFailed("precision float16 needs a GPU; use bfloat16, float32 or auto on a CPU")
         return dtype
-    if device == "cpu":
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return best_dtype(device)

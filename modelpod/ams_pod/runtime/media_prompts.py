@@ -1,7 +1,8 @@
 """Prompts with media: the chat template's text, with each placeholder replaced by as many tokens as its medium has."""
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,7 +86,15 @@ class MediaPrompts(TextPrompts):
             ids,
             media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts, ends),
             media_items=len(items),
+            text_only=self._text_only(messages),
         )
+
+    def _text_only(self, messages: Sequence[dict[str, Any]]) -> Callable[[], Prepared] | None:
+        """Without the media; None if a user said nothing beside them."""
+        texts = [{**message, "content": _text(message["content"])} for message in messages]
+        if not any(text["content"].strip() for text in texts if text["role"] == "user"):
+            return None
+        return functools.partial(TextPrompts.chat, self, texts)
 
     def _check_places(self, found: Sequence[str], wanted: Sequence[str]) -> None:
         """The text of a message must not contain a placeholder, and the template must have kept all media."""
@@ -115,6 +124,12 @@ class MediaPrompts(TextPrompts):
                 limit=self._context_tokens,
                 given=given,
             )
+
+
+def _text(content: str | Sequence[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _bare(message: Mapping[str, Any]) -> dict[str, Any]:

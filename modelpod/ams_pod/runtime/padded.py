@@ -32,7 +32,16 @@ class PaddedForward:
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
-        """Logits [rows + finished chunks, vocabulary]."""
+        """Logits [rows + finished chunks, vocabulary]. If it fails, the rows are what they were."""
+        mask = self._mask
+        try:
+            return self._step(batch)
+        except Exception:
+            self._partial = None
+            self._restore(mask)
+            raise
+
+    def _step(self, batch: Batch) -> Tensor:
         finished: list[tuple[DynamicCache, int]] = []
         chunk_logits: list[Tensor] = []
         for chunk in batch.chunks:
@@ -62,6 +71,22 @@ class PaddedForward:
     def reset(self) -> None:
         self._batch = self._mask = self._partial = None
 
+    def release(self, rows: int) -> None:
+        """Nothing to do: the cache is as large as its rows."""
+
+    def _restore(self, mask: Tensor | None) -> None:
+        """Some layers may have taken a step's keys, or a new row, and others not: back to where `mask` was made."""
+        self._mask = mask
+        if mask is None or self._batch is None:
+            self._batch = None
+            return
+        rows, columns = mask.shape
+        for layer in self._batch.layers:
+            joined, width = layer.keys.shape[0] > rows, layer.keys.shape[2]
+            end = width - 1 if joined else columns  # a row joins behind the step's own column
+            layer.keys = layer.keys[:rows, :, end - columns : end]
+            layer.values = layer.values[:rows, :, end - columns : end]
+
     def _read(self, chunk: Chunk) -> tuple[DynamicCache, Tensor]:
         cache = DynamicCache() if chunk.start == 0 or self._partial is None else self._partial
         self._partial = None if chunk.last else cache
@@ -70,11 +95,11 @@ class PaddedForward:
         if chunk.embeds is None:
             inputs["input_ids"] = torch.tensor([list(chunk.ids)], device=device)
         else:
-            inputs["inputs_embeds"] = chunk.embeds[None]
+            inputs["inputs_embeds"] = chunk.embeds[None].to(device)
         if chunk.positions is None:
             inputs["position_ids"] = torch.arange(chunk.start, chunk.end, device=device)[None]
         else:
-            inputs["position_ids"] = chunk.positions[:, None]
+            inputs["position_ids"] = chunk.positions[:, None].to(device)
         output = self.model(
             **inputs,
             attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
@@ -88,22 +113,15 @@ class PaddedForward:
         cache, mask = self._batch, self._mask
         if cache is None or mask is None:
             raise RuntimeError("rows without a cache")
-        columns = mask.shape[1]
         mask = F.pad(mask, (0, 1), value=1)
         positions = torch.tensor([batch.lengths, batch.deltas], device=mask.device).sum(0)[:, None]
-        try:
-            output = self.model(
-                input_ids=torch.tensor(batch.tokens, device=mask.device)[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
-        except Exception:
-            # Some layers have taken this step's keys already: back to where all rows were.
-            for layer in cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, :columns], layer.values[:, :, :columns]
-            raise
+        output = self.model(
+            input_ids=torch.tensor(batch.tokens, device=mask.device)[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
         self._mask = mask
         return output.logits[:, -1]
 

@@ -121,6 +121,13 @@ def too_large(sizes: tuple[Need, ...], chosen: Chosen, free: int, device: str) -
     )
 
 
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the device computes in it; else float16 on a GPU, float32 on a CPU."""
+    if device == "cpu":
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
 def look(
     folder: Path, config: Mapping[str, Any], settings: ServeSettings, device: str, dtype: torch.dtype, prefix: str = ""
 ) -> Situation:

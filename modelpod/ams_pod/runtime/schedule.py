@@ -6,6 +6,23 @@ ALONE_TOKENS = 512  # prompt tokens of a step when nobody waits for a next token
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 16, 128
 
 
+class Pace:
+    """How fast prompts are read, from the steps so far."""
+
+    def __init__(self) -> None:
+        self.seconds_per_token: float | None = None  # moving average; None until it is known
+        self._step_seconds = 0.0  # of the last step without a prompt
+
+    def note(self, read: int, rows: bool, seconds: float) -> None:
+        """A step read `read` tokens of prompts, beside running rows or not."""
+        if not read:
+            self._step_seconds = seconds
+        elif read >= 16:  # fewer tell nothing
+            cost = max(0.0, seconds - (self._step_seconds if rows else 0.0)) / read
+            known = self.seconds_per_token
+            self.seconds_per_token = cost if known is None else 0.7 * known + 0.3 * cost
+
+
 def chunk_budget(running: int, seconds_per_token: float | None, gap_seconds: float) -> int:
     """Prompt tokens that one step may take on.
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ams_pod.runtime.interface import Prepared, Ticket
+from ams_pod.runtime.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +61,7 @@ class Visit:
     pieces: collections.deque[Piece]
     features: list[Tensor] = field(default_factory=list)
     alone: bool = False  # its last call failed, maybe because of another request's pieces
+    solo: bool = False  # memory ran out: it waits until nothing runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,22 @@ class Towers:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
         self._visits: collections.deque[Visit] = collections.deque()
+        self.divided: list[Ticket] = []  # whose common call ran out of memory; for the engine to count and clear
 
     def __len__(self) -> int:
         return len(self._visits)
 
     def enter(self, ticket: Ticket) -> None:
         self._visits.append(Visit(ticket, collections.deque(self._embedder.pieces(ticket.prepared))))
+
+    def enter_solo(self, ticket: Ticket) -> None:
+        """Next, from its first piece on, but not before the engine is idle: see `waits_for_idle`."""
+        pieces = collections.deque(self._embedder.pieces(ticket.prepared))
+        self._visits.appendleft(Visit(ticket, pieces, alone=True, solo=True))
+
+    @property
+    def waits_for_idle(self) -> bool:
+        return bool(self._visits) and self._visits[0].solo
 
     def tickets(self) -> list[Ticket]:
         return [visit.ticket for visit in self._visits]
@@ -115,6 +127,8 @@ class Towers:
         if len(visits) > 1:
             for visit in visits:
                 visit.alone = True
+            if is_out_of_memory(error):
+                self.divided += [visit.ticket for visit in visits]
             return []
         self._visits.remove(visits[0])
         return [Arrival(visits[0].ticket, error=error)]

@@ -19,7 +19,10 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from ams_pod.runtime.interface import EngineCounters, EngineLoad, Event, Finish, Prepared, Publish, Sampling, Ticket
+from ams_pod.runtime.ladder import Stage
+from ams_pod.runtime.out_of_memory import is_device_lost, is_out_of_memory, let_go, release
 from ams_pod.runtime.sampling import RowSampler, sample
+from ams_pod.runtime.setbacks import Relief, Setbacks
 
 _WINDOW_SECONDS = 0.004  # how long the first request of a batch waits for others
 
@@ -30,15 +33,19 @@ log = logging.getLogger(__name__)
 class _Row:
     ticket: Ticket
     sampler: RowSampler
-    token: int
-    made: int = 0
+    tokens: list[int]  # the start token, then those that were made
 
 
 class VqaEngine:
     """Runs requests through a `BlipForQuestionAnswering`. `publish` is called from the compute thread, once a step."""
 
-    def __init__(self, model: Any, max_rows: int, context_tokens: int, publish: Publish) -> None:
+    def __init__(
+        self, model: Any, max_rows: int, context_tokens: int, publish: Publish, relief: Relief | None = None
+    ) -> None:
+        """`relief` is what may be done when memory runs out: a fallback that needs another model is passed over."""
         self.counters = EngineCounters()
+        self._setbacks = Setbacks(relief or Relief(), self.counters)
+        self._asked_to_free = False
         self._model = model
         _heed_masks(model)
         self._max_rows = max_rows
@@ -58,6 +65,11 @@ class VqaEngine:
         self._wake.set()
         return ticket
 
+    def free_memory(self) -> None:
+        """Give back what no running request needs, before the next batch."""
+        self._asked_to_free = True
+        self._wake.set()
+
     def load(self) -> EngineLoad:
         return EngineLoad(self._running, len(self._inbox), 0, self._max_rows * self._context)
 
@@ -76,6 +88,9 @@ class VqaEngine:
     @torch.inference_mode()
     def step(self) -> bool:
         """Answer one batch; False if nobody waits."""
+        if self._asked_to_free:
+            self._asked_to_free = False
+            release(self._setbacks.relief.device)
         if not self._inbox:
             return False
         if len(self._inbox) < self._max_rows:
@@ -98,43 +113,65 @@ class VqaEngine:
         """Encode and decode a batch. What fails is tried again one by one: the others must not suffer for it."""
         for ticket in tickets:
             ticket.started_at = time.monotonic()
-        rows = [_Row(ticket, RowSampler(ticket.sampling, ()), self._start_token) for ticket in tickets]
-        try:
-            states, mask = self._encode([ticket.prepared for ticket in tickets])
-        except Exception as error:
-            self._divide(rows, error)
-            return
-        self.counters.prefill_tokens += sum(len(ticket.prepared.ids) for ticket in tickets)
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        while rows:
-            try:
-                tokens = self._decode(rows, states, mask, cache)
-            except Exception as error:
-                log.error("a step failed with %d rows", len(rows), exc_info=error)
-                self._publish([Event(row.ticket, None, "failed", error) for row in rows])
-                return
-            events, leaving = [], []
-            for row, token in zip(rows, tokens, strict=True):
-                event = self._accept(row, token)
-                leaving.append(event.finish is not None)
-                events.append(event)
-            self._publish(events)
-            if any(leaving):
-                staying = [index for index, left in enumerate(leaving) if not left]
-                rows = [rows[index] for index in staying]
-                if rows:
-                    chosen = torch.tensor(staying, device=states.device)
-                    states, mask = states[chosen], mask[chosen]
-                    cache.batch_select_indices(chosen)
+        rows = [_Row(ticket, RowSampler(ticket.sampling, ()), [self._start_token]) for ticket in tickets]
+        if rows and (failure := self._try(rows)) is not None:
+            self._divide(rows, *failure)
 
-    def _divide(self, rows: Sequence[_Row], error: Exception) -> None:
+    def _try(self, rows: list[_Row]) -> tuple[Exception, Stage] | None:
+        """Answer rows together, and drop from `rows` what has ended. What failed and where, if something did."""
+        stage: Stage = "tower"
+        try:
+            states, mask = self._encode([row.ticket.prepared for row in rows])
+            stage = "decode"
+            self.counters.prefill_tokens += sum(len(row.ticket.prepared.ids) for row in rows)
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            feed = [list(row.tokens) for row in rows]  # after a setback, also what was made before
+            while rows:
+                events, staying = self._step(rows, self._decode(rows, feed, states, mask, cache))
+                self._publish(events)
+                if len(staying) < len(rows):
+                    rows[:] = [rows[index] for index in staying]
+                    if rows:
+                        chosen = torch.tensor(staying, device=states.device)
+                        states, mask = states[chosen], mask[chosen]
+                        cache.batch_select_indices(chosen)
+                feed = [row.tokens[-1:] for row in rows]
+        except Exception as error:
+            return error, stage
+        return None
+
+    def _step(self, rows: Sequence[_Row], tokens: Sequence[int]) -> tuple[list[Event], list[int]]:
+        """The events of one token each, and the indices of the rows that go on."""
+        events = [self._accept(row, token) for row, token in zip(rows, tokens, strict=True)]
+        return events, [index for index, event in enumerate(events) if event.finish is None]
+
+    def _divide(self, rows: Sequence[_Row], error: Exception, stage: Stage) -> None:
+        """A batch failed: its rows are answered one by one, each from where it was. A single one has its own fault."""
+        if is_device_lost(error):
+            self._publish([Event(row.ticket, None, "failed", error) for row in rows])
+            raise error
+        memory_ran_out = is_out_of_memory(error)
+        if memory_ran_out:
+            let_go(error)
+            release(self._setbacks.relief.device)
         if len(rows) == 1:
-            log.error("a request failed", exc_info=error)
-            self._publish([Event(rows[0].ticket, None, "failed", error)])
+            self._publish([self._end(rows[0], error, stage, memory_ran_out)])
             return
         log.warning("a batch of %d failed (%s): its requests are answered one by one", len(rows), type(error).__name__)
         for row in rows:
-            self._answer([row.ticket])
+            if memory_ran_out:
+                self._setbacks.step_down(row.ticket, stage, others=True)
+            single = [row]
+            if (failure := self._try(single)) is not None:
+                self._divide(single, *failure)
+
+    def _end(self, row: _Row, error: Exception, stage: Stage, memory_ran_out: bool) -> Event:
+        if not memory_ran_out:
+            log.error("a request failed", exc_info=error)
+            return Event(row.ticket, None, "failed", error)
+        if self._setbacks.step_down(row.ticket, stage, streamed=len(row.tokens) > 1) == "simplified":
+            return Event(row.ticket, None, "stop")
+        return Event(row.ticket, None, "failed", self._setbacks.refusal(row.ticket, stage, 0))
 
     def _encode(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """(states of the questions [rows, tokens, hidden], 1 where a state is a token's [rows, tokens])."""
@@ -154,8 +191,16 @@ class VqaEngine:
         ).last_hidden_state
         return states, mask
 
-    def _decode(self, rows: Sequence[_Row], states: Tensor, mask: Tensor, cache: EncoderDecoderCache) -> list[int]:
-        ids = torch.tensor([[row.token] for row in rows], device=states.device)
+    def _decode(
+        self,
+        rows: Sequence[_Row],
+        feed: Sequence[Sequence[int]],
+        states: Tensor,
+        mask: Tensor,
+        cache: EncoderDecoderCache,
+    ) -> list[int]:
+        """The next token of each row, after `feed` [rows, tokens]."""
+        ids = torch.tensor(feed, device=states.device)
         logits = self._model.text_decoder(
             input_ids=ids,
             encoder_hidden_states=states,
@@ -172,13 +217,13 @@ class VqaEngine:
         if row.ticket.cancelled:
             return Event(row.ticket, None, "cancelled")
         sampling = row.ticket.sampling
-        row.token = token
-        row.made += 1
+        row.tokens.append(token)
+        made = len(row.tokens) - 1
         row.sampler.accept(token)
         finish: Finish | None = None
         if token == self._stop_token and not sampling.ignore_eos:
             finish = "stop"
-        elif row.made >= sampling.max_new_tokens or row.made + 1 >= self._context:
+        elif made >= sampling.max_new_tokens or made + 1 >= self._context:
             finish = "length"
         return Event(row.ticket, token, finish)
 

@@ -81,3 +81,11 @@ class _EngineCollector:
             ("ams_pod_tower_seconds", "Time that the engine spent in towers.", counters.tower_seconds),
         ):
             yield CounterMetricFamily(name, text, value=value)
+        setbacks = CounterMetricFamily(
+            "ams_pod_out_of_memory",
+            "Requests that memory ran out for, by stage and by what was done.",
+            labels=["stage", "rung"],
+        )
+        for key, count in list(counters.out_of_memory.items()):
+            setbacks.add_metric(list(key), count)
+        yield setbacks

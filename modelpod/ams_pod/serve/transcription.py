@@ -1,5 +1,6 @@
 """`POST /v1/audio/transcriptions`: a form with a file, answered by a model that listens and is told to write down."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -51,7 +52,8 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
 
         def prepare(runtime: Runtime, media: list[Media]) -> Prepared:
             content = [part(media[0]), {"type": "text", "text": _task(fields)}]
-            return runtime.prepare_chat([{"role": "user", "content": content}])
+            prepared = runtime.prepare_chat([{"role": "user", "content": content}])
+            return replace(prepared, text_only=None)  # without the sound there is nothing to transcribe
 
         def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
             as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)

@@ -23,7 +23,9 @@ from ams_pod.runtime.interface import (
     Sampling,
     Ticket,
 )
+from ams_pod.runtime.ladder import parse_fallbacks
 from ams_pod.runtime.placing import Placement, place
+from ams_pod.runtime.setbacks import Relief
 from ams_pod.runtime.text import StreamDetokenizer
 from ams_pod.runtime.vqa_engine import VqaEngine
 from ams_pod.runtime.weights import count_parameters, load_processor, load_weights, read_config, weight_bytes
@@ -95,7 +97,7 @@ class VqaRuntime:
         return memory.status(self.info.device)
 
     def free_memory(self) -> None:
-        """Nothing is kept between batches."""
+        self._engine.free_memory()
 
     def run(self) -> None:
         self._engine.run()
@@ -130,7 +132,8 @@ def _runtime(
     own = int(model.config.text_config.max_position_embeddings)
     context = min(settings.context_tokens or own, own)
     report("warming-up", None)
-    engine = VqaEngine(model, settings.concurrent_requests, context, publish)
+    relief = Relief(parse_fallbacks(settings.fallbacks), placement.device)
+    engine = VqaEngine(model, settings.concurrent_requests, context, publish, relief)
     info = ModelInfo(
         architecture=type(model).__name__,
         family="vqa",
