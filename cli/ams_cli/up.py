@@ -215,12 +215,13 @@ def example(resources: Sequence[ModelDeployment], models: Path, url: str) -> str
 
     chosen = min(resources, key=effort)
     needs_image, _ = effort(chosen)
-    if needs_image:
-        body = """{"prompt": "What is in the picture?", "image": "'"$(base64 -w0 picture.jpg)"'"}"""
-    else:
-        body = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0})
     route = f"{url}/generate/{route_name(chosen.metadata.name)}"
-    return f"curl -s {route} -H 'Content-Type: application/json' -d '{body}'"
+    call = f"curl -s {route} -H 'Content-Type: application/json' -d"
+    if needs_image:  # through a pipe: an argument may not be as long as a picture
+        question = """{"prompt": "What is in the picture?", "image": "'$(base64 -w0 picture.jpg)'"}"""
+        return f"echo '{question}' | {call} @-"
+    question = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0})
+    return f"{call} '{question}'"
 
 
 def _memory_limit(text: str) -> int | None:

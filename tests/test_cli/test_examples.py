@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_cli.manifests import load
+from ams_cli.up import example
 from ams_common.quantity import format_bytes
 from fakehub.faults import Fault
 from fakehub.server import FakeHub
@@ -125,6 +127,19 @@ def test_the_least_recently_used_leaves_when_memory_is_short(machines: Callable[
             ask(client, model, prompt="Which is larger?", **more)
             assert [name for name, state in states(client).items() if state == "ready"] == [model]
     assert "deepseek stops, as blip-vqa needs " in machine.output
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["blip-vqa"], """echo '{"prompt": "What is in the picture?", "image": "'$(base64 -w0 picture.jpg)'"}' | """),
+        (["blip-vqa", "qwen-vl"], "curl -s http://here/generate/qwen_vl -H "),
+        (["blip-vqa", "deepseek", "quickstart"], "curl -s http://here/generate/smollm2 -H "),
+    ],
+)
+def test_the_suggested_request_can_be_answered(tmp_path: Path, names: list[str], words: str) -> None:
+    models = load([str(EXAMPLES / f"{name}.yaml") for name in names]).models
+    assert example(models, tmp_path, "http://here").startswith(words)
 
 
 def test_the_manifests_say_what_the_real_models_need(tmp_path: Path) -> None:
