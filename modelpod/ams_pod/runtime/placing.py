@@ -98,7 +98,9 @@ def place(situation: Situation, build: Callable[[Placement], T]) -> T:
         log.info("weights in %s: %s", placement.quantization, placement.reason)
         failure: Exception | None = None
         try:
-            return build(placement)
+            built = build(placement)
+            release(situation.device)  # loading leaves as much behind as it loaded
+            return built
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
