@@ -124,7 +124,7 @@ def _verdict(observed: Observed, source: Source) -> Verdict:
     if observed.answer is not None:
         return judge(resource, source, observed.answer)
     before = told_verdict(resource)
-    if before is not None and (before.status == "True" or observed.asking):
+    if before is not None and (observed.asking or before.passed):
         return before
     if observed.asking:
         return Verdict("Unknown", words.HUB_UNREACHABLE, "The hub has not answered yet.")
@@ -132,18 +132,20 @@ def _verdict(observed: Observed, source: Source) -> Verdict:
 
 
 def told_verdict(resource: ModelDeployment) -> Verdict | None:
-    """The verdict that the status holds, if it is about this generation: the hub needn't be asked again."""
-    condition = conditions_of(resource.status).get(words.PREFLIGHT_PASSED)
-    status = resource.status
+    """The verdict that the status holds, if it is about this generation: a good one needn't be asked for again."""
+    told, status = conditions_of(resource.status), resource.status
+    condition, accepted = told.get(words.PREFLIGHT_PASSED), told.get(words.ACCEPTED)
     if condition is None or status is None or condition.observed_generation != resource.metadata.generation:
         return None
+    unsupported = accepted is not None and accepted.reason == words.UNSUPPORTED_ARCHITECTURE
     return Verdict(
         condition.status,
         condition.reason,
         condition.message,
         status.model,
         status.quantization,
-        weights_bytes=status.model.weights_bytes if status.model is not None else None,
+        accepted.message.removesuffix(".") if accepted is not None and unsupported else None,
+        status.model.weights_bytes if status.model is not None else None,
     )
 
 

@@ -141,7 +141,7 @@ class Reconciler:
         if self._preflight is None or not isinstance(source, HubSource):
             return None, False, None
         before = told_verdict(resource)
-        if before is not None and before.status == "True":
+        if before is not None and before.passed:
             return None, False, None
         return self._preflight.look(key, source, token=has_token(resource))
 

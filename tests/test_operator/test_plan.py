@@ -13,7 +13,8 @@ from ams_operator.k8s_events import event_name
 from ams_operator.objects import Bare, Claim, Deployment, Metadata, OwnerReference, Pod
 from ams_operator.observed import Event, Observed
 from ams_operator.ownership import owner_of
-from ams_operator.plan import plan
+from ams_operator.plan import plan, told_verdict
+from ams_operator.preflight.answer import Answer
 from ams_operator.settings import OperatorSettings
 from ams_operator.status.pods import read_pod, termination_failure
 from ams_operator.status.words import duration
@@ -316,6 +317,23 @@ def test_what_was_applied_is_not_applied_again() -> None:
     settled = plan(Observed(told, present), SETTINGS, NOW + 2000)
     assert settled.status == again.status, "not even times change"
     assert settled.events == ()
+
+
+def test_what_no_family_serves_stays_refused_while_its_status_is_all_that_is_known() -> None:
+    given = resource("hf://acme/mamba")
+    answer = Answer(revision="a" * 40, architectures=("MambaModel",))
+    first = plan(Observed(given, answer=answer), SETTINGS, NOW)
+    assert first.apply == ()
+    told = msgspec.structs.replace(given, status=first.status)
+    verdict = told_verdict(told)
+    assert verdict is not None
+    assert not verdict.passed, "so that the hub is asked again"
+    again = plan(Observed(told, asking=True), SETTINGS, NOW + 1)
+    assert again.apply == ()
+    assert again.status == first.status
+    assert plan(Observed(told, answer=answer), SETTINGS, NOW + 2).status == first.status
+    served = plan(Observed(told, answer=Answer(architectures=("Qwen3ForCausalLM",))), SETTINGS, NOW + 3)
+    assert served.apply != (), "a newer operator may serve it"
 
 
 def test_sizes_of_volumes() -> None:

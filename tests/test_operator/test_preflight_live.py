@@ -1,5 +1,6 @@
 """The hub is asked before anything is made; its answers, refusals and silence."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -119,6 +120,9 @@ async def test_a_family_that_nobody_serves(kube: Client, home: str, operator: Op
     await until_condition(
         kube, home, "mamba", "Accepted", "False", "UnsupportedArchitecture", "MambaModel is not supported"
     )
+    await kube.merge(MODELS, home, "mamba", {"metadata": {"labels": {"looked-at": "again"}}})
+    await asyncio.sleep(2)  # time enough for another turn, by what the status tells
+    await until_condition(kube, home, "mamba", "Accepted", "False", "UnsupportedArchitecture")
     assert await kube.list(DEPLOYMENTS, home, fields="metadata.name=ams-mamba") == []
 
 

@@ -48,8 +48,8 @@ class Verdict:
     weights_bytes: int | None = None
 
     @property
-    def refused(self) -> bool:
-        return self.status == "False" or self.unsupported is not None
+    def passed(self) -> bool:
+        return self.status == "True" and self.unsupported is None
 
 
 def unreachable(message: str) -> Answer:
