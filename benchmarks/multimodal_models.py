@@ -64,12 +64,23 @@ def _enlarge(folder: Path, kind: str) -> None:
     if kind == "omni":
         config.talker_config.embedding_size = 896
     torch.manual_seed(0)
-    _class(kind)(config).to(torch.bfloat16).save_pretrained(folder)
+    model = _class(kind)(config).to(torch.bfloat16)
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    head = (model.thinker if kind == "omni" else model).get_output_embeddings().weight
+    with torch.no_grad():
+        head[_unsent(tokenizer)] = 0  # never the likeliest
+    model.save_pretrained(folder)
     if kind != "audio":
         processor = AutoProcessor.from_pretrained(folder)
         processor.image_processor.size = _PIXELS
         processor.video_processor.size = _PIXELS
         processor.save_pretrained(folder)
+
+
+def _unsent(tokenizer: Any) -> list[int]:
+    """Tokens that a stream doesn't send at once: parts of characters, and special ones."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    return [index for index in range(len(tokenizer)) if index in special or "\ufffd" in tokenizer.decode([index])]
 
 
 def _set(config: Any, values: dict[str, Any]) -> None:
