@@ -18,7 +18,9 @@ from hypothesis import strategies as st
     ("running", "cost", "budget"),
     [
         (0, None, ALONE_TOKENS),
-        (0, 0.1, ALONE_TOKENS),
+        (0, 0.0001, ALONE_TOKENS),
+        (0, 0.002, 250),
+        (0, 0.1, 128),
         (3, None, 128),
         (3, 0.0, 128),
         (3, 0.0001, 128),
@@ -27,17 +29,32 @@ from hypothesis import strategies as st
     ],
 )
 def test_prompts_take_what_the_gap_allows(running, cost, budget):
-    assert chunk_budget(running, cost, 0.2) == budget
+    assert chunk_budget(running > 0, cost) == budget
 
 
-@given(st.lists(st.integers(1, 300), max_size=8), st.integers(0, 8), st.integers(1, 200))
-def test_only_the_last_prompt_of_a_step_is_unfinished(remaining, free, budget):
-    taken = share_budget(remaining, free, budget)
-    assert len(taken) <= free
-    assert sum(taken) <= budget
-    assert all(0 < count <= whole for count, whole in zip(taken, remaining, strict=False))
-    assert all(count == whole for count, whole in zip(taken[:-1], remaining, strict=False))
-    assert sum(taken) == min(budget, sum(remaining[:free]))
+@given(st.lists(st.integers(1, 2000), max_size=8), st.integers(1, 600))
+def test_a_step_is_full_and_the_oldest_prompt_gets_half_of_it(remaining, budget):
+    taken = share_budget(remaining, budget)
+    assert all(0 <= count <= whole for count, whole in zip(taken, remaining, strict=True))
+    assert sum(taken) == min(budget, sum(remaining))
+    assert not remaining or taken[0] >= min(remaining[0], budget / 2)
+    assert sum(0 < count < whole for count, whole in zip(taken, remaining, strict=True)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("remaining", "budget", "taken"),
+    [
+        ([30, 40, 50], 120, [30, 40, 50]),
+        ([30, 100, 90], 100, [30, 70, 0]),  # first come, first served
+        ([3000, 30, 20], 128, [78, 30, 20]),  # questions behind a book
+        ([3000, 30, 60, 20], 128, [64, 30, 14, 20]),
+        ([3000, 30, 3000, 500], 512, [256, 30, 0, 226]),
+        ([10, 3000, 30], 100, [10, 60, 30]),
+        ([3000, 30], 16, [8, 8]),
+    ],
+)
+def test_short_prompts_pass_long_ones(remaining, budget, taken):
+    assert share_budget(remaining, budget) == taken
 
 
 @given(st.lists(st.booleans(), max_size=12))
@@ -51,18 +68,23 @@ def test_rows_close_ranks_without_moving_up(leaving):
 
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=32))
 def test_attention_covers_every_row_once_and_wide_enough(lengths):
-    cut = segments(lengths, 4000)
+    cut = segments(range(len(lengths)), lengths, 4000)
     assert [row for first, end, _ in cut for row in range(first, end)] == list(range(len(lengths)))
     for first, end, width in cut:
         assert max(lengths[first:end]) <= width <= 4000
 
 
 def test_one_long_row_does_not_widen_the_others():
-    assert segments([100] * 10 + [4000] + [100] * 5, 4096) == [(0, 10, 112), (10, 11, 4000), (11, 16, 112)]
+    lengths = [100] * 10 + [4000] + [100] * 5
+    assert segments(range(16), lengths, 4096) == [(0, 10, 112), (10, 11, 4000), (11, 16, 112)]
 
 
 def test_similar_rows_share_one_call():
-    assert segments([100, 110, 90, 105], 4096) == [(0, 4, 112)]
+    assert segments(range(4), [100, 110, 90, 105], 4096) == [(0, 4, 112)]
+
+
+def test_rows_with_a_prompt_between_them_are_no_one_call():
+    assert segments([0, 1, 3, 4], [100] * 4, 4096) == [(0, 2, 112), (2, 4, 112)]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,29 @@ def test_changing_batch_equals_generate(folder, kind, monkeypatch):
     assert [outcome.tokens for outcome in outcomes] == expected
 
 
+def test_short_prompts_pass_a_long_one(folder, kind, monkeypatch):
+    """It goes on in every step, in a slot between rows that come and leave; answers are the same."""
+    monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
+    monkeypatch.setattr(schedule, "ALONE_TOKENS", 16)
+    model = load_model(folder)
+    long, *shorts = [list(range(5, 145)), *prompts(5, seed=9, longest=20)]
+    longer = list(range(8, 138))
+    expected = [reference(model, ids, 10) for ids in (long, longer)] + [reference(model, ids, 3) for ids in shorts]
+    driver = Driver(forward_of(kind, model, ROWS, LENGTH))
+    _, first = driver.submit(long, 10)
+    _, second = driver.submit(longer, 10)
+    driver.engine.step()
+    asked = []
+    for ids in shorts:
+        asked.append(driver.submit(ids, 3)[1])
+        driver.engine.step()
+        driver.engine.step()
+    assert sum(outcome.finish is not None for outcome in asked) >= 2
+    assert first.tokens == []
+    driver.run()
+    assert [outcome.tokens for outcome in (first, second, *asked)] == expected
+
+
 def test_cancelled_requests_leave_and_the_others_never_notice(folder, kind, monkeypatch):
     monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
     wanted = prompts(8, seed=3, longest=80)

@@ -1,11 +1,11 @@
 """Requests whose prompts come out of towers: they wait apart, in bounded calls, and fail alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import torch
-from ams_pod.runtime import schedule
+from ams_pod.runtime import engine, schedule
 from ams_pod.runtime.interface import Prepared
 from ams_pod.runtime.towers import Piece, Prompt
 from engine_harness import Driver, forward_of, load_model, prompts, reference
@@ -25,6 +25,7 @@ class TokenTower:
     size: int = 10
     share: float = 1.0
     poison: frozenset[int] = frozenset()
+    layers: int = 1
     calls: list[list[int]] = field(default_factory=list)  # tokens of each piece
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]:
@@ -32,11 +33,13 @@ class TokenTower:
         return [Piece("tokens", -1, self.share, list(ids[at : at + self.size])) for at in range(0, len(ids), self.size)]
 
     @torch.inference_mode()
-    def encode(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None]) -> list[torch.Tensor]:
         self.calls.append([len(piece.inputs) for piece in pieces])
         for piece in pieces:
             if self.poison.intersection(piece.inputs):
                 raise RuntimeError("poison")
+        for _ in range(self.layers):
+            between()
         return [self.embedding(torch.tensor(piece.inputs)) for piece in pieces]
 
     def merge(self, prepared: Prepared, features: Sequence[torch.Tensor]) -> Prompt:
@@ -99,18 +102,53 @@ def test_text_passes_a_request_in_the_towers_and_rows_wait_for_one_call_at_most(
     assert len(long.tokens) == 4
 
 
-def test_a_prompt_that_takes_several_steps_waits_for_no_tower_in_between(folder, monkeypatch):
-    monkeypatch.setattr(schedule, "ALONE_TOKENS", 20)
-    driver, tower, _ = driver_of(folder, "flat")
-    driver.submit_prepared(media(range(5, 105)), 4)  # ten calls
+def test_requests_go_on_between_the_layers_of_a_tower(folder, kind, monkeypatch):
+    """They come, run and end while one call lasts; and the call's own request may leave meanwhile."""
+    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    driver, tower, model = driver_of(folder, kind, size=200, layers=30)
+    _, running = driver.submit([7, 8, 9], 12)
     driver.engine.step()
-    _, text = driver.submit(range(5, 85), 3)
-    while not text.tokens:
-        calls = len(tower.calls)
-        driver.engine.step()
-    assert calls == 1
+    _, encoded = driver.submit_prepared(media(range(5, 65)), 6)
+    _, text = driver.submit([20, 21], 4)
+    driver.engine.step()
+    assert tower.calls == [[60]]
+    assert (len(running.tokens), len(text.tokens), encoded.tokens) == (12, 4, [])
+    leaving, left = driver.submit_prepared(media(range(5, 65)), 6)
+    between = driver.engine._between
+    monkeypatch.setattr(driver.engine, "_between", lambda: (leaving.cancel(), between()))
     driver.run()
-    assert len(tower.calls) == 10
+    assert left.finish == "cancelled"
+    assert running.tokens == reference(model, [7, 8, 9], 12)
+    assert text.tokens == reference(model, [20, 21], 4)
+    assert encoded.tokens == reference(model, list(range(5, 65)), 6)
+    assert driver.engine.load().waiting == 0
+
+
+def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypatch):
+    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    driver, tower, _ = driver_of(folder, "flat")
+    ticket, outcome = driver.submit_prepared(media(range(5, 15)), 6)
+
+    def fail(pieces, between):
+        ticket.cancel()
+        between()
+        raise RuntimeError("poison")
+
+    monkeypatch.setattr(tower, "encode", fail)
+    driver.run()
+    assert outcome.finish == "cancelled"
+    assert driver.engine.load().waiting == 0
+
+
+def test_what_fails_within_a_tower_call_is_not_blamed_on_its_media(folder, monkeypatch):
+    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    driver, _, _ = driver_of(folder, "flat")
+    _, outcome = driver.submit_prepared(media(range(5, 15)), 6)
+    steps = iter([None])  # the second is the one within the call
+    monkeypatch.setattr(driver.engine, "_free", lambda: next(steps))
+    with pytest.raises(StopIteration):
+        driver.engine.step()
+    assert outcome.finish is None
 
 
 def test_towers_get_their_turn_among_prompts_that_follow_each_other(folder, monkeypatch):

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from ams_pod.runtime import schedule, verify
+from ams_pod.runtime import engine, schedule, verify
 from ams_pod.runtime.families import vision
 from engine_harness import Driver, forward_of
 from fakehub import checkpoints
@@ -79,7 +79,9 @@ def name(request):
 
 
 def driver_of(family, kind):
-    return Driver(forward_of(kind, family.load_model(), ROWS, LENGTH), embedder=family.recipe.embedder(family.model))
+    """As when it is served: the towers and the forward are of one model."""
+    model = family.load_model()
+    return Driver(forward_of(kind, model, ROWS, LENGTH), embedder=family.recipe.embedder(model))
 
 
 def test_prompts_are_those_of_the_processor(families, expected, name):
@@ -106,25 +108,28 @@ def test_alone_equals_generate(families, expected, name, kind):
 
 
 @pytest.mark.parametrize("kind", ["flat", "padded"])
-def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, monkeypatch):
-    """More requests than rows, prompts read in small chunks, towers in small calls; two requests are cancelled."""
+@pytest.mark.parametrize("gap", [0.0, 60.0], ids=["interrupted", "whole"])
+def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, gap, monkeypatch):
+    """More requests than rows, prompts read in small chunks, towers in small calls; two requests are cancelled.
+
+    With steps between any two layers of the towers, and with none.
+    """
+    monkeypatch.setattr(engine, "GAP_SECONDS", gap)
     monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 24)
     monkeypatch.setattr(schedule, "ALONE_TOKENS", 40)
     monkeypatch.setattr(vision, "PATCHES_PER_CALL", 100)
     family = families(name)
     driver = driver_of(family, kind)
     cases = CASES[name]
-    cancelled = [(driver.submit_prepared(family.prepare(*cases[index]), 40), step) for index, step in ((0, 3), (2, 9))]
+    cancelled = [(driver.submit_prepared(family.prepare(*cases[index]), 40), step) for index, step in ((0, 3), (2, 20))]
     outcomes = []
     for case, tokens in zip(cases, expected(name)[1], strict=True):
         outcomes.append(driver.submit_prepared(family.prepare(*case), len(tokens))[1])
         driver.engine.step()
-    for step in range(1000):
-        for (ticket, _), when in cancelled:
-            if step == when:
+    while driver.engine.step():
+        for (ticket, outcome), made in cancelled:
+            if len(outcome.tokens) >= made:
                 ticket.cancel()
-        if not driver.engine.step():
-            break
     assert [outcome.tokens for outcome in outcomes] == expected(name)[1]
     assert {outcome.finish for (_, outcome), _ in cancelled} == {"cancelled"}
 

@@ -252,7 +252,7 @@ class TokenTower:
         ]
 
     @torch.inference_mode()
-    def encode(self, pieces):
+    def encode(self, pieces, between):
         if self.fails([token for piece in pieces for token in piece.inputs]):
             raise cuda()
         return [self._embedding(torch.tensor(piece.inputs)) for piece in pieces]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start` to `end` of a prompt that is read into a slot; `last` if the prompt ends here.
+    """Tokens `start` to `end` of a prompt that is read into a slot of its own; `last` if the prompt ends here.
 
     `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`.
     """
@@ -28,11 +28,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Row i feeds `tokens[i]` after `lengths[i]` cached tokens; its rope position is length + `deltas[i]`.
+    """Row i, in slot `slots[i]`, feeds `tokens[i]` after `lengths[i]` cached tokens; its rope position is length +
+    `deltas[i]`.
 
-    Chunks fill the slots behind the rows; only the last of them may be unfinished.
+    Slots ascend. Prompts that are half read, and chunks, lie in slots between them or behind.
     """
 
+    slots: Sequence[int]
     tokens: Sequence[int]
     lengths: Sequence[int]
     deltas: Sequence[int]
@@ -55,16 +57,16 @@ class Forward(Protocol):
     def bytes_per_token(self) -> int: ...
 
     def step(self, batch: Batch) -> Tensor:
-        """Logits [rows + finished chunks, vocabulary]; finished chunks become rows in their order."""
+        """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot."""
 
-    def compact(self, order: Sequence[int], lengths: Sequence[int], partial: tuple[int, int] | None) -> None:
-        """Rows left the batch: new row i was row order[i], and holds lengths[i] tokens. No row moves up.
+    def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
+        """Slots were left: what is in slot i now was in slot order[i], and holds lengths[i] tokens. Nothing moves up.
 
-        `partial` is (slot, tokens) of a prompt half read: it moves to the slot behind the new rows.
+        Prompts that are half read count as well.
         """
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Forget all rows and prompts."""
 
-    def release(self, rows: int) -> None:
-        """Give back memory that only rows behind the first `rows` would use."""
+    def release(self, slots: int) -> None:
+        """Give back memory that only what lies behind the first `slots` would use."""

@@ -43,11 +43,11 @@ class SlotCache:
                 pages.madvise(mmap.MADV_REMOVE, start, len(pages) - start)
 
 
-def segments(lengths: Sequence[int], limit: int) -> list[Segment]:
+def segments(slots: Sequence[int], lengths: Sequence[int], limit: int) -> list[Segment]:
     """Split rows, in order, into attention calls so that short rows aren't padded to a long one.
 
     `lengths` are keys to read of each row; widths are rounded up and at most `limit`. Neighbours are merged while
-    padding costs less than another call.
+    padding costs less than another call. Rows whose `slots` don't follow each other are no view, and so no one call.
     """
     result: list[Segment] = []
     for row, length in enumerate(lengths):
@@ -55,6 +55,8 @@ def segments(lengths: Sequence[int], limit: int) -> list[Segment]:
         result.append((row, row + 1, width))
         while len(result) > 1:
             (first, middle, left), (_, end, right) = result[-2:]
+            if slots[middle] != slots[middle - 1] + 1:
+                break
             merged = max(left, right)
             padding = (middle - first) * (merged - left) + (end - middle) * (merged - right)
             if padding > _CALL_COST:

@@ -33,13 +33,12 @@ class _Layer:
 class _Attention:
     """What attention needs in each layer of one step: the same for all layers, so made once."""
 
-    rows: int
-    decode: list[tuple[int, int, int, Tensor]]  # first row, end, keys, additive mask [rows, 1, group, keys]
+    decode: list[tuple[int, int, int, int, Tensor]]  # first row, end, slot, keys, additive mask [rows, 1, group, keys]
     chunks: list[tuple[int, int, int, int, Tensor | None]]  # first token, tokens, slot, keys, mask [tokens, keys]
 
 
 class Decoder:
-    """A `Forward` that owns the packed weights and the cache. Row i of a batch lies in slot i."""
+    """A `Forward` that owns the packed weights and the cache."""
 
     name = "flat"
 
@@ -91,30 +90,28 @@ class Decoder:
     def bytes_per_token(self) -> int:
         return self.cache.bytes_per_token
 
-    def compact(self, order: Sequence[int], lengths: Sequence[int], partial: tuple[int, int] | None) -> None:
-        for row, source in enumerate(order):
-            if row != source:
-                self.cache.move(source, row, lengths[row])
-        if partial is not None and partial[0] != len(order):
-            self.cache.move(partial[0], len(order), partial[1])
+    def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
+        for slot, source in enumerate(order):
+            if slot != source:
+                self.cache.move(source, slot, lengths[slot])
 
     def reset(self) -> None:
         """Nothing to do: a slot's old keys are never read."""
 
-    def release(self, rows: int) -> None:
-        self.cache.release(rows)
+    def release(self, slots: int) -> None:
+        self.cache.release(slots)
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary] in the model's dtype."""
         rows, length = len(batch.lengths), self.cache.length
         ids = torch.tensor([*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)])
-        slots = [row * length + position for row, position in enumerate(batch.lengths)]
+        where = [slot * length + position for slot, position in zip(batch.slots, batch.lengths, strict=True)]
         positions = [position + delta for position, delta in zip(batch.lengths, batch.deltas, strict=True)]
         for chunk in batch.chunks:
-            slots.extend(range(chunk.slot * length + chunk.start, chunk.slot * length + chunk.end))
+            where.extend(range(chunk.slot * length + chunk.start, chunk.slot * length + chunk.end))
             positions.extend(range(chunk.start, chunk.end))
-        flat = torch.tensor(slots, device=self.device)
+        flat = torch.tensor(where, device=self.device)
         x = F.embedding(ids.to(self.device), self._embeddings)
         cos, sin = self._turns(positions)
         at = rows
@@ -146,20 +143,19 @@ class Decoder:
         return torch.tensor(wanted, device=self.device, dtype=torch.long)
 
     def _attention(self, batch: Batch) -> _Attention:
-        rows = len(batch.lengths)
         decode = []
-        for first, end, width in segments([length + 1 for length in batch.lengths], self.cache.length):
+        for first, end, width in segments(batch.slots, [length + 1 for length in batch.lengths], self.cache.length):
             keys = torch.tensor([batch.lengths[row] + 1 for row in range(first, end)], device=self.device)
             beyond = torch.arange(width, device=self.device)[None] >= keys[:, None]
             mask = torch.zeros(end - first, 1, 1, width, dtype=self.dtype, device=self.device)
             mask.masked_fill_(beyond[:, None, None], float("-inf"))
-            decode.append((first, end, width, mask.expand(-1, 1, self.group, width)))
-        chunks, at = [], rows
+            decode.append((first, end, batch.slots[first], width, mask.expand(-1, 1, self.group, width)))
+        chunks, at = [], len(batch.lengths)
         for chunk in batch.chunks:
             count = chunk.end - chunk.start
             chunks.append((at, count, chunk.slot, chunk.end, self._causal(chunk.start, chunk.end)))
             at += count
-        return _Attention(rows, decode, chunks)
+        return _Attention(decode, chunks)
 
     def _causal(self, start: int, end: int) -> Tensor | None:
         """None means plainly causal; else which of `end` keys each token from `start` on may see, additive."""
@@ -197,9 +193,9 @@ class Decoder:
         """query [tokens, query heads, head size] → [tokens, query heads * head size]."""
         keys, size, attend = self.key_heads, self.head_size, F.scaled_dot_product_attention
         results = []
-        for first, end, width, mask in attention.decode:
+        for first, end, slot, width, mask in attention.decode:
             # The query heads of a group as query positions of their key head: grouped attention for free.
-            view = cached[first:end, :width].transpose(1, 2)
+            view = cached[slot : slot + end - first, :width].transpose(1, 2)
             grouped = query[first:end].view(end - first, keys, self.group, size)
             result = attend(grouped, view[:, :keys], view[:, keys:], attn_mask=mask)
             results.append(result.reshape(end - first, -1))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ams_pod.runtime.interface import Prepared
 from ams_pod.runtime.media_prompts import MediaInputs
@@ -16,24 +16,42 @@ Tower = Callable[[Sequence[Any]], list[Tensor]]
 Positions = Callable[[Tensor, MediaInputs], Tensor]
 
 
+def _nothing() -> None:
+    """What is done between two layers when nobody waits for it."""
+
+
 class MediaEmbedder:
     """The `Embedder` of every family with media; `towers` and `positions` are what differs between them.
 
-    `embedding` turns ids into embeddings. Without `positions` they are those of a text.
+    `embedding` turns ids into embeddings. `modules` are the models' parts that the towers run: work may be put between
+    their layers. Without `positions` they are those of a text.
     """
 
-    def __init__(self, embedding: Any, towers: Mapping[str, Tower], positions: Positions | None = None) -> None:
+    def __init__(
+        self,
+        embedding: Any,
+        towers: Mapping[str, Tower],
+        modules: Sequence[nn.Module],
+        positions: Positions | None = None,
+    ) -> None:
         self._embedding = embedding
         self._towers = towers
         self._positions = positions
+        self._between: Callable[[], None] = _nothing
+        for layer in (layer for module in modules for layer in _layers(module)):
+            layer.register_forward_pre_hook(lambda *_: self._between())
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]:
         pieces: Sequence[Piece] = prepared.media.pieces
         return pieces
 
     @torch.inference_mode()
-    def encode(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        return self._towers[pieces[0].tower]([piece.inputs for piece in pieces])
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None] = _nothing) -> list[Tensor]:
+        self._between = between
+        try:
+            return self._towers[pieces[0].tower]([piece.inputs for piece in pieces])
+        finally:
+            self._between = _nothing
 
     @torch.inference_mode()
     def merge(self, prepared: Prepared, features: Sequence[Tensor]) -> Prompt:
@@ -50,3 +68,8 @@ class MediaEmbedder:
         # New tokens follow the last one, as in `generate`. That of a long video's frames may lie further.
         delta = int(positions[0, -1]) + 1 - len(ids)
         return Prompt(embeds, positions.to(embeds.device), delta)
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """What a tower runs one after another: the members of its lists of modules."""
+    return [layer for part in module.modules() if isinstance(part, nn.ModuleList) for layer in part]

@@ -28,39 +28,45 @@ class PaddedForward:
         self.bytes_per_token = cache_bytes_per_token(model)
         self._batch: DynamicCache | None = None
         self._mask: Tensor | None = None  # [rows, columns], 1 where a column holds a token of the row
-        self._partial: DynamicCache | None = None
+        self._slots: list[int] = []  # of each row, as they joined
+        self._partial: dict[int, DynamicCache] = {}  # prompts half read, by slot
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
-        """Logits [rows + finished chunks, vocabulary]. If it fails, the rows are what they were."""
+        """Logits [rows + finished chunks, vocabulary]. If it fails, the rows are what they were, without its prompts."""
         mask = self._mask
         try:
             return self._step(batch)
         except Exception:
-            self._partial = None
+            for chunk in batch.chunks:
+                self._partial.pop(chunk.slot, None)
             self._restore(mask)
             raise
 
     def _step(self, batch: Batch) -> Tensor:
-        finished: list[tuple[DynamicCache, int]] = []
+        finished: list[tuple[DynamicCache, Chunk]] = []
         chunk_logits: list[Tensor] = []
         for chunk in batch.chunks:
             cache, logits = self._read(chunk)
             if chunk.last:
-                finished.append((cache, chunk.end))
+                finished.append((cache, chunk))
                 chunk_logits.append(logits)
         results = [self._decode(batch)] if batch.tokens else []
-        for cache, tokens in finished:
-            self._join(cache, tokens)
+        for cache, chunk in finished:
+            self._join(cache, chunk)
         results.extend(chunk_logits)
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         return torch.cat(results) if results else torch.empty(0, vocabulary)
 
-    def compact(self, order: Sequence[int], lengths: Sequence[int], partial: tuple[int, int] | None) -> None:
-        if not order or self._batch is None or self._mask is None:
+    def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
+        self._partial = {slot: self._partial[old] for slot, old in enumerate(order) if old in self._partial}
+        row_of = {slot: row for row, slot in enumerate(self._slots)}
+        kept = [(slot, row_of[old]) for slot, old in enumerate(order) if old in row_of]
+        self._slots = [slot for slot, _ in kept]
+        if not kept or self._batch is None or self._mask is None:
             self._batch = self._mask = None
             return
-        index = torch.tensor(order, device=self._mask.device)
+        index = torch.tensor([row for _, row in kept], device=self._mask.device)
         self._mask = self._mask[index]
         unused = int((self._mask.sum(0) > 0).int().argmax())  # columns that pad every row that is left
         self._mask = self._mask[:, unused:]
@@ -69,18 +75,20 @@ class PaddedForward:
             layer.values = layer.values[index][:, :, unused:]
 
     def reset(self) -> None:
-        self._batch = self._mask = self._partial = None
+        self._batch = self._mask = None
+        self._slots, self._partial = [], {}
 
-    def release(self, rows: int) -> None:
+    def release(self, slots: int) -> None:
         """Nothing to do: the cache is as large as its rows."""
 
     def _restore(self, mask: Tensor | None) -> None:
         """Some layers may have taken a step's keys, or a new row, and others not: back to where `mask` was made."""
         self._mask = mask
         if mask is None or self._batch is None:
-            self._batch = None
+            self._batch, self._slots = None, []
             return
         rows, columns = mask.shape
+        del self._slots[rows:]
         for layer in self._batch.layers:
             joined, width = layer.keys.shape[0] > rows, layer.keys.shape[2]
             end = width - 1 if joined else columns  # a row joins behind the step's own column
@@ -88,8 +96,9 @@ class PaddedForward:
             layer.values = layer.values[:rows, :, end - columns : end]
 
     def _read(self, chunk: Chunk) -> tuple[DynamicCache, Tensor]:
-        cache = DynamicCache() if chunk.start == 0 or self._partial is None else self._partial
-        self._partial = None if chunk.last else cache
+        cache = self._partial.pop(chunk.slot) if chunk.start else DynamicCache()
+        if not chunk.last:
+            self._partial[chunk.slot] = cache
         device = self.model.device
         inputs: dict[str, Tensor] = {}
         if chunk.embeds is None:
@@ -114,28 +123,32 @@ class PaddedForward:
         if cache is None or mask is None:
             raise RuntimeError("rows without a cache")
         mask = F.pad(mask, (0, 1), value=1)
-        positions = torch.tensor([batch.lengths, batch.deltas], device=mask.device).sum(0)[:, None]
+        fed = [batch.slots.index(slot) for slot in self._slots]
+        positions = torch.tensor([batch.lengths, batch.deltas], device=mask.device).sum(0)[fed, None]
         output = self.model(
-            input_ids=torch.tensor(batch.tokens, device=mask.device)[:, None],
+            input_ids=torch.tensor(batch.tokens, device=mask.device)[fed, None],
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         )
         self._mask = mask
-        return output.logits[:, -1]
+        return output.logits[[self._slots.index(slot) for slot in batch.slots], -1]
 
-    def _join(self, cache: DynamicCache, tokens: int) -> None:
+    def _join(self, cache: DynamicCache, chunk: Chunk) -> None:
         """A prompt that was read becomes the last row."""
+        tokens = chunk.end
         mask = torch.ones(1, tokens, dtype=torch.long, device=self.model.device)
         if self._batch is None or self._mask is None:
             self._batch, self._mask = cache, mask
+            self._slots.append(chunk.slot)
             return
         columns = max(tokens, self._mask.shape[1])
         for layer, new in zip(self._batch.layers, cache.layers, strict=True):
             layer.keys = torch.cat([_pad(layer.keys, columns), _pad(new.keys, columns)])
             layer.values = torch.cat([_pad(layer.values, columns), _pad(new.values, columns)])
         self._mask = torch.cat([F.pad(m, (columns - m.shape[1], 0)) for m in (self._mask, mask)])
+        self._slots.append(chunk.slot)
 
 
 def cache_bytes_per_token(model: Any) -> int:

@@ -26,6 +26,7 @@ class Row:
     reread: int = 0
     tokens: list[int] = field(default_factory=list)  # all that were made
     done: bool = False
+    slot: int = -1  # of the cache, while it has one
     alone: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
     solo: bool = False  # memory ran out beside others: nothing else in the batch while it is read
 
@@ -49,6 +50,11 @@ class Row:
         """Tokens of the prompt and the answer so far."""
         return len(self.ticket.prepared.ids) + len(self.tokens)
 
+    @property
+    def reading(self) -> bool:
+        """Its prompt is not, or not wholly, in the cache."""
+        return self.read < len(self.ids)
+
     def set_aside(self) -> None:
         """Back to the start: what was computed is computed again, without others; nothing is said twice."""
         self.ids = [*self.ticket.prepared.ids, *self.tokens]
@@ -60,9 +66,9 @@ class Row:
         own = len(self.ticket.prepared.ids)
         return own if self.prompt is not None and self.read < own < end else end
 
-    def chunk(self, slot: int, end: int) -> Chunk:
-        """From where it was read to `end`, to be read into `slot`."""
-        prompt, start = self.prompt, self.read
+    def chunk(self, end: int) -> Chunk:
+        """From where it was read to `end`."""
+        prompt, start, slot = self.prompt, self.read, self.slot
         ids, last = self.ids[start:end], end == len(self.ids)
         if prompt is None:
             return Chunk(slot, start, ids, last)

@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-ALONE_TOKENS = 512  # prompt tokens of a step when nobody waits for a next token
+GAP_SECONDS = 0.2
+"""What a prompt, or a tower, may add to the time between two tokens of a running request."""
+
+ALONE_SECONDS = 0.5
+"""What a step takes on when nobody waits for a next token: a request that comes meanwhile waits for its end."""
+
+ALONE_TOKENS = 512
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 16, 128
 
 
@@ -23,30 +29,40 @@ class Pace:
             self.seconds_per_token = cost if known is None else 0.7 * known + 0.3 * cost
 
 
-def chunk_budget(running: int, seconds_per_token: float | None, gap_seconds: float) -> int:
+def chunk_budget(running: bool, seconds_per_token: float | None) -> int:
     """Prompt tokens that one step may take on.
 
-    While requests are running, each step is a gap in their streams: as many tokens as fit `gap_seconds` at the
-    measured prefill speed, within bounds that keep both matmuls and streams efficient.
+    While requests are running, each step is a gap in their streams: as many tokens as fit GAP_SECONDS at the measured
+    prefill speed, within bounds that keep both matmuls and streams efficient. Otherwise as many as fit ALONE_SECONDS.
     """
-    if not running:
-        return ALONE_TOKENS
     if not seconds_per_token:  # not measured yet, or too short to be
-        return _LARGEST_CHUNK
-    return int(max(_SMALLEST_CHUNK, min(_LARGEST_CHUNK, gap_seconds / seconds_per_token)))
+        return _LARGEST_CHUNK if running else ALONE_TOKENS
+    if running:
+        return int(max(_SMALLEST_CHUNK, min(_LARGEST_CHUNK, GAP_SECONDS / seconds_per_token)))
+    return int(max(min(_LARGEST_CHUNK, ALONE_TOKENS), min(ALONE_TOKENS, ALONE_SECONDS / seconds_per_token)))
 
 
-def share_budget(remaining: Sequence[int], free_rows: int, budget: int) -> list[int]:
-    """Tokens taken of each waiting prompt, in order; only the last of them may stay unfinished.
+def share_budget(remaining: Sequence[int], budget: int) -> list[int]:
+    """Tokens taken of each prompt, of which so many remain to be read, the oldest first; a prompt may get none.
 
-    `remaining` are the tokens each prompt still has to read (the first may be half read already).
+    First come, first served, but for one thing: a prompt that doesn't end in this step leaves half of it to later ones
+    that are far shorter, the shortest first. So a question doesn't wait for a book, and the book always goes on.
     """
-    taken: list[int] = []
-    for tokens in remaining[:free_rows]:
-        if budget <= 0:
-            break
-        taken.append(min(tokens, budget))
-        budget -= tokens
+    taken = [0] * len(remaining)
+    for index, tokens in enumerate(remaining):
+        if tokens <= budget:
+            taken[index] = tokens
+            budget -= tokens
+            continue
+        left = budget // 2
+        shorter = [later for later in range(index + 1, len(remaining)) if 2 * remaining[later] <= tokens]
+        for later in sorted(shorter, key=remaining.__getitem__):
+            if remaining[later] > left and left < _SMALLEST_CHUNK // 2:
+                break  # a morsel is not worth its call
+            taken[later] = min(left, remaining[later])
+            left -= taken[later]
+        taken[index] = budget - sum(taken[index + 1 :])
+        break
     return taken
 
 

@@ -5,7 +5,7 @@ pass them by. What a piece is, and which tower takes it, is the family's; see `E
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,8 +46,11 @@ class Embedder(Protocol):
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]: ...
 
-    def encode(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """One tower call: the features [tokens, hidden] of each piece. All are of one tower."""
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None]) -> list[Tensor]:
+        """One tower call: the features [tokens, hidden] of each piece. All are of one tower.
+
+        `between` is called before each of the tower's layers, and may run steps of the engine.
+        """
 
     def merge(self, prepared: Prepared, features: Sequence[Tensor]) -> Prompt:
         """The prompt, from the features of all its pieces in their order."""
@@ -106,14 +109,14 @@ class Towers:
             self._visits = collections.deque(visit for visit in self._visits if not visit.ticket.cancelled)
         return gone
 
-    def step(self) -> list[Arrival]:
-        """At most one call of a tower; the requests that are done with it.
+    def step(self, between: Callable[[], None]) -> list[Arrival]:
+        """One call of a tower; the requests that are done with it. Others may enter, and any leave, meanwhile.
 
         A call with pieces of several requests that fails is repeated for each of them alone, by later steps.
         """
         call = choose(self._visits)
         try:
-            features = self._embedder.encode([piece for _, piece in call])
+            features = self._embedder.encode([piece for _, piece in call], between)
         except Exception as error:
             return self._divide(list(dict.fromkeys(visit for visit, _ in call)), error)
         for (visit, _), result in zip(call, features, strict=True):
@@ -130,6 +133,8 @@ class Towers:
             if is_out_of_memory(error):
                 self.divided += [visit.ticket for visit in visits]
             return []
+        if visits[0] not in self._visits:
+            return []  # it was cancelled meanwhile
         self._visits.remove(visits[0])
         return [Arrival(visits[0].ticket, error=error)]
 

@@ -52,12 +52,13 @@ def distance(
         return Chunk(slot, start, prompts[slot][start:end], end == last, positions=part)
 
     chunks = [chunk(slot, 0, last) for slot in range(halved)]
-    forward.step(Batch([], [], [], [*chunks, chunk(halved, 0, half)]))
-    forward.step(Batch([], [], [], [chunk(halved, half, last)]))
+    forward.step(Batch([], [], [], [], [*chunks, chunk(halved, 0, half)]))
+    forward.step(Batch([], [], [], [], [chunk(halved, half, last)]))
     delta = 0 if positions is None else int(positions[0, -1]) - last
     rows = len(prompts)
-    logits = forward.step(Batch([prompt[last] for prompt in prompts], [last] * rows, [delta] * rows, [])).float()
-    forward.compact([], [], None)
+    logits = forward.step(Batch(range(rows), [prompt[last] for prompt in prompts], [last] * rows, [delta] * rows, []))
+    forward.compact([], [])
+    logits = logits.float()
     return float((logits - expected).norm() / expected.norm().clamp(min=1e-9))
 
 

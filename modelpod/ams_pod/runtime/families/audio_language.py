@@ -75,7 +75,8 @@ class ClipTower:
     """One call of the model's own encoder and projector for several clips.
 
     The model offers no way to ask for them, so its forward runs with its language model replaced by one that hands
-    back the embeddings it is given.
+    back the embeddings it is given: only once the encoder is through, for other requests may be computed between its
+    layers.
     """
 
     def __init__(self, model: Any, token: int) -> None:
@@ -86,7 +87,9 @@ class ClipTower:
         counts = [clip.tokens for clip in clips]
         ids = torch.full((1, sum(counts)), self._token, device=device)
         language_model = self._model.language_model
-        language_model.forward = _hand_back
+        replacing = self._model.audio_tower.register_forward_hook(
+            lambda *_: setattr(language_model, "forward", _hand_back)
+        )
         try:
             output = self._model(
                 input_ids=ids,
@@ -95,7 +98,8 @@ class ClipTower:
                 feature_attention_mask=torch.cat([clip.mask for clip in clips]).to(device),
             )
         finally:
-            del language_model.forward
+            replacing.remove()
+            vars(language_model).pop("forward", None)
         return list(output.last_hidden_state[0].split(counts))
 
 
@@ -115,6 +119,7 @@ def recipe(folder: Path) -> Recipe:
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {sound.TOWER: ClipTower(model.model, processor.audio_token_id)},
+            [model.model.audio_tower],
         ),
         audio_rate=processor.feature_extractor.sampling_rate,
     )

@@ -214,6 +214,7 @@ def recipe(folder: Path) -> Recipe:
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model), sound.TOWER: SoundTower(model.model)},
+            [model.model.visual, model.model.audio_tower],
             OmniPositions(model),
         ),
         audio_rate=processor.feature_extractor.sampling_rate,

@@ -87,6 +87,7 @@ def recipe(folder: Path) -> Recipe:
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model)},
+            [model.model.visual],
             VisionPositions(model.model),
         ),
     )
