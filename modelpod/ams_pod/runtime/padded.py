@@ -33,7 +33,7 @@ class PaddedForward:
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
-        """Logits [rows + finished chunks, vocabulary]. If it fails, the rows are what they were, without its prompts."""
+        """Logits [rows + finished chunks, vocabulary]. If it fails, the rows are as they were, without its prompts."""
         mask = self._mask
         try:
             return self._step(batch)
