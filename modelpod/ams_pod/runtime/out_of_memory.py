@@ -1,10 +1,10 @@
 """Which errors mean that memory ran out, and how to get back what a failed computation held."""
 
-import contextlib
-import ctypes
 import gc
 
 import torch
+
+from ams_pod.heap import trim_heap
 
 # What torch and the libraries below it say where they have no exception of their own for it.
 _WORDS = (
@@ -42,5 +42,4 @@ def release(device: str) -> None:
     gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another allocator than glibc's
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap()

@@ -1,8 +1,6 @@
 """The older server's admin routes, for this pod alone; the gateway puts all pods together."""
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import time
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ import msgspec
 from aiohttp import web
 from ams_common.families import BY_NAME
 
+from ams_pod.heap import trim_heap
 from ams_pod.media.temp import TempFile, TempFolder
 from ams_pod.serve.keys import POD
 from ams_pod.serve.pod import Pod
@@ -121,8 +120,7 @@ def _file(file: TempFile, now: float) -> dict[str, Any]:
 
 def _tidy(folder: TempFolder) -> Sequence[TempFile]:
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another allocator than glibc's
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap()
     return folder.clean()
 
 

@@ -16,6 +16,7 @@ from ams_common.pod import ServeSettings
 from ams_common.progress import Failure
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
+from ams_pod.heap import share_one_heap
 from ams_pod.layout import find_model, local_gguf
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.serve.app import make_app
@@ -46,6 +47,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
     if folder is None:
         return explain_end(settings.termination_log, Failure("WeightsMissing", _missing(source, settings)))
     sys.setswitchinterval(_SWITCH_SECONDS)
+    share_one_heap()
     failure = uvloop.run(serve(settings, folder))
     return 0 if failure is None else explain_end(settings.termination_log, failure)
 
