@@ -19,8 +19,8 @@ from hypothesis import strategies as st
     [
         (0, None, ALONE_TOKENS),
         (0, 0.0001, ALONE_TOKENS),
-        (0, 0.002, 250),
-        (0, 0.1, 128),
+        (0, 0.002, 125),
+        (0, 0.1, 64),
         (3, None, 128),
         (3, 0.0, 128),
         (3, 0.0001, 128),
