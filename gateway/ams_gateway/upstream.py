@@ -130,6 +130,8 @@ class Pool:
 
         Raises Unreachable, StaleConnection or NoAnswer, and what reading a streamed body raises.
         """
+        if fresh and self._idle:
+            self._idle.popleft()[0].close()  # the new one takes its place, or they would only ever become more
         connection = None if fresh else self._take()
         reused = connection is not None
         if connection is None:

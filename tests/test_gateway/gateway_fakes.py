@@ -75,6 +75,7 @@ class FakePod:
         self.behaviour = behaviour
         self.received: list[Received] = []
         self.connections = 0
+        self.ended = asyncio.Semaphore(0)  # released for each connection that ended
         self.connected = asyncio.Event()
         self.got_request = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -122,6 +123,7 @@ class FakePod:
             pass
         finally:
             self._writers.discard(writer)
+            self.ended.release()
             self._tasks.discard(task)
             writer.close()
 

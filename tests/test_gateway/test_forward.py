@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 
 import pytest
@@ -199,3 +200,21 @@ async def test_the_pod_with_fewest_requests_in_flight_is_chosen(start: Start, po
     assert (len(busy.received), len(idle.received)) == (0, 4)
     assert idle.connections == 1  # kept alive
     assert [backend.in_flight for backend in registry.entries["m"].backends] == [2, 0]
+
+
+async def test_bodies_that_get_a_connection_of_their_own_leave_no_more_behind(
+    start: Start, pod, registry: FakeRegistry
+) -> None:
+    """One above 1 MiB can be sent only once, so it never goes over a kept connection."""
+    backend = await pod()
+    registry.add("m", backend.address)
+    running = await start(registry)
+    for _ in range(6):
+        body = io.BytesIO(b'{"prompt": "' + b"x" * (1 << 21) + b'"}')
+        headers = {"Content-Type": "application/json"}
+        async with running.client.post(running.url + "/generate/m", data=body, headers=headers) as response:
+            assert response.status == 200
+    assert backend.connections == 6
+    async with asyncio.timeout(10):
+        for _ in range(5):
+            await backend.ended.acquire()
