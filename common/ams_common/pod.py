@@ -63,6 +63,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     media_url_hosts: Annotated[
         str, Meta(description="hosts that media may be fetched from, separated by commas; empty: no URLs")
     ] = ""
+    golden_prompts: Annotated[
+        str, Meta(description="JSON list of spec.rollout.goldenPrompts, asked before the model counts as ready")
+    ] = ""
     temp_dir: Annotated[
         str, Meta(description="folder of large uploads while they are decoded; empty: the system's")
     ] = ""

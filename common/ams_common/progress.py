@@ -17,6 +17,7 @@ Phase = Literal[
     "quantizing",
     "packing",  # weights into the layout of the engine
     "warming-up",
+    "checking",  # golden prompts
     "ready",
     "draining",
     "stopped",

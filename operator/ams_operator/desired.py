@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import LockStatus
 from ams_common.source import Source
 
 from ams_operator.children.account import account
@@ -25,13 +26,14 @@ def desired(
     prefetch: bool,
     volume_size: int,
     weights: str | None,
+    lock: LockStatus | None = None,
 ) -> dict[str, Object]:
-    """By kind, in the order in which they are applied. `weights` as in `children.volume.claim`."""
+    """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
     volume = models_volume(resource, source, volume_size)
     built = [
         account(resource),
         service(resource),
-        claim(resource, volume_size, weights) if volume.claim else None,
+        claim(resource, volume_size, weights, lock) if volume.claim else None,
         deployment(resource, source, volume, settings, replicas=replicas, strategy=strategy, prefetch=prefetch),
     ]
     return {object["kind"]: _hashed(object) for object in built if object is not None}

@@ -16,6 +16,7 @@ SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER}"
 ANNOTATION_APPLIED = "aimodelserver.io/applied"  # hash of the object as it was last applied
 ANNOTATION_OWNER = "aimodelserver.io/retained-by"  # on a volume without an owner: the resource that may use it
 ANNOTATION_WEIGHTS = "aimodelserver.io/weights"  # on a volume: digest of the source whose weights are on it, verified
+ANNOTATION_LOCK = "aimodelserver.io/lock"  # on a volume: the lock of these weights, as status.lock
 ANNOTATION_PREFETCH = "aimodelserver.io/prefetch"  # on a Deployment whose pod only fetches the weights
 
 

@@ -1,9 +1,11 @@
 """From what is observed to what is to be done: the one place that decides. Pure."""
 
+from ams_common.lock import lock_of
 from ams_common.quantity import parse_bytes
 from ams_common.resource import conditions as words
 from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import LockStatus
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
 from ams_operator.children.common import Object
@@ -11,7 +13,7 @@ from ams_operator.children.deployment import Strategy, can_share
 from ams_operator.children.volume import volume_bytes
 from ams_operator.desired import desired, outdated
 from ams_operator.hashes import source_digest
-from ams_operator.objects import ANNOTATION_WEIGHTS, Claim, Deployment
+from ams_operator.objects import ANNOTATION_LOCK, ANNOTATION_WEIGHTS, Claim, Deployment
 from ams_operator.observed import Observed, Plan
 from ams_operator.ownership import owner_of, taken
 from ams_operator.preflight.answer import Verdict, devices, judge
@@ -34,6 +36,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Plan:
     views = _views(observed)
     claim = _claim(observed)
     weights = _has_weights(resource, claim, views)
+    lock = _lock(resource, claim, views) if weights else None
     present = _deployment(observed)
     waits = any(owner_of(child, resource) == "predecessor's" for child in observed.children.values())
     asks_first = observed.asking and present is None
@@ -53,6 +56,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Plan:
         claim=claim,
         pods=views,
         weights=weights,
+        lock=lock,
         refusals=observed.refusals,
     )
     objects: dict[str, Object] = {}
@@ -66,6 +70,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Plan:
             prefetch=goal.prefetch,
             volume_size=volume_bytes(resource, source, verdict.weights_bytes, _claimed_bytes(claim)),
             weights=source_digest(resource) if weights else None,
+            lock=lock,
         )
     remove = tuple(
         kind
@@ -171,6 +176,17 @@ def _has_weights(resource: ModelDeployment, claim: Claim | None, views: list[Pod
     if kept and claim is not None and claim.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
         return True
     return any(view.verified and view.pod.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest for view in views)
+
+
+def _lock(resource: ModelDeployment, claim: Claim | None, views: list[PodView]) -> LockStatus | None:
+    """As the newest pod told that has the weights, else as it was noted on the volume or told before."""
+    digest = source_digest(resource)
+    for view in views:
+        if view.lock is not None and view.pod.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
+            return view.lock
+    if claim is not None and claim.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
+        return lock_of(claim.metadata.annotations.get(ANNOTATION_LOCK, ""))
+    return resource.status.lock if resource.status is not None else None
 
 
 def _claimed_bytes(claim: Claim | None) -> int | None:

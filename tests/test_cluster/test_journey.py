@@ -197,6 +197,18 @@ def test_a_killed_pod_comes_back_and_deleted_children_too(installed: Installed) 
             "VolumePending",
             "golden",
         ),
+        (
+            "unfit",
+            "hf://acme/tiny",
+            {
+                "cache": {"size": "1Gi"},
+                "limits": {"maxNewTokens": 8},
+                "rollout": {"goldenPrompts": [{"prompt": "2+2", "contains": "never said"}]},
+            },
+            "Progressing",
+            "GoldenPromptFailed",
+            "which doesn't contain 'never said'",
+        ),
         ("asleep", "hf://acme/tiny", {"suspend": True}, "Available", "Suspended", "suspend"),
     ],
 )

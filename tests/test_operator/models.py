@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -132,5 +133,6 @@ def ended(message: str = "", code: int = 1, reason: str = "Error") -> dict[str, 
     return {"exitCode": code, "reason": reason, "message": message}
 
 
-DOWNLOADED = container("download", ready=True, terminated=ended(code=0, reason="Completed"))
+LOCK = {"files": 3, "sha256": "ab" * 32}
+DOWNLOADED = container("download", ready=True, terminated=ended(json.dumps({"lock": LOCK}), code=0, reason="Completed"))
 BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 from ams_kube.client import Client
 from ams_kube.errors import NotFound
 from kube_cluster import NAMESPACES as _NAMESPACES
@@ -13,6 +14,7 @@ from models import (
     DEPLOYMENTS,
     DOWNLOADED,
     EVENTS,
+    LOCK,
     MODELS,
     PODS,
     SERVICES,
@@ -124,7 +126,8 @@ async def test_weights_are_fetched_ahead_without_a_gpu_and_noted_on_the_volume(
     )
     await until(kube, DEPLOYMENTS, home, lambda objects: objects["ams-ahead"].spec["replicas"] == 0)
     await until_condition(kube, home, "ahead", "WeightsReady", "True", "Verified")
-    await until_condition(kube, home, "ahead", "Ready", "True", "ScaledToZero")
+    resource = await until_condition(kube, home, "ahead", "Ready", "True", "ScaledToZero")
+    assert msgspec.to_builtins(resource.status)["lock"] == LOCK
     template: Any = (await kube.get(DEPLOYMENTS, home, "ams-ahead")).spec["template"]
     assert template["spec"]["containers"][0]["command"] == ["ams-pod", "serve"]
     # Without a cluster's collector of deleted pods the pod stays; the volume is what counts.

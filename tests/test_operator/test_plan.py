@@ -6,9 +6,11 @@ import msgspec
 import pytest
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import LockStatus
 from ams_common.source import parse_source
 from ams_operator.children.volume import size_text, volume_bytes
 from ams_operator.desired import desired
+from ams_operator.hashes import source_digest
 from ams_operator.k8s_events import event_name
 from ams_operator.objects import Bare, Claim, Deployment, Metadata, OwnerReference, Pod
 from ams_operator.observed import Event, Observed
@@ -383,6 +385,33 @@ def test_the_line_by_which_a_container_explains_its_end() -> None:
     assert (found.reason, found.message) == ("DiskFull", "full")
     assert termination_failure("{not json}\nwords") is None
     assert termination_failure("") is None
+
+
+def test_golden_prompts_reach_the_pod_as_they_were_written() -> None:
+    """The kubelet would take $(HOME) for a variable."""
+    given = resource(rollout={"goldenPrompts": [{"prompt": "What is $(HOME)?", "regex": "^\\$4$"}]})
+    (deployment,) = (each for each in plan(Observed(given), SETTINGS, NOW).apply if each["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (value,) = (each["value"] for each in container["env"] if each["name"] == "AMS_GOLDEN_PROMPTS")
+    assert "$$(HOME)" in value
+    told = msgspec.json.decode(value.replace("$$", "$"))
+    assert told == [{"prompt": "What is $(HOME)?", "regex": "^\\$4$"}]
+
+
+def test_the_lock_is_told_on_while_no_pod_is_there() -> None:
+    given = resource()
+    lock = LockStatus(files=3, sha256="ab" * 32)
+    notes = {
+        "aimodelserver.io/weights": source_digest(given),
+        "aimodelserver.io/lock": msgspec.json.encode(lock).decode(),
+    }
+    claim = child(Claim, owner=OURS, **notes)
+    decided = plan(Observed(given, {"PersistentVolumeClaim": claim}), SETTINGS, NOW)
+    assert decided.status.lock == lock
+    (applied,) = (each for each in decided.apply if each["kind"] == "PersistentVolumeClaim")
+    assert notes.items() <= applied["metadata"]["annotations"].items(), "what was noted stays"
+    other = resource(SOURCE + "2")
+    assert plan(Observed(other, {"PersistentVolumeClaim": claim}), SETTINGS, NOW).status.lock is None
 
 
 def test_durations_for_people() -> None:

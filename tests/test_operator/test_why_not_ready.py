@@ -168,6 +168,13 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
         "GoldenPromptFailed",
         "'2+2' was answered with '5'",
     ),
+    "golden-never": (
+        serve(waiting=BACK_OFF, last=ended(failure("GoldenPromptFailed", "'2+2' was answered with '5'"))),
+        "Available",
+        "False",
+        "LoadFailed",
+        "'2+2' was answered with '5'",
+    ),
     "loading": (serve(running={}), "Available", "False", "Starting", "The model is being loaded."),
     "downloading": (init(running={}), "WeightsReady", "False", "Downloading", "The download begins."),
     "ready": (serve(running={}, ready=True), "Available", "True", "Serving", "1 of 1 pods answer."),

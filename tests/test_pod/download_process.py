@@ -31,6 +31,7 @@ class Outcome:
     failure: dict[str, Any] | None
     progress: list[dict[str, Any]]
     peak_bytes: int | None  # of memory, where the kernel tells it
+    lock: dict[str, Any] | None = None  # that was told at its end
 
     @property
     def folder(self) -> Path:
@@ -104,10 +105,12 @@ class Process:
             self.process.wait(seconds)
         finally:
             self.kill()
-        failure = json.loads(self._termination.read_text()) if self._termination.exists() else None
+        told = json.loads(self._termination.read_text()) if self._termination.exists() else {}
+        failure = told if "reason" in told else None
         return Outcome(
-            self.process.returncode, self._out.read_text(), self.stderr, failure, self.progress, self._peak_bytes()
-        )
+            self.process.returncode, self._out.read_text(), self.stderr, failure, self.progress, self._peak_bytes(),
+            told.get("lock"),
+        )  # fmt: skip
 
     def kill(self) -> None:
         """kill -9, if it still runs."""

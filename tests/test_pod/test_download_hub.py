@@ -45,6 +45,13 @@ def test_brings_a_model_into_its_folder(hub: FakeHub, downloads: Downloads, comm
     assert outcome.progress[-1] == {"phase": "ready", "message": str(folder)}
 
 
+def test_the_lock_that_is_told_is_what_sha256sum_says(hub: FakeHub, downloads: Downloads, commit: str) -> None:
+    outcome = downloads.run("hf://acme/tiny")
+    printed = subprocess.run(["sha256sum", *sorted(READ)], cwd=outcome.folder, capture_output=True, check=True).stdout
+    assert outcome.lock == {"files": len(READ), "sha256": hashlib.sha256(printed).hexdigest()}
+    assert downloads.run("hf://acme/tiny").lock == outcome.lock, "also when they are there already"
+
+
 def test_a_real_checkpoint_loads_from_the_folder(
     hub: FakeHub, downloads: Downloads, checkpoint: Callable[[str], Path]
 ) -> None:

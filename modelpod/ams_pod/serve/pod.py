@@ -12,6 +12,8 @@ from pathlib import Path
 from ams_common.errors import ApiError
 from ams_common.pod import ServeSettings
 from ams_common.progress import Failure, Load, Phase, Progress
+from ams_common.resource.conditions import GOLDEN_PROMPT_FAILED
+from ams_common.resource.spec import GoldenPrompt
 
 from ams_pod.media.decoding import Wanted, preload
 from ams_pod.media.intake import Intake
@@ -29,6 +31,7 @@ from ams_pod.runtime.interface import (
     Runtime,
 )
 from ams_pod.runtime.read_ahead import read_ahead
+from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.metrics import PodMetrics
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Pod:
         self._idle = asyncio.Event()
         self._idle.set()
         self._phase: tuple[Phase, float] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._recent_seconds = 1.0  # of a request, moving average
         self._compute = threading.Thread(target=self._run_compute, name="compute", daemon=True)
 
@@ -150,6 +154,8 @@ class Pod:
         """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
         self.draining = True
         self.progress = Progress("draining")
+        if self._checking is not None:
+            self._checking.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 await self._idle.wait()
@@ -169,7 +175,7 @@ class Pod:
         try:
             self._report("importing", None)
             runtime = self._load(self.folder, self.settings, self._publish, self._report)
-            self._post(self._become_ready, runtime)
+            self._post(self._be_checked, runtime)
             runtime.run()
         except LoadFailed as error:
             self._post(self._fail, Failure(error.reason, str(error)))
@@ -196,6 +202,28 @@ class Pod:
             self._phase = (phase, now)
         if not self.draining:
             self.progress = Progress(phase, percent)
+
+    def _be_checked(self, runtime: Runtime) -> None:
+        """By the golden prompts, before anybody may ask."""
+        if prompts := parse_golden_prompts(self.settings.golden_prompts):
+            self._checking = self._loop.create_task(self._check(prompts, runtime))
+        else:
+            self._become_ready(runtime)
+
+    async def _check(self, prompts: list[GoldenPrompt], runtime: Runtime) -> None:
+        self._note_phase("checking", None, time.monotonic())
+        try:
+            complaint = await check(prompts, runtime, self.settings, self.metrics, self.text_pool)
+        except asyncio.CancelledError:
+            runtime.stop()
+            raise
+        except Exception as error:
+            log.exception("a golden prompt could not be asked")
+            complaint = f"A golden prompt could not be asked: {type(error).__name__}: {error}"
+        if complaint is None:
+            self._become_ready(runtime)
+        else:
+            self._fail(Failure(GOLDEN_PROMPT_FAILED, complaint))
 
     def _become_ready(self, runtime: Runtime) -> None:
         self._note_phase("ready", None, time.monotonic())

@@ -20,6 +20,7 @@ from ams_pod.heap import share_one_heap
 from ams_pod.layout import find_model, local_gguf
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.serve.app import make_app
+from ams_pod.serve.golden import parse_golden_prompts
 from ams_pod.serve.pod import Pod
 from ams_pod.termination import explain_end
 
@@ -58,6 +59,10 @@ def unsupported(settings: ServeSettings) -> str | None:
         AllowedHosts.parse(settings.media_url_hosts)
     except ValueError as error:
         return f"--media-url-hosts: {error}."
+    try:
+        parse_golden_prompts(settings.golden_prompts)
+    except ValueError as error:
+        return f"--golden-prompts: {error}."
     return None
 
 

@@ -228,4 +228,5 @@ def _without_devices(resource: ModelDeployment) -> Object:
 
 
 def _plain(variables: Mapping[str, str]) -> dict[str, Object]:
-    return {name: {"value": value} for name, value in variables.items()}
+    """Literally: the kubelet reads $(NAME) as another variable, and $$ as one dollar."""
+    return {name: {"value": value.replace("$", "$$")} for name, value in variables.items()}

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+import msgspec
 from ams_common.names import child_name
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import CacheSpec, ModelDeployment
+from ams_common.resource.status import LockStatus
 from ams_common.source import ClaimSource, HubSource, Source, WheelSource
 
 from ams_operator.children.common import Object, labels, metadata
-from ams_operator.objects import ANNOTATION_OWNER, ANNOTATION_WEIGHTS
+from ams_operator.objects import ANNOTATION_LOCK, ANNOTATION_OWNER, ANNOTATION_WEIGHTS
 
 GIBI = 1 << 30
 UNKNOWN_BYTES = 20 * GIBI  # of a model that nobody could be asked about
@@ -64,10 +66,12 @@ def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int |
     return max(int(-(-wanted // GIBI)) * GIBI, GIBI, present or 0)
 
 
-def claim(resource: ModelDeployment, size: int, weights: str | None) -> Object:
-    """The PersistentVolumeClaim. `weights` is the digest of the source whose weights are known to be on it."""
+def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> Object:
+    """The PersistentVolumeClaim. `weights` is the digest of the source whose weights, of this `lock`, are on it."""
     retained = resource.spec.cache.retain == "Retain"
     annotations = {ANNOTATION_WEIGHTS: weights} if weights is not None else {}
+    if lock is not None:
+        annotations[ANNOTATION_LOCK] = msgspec.json.encode(lock).decode()
     if retained:
         annotations[ANNOTATION_OWNER] = resource.metadata.name
     return {

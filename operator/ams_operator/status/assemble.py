@@ -1,13 +1,12 @@
 """The whole status of a resource, and the events that tell what changed."""
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ams_common.names import route_name
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import Condition, LockStatus, Status
+from ams_common.resource.status import Condition, Status
 
 from ams_operator.objects import LABEL_MODEL
 from ams_operator.observed import Event
@@ -34,7 +33,7 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
         model=facts.verdict.model,
         quantization=facts.verdict.quantization,
         download=front.progress.download if downloads and front is not None and front.progress is not None else None,
-        lock=_lock(resource) if facts.weights else None,
+        lock=facts.lock,
         conditions=_conditions(resource, outcomes, now),
     )
 
@@ -62,14 +61,6 @@ _LONGEST_MESSAGE = 4096
 
 def conditions_of(status: Status | None) -> dict[str, Condition]:
     return {condition.type: condition for condition in (status.conditions or ())} if status is not None else {}
-
-
-def _lock(resource: ModelDeployment) -> LockStatus | None:
-    lock = resource.spec.model.lock
-    if not lock:
-        return None
-    text = "".join(f"{digest}  {file}\n" for file, digest in sorted(lock.items()))
-    return LockStatus(files=len(lock), sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def events_of(before: Status | None, after: Status) -> tuple[Event, ...]:

@@ -94,6 +94,8 @@ def available(facts: Facts) -> Outcome:
         return Outcome("False", words.SCALED_TO_ZERO, "No pod is asked for; the first request starts one.")
     if (problem := facts.problem("Available")) is not None:
         return _false(problem)
+    if (problem := facts.problem("Progressing")) is not None:  # its golden prompts
+        return Outcome("False", words.LOAD_FAILED, problem.message)
     if not facts.pods and (said := _replica_failure(facts.deployment)) is not None:
         return Outcome("False", words.UNSCHEDULABLE, f"The pod is refused: {said}")
     return Outcome("False", words.STARTING, _starting(facts))

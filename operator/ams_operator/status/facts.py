@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import LockStatus
 
 from ams_operator.objects import Claim, Deployment
 from ams_operator.preflight.answer import Verdict
@@ -26,6 +27,7 @@ class Facts:
     claim: Claim | None = None
     pods: Sequence[PodView] = ()
     weights: bool = False
+    lock: LockStatus | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property

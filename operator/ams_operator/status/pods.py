@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from ams_common.lock import Brought
 from ams_common.progress import Failure, Progress
 from ams_common.resource import conditions as words
 from ams_common.resource.conditions import ConditionType
+from ams_common.resource.status import LockStatus
 
 from ams_operator.children.pod import DOWNLOAD, SERVE
 from ams_operator.objects import ContainerStatus, Pod, Terminated
@@ -62,6 +64,7 @@ class PodView:
     pod: Pod
     stage: Stage
     verified: bool = False
+    lock: LockStatus | None = None  # of the weights that it verified
     problem: Problem | None = None
     progress: Progress | None = None
 
@@ -83,7 +86,7 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Sequence[str]) -> Pod
     serve = _status(pod.status.container_statuses, SERVE)
     verified = _succeeded(download)
     if serve is not None and serve.ready and verified:
-        return PodView(pod, "ready", verified=True)
+        return PodView(pod, "ready", True, _lock(download))
     if not pod.spec.node_name and not pod.status.init_container_statuses:
         return PodView(pod, "scheduling")
     if not verified:
@@ -92,7 +95,7 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Sequence[str]) -> Pod
         problem = None if _moves(progress) and download.state.running is not None else _problem(download)
         return PodView(pod, "downloading", problem=problem, progress=progress)
     running = serve is not None and serve.state.running is not None
-    return PodView(pod, "loading" if running else "starting", True, _problem(serve), progress)
+    return PodView(pod, "loading" if running else "starting", True, _lock(download), _problem(serve), progress)
 
 
 def _status(statuses: Sequence[ContainerStatus], name: str) -> ContainerStatus | None:
@@ -103,6 +106,16 @@ def _succeeded(status: ContainerStatus | None) -> bool:
     return status is not None and (
         status.ready or (status.state.terminated is not None and status.state.terminated.exit_code == 0)
     )
+
+
+def _lock(download: ContainerStatus | None) -> LockStatus | None:
+    """What the download said at its end; None where it said nothing, as one of another version."""
+    if download is None or download.state.terminated is None:
+        return None
+    try:
+        return msgspec.json.decode(download.state.terminated.message, type=Brought).lock
+    except msgspec.DecodeError:
+        return None
 
 
 def _moves(progress: Progress | None) -> bool:

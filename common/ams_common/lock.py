@@ -1,0 +1,28 @@
+"""The lock of a model's weights: which files there are, each with its sha256."""
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from ams_common.resource.status import LockStatus
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """What a download says at its end, as its container's termination message."""
+
+    lock: LockStatus
+
+
+def lock_of(text: str) -> LockStatus | None:
+    """From JSON; None if it is none."""
+    try:
+        return msgspec.json.decode(text, type=LockStatus)
+    except msgspec.DecodeError:
+        return None
+
+
+def lock_status(files: Mapping[str, str]) -> LockStatus:
+    """`files` to sha256 in hexadecimal. The sum is that of what `sha256sum` prints for the sorted files."""
+    text = "".join(f"{digest}  {file}\n" for file, digest in sorted(files.items()))
+    return LockStatus(files=len(files), sha256=hashlib.sha256(text.encode()).hexdigest())
