@@ -127,6 +127,7 @@ def test_requests_go_on_between_the_layers_of_a_tower(folder, kind, monkeypatch)
 def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypatch):
     monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
     driver, tower, _ = driver_of(folder, "flat")
+    driver.submit([7, 8, 9], 6)
     ticket, outcome = driver.submit_prepared(media(range(5, 15)), 6)
 
     def fail(pieces, between):
@@ -143,6 +144,7 @@ def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypa
 def test_what_fails_within_a_tower_call_is_not_blamed_on_its_media(folder, monkeypatch):
     monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
     driver, _, _ = driver_of(folder, "flat")
+    driver.submit([7, 8, 9], 6)
     _, outcome = driver.submit_prepared(media(range(5, 15)), 6)
     steps = iter([None])  # the second is the one within the call
     monkeypatch.setattr(driver.engine, "_free", lambda: next(steps))

@@ -165,11 +165,13 @@ class Engine:
         return True
 
     def _between(self) -> None:
-        """Between two layers of a tower: a step, if the last one was long enough ago.
+        """Between two layers of a tower: a step, if somebody waits for one and the last was long enough ago.
 
-        Not for a request that memory ran out for: it is to have all of it.
+        Not while a request is encoded that memory ran out for: it is to have all of it.
         """
         if self._towers is None or self._towers.waits_for_idle:
+            return
+        if not (self._slots or self._waiting or self._inbox):
             return
         if self._setbacks.relief.device != "cpu":
             torch.cuda.current_stream().synchronize()  # the layers so far are only queued
