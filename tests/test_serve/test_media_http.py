@@ -13,7 +13,7 @@ import openai
 import PIL.Image
 import pytest
 import pytest_asyncio
-from ams_pod.runtime.interface import Degraded, InsufficientMemory
+from ams_pod.runtime.interface import Degraded, InsufficientMemory, Prepared
 from test_media.media_files import picture, png_of_size, saved, sound, video
 from test_serve.echo_pod import EchoPod, echo_pod
 from test_serve.live_pods import events
@@ -239,6 +239,18 @@ async def test_degraded_answers_say_so(omni: EchoPod, degraded: Degraded, method
         body["response"] if degraded == "simplified" else "user: what"
     )
     assert (last["degraded"], last["note"]) == (degraded, body["note"])
+
+
+async def test_usage_is_of_the_prompt_that_was_read(omni: EchoPod) -> None:
+    """Without its media, where there was no memory for them."""
+    omni.runtime.hold, omni.runtime.degraded = True, "text-only"
+    asking = asyncio.create_task(omni.generate(image=b64(PNG)))
+    await omni.runtime.submitted.wait()
+    (ticket,) = omni.runtime.tickets
+    ticket.prepared = Prepared([ord("h"), ord("i")])
+    omni.runtime.answer(ticket)
+    status, body = await asking
+    assert (status, body["response"], body["usage"]["prompt_tokens"]) == (200, "hi", 2)
 
 
 @pytest.mark.parametrize(("degraded", "method", "says"), NOTES)

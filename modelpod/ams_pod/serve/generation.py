@@ -62,7 +62,8 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        prompt = self._prompt_tokens
+        # A ticket's prompt may have been replaced by one without media.
+        prompt = len(self._ticket.prepared.ids) if self._ticket is not None else self._prompt_tokens
         return Usage(prompt, self.completion_tokens, prompt + self.completion_tokens)
 
     @property

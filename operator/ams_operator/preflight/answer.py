@@ -116,7 +116,8 @@ def _outcome(resource: ModelDeployment, source: Source, answer: Answer, fit: Fit
         return (
             "False",
             words.DOES_NOT_FIT_MEMORY,
-            f"{fit.reason}; give more memory (spec.resources or spec.maxMemory), or choose a smaller model.",
+            f"{fit.reason}; give more memory (spec.resources or spec.maxMemory), ask for less"
+            " (spec.limits.contextTokens and concurrentRequests), or choose a smaller model.",
         )
     return "True", words.PASSED, answer.message or _summary(answer)
 
