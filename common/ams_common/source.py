@@ -82,6 +82,19 @@ def parse_source(text: str) -> Source:
     raise InvalidSource(f"{text!r}: unknown scheme {scheme!r}; write {_FORMS}")
 
 
+def short_name(source: Source) -> str:
+    """For a column: the repository, or the last part of a path."""
+    match source:
+        case HubSource():
+            return source.repository
+        case WheelSource():
+            return source.path.rpartition("/")[2]
+        case ClaimSource():
+            return "/".join(part for part in (source.claim, source.path.strip("/")) if part)
+        case FileSource():
+            return source.path.rstrip("/").rpartition("/")[2]
+
+
 def _split_file(text: str, rest: str) -> tuple[str, str | None]:
     rest, mark, query = rest.partition("?")
     if not mark:

