@@ -96,7 +96,12 @@ class Machine:
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         with (self.folder / "output").open("wb") as output:
             return subprocess.Popen(
-                self._command(arguments), env=self.environment, stdout=output, stderr=output, start_new_session=True
+                self._command(arguments),
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
 
     @contextlib.contextmanager
@@ -126,6 +131,11 @@ class Machine:
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "ams_cli.main", *arguments]
+
+
+def _heed_interrupts() -> None:
+    """What a script runs in the background ignores Ctrl-C, tests among it, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make_machine(folder: Path, hub: FakeHub, wheels: Path) -> Machine:
