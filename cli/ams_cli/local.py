@@ -2,7 +2,7 @@
 
 from ams_common.quantity import parse_quantity
 from ams_common.resource.core import ResourceRequirements
-from ams_common.resource.spec import ModelDeployment, RolloutSpec
+from ams_common.resource.spec import ModelDeployment
 from ams_common.source import ClaimSource, parse_source
 
 _CLUSTER_ONLY = (
@@ -38,8 +38,8 @@ def notes(resource: ModelDeployment, gpus: int) -> list[str]:
     cache = spec.cache
     if cache.claim_name or cache.storage_class_name or cache.per_replica:
         ignored.append("cache")
-    if spec.rollout != RolloutSpec():
-        ignored.append("rollout")
+    if spec.rollout.strategy != "auto":
+        ignored.append("rollout.strategy")
     ignored += [f"env {variable.name} (valueFrom)" for variable in spec.env if variable.value_from is not None]
     if ignored:
         found.append(f"ignored here, as only a cluster has it: {', '.join(ignored)}")

@@ -30,8 +30,9 @@ def test_a_claim_is_refused_in_words() -> None:
         (
             {"spec__cache": {"claimName": "x"}, "spec__rollout": {"strategy": "Surge"}},
             0,
-            ["ignored here, as only a cluster has it: cache, rollout"],
+            ["ignored here, as only a cluster has it: cache, rollout.strategy"],
         ),
+        ({"spec__rollout": {"goldenPrompts": [{"prompt": "2+2", "contains": "4"}]}}, 0, []),
         (
             {"spec__env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"x": 1}}]},
             0,
