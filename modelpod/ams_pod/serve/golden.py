@@ -39,7 +39,6 @@ async def check(
     for prompt in prompts:
         seconds = float(prompt.max_seconds or settings.request_timeout_seconds)
         started = time.monotonic()
-        answer = ""
         try:
             async with asyncio.timeout(seconds):
                 answer = await _ask(prompt, runtime, settings, metrics, pool)
