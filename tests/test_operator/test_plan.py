@@ -434,6 +434,52 @@ def test_a_rollout_starts_the_new_pod_first_where_the_cache_allows_it() -> None:
     assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
+def test_a_rollout_replaces_the_old_pod_where_no_node_takes_one_beside_it() -> None:
+    shared = resource(cache={"size": "1Gi", "accessMode": "ReadWriteMany"})
+    done = {"terminated": {"exitCode": 0}}
+    serving = msgspec.convert(
+        {
+            "metadata": {"name": "ams-tiny-0", "namespace": "models", "uid": "p-0"},
+            "spec": {"nodeName": "n"},
+            "status": {
+                "phase": "Running",
+                "initContainerStatuses": [{"name": "download", "ready": True, "state": done}],
+                "containerStatuses": [{"name": "serve", "ready": True, "state": {"running": {}}}],
+            },
+        },
+        Pod,
+    )
+    stuck = pod("0/1 nodes are available: 1 Insufficient memory.")
+    for pods, strategy in (([serving], "RollingUpdate"), ([serving, stuck], "Recreate"), ([stuck], "RollingUpdate")):
+        decided = plan(Observed(shared, pods=pods), SETTINGS, NOW)
+        deployment = next(each for each in decided.apply if each["kind"] == "Deployment")
+        assert deployment["spec"]["strategy"]["type"] == strategy, pods
+
+
+def test_a_rollout_that_takes_too_long_is_told() -> None:
+    document = {
+        "metadata": {"name": "ams-tiny", "namespace": "models", "uid": "c", "generation": 1},
+        "status": {
+            "conditions": [
+                {
+                    "type": "Progressing",
+                    "status": "False",
+                    "reason": "ProgressDeadlineExceeded",
+                    "message": 'ReplicaSet "ams-tiny-1" has timed out progressing.',
+                }
+            ]
+        },
+    }
+    present = msgspec.structs.replace(
+        msgspec.convert(document, Deployment), metadata=child(Deployment, owner=OURS).metadata
+    )
+    told = plan(Observed(resource(), {"Deployment": present}), SETTINGS, NOW).status.conditions
+    assert told is not None
+    (progressing,) = (each for each in told if each.type == "Progressing")
+    assert (progressing.status, progressing.reason) == ("False", "DeadlineExceeded")
+    assert "timed out progressing" in progressing.message
+
+
 def test_settings_of_the_operator_reach_the_pods() -> None:
     settings = msgspec.structs.replace(SETTINGS, hub_endpoint="http://mirror:8000")
     built = next(each for each in plan(Observed(resource()), settings, NOW).apply if each["kind"] == "Deployment")
