@@ -12,7 +12,7 @@ import asyncio
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def _measure(running: list[servers.Server], counts: list[int], tokens: int, roun
         "machine": servers.machine(),
         "tokens": tokens,
         "rounds": rounds,
-        "servers": {server.name: {"version": server.version, "flags": server.command[1:]} for server in running},
+        "servers": {server.name: {"version": server.version, "flags": _flags(server.command)} for server in running},
         "streams": figures,
         "long_prompt": interruptions,
     }
@@ -147,6 +147,11 @@ def table(report: dict[str, Any]) -> str:
         cells.append(f"{statistics.median(added) * 1e3:.0f} ms" if added else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _flags(command: Sequence[Any]) -> list[str]:
+    """As told to a server, without where things lie on this machine."""
+    return [Path(part).name if "/" in (part := str(each)) else part for each in command[1:]]
 
 
 if __name__ == "__main__":

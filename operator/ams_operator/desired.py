@@ -26,7 +26,7 @@ def desired(
     prefetch: bool,
     volume_size: int,
     weights: str | None,
-    lock: LockStatus | None = None,
+    lock: LockStatus | None,
 ) -> dict[str, Object]:
     """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
     volume = models_volume(resource, source, volume_size)

@@ -1,6 +1,6 @@
 """From what is observed to what is to be done: the one place that decides. Pure."""
 
-from ams_common.lock import lock_of
+from ams_common.lock import lock_of, lock_status
 from ams_common.quantity import parse_bytes
 from ams_common.resource import conditions as words
 from ams_common.resource.rules import most_replicas
@@ -179,14 +179,15 @@ def _has_weights(resource: ModelDeployment, claim: Claim | None, views: list[Pod
 
 
 def _lock(resource: ModelDeployment, claim: Claim | None, views: list[PodView]) -> LockStatus | None:
-    """As the newest pod told that has the weights, else as it was noted on the volume or told before."""
+    """As the newest pod told that has the weights, else as it was noted on the volume, else as it is pinned."""
     digest = source_digest(resource)
     for view in views:
         if view.lock is not None and view.pod.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
             return view.lock
-    if claim is not None and claim.metadata.annotations.get(ANNOTATION_WEIGHTS) == digest:
-        return lock_of(claim.metadata.annotations.get(ANNOTATION_LOCK, ""))
-    return resource.status.lock if resource.status is not None else None
+    notes = claim.metadata.annotations if claim is not None else {}
+    noted = lock_of(notes.get(ANNOTATION_LOCK, "")) if notes.get(ANNOTATION_WEIGHTS) == digest else None
+    pinned = resource.spec.model.lock
+    return noted or (lock_status(pinned) if pinned else None)
 
 
 def _claimed_bytes(claim: Claim | None) -> int | None:

@@ -84,6 +84,7 @@ def test_the_children_of_a_small_model() -> None:
         prefetch=False,
         volume_size=1 << 30,
         weights=None,
+        lock=None,
     )
     assert list(built) == ["ServiceAccount", "Service", "PersistentVolumeClaim", "Deployment"]
     assert without_hash(built["ServiceAccount"]) == {
@@ -412,6 +413,11 @@ def test_the_lock_is_told_on_while_no_pod_is_there() -> None:
     assert notes.items() <= applied["metadata"]["annotations"].items(), "what was noted stays"
     other = resource(SOURCE + "2")
     assert plan(Observed(other, {"PersistentVolumeClaim": claim}), SETTINGS, NOW).status.lock is None
+    pinned = resource(model={"lock": {"a.safetensors": "cd" * 32}})
+    old = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(pinned)})
+    told = plan(Observed(pinned, {"PersistentVolumeClaim": old}), SETTINGS, NOW).status.lock
+    assert told is not None
+    assert told.files == 1, "of weights that an older version brought"
 
 
 def test_durations_for_people() -> None:

@@ -1,6 +1,5 @@
 """The hub is asked before anything is made; its answers, refusals and silence."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 
@@ -120,8 +119,9 @@ async def test_a_family_that_nobody_serves(kube: Client, home: str, operator: Op
     await until_condition(
         kube, home, "mamba", "Accepted", "False", "UnsupportedArchitecture", "MambaModel is not supported"
     )
-    await kube.merge(MODELS, home, "mamba", {"metadata": {"labels": {"looked-at": "again"}}})
-    await asyncio.sleep(2)  # time enough for another turn, by what the status tells
+    await kube.merge(MODELS, home, "mamba", {"status": {"message": "edited"}}, subresource="status")
+    # Another turn, by what the status tells, has undone that.
+    await until(kube, MODELS, home, lambda objects: "not supported" in (objects["mamba"].status.message or ""))
     await until_condition(kube, home, "mamba", "Accepted", "False", "UnsupportedArchitecture")
     assert await kube.list(DEPLOYMENTS, home, fields="metadata.name=ams-mamba") == []
 

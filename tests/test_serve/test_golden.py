@@ -1,6 +1,5 @@
 """Golden prompts: a version of a model that doesn't answer them as wished is never asked by anybody else."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,7 @@ async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoRuntime]:
     runtime = EchoRuntime(info_of("text"), lambda events: None, hold=True)
     pod = Pod(settings, folder, lambda *_: runtime)
     pod.start()
-    while not runtime.tickets:  # noqa: ASYNC110  # they come from another thread
-        await asyncio.sleep(0.001)
+    await runtime.submitted.wait()
     return pod, runtime
 
 
@@ -118,13 +116,13 @@ async def test_a_golden_prompt_has_its_time(tmp_path: Path) -> None:
     assert runtime.tickets[0].cancelled
     assert pod.runtime is None
     await pod.drain()
-    runtime.stop()
+    assert runtime._stopped.is_set()
 
 
 async def test_a_pod_that_is_told_to_end_meanwhile_ends(tmp_path: Path) -> None:
     pod, runtime = await silent_pod(tmp_path, contains="4")
     await pod.drain()
-    await asyncio.to_thread(runtime._stopped.wait)
+    assert runtime._stopped.is_set()
     assert runtime.tickets[0].cancelled
     assert pod.runtime is None
     assert not pod.failure.done()

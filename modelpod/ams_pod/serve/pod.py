@@ -156,11 +156,13 @@ class Pod:
         self.progress = Progress("draining")
         if self._checking is not None:
             self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 await self._idle.wait()
         if self.runtime is not None:
             self.runtime.stop()
+        if self.runtime is not None or self._checking is not None:
             await asyncio.to_thread(self._compute.join, 5.0)
         self.intake.close()
         for pool in (self.text_pool, self.media_pool):
@@ -214,15 +216,15 @@ class Pod:
         self._note_phase("checking", None, time.monotonic())
         try:
             complaint = await check(prompts, runtime, self.settings, self.metrics, self.text_pool)
-        except asyncio.CancelledError:
-            runtime.stop()
-            raise
+            if complaint is None:
+                self._become_ready(runtime)
         except Exception as error:
             log.exception("a golden prompt could not be asked")
             complaint = f"A golden prompt could not be asked: {type(error).__name__}: {error}"
-        if complaint is None:
-            self._become_ready(runtime)
-        else:
+        finally:
+            if self.runtime is None:  # it failed, or the pod ends
+                runtime.stop()
+        if complaint is not None:
             self._fail(Failure(GOLDEN_PROMPT_FAILED, complaint))
 
     def _become_ready(self, runtime: Runtime) -> None:
