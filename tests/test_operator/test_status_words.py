@@ -1,0 +1,46 @@
+"""What people read: the scheduler's words, a container's last line, durations, names of Events."""
+
+import pytest
+from ams_operator.k8s_events import event_name
+from ams_operator.observed import Event
+from ams_operator.status.pods import read_pod, termination_failure
+from ams_operator.status.words import duration
+from plan_objects import pod, resource
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", "InsufficientGPU"),
+        ("0/3 nodes are available: 1 node(s) had untolerated taint, 2 Insufficient nvidia.com/gpu.", "InsufficientGPU"),
+        ("0/3 nodes are available: 3 Insufficient memory.", "Unschedulable"),
+        ("0/3 nodes are available: 3 Insufficient amd.com/gpu.", "Unschedulable"),  # which this one doesn't ask for
+        ("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "VolumePending"),
+        ("0/3 nodes are available: 3 node(s) had volume node affinity conflict.", "VolumePending"),
+        ('persistentvolumeclaim "x" not found', "VolumePending"),
+    ],
+)
+def test_the_schedulers_words(message: str, reason: str) -> None:
+    problem = read_pod(pod(message), None, ["nvidia.com/gpu"]).problem
+    assert problem is not None
+    assert problem.reason == reason
+    assert message in problem.message
+
+
+def test_the_line_by_which_a_container_explains_its_end() -> None:
+    line = '{"reason":"DiskFull","message":"full","retryable":false}'
+    found = termination_failure(f"some words\n{line}\n")
+    assert found is not None
+    assert (found.reason, found.message) == ("DiskFull", "full")
+    assert termination_failure("{not json}\nwords") is None
+    assert termination_failure("") is None
+
+
+def test_durations_for_people() -> None:
+    assert [duration(each) for each in (0, 45.4, 190, 7500)] == ["0s", "45s", "3m10s", "2h05m"]
+
+
+def test_the_same_news_about_the_same_object_has_the_same_name() -> None:
+    event = Event("Warning", "DiskFull", "WeightsReady: full")
+    assert event_name(resource(), event) == event_name(resource(), event)
+    assert event_name(resource(), event) != event_name(resource(), Event("Warning", "DiskFull", "WeightsReady: fuller"))
