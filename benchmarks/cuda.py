@@ -84,7 +84,7 @@ def prompts(count: int) -> list[list[int]]:
 
 
 def ours(folder: Path, streams: list[int], quantization: str) -> dict[int, float]:
-    from ams_common.pod import ServeSettings
+    from ams_common.pod_settings import ServeSettings
     from ams_pod.runtime.interface import Prepared, Sampling
     from ams_pod.runtime.load import load
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 from ams_common.options import environment_of
-from ams_common.podsettings import download_settings, serve_settings
 from ams_common.progress import Failure, Progress
 from ams_common.resource.conditions import LOAD_FAILED
 from ams_common.resource.spec import ModelDeployment
+from ams_common.settings_from_spec import download_settings, serve_settings
 
 from ams_cli.explain import explanation, last_words, size_of
 from ams_cli.local import variables

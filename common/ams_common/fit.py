@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ams_common.pod import Quantization
+from ams_common.pod_settings import Quantization
 from ams_common.quantity import format_bytes
 
 Chosen = Literal["none", "8bit", "4bit"]

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 from ams_common.families import BY_NAME, FAMILIES, UnsupportedArchitecture, family_of
-from ams_common.pod import Family
+from ams_common.pod_settings import Family
 
 
 @pytest.mark.parametrize(

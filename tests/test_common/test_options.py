@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 from ams_common.options import OptionError, add_flags, environment_of, parse, resolve
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_pod.runtime import load as loading
 from ams_pod.runtime import verify
 from ams_pod.runtime.interface import Event, InsufficientMemory, Prepared, Sampling

@@ -136,7 +136,7 @@ def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, 
 
 def test_the_decoder_serves_the_language_model_after_its_check(families, name):
     """What `load` does: the check of our decoder against the model's own forward passes for every family."""
-    from ams_common.pod import ServeSettings
+    from ams_common.pod_settings import ServeSettings
     from ams_pod.runtime.load import load
 
     settings = ServeSettings(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ams_common.errors import ApiError
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_pod.media.items import Audio, Image, part
 from ams_pod.runtime.families import vqa
 from ams_pod.runtime.interface import Event, Prepared, Sampling

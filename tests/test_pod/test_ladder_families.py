@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ams_common.errors import ApiError
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_pod.media.items import Image, part
 from ams_pod.runtime import admission
 from ams_pod.runtime.cpu_lane import CpuLane

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_pod.runtime.families import family_module
 from ams_pod.runtime.interface import Prepared, Sampling
 from ams_pod.runtime.placing import Placement

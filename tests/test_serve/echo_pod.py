@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from ams_common.families import BY_NAME
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_pod.media.items import Audio, Image, Video
 from ams_pod.runtime.interface import (
     Degraded,

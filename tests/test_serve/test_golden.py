@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_pod.serve.golden import judge, parse_golden_prompts
 from ams_pod.serve.pod import Pod

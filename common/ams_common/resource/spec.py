@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from ams_common.names import API_VERSION, KIND
-from ams_common.pod import Family, Precision, Quantization
+from ams_common.pod_settings import Family, Precision, Quantization
 from ams_common.resource.core import (
     Count,
     EnvVar,

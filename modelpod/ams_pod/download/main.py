@@ -17,7 +17,7 @@ from typing import NoReturn
 import msgspec
 from ams_common.lock import Brought, lock_status
 from ams_common.options import parse
-from ams_common.pod import DownloadSettings
+from ams_common.pod_settings import DownloadSettings
 from ams_common.progress import Failure
 from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
 

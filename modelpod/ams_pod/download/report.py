@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from ams_common.pod import DownloadSettings
+from ams_common.pod_settings import DownloadSettings
 from ams_common.progress import Progress
 
 from ams_pod.download.progress import Tracker

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from ams_common.families import BY_NAME
 from ams_common.fit import HEADROOM
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 
 from ams_pod.runtime import admission, memory, placing, verify
 from ams_pod.runtime.batch import Forward

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 from ams_common.families import UnsupportedArchitecture, family_of
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 
 from ams_pod.runtime.families import family_module
 from ams_pod.runtime.interface import LoadFailed, Publish, ReportPhase, Runtime

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from ams_common.fit import HEADROOM, Chosen, Need, choose, needs, shape_of, stored_bytes_per_parameter
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_common.quantity import format_bytes
 
 from ams_pod.runtime import memory

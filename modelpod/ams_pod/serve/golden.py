@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 import msgspec
 from ams_common.errors import ApiError
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.wire import GenerateRequest
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ams_common.errors import ApiError
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_common.progress import Failure, Load, Phase, Progress
 from ams_common.resource.conditions import GOLDEN_PROMPT_FAILED
 from ams_common.resource.spec import GoldenPrompt

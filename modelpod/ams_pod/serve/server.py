@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 from ams_common.options import parse
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from ams_common.progress import Failure
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import msgspec
 from ams_common.names import child_name
 from ams_common.options import environment_of
-from ams_common.podsettings import download_settings, serve_settings
 from ams_common.resource.spec import ModelDeployment
+from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import ClaimSource, Source, WheelSource
 
 from ams_operator.children.common import Object, labels

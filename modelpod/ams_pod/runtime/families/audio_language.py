@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from torch import Tensor
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast

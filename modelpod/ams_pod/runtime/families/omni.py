@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ams_pod.runtime.decoding import DecodingRuntime, Load, Recipe, build

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
-from ams_common.pod import ServeSettings
+from ams_common.pod_settings import ServeSettings
 from PIL import Image as Picture
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 

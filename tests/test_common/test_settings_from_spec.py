@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import yaml
-from ams_common.pod import DownloadSettings, ServeSettings
-from ams_common.podsettings import download_settings, serve_settings
+from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.resource.parse import parse_model_deployment
+from ams_common.settings_from_spec import download_settings, serve_settings
 from test_common.resource_cases import SHA, SOURCE, manifest
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.yaml"

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ams_common.pod import DownloadSettings, ServeSettings
+from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import ModelDeployment
 
