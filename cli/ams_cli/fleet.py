@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 from ams_common.quantity import format_bytes
@@ -123,11 +124,11 @@ class Fleet:
     async def _look(self, starting: Runner) -> tuple[list[Holder], int | None]:
         """The models that run beside `starting`, and the bytes that are free for it."""
         running = {each.process.pid: each for each in self.runners.values() if each is not starting and each.process}
-        memory = await asyncio.to_thread(machine.memory, list(running))
+        memory = await asyncio.to_thread(machine.device_memory, list(running))
         holders = []
         for pid, runner in running.items():
             demand, promised = runner.demand, self._promised.get(runner.name, 0)
-            is_ready = runner.state.stage == "ready"
+            is_ready = runner.state.phase is Phase.READY
             held = memory.held.get(pid, promised if is_ready else 0)
             idle = is_ready and not (demand.in_flight or demand.waiting)
             holders.append(Holder(runner.name, held, promised, demand.last_used, idle, not runner.policy.always_on))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ams_common import memory
+from ams_pod.resident import read_text
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -16,12 +19,12 @@ class Memory:
     held: dict[int, int]
 
 
-def memory(pids: Sequence[int]) -> Memory:
+def device_memory(pids: Sequence[int]) -> Memory:
     """The GPU's where there is one whose driver tells, else the machine's. May take a second."""
     if gpu_count() and (free := gpu_free_bytes()):
         return Memory(free[0], gpu_held_bytes())
     held = {pid: private_bytes(pid) for pid in pids}
-    return Memory(available_bytes(), {pid: size for pid, size in held.items() if size is not None})
+    return Memory(ram_available(), {pid: size for pid, size in held.items() if size is not None})
 
 
 def resident_bytes(pid: int) -> int | None:
@@ -36,9 +39,9 @@ def private_bytes(pid: int) -> int | None:
     return None if clean is None or dirty is None else clean + dirty
 
 
-def available_bytes() -> int | None:
-    """Memory that new processes can get without swapping."""
-    return _field(Path("/proc/meminfo"), "MemAvailable:")
+def ram_available() -> int | None:
+    """Bytes that new processes can get without swapping, within the limit of our container if there is one."""
+    return memory.available_bytes(read_text)
 
 
 def gpu_count(devices: Path = Path("/dev")) -> int:

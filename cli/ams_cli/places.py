@@ -17,7 +17,7 @@ class PlacesError(Exception):
 
 
 def of_machine() -> list[Place]:
-    return [Place("this machine", machine.available_bytes(), machine.gpu_free_bytes(), machine.gpu_count())]
+    return [Place("this machine", machine.ram_available(), machine.gpu_free_bytes(), machine.gpu_count())]
 
 
 def disk_free(folder: Path) -> int | None:

@@ -3,9 +3,8 @@
 A fork copies only the calling thread: whatever another thread, a loop or an OpenMP region held would hang the child.
 So the parent is single-threaded, runs no event loop and never computes with torch; it imports, waits and forks.
 
-JSON lines over the socket N. In: `{"id", "argv", "env", "stdout"}`, as for the command `ams-pod`. Out:
-`{"event": "ready"}`, `started` with the pid, `failed` with a sentence, `exited` with `code` or `signal`. When the
-socket closes, or on SIGTERM, children get SIGTERM, after a grace SIGKILL, and the server ends.
+The messages on the socket N are those of `ams_common.fork_messages`. When the socket closes, or on SIGTERM, children
+get SIGTERM, after a grace SIGKILL, and the server ends.
 """
 
 import argparse
@@ -13,7 +12,6 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import json
 import os
 import selectors
 import signal
@@ -22,7 +20,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+
+import msgspec
+from ams_common.fork_messages import ChildExited, ChildFailed, ChildStarted, ForkEvent, ForkRequest, ServerReady
 
 # numpy's OpenBLAS would start its threads at import.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -88,7 +88,7 @@ class ForkServer:
         imports()
         gc.collect()
         gc.freeze()  # a child's collector then never writes to the pages it shares
-        self._send(event="ready")
+        self._send(ServerReady())
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wake_read, selectors.EVENT_READ)
@@ -119,22 +119,22 @@ class ForkServer:
             return
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
-            self._start(json.loads(line))
+            self._start(msgspec.json.decode(line, type=ForkRequest))
 
-    def _start(self, request: dict[str, Any]) -> None:
+    def _start(self, request: ForkRequest) -> None:
         try:
-            log = os.open(request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = os.open(request.stdout, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             pid = os.fork()
         except OSError as error:
-            self._send(event="failed", id=request["id"], error=str(error))
+            self._send(ChildFailed(request.id, str(error)))
             return
         if pid == 0:
             self._become_child(request, log)
         os.close(log)
-        self._children[pid] = request["id"]
-        self._send(event="started", id=request["id"], pid=pid)
+        self._children[pid] = request.id
+        self._send(ChildStarted(request.id, pid))
 
-    def _become_child(self, request: dict[str, Any], log: int) -> None:
+    def _become_child(self, request: ForkRequest, log: int) -> None:
         """Never returns; leaves by os._exit, so that nothing of the parent's is torn down."""
         code = 1
         try:
@@ -147,10 +147,10 @@ class ForkServer:
             for descriptor in (log, self._wake_read, self._wake_write):
                 os.close(descriptor)
             self._control.close()
-            os.environ.update(request["env"])
+            os.environ.update(request.env)
             from ams_pod.main import main
 
-            code = main(request["argv"])
+            code = main(list(request.argv))
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException:
@@ -168,9 +168,7 @@ class ForkServer:
                 return
             number = self._children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            self._send(
-                event="exited", id=number, pid=pid, code=code if code >= 0 else None, signal=-code if code < 0 else None
-            )
+            self._send(ChildExited(number, pid, code if code >= 0 else None, -code if code < 0 else None))
 
     def _end_children(self) -> None:
         for pid in self._children:
@@ -182,9 +180,9 @@ class ForkServer:
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
 
-    def _send(self, **event: Any) -> None:
+    def _send(self, event: ForkEvent) -> None:
         with contextlib.suppress(OSError):  # nobody listens: the socket's end is seen by the loop
-            self._control.sendall(json.dumps(event).encode() + b"\n")
+            self._control.sendall(msgspec.json.encode(event) + b"\n")
 
 
 def preload() -> None:

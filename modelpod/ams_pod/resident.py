@@ -1,12 +1,18 @@
-"""Physical memory of this process."""
+"""What the kernel tells of memory: files of /proc and of the control group, and what this process holds."""
 
 import os
 
 
-def resident_bytes() -> int:
-    """Bytes; 0 where the system doesn't tell."""
+def read_text(path: str) -> str | None:
+    """The text of a file of the kernel; None where there is none, or it can't be read."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return None
+
+
+def resident_bytes() -> int:
+    """Physical memory of this process in bytes; 0 where the system doesn't tell."""
+    pages = (read_text("/proc/self/statm") or "0 0").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

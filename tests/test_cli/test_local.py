@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ams_cli.local import notes, refusals, variables
-from ams_cli.machine import available_bytes, gpu_count, resident_bytes
+from ams_cli.machine import gpu_count, ram_available, resident_bytes
 from ams_common.resource.parse import parse_model_deployment
 from test_common.resource_cases import manifest
 
@@ -89,5 +89,5 @@ def test_amd_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_this_process() -> None:
 
     assert (resident_bytes(os.getpid()) or 0) > 1 << 20
-    assert (available_bytes() or 0) > 1 << 20
+    assert (ram_available() or 0) > 1 << 20
     assert resident_bytes(2**30) is None

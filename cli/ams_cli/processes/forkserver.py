@@ -1,8 +1,7 @@
 """Model processes out of a fork server: a process that imported torch once, and whose children start in an instant.
 
-JSON lines on a socket pair. To it: `{"id", "argv", "env", "stdout"}`. From it: `{"event": "ready"}` once imports are
-done, then for each child `started` with its pid and `exited` with its code or signal. Closing the socket ends it and
-its children; they also die with it.
+The messages are those of `ams_common.fork_messages`. Closing the socket ends the server and its children; they also
+die with it.
 """
 
 import asyncio
@@ -12,6 +11,7 @@ import signal
 import socket
 
 import msgspec
+from ams_common.fork_messages import ChildExited, ChildFailed, ChildStarted, ForkEvent, ForkRequest, ServerReady
 
 from ams_cli.processes.process import Command, Exit, LaunchError, Process
 from ams_cli.processes.subprocesses import spawn
@@ -20,22 +20,6 @@ logger = logging.getLogger("ams_cli")
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it gives its children 10
-
-
-class _Request(msgspec.Struct):
-    id: int
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    stdout: str
-
-
-class _Event(msgspec.Struct):
-    event: str
-    id: int = 0
-    pid: int = 0
-    code: int | None = None
-    signal: int | None = None
-    error: str = ""
 
 
 class ForkServer:
@@ -79,7 +63,7 @@ class ForkServer:
         number = next(self._ids)
         started: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._starting[number] = started
-        request = _Request(number, command.arguments, command.variables, command.log)
+        request = ForkRequest(number, command.arguments, command.variables, command.log)
         self._writer.write(msgspec.json.encode(request) + b"\n")
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -102,33 +86,34 @@ class ForkServer:
             reader, self._writer = await asyncio.open_connection(sock=self._control)
             while line := await reader.readline():
                 try:
-                    self._on(msgspec.json.decode(line, type=_Event))
+                    self._on(msgspec.json.decode(line, type=ForkEvent))
                 except msgspec.DecodeError:
-                    logger.warning("the fork server said something unheard-of: %r", line[:200])
+                    logger.warning("the fork server sent an unknown message: %r", line[:200])
         except OSError:
             pass
         finally:
             self._lost()
 
-    def _on(self, event: _Event) -> None:
-        match event.event:
-            case "ready" if not self._ready.done():
-                self._ready.set_result(None)
-            case "started":
+    def _on(self, event: ForkEvent) -> None:
+        match event:
+            case ServerReady():
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case ChildStarted(id=number, pid=pid):
                 ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-                self._ended[event.id] = ended
-                process = Process(event.pid, ended)
-                started = self._starting.get(event.id)
+                self._ended[number] = ended
+                process = Process(pid, ended)
+                started = self._starting.get(number)
                 if started is not None and not started.done():
                     started.set_result(process)
                 else:  # whoever asked has given up
                     process.send_signal(signal.SIGKILL)
-            case "exited":
-                if (gone := self._ended.pop(event.id, None)) is not None:
-                    gone.set_result(Exit(event.code, event.signal))
-            case "failed":
-                if (asked := self._starting.get(event.id)) is not None and not asked.done():
-                    asked.set_exception(LaunchError(f"the fork server could not fork: {event.error}"))
+            case ChildExited(id=number, code=code, signal=by_signal):
+                if (gone := self._ended.pop(number, None)) is not None:
+                    gone.set_result(Exit(code, by_signal))
+            case ChildFailed(id=number, error=error):
+                if (asked := self._starting.get(number)) is not None and not asked.done():
+                    asked.set_exception(LaunchError(f"the fork server could not fork: {error}"))
 
     def _lost(self) -> None:
         """The connection ended, and with it the server and its children."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ams_common import memory
 
-from ams_pod.resident import resident_bytes
+from ams_pod.resident import read_text, resident_bytes
 from ams_pod.runtime.interface import LoadFailed
 
 _GIB = 1 << 30
@@ -16,15 +17,9 @@ _WARNING_BYTES, _MULTIMODAL_BYTES = 1 * _GIB, 2 * _GIB
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take, in bytes: what the machine has available, or the container's limit."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
-    if limit and limit[0].strip().isdigit() and used:
-        available = min(available, int(limit[0]) - int(used[0]))
-    return max(0, available)
+    """Memory that this process may still take, in bytes: the machine's, or its container's where that is less."""
+    available = memory.available_bytes(read_text)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if available is None else available
 
 
 def limits(max_memory: str) -> dict[str, int]:
@@ -54,7 +49,7 @@ def free_bytes(device: str, limits: Mapping[str, int]) -> int:
 
 def status(device: str) -> dict[str, Any]:
     """The fields of /admin/memory_status, sums over GPUs. On CPU the figures are those of the machine's RAM."""
-    total_ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total_ram = memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free_ram = available_bytes()
     fields: dict[str, Any] = {
         "timestamp": time.time(),
@@ -91,11 +86,3 @@ def fit_context(model_tokens: int, bytes_per_token: int, rows: int, available: i
 
 def _gb(value: int) -> float:
     return round(value / _GIB, 3)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []

@@ -1,0 +1,17 @@
+"""Labels and annotations on Kubernetes objects: those of ours, and Kubernetes' own that two components rely on."""
+
+from typing import Final
+
+MODEL: Final = "aimodelserver.io/model"  # on every child: the name of its ModelDeployment
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "ams-operator"  # the value of MANAGED_BY, and the field manager of server-side apply
+MANAGED_SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
+
+APPLIED: Final = "aimodelserver.io/applied"  # hash of the object as it was last applied
+RETAINED_BY: Final = "aimodelserver.io/retained-by"  # on a volume without an owner: the resource that may use it
+WEIGHTS: Final = "aimodelserver.io/weights"  # on a volume: digest of the source whose verified weights it holds
+LOCK: Final = "aimodelserver.io/lock"  # on a volume: the lock of these weights, as status.lock
+PREFETCH: Final = "aimodelserver.io/prefetch"  # on a Deployment whose pod only downloads the weights
+
+SERVICE_NAME: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
+GPU_MEMORY: Final = "nvidia.com/gpu.memory"  # on a node: MiB of each GPU, by GPU feature discovery
