@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from ams_common.lifecycle import Phase
 from ams_common.options import environment_of
 from ams_common.progress import Failure, Progress
-from ams_common.resource.conditions import LOAD_FAILED
+from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 
@@ -23,7 +24,7 @@ from ams_cli.tail import ProgressTail
 DOWNLOAD_FAILED = "DownloadFailed"
 
 _TAIL_SECONDS = 0.1
-_OUTCOMES = ("ready", "failed")  # of the download; the model's own come from elsewhere
+_OUTCOMES = (Phase.READY, Phase.FAILED)  # of the download; the model's own come from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Jobs:
                 ready(f"unix://{socket}", process.pid)
             end = await process.wait()
         except LaunchError as error:
-            return Ended(Failure(LOAD_FAILED, str(error), retryable=True), str(error))
+            return Ended(Failure(Reason.LOAD_FAILED, str(error), retryable=True), str(error))
         finally:
             socket.unlink(missing_ok=True)
         return Ended(explanation(termination), f"{end}; {last_words(self._log, written)}")
@@ -137,9 +138,15 @@ async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress
                 await process.wait()
         progress = tail.newest()
         if progress is not None and progress.phase not in _OUTCOMES:
-            # Its start is a part of the download here, not the model's own.
-            tell(msgspec.structs.replace(progress, phase="downloading") if progress.phase == "starting" else progress)
+            tell(_of_model(progress))
     return await process.wait()
+
+
+def _of_model(progress: Progress) -> Progress:
+    """A download's progress as its model's: that the download starts is a part of downloading."""
+    if progress.phase == Phase.STARTING:
+        return msgspec.structs.replace(progress, phase=Phase.DOWNLOADING)
+    return progress
 
 
 async def _until_ready(process: Process, socket: Path, tell: Callable[[Progress], None]) -> bool:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
 from ams_common.quantity import format_bytes
 
 _PERCENT_STEP = 10.0
 _STEP_SECONDS = 5.0
 _BRIEF_SECONDS = 1.0  # what moves faster than this is told once
-_COLD = ("pending", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,7 @@ class Row:
         """Model, state, requests, memory, note."""
         requests = str(self.in_flight) + (f" (+{self.waiting} waiting)" if self.waiting else "")
         memory = "" if self.resident_bytes is None else format_bytes(self.resident_bytes)
-        return self.name, state_words(self.progress), requests, memory, self.progress.message
-
-
-def state_words(progress: Progress) -> str:
-    return "cold" if progress.phase in _COLD else progress.comment()
+        return self.name, self.progress.comment(), requests, memory, self.progress.message
 
 
 class Lines:
@@ -44,11 +40,16 @@ class Lines:
         if before is not None and not _is_news(*before, progress, now):
             return None
         self._told[name] = (progress, now)
-        return f"{name}: {state_words(progress)}" + (f" – {progress.message}" if progress.message else "")
+        return f"{name}: {progress.comment()}" + (f" – {progress.message}" if progress.message else "")
+
+
+def _is_settled(progress: Progress) -> bool:
+    """Nothing is under way, so that a message changes only when something happened."""
+    return progress.phase is Phase.FAILED or progress.phase.is_cold
 
 
 def _is_news(told: Progress, told_at: float, progress: Progress, now: float) -> bool:
-    if told.phase != progress.phase or (told.message != progress.message and progress.phase in ("failed", *_COLD)):
+    if told.phase != progress.phase or (told.message != progress.message and _is_settled(progress)):
         return True
     if told.percent is None or progress.percent is None:
         return False

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ams_common.errors import ApiError
-from ams_common.progress import Failure, Phase, Progress
+from ams_common.lifecycle import Phase
+from ams_common.progress import Failure, Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry import Backend
 
@@ -41,7 +42,7 @@ class Runner:
         self.name = resource.metadata.name
         self.policy = states.policy_of(resource)
         self.state = State()
-        self.progress = Progress("stopped", message=self.policy.suspended or "")
+        self.progress = Progress(self.policy.at_rest, message=self.policy.suspended or "")
         self.backend: Backend | None = None
         self._jobs = Jobs(resource, means)
         self._grace_seconds = means.grace_seconds
@@ -102,7 +103,7 @@ class Runner:
 
     def note(self, message: str) -> None:
         """Tell those who wait for the model why it doesn't start yet."""
-        self._tell(Progress("starting", message=message))
+        self._tell(Progress(Phase.STARTING, message=message))
 
     def check(self) -> None:
         """A client could not connect: make sure that the process still answers, and end it if it doesn't."""
@@ -146,10 +147,10 @@ class Runner:
     def _carry_out(self, action: Action) -> None:
         match action:
             case Action.DOWNLOAD:
-                self._now_is(states.downloading(self.state), Progress("downloading"))
+                self._now_is(states.downloading(self.state), Progress(Phase.DOWNLOADING))
                 self._job = asyncio.create_task(self._guarded(self._download()))
             case Action.START:
-                self._now_is(states.starting(self.state), Progress("starting"))
+                self._now_is(states.starting(self.state), Progress(Phase.STARTING))
                 self._job = asyncio.create_task(self._guarded(self._serve()))
             case Action.STOP:
                 self._stop_serving("stopped, as nobody uses it")
@@ -166,10 +167,10 @@ class Runner:
 
     async def _download(self) -> None:
         failure = await self._jobs.download(self._tell)
-        if self.state.stage == "stopping":
-            self._now_is(states.stopped(self.state), Progress("stopped"))
+        if self.state.phase is Phase.DRAINING:
+            self._now_is(states.stopped(self.state), Progress(self.policy.at_rest))
         elif failure is None:
-            self._now_is(states.downloaded(self.state), Progress("pending", message="the weights are there"))
+            self._now_is(states.downloaded(self.state), Progress(Phase.PENDING, message="the weights are there"))
         else:
             self._failed(failure)
 
@@ -178,31 +179,31 @@ class Runner:
         ended = await self._jobs.serve(self._tell, self._ready)
         self.backend = None
         now, draw = self._loop.time(), random.random()
-        if self.state.stage == "stopping":
-            self._now_is(states.stopped(self.state), Progress("stopped"))
+        if self.state.phase is Phase.DRAINING:
+            self._now_is(states.stopped(self.state), Progress(self.policy.at_rest))
         elif ended.failure is not None:
             self._failed(ended.failure)
         else:
             logger.warning("%s: its process ended by itself: %s", self.name, ended.last_words)
             state = states.crashed(self.state, ended.last_words, now, draw)
-            phase: Phase = "stopped" if state.failure is None else "failed"  # the next request starts it again
+            phase = self.policy.at_rest if state.failure is None else Phase.FAILED  # the next request starts it again
             self._now_is(state, Progress(phase, message=f"crashed: {ended.last_words}", failure=state.failure))
 
     def _ready(self, address: str, pid: int) -> None:
         now = self._loop.time()
         self.backend = Backend(f"{self.name}-{pid}", address, last_used=now)
-        self._now_is(states.ready(self.state, now), Progress("ready"))
+        self._now_is(states.ready(self.state, now), Progress(Phase.READY))
 
     def _failed(self, failure: Failure) -> None:
         state = states.failed(self.state, failure, self._loop.time(), random.random())
-        self._now_is(state, Progress("failed", message=f"{failure.reason}: {failure.message}", failure=failure))
+        self._now_is(state, Progress(Phase.FAILED, message=f"{failure.reason}: {failure.message}", failure=failure))
 
     def _stop_serving(self, why: str) -> None:
         process = self.process
-        if process is None or self.state.stage != "ready":
+        if process is None or self.state.phase is not Phase.READY:
             return
         self.backend = None  # before the process hears of it: new requests wait, or start it again
-        self._now_is(states.stopping(self.state), Progress("draining", message=why))
+        self._now_is(states.stopping(self.state), Progress(Phase.DRAINING, message=why))
         self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
 
     async def _end_if_silent(self, backend: Backend) -> None:
@@ -227,7 +228,7 @@ class Runner:
         """End whatever runs for this model, and wait for it."""
         self.backend = None
         if (process := self.process) is not None:
-            self._now_is(states.stopping(self.state), Progress("draining", message="the server stops"))
+            self._now_is(states.stopping(self.state), Progress(Phase.DRAINING, message="the server stops"))
             await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
             if self._job is not None:
                 await self._job

@@ -1,21 +1,19 @@
 """What becomes of one model's process: pure decisions, with time and chance as arguments.
 
-    cold ──► downloading ──► cold ──► starting ──► ready ──► stopping ──► cold
+    idle ──► downloading ──► idle ──► starting ──► ready ──► draining ──► idle
                  │                        │           │
-                 └────────── failed ──────┴── crashed ┘   back to cold, not before some time
+                 └────────── failed ──────┴── crashed ┘   back to idle, not before some time
 
 `decide` says what to do next; the other functions say what an outcome makes of a state.
 """
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
 
+from ams_common.lifecycle import Phase
 from ams_common.progress import Failure
-from ams_common.resource.conditions import CRASH_LOOP
+from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
-
-Stage = Literal["cold", "downloading", "starting", "ready", "stopping"]
 
 _STEADY_SECONDS = 10.0  # a process that was ready for longer didn't crash in a loop
 _LONGEST_BACKOFF_SECONDS = 60.0
@@ -34,12 +32,16 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the manifest wants. `suspended` is the sentence that requests are refused with, if they are."""
+    """What the manifest asks for. `suspended` is the sentence that requests are refused with, if they are.
+
+    `at_rest` is the phase of the model while nothing runs for it.
+    """
 
     always_on: bool
     prefetch: bool
     idle_seconds: float
     suspended: str | None = None
+    at_rest: Phase = Phase.IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a model is. `weights`: they were verified in this run. `not_before`: no download or start earlier.
+    """Where a model is: IDLE, DOWNLOADING, STARTING, READY or DRAINING.
+
+    `weights`: they were verified in this run. `not_before`: no download or start earlier.
 
     `failure` explains why the last try ended; requests are refused with it until `not_before`. `crashes` counts
     processes in a row that ended without having served for a while.
     """
 
-    stage: Stage = "cold"
+    phase: Phase = Phase.IDLE
     weights: bool = False
     ready_since: float = 0.0
     crashes: int = 0
@@ -70,19 +74,21 @@ class State:
 
 def policy_of(resource: ModelDeployment) -> Policy:
     spec, name = resource.spec, resource.metadata.name
-    suspended = None
+    suspended, at_rest = None, Phase.IDLE
     if spec.suspend:
+        at_rest = Phase.SUSPENDED
         suspended = f"{name} is suspended: its manifest says suspend: true."
     elif spec.autoscaling is None and spec.replicas == 0:
+        at_rest = Phase.STOPPED
         suspended = f"{name} is scaled to zero: its manifest says replicas: 0."
     always_on = spec.autoscaling.min_replicas > 0 if spec.autoscaling else spec.replicas > 0
     idle_seconds = float(spec.autoscaling.idle_seconds) if spec.autoscaling else 0.0
-    return Policy(always_on, spec.cache.prefetch, idle_seconds, suspended)
+    return Policy(always_on, spec.cache.prefetch, idle_seconds, suspended, at_rest)
 
 
 def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Action | None, float | None]:
     """(what to do now, when to ask again at the latest); both None: only an outcome or a client changes anything."""
-    if state.stage == "cold":
+    if state.phase is Phase.IDLE:
         wanted = policy.suspended is None and (policy.always_on or demand.waiting > 0)
         fetch = not state.weights and policy.suspended is None and (wanted or policy.prefetch)
         if not (wanted or fetch):
@@ -90,7 +96,7 @@ def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Ac
         if now < state.not_before:
             return None, state.not_before
         return (Action.DOWNLOAD if fetch else Action.START), None
-    if state.stage == "ready" and not policy.always_on:
+    if state.phase is Phase.READY and not policy.always_on:
         idle_seconds = max(policy.idle_seconds, _SHORTEST_IDLE_SECONDS)
         if demand.in_flight or demand.waiting:
             return None, now + idle_seconds
@@ -101,34 +107,34 @@ def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Ac
 
 def refusal(state: State, now: float) -> Failure | None:
     """Why a waiting request should not wait: the last try failed, and the next one is a while away."""
-    if state.failure is not None and state.stage == "cold" and now < state.not_before:
+    if state.failure is not None and state.phase is Phase.IDLE and now < state.not_before:
         return state.failure
     return None
 
 
 def downloading(state: State) -> State:
-    return replace(state, stage="downloading", failure=None)
+    return replace(state, phase=Phase.DOWNLOADING, failure=None)
 
 
 def downloaded(state: State) -> State:
-    return replace(state, stage="cold", weights=True, failures=0)
+    return replace(state, phase=Phase.IDLE, weights=True, failures=0)
 
 
 def starting(state: State) -> State:
-    return replace(state, stage="starting", failure=None)
+    return replace(state, phase=Phase.STARTING, failure=None)
 
 
 def ready(state: State, now: float) -> State:
-    return replace(state, stage="ready", ready_since=now, failures=0, failure=None)
+    return replace(state, phase=Phase.READY, ready_since=now, failures=0, failure=None)
 
 
 def stopping(state: State) -> State:
-    return replace(state, stage="stopping")
+    return replace(state, phase=Phase.DRAINING)
 
 
 def stopped(state: State) -> State:
     """The process ended because it was told to."""
-    return replace(state, stage="cold", crashes=0, not_before=0.0)
+    return replace(state, phase=Phase.IDLE, crashes=0, not_before=0.0)
 
 
 def failed(state: State, failure: Failure, now: float, draw: float) -> State:
@@ -141,7 +147,7 @@ def failed(state: State, failure: Failure, now: float, draw: float) -> State:
     first = _RETRYABLE_SECONDS if failure.retryable else _FAILURE_SECONDS
     longest = _LONGEST_BACKOFF_SECONDS if failure.retryable else _LONGEST_FAILURE_SECONDS
     wait = min(first * 2.0 ** min(failures - 1, 16), longest) * (1 + draw / 4)
-    return replace(state, stage="cold", weights=False, failures=failures, failure=failure, not_before=now + wait)
+    return replace(state, phase=Phase.IDLE, weights=False, failures=failures, failure=failure, not_before=now + wait)
 
 
 def crashed(state: State, last_words: str, now: float, draw: float) -> State:
@@ -150,10 +156,12 @@ def crashed(state: State, last_words: str, now: float, draw: float) -> State:
     The first time it may start again at once, then after 1, 2, 4 … seconds; from the fourth time in a row on, waiting
     requests are refused.
     """
-    was_steady = state.stage == "ready" and now - state.ready_since >= _STEADY_SECONDS
+    was_steady = state.phase is Phase.READY and now - state.ready_since >= _STEADY_SECONDS
     crashes = 1 if was_steady else state.crashes + 1
     wait = min(2.0 ** min(crashes - 2, 16), _LONGEST_BACKOFF_SECONDS) * (1 + draw / 4) if crashes > 1 else 0.0
     failure = None
     if crashes >= _CRASHES_BEFORE_FAILURE:
-        failure = Failure(CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True)
-    return replace(state, stage="cold", crashes=crashes, failure=failure, not_before=now + wait)
+        failure = Failure(
+            Reason.CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True
+        )
+    return replace(state, phase=Phase.IDLE, crashes=crashes, failure=failure, not_before=now + wait)

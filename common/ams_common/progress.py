@@ -1,28 +1,8 @@
 """How far a model is on its way to answering: one type for downloads, loading, and the held request."""
 
-from typing import Literal
-
 import msgspec
 
-Phase = Literal[
-    "pending",  # nobody works on it yet
-    "scheduling",
-    "starting",  # process or container starts
-    "downloading",
-    "verifying",
-    "converting",
-    "importing",
-    "reading",  # weights from disk
-    "building",  # the modules
-    "quantizing",
-    "packing",  # weights into the layout of the engine
-    "warming-up",
-    "checking",  # golden prompts
-    "ready",
-    "draining",
-    "stopped",
-    "failed",
-]
+from ams_common.lifecycle import Phase
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,7 +35,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def comment(self) -> str:
         """The words of an SSE comment line or a log line: `downloading 43 % eta 190s`."""
-        words: list[str] = [self.phase]
+        words = [self.phase.value]
         if self.percent is not None:
             words.append(f"{self.percent:.0f} %")
         if self.eta_seconds is not None:

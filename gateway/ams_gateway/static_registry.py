@@ -8,6 +8,7 @@ from types import TracebackType
 
 import msgspec
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 
@@ -18,8 +19,8 @@ from ams_gateway.upstream import Answer, Pool, UpstreamError
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 _PROGRESS = msgspec.json.Decoder(Progress)
-_PENDING = Progress(phase="pending")
-_READY = Progress(phase="ready")
+_PENDING = Progress(phase=Phase.PENDING)
+_READY = Progress(phase=Phase.READY)
 
 
 class InvalidBackend(ValueError):
@@ -81,7 +82,7 @@ class StaticRegistry:
     def progress(self, model: Model) -> Progress:
         if self._ready[model.name]:
             return _READY
-        known = [pod.progress for pod in self._pods[model.name] if pod.progress.phase != "pending"]
+        known = [pod.progress for pod in self._pods[model.name] if pod.progress.phase != Phase.PENDING]
         return max(known, key=lambda progress: progress.percent or 0.0, default=_PENDING)
 
     async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
@@ -109,10 +110,10 @@ class StaticRegistry:
     def _note(self, name: str, pod: "_Pod", progress: Progress) -> None:
         if progress == pod.progress:
             return
-        if progress.phase == "ready":
+        if progress.phase == Phase.READY:
             pod.backend.failures, pod.backend.ejected_until = 0, 0.0
         pod.progress = progress
-        self._ready[name] = [pod.backend for pod in self._pods[name] if pod.progress.phase == "ready"]
+        self._ready[name] = [pod.backend for pod in self._pods[name] if pod.progress.phase == Phase.READY]
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -136,7 +137,7 @@ class _Pod:
                 if answer.message.code == 200:
                     return _READY
                 said = _PROGRESS.decode(body)
-                return said if said.phase != "ready" else _PENDING
+                return said if said.phase != Phase.READY else _PENDING
         except (UpstreamError, TimeoutError, msgspec.DecodeError):
             return _PENDING
         finally:

@@ -2,7 +2,7 @@
 
 from ams_common.lock import lock_of, lock_status
 from ams_common.quantity import parse_bytes
-from ams_common.resource import conditions as words
+from ams_common.reasons import Reason
 from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
@@ -41,7 +41,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Plan:
     waits = any(owner_of(child, resource) == "predecessor's" for child in observed.children.values())
     asks_first = observed.asking and present is None
     blocked = verdict.unsupported is not None or (
-        verdict.status == "False" and (not weights or verdict.reason == words.DOES_NOT_FIT_MEMORY)
+        verdict.status == "False" and (not weights or verdict.reason == Reason.DOES_NOT_FIT_MEMORY)
     )
     goal = wanted(resource, source, observed.replicas, present, weights=weights)
     facts = Facts(
@@ -92,7 +92,7 @@ def _only_status(observed: Observed, settings: OperatorSettings, now: float, ref
     facts = Facts(
         resource=observed.resource,
         wanted=Wanted(0, 0),
-        verdict=Verdict("Unknown", words.HUB_UNREACHABLE, "The hub was not asked."),
+        verdict=Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub was not asked."),
         asking=False,
         refusal=refusal,
         blocked=True,
@@ -109,17 +109,17 @@ def _refusal(observed: Observed) -> tuple[Problem | None, Source | None]:
     try:
         source = parse_source(resource.spec.model.source)
     except InvalidSource as error:
-        return Problem("Accepted", words.INVALID_SOURCE, f"spec.model.source: {error}."), None
+        return Problem("Accepted", Reason.INVALID_SOURCE, f"spec.model.source: {error}."), None
     if isinstance(source, FileSource):
         text = "file:/// names a folder of one machine and works with `ams up` only; use pvc://claim/path, hf:// or wheel://."
-        return Problem("Accepted", words.INVALID_SOURCE, text), None
+        return Problem("Accepted", Reason.INVALID_SOURCE, text), None
     cache = resource.spec.cache
     if most_replicas(resource.spec) > 1 and cache.access_mode == "ReadWriteOnce" and not cache.per_replica:
         text = "a ReadWriteOnce cache allows one replica; set cache.accessMode to ReadWriteMany, or cache.perReplica."
-        return Problem("Accepted", words.CACHE_NOT_SHAREABLE, text), source
+        return Problem("Accepted", Reason.CACHE_NOT_SHAREABLE, text), source
     for kind, child in observed.children.items():
         if owner_of(child, resource) == "another's":
-            return Problem("Accepted", words.NAME_TAKEN, taken(kind, child, resource)), source
+            return Problem("Accepted", Reason.NAME_TAKEN, taken(kind, child, resource)), source
     return None, source
 
 
@@ -132,17 +132,17 @@ def _verdict(observed: Observed, source: Source) -> Verdict:
     if before is not None and (observed.asking or before.passed):
         return before
     if observed.asking:
-        return Verdict("Unknown", words.HUB_UNREACHABLE, "The hub has not answered yet.")
+        return Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub has not answered yet.")
     return judge(resource, source, None)
 
 
 def told_verdict(resource: ModelDeployment) -> Verdict | None:
     """The verdict that the status holds, if it is about this generation: a good one needn't be asked for again."""
     told, status = conditions_of(resource.status), resource.status
-    condition, accepted = told.get(words.PREFLIGHT_PASSED), told.get(words.ACCEPTED)
+    condition, accepted = told.get("PreflightPassed"), told.get("Accepted")
     if condition is None or status is None or condition.observed_generation != resource.metadata.generation:
         return None
-    unsupported = accepted is not None and accepted.reason == words.UNSUPPORTED_ARCHITECTURE
+    unsupported = accepted is not None and accepted.reason == Reason.UNSUPPORTED_ARCHITECTURE
     return Verdict(
         condition.status,
         condition.reason,

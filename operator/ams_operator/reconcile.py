@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ams_common.progress import Progress
-from ams_common.resource.conditions import READY
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
 from ams_common.source import HubSource, InvalidSource, parse_source
@@ -239,7 +238,7 @@ class Reconciler:
 
 
 def _ready(status: Status | None) -> tuple[str, str] | None:
-    found = conditions_of(status).get(READY)
+    found = conditions_of(status).get("Ready")
     return (found.status, found.reason) if found is not None else None
 
 

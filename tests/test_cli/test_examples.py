@@ -102,10 +102,10 @@ def test_all_are_served_on_demand(machines: Callable[[str], Machine]) -> None:
         assert "smollm2" in re.findall(r"Try: .*", machine.output)[0], "a model that answers text, and soon"
         cold = states(client)
         assert set(cold) == {name.replace("-", "_") for name in MODELS}
-        assert all(cold[name] == "stopped" for name in cold if name != "smollm2"), cold
+        assert all(cold[name] == "idle" for name in cold if name != "smollm2"), cold
         ask(client, "deepseek", prompt="Explain quantum computing in simple terms", temperature=0.7)
         assert states(client)["deepseek"] == "ready"
-        assert states(client)["qwen_vl"] == "stopped"
+        assert states(client)["qwen_vl"] == "idle"
         ask(client, "qwen_vl", prompt="Describe what you see in this image", image=IMAGE)
         ask(client, "blip_vqa", prompt="What color is the car?", image=IMAGE)
         ask(client, "qwen_audio", prompt="Transcribe this audio", audio=AUDIO)

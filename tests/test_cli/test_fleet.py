@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.resource.spec import ModelDeployment
 from test_cli.local_fleet import gone, is_running, resource, running
 
@@ -14,18 +15,18 @@ from test_cli.local_fleet import gone, is_running, resource, running
 async def test_a_model_starts_at_its_first_request_and_its_download_runs_once(tmp_path: Path) -> None:
     async with running(tmp_path, resource(autoscaling={"idleSeconds": 0})) as local:
         model = local.fleet.models()[0]
-        assert (local.fleet.progress(model).phase, local.fleet.backends(model)) == ("stopped", ())
+        assert (local.fleet.progress(model).phase, local.fleet.backends(model)) == ("idle", ())
         assert local.starts("download") == []
 
         seen = await local.demand()
-        assert seen[0] == "stopped"
+        assert seen[0] == "idle"
         assert "downloading" in seen
         (backend,) = local.fleet.backends(model)
-        assert local.fleet.progress(model).phase == "ready"
+        assert local.fleet.progress(model).phase == Phase.READY
         assert backend.address.startswith(f"unix://{local.places.run_dir}/")
         assert (await local.ask())["response"] == "POST /generate"
 
-        await local.until(lambda: local.steps["m"][-1] == "stopped")  # idle
+        await local.until(lambda: local.steps["m"][-1] == "idle")  # idle
         assert local.fleet.backends(model) == ()
         await local.demand()
         assert len(local.starts("download")) == 1
@@ -59,7 +60,7 @@ async def test_an_idle_model_stops_only_after_its_last_request(tmp_path: Path) -
         assert (await local.ask())["pid"] == pid
         backend.in_flight -= 1
         backend.last_used = asyncio.get_running_loop().time()
-        await local.until(lambda: local.steps["m"][-1] == "stopped")
+        await local.until(lambda: local.steps["m"][-1] == "idle")
         assert not is_running(pid)
 
 
@@ -84,7 +85,7 @@ async def test_a_killed_replica_is_started_again_by_itself(tmp_path: Path) -> No
 async def test_loading_is_followed_and_a_client_that_leaves_withdraws_its_demand(tmp_path: Path) -> None:
     async with running(tmp_path, resource(env={"FAKE_SERVE": "slow"})) as local:
         held = asyncio.create_task(local.demand())
-        await local.until(lambda: local.runner().progress.phase == "reading")
+        await local.until(lambda: local.runner().progress.phase == Phase.READING)
         assert local.runner().progress.percent == 50.0
         assert local.runner().demand.waiting == 1
         held.cancel()
@@ -117,7 +118,7 @@ async def test_a_failure_reaches_those_who_wait(
             told = words.format(log=local.places.log_of("m"))
             assert error.message == f"m can't be served ({reason}): {told}"
             assert (error.details["reason"], error.details["retryable"]) == (reason, retryable)
-        assert local.fleet.progress(local.fleet.models()[0]).phase == "failed"
+        assert local.fleet.progress(local.fleet.models()[0]).phase == Phase.FAILED
 
 
 async def test_a_passing_failure_is_retried_at_a_later_request(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ async def test_a_process_that_does_not_answer_is_ended(tmp_path: Path) -> None:
 async def test_draining_refuses_those_who_wait_and_starts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, resource(env={"FAKE_SERVE": "slow"})) as local:
         held = asyncio.create_task(local.demand())
-        await local.until(lambda: local.runner().progress.phase == "reading")
+        await local.until(lambda: local.runner().progress.phase == Phase.READING)
         local.fleet.drain()
         with pytest.raises(ApiError) as caught:
             await held
@@ -170,7 +171,7 @@ async def test_closing_ends_processes_that_ignore_it(tmp_path: Path) -> None:
         await local.demand()
         (pid,) = local.starts("serve")
     assert await gone([pid])
-    assert local.runner().progress.phase == "stopped"
+    assert local.runner().progress.phase == Phase.IDLE
 
 
 async def test_names_aliases_and_limits(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ async def test_the_least_recently_used_stops_for_another_one(tmp_path: Path) -> 
             (backend,) = local.fleet.backends(local.fleet.find(name))
             backend.last_used += when
         await local.demand("c")
-        assert [local.runner(name).state.stage for name in "abc"] == ["ready", "cold", "ready"]
+        assert [local.runner(name).state.phase for name in "abc"] == ["ready", "idle", "ready"]
 
 
 async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
         backend.in_flight += 1
         asking = asyncio.create_task(local.demand("b"))
         await local.until(lambda: local.runner("b").progress.message == "waits for memory of models that are in use")
-        assert local.runner("a").state.stage == "ready"
+        assert local.runner("a").state.phase == "ready"
         backend.in_flight -= 1
         await asking
-        assert [local.runner(name).state.stage for name in "ab"] == ["cold", "ready"]
+        assert [local.runner(name).state.phase for name in "ab"] == ["idle", "ready"]

@@ -1,43 +1,39 @@
 """What is told about models, with and without a terminal."""
 
-from ams_cli.report import Lines, Row, state_words
+from ams_cli.report import Lines, Row
 from ams_cli.screen import table
+from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
 from rich.console import Console
-
-
-def test_states_in_words() -> None:
-    assert state_words(Progress("pending")) == state_words(Progress("stopped")) == "cold"
-    assert state_words(Progress("ready")) == "ready"
-    assert state_words(Progress("downloading", percent=43, eta_seconds=190)) == "downloading 43 % eta 190s"
 
 
 def test_lines_tell_each_phase_and_a_download_now_and_then() -> None:
     lines = Lines()
     steps = [
-        (0.0, Progress("downloading"), "m: downloading"),
-        (0.1, Progress("downloading", percent=1), None),
-        (0.2, Progress("downloading", percent=2), None),
-        (0.3, Progress("verifying", percent=2), "m: verifying 2 %"),
-        (0.4, Progress("verifying", percent=11), None),
-        (0.5, Progress("verifying", percent=12), None),
-        (1.4, Progress("verifying", percent=13), "m: verifying 13 %"),
-        (4.0, Progress("verifying", percent=14), None),
-        (6.5, Progress("verifying", percent=15), "m: verifying 15 %"),
-        (12.0, Progress("verifying", percent=15), None),
-        (13.0, Progress("ready"), "m: ready"),
-        (14.0, Progress("failed", message="a"), "m: failed – a"),
-        (15.0, Progress("failed", message="b"), "m: failed – b"),
+        (0.0, Progress(Phase.DOWNLOADING), "m: downloading"),
+        (0.1, Progress(Phase.DOWNLOADING, percent=1), None),
+        (0.2, Progress(Phase.DOWNLOADING, percent=2), None),
+        (0.3, Progress(Phase.VERIFYING, percent=2), "m: verifying 2 %"),
+        (0.4, Progress(Phase.VERIFYING, percent=11), None),
+        (0.5, Progress(Phase.VERIFYING, percent=12), None),
+        (1.4, Progress(Phase.VERIFYING, percent=13), "m: verifying 13 %"),
+        (4.0, Progress(Phase.VERIFYING, percent=14), None),
+        (6.5, Progress(Phase.VERIFYING, percent=15), "m: verifying 15 %"),
+        (12.0, Progress(Phase.VERIFYING, percent=15), None),
+        (13.0, Progress(Phase.READY), "m: ready"),
+        (14.0, Progress(Phase.FAILED, message="a"), "m: failed – a"),
+        (15.0, Progress(Phase.FAILED, message="b"), "m: failed – b"),
+        (16.0, Progress(Phase.IDLE), "m: idle"),
     ]
     for now, progress, line in steps:
         assert lines.line("m", progress, now) == line, progress
-    assert lines.line("other", Progress("ready"), 15.0) == "other: ready"
+    assert lines.line("other", Progress(Phase.READY), 15.0) == "other: ready"
 
 
 def test_the_table() -> None:
     rows = [
-        Row("qwen-vl", Progress("downloading", percent=43, message="model-00001"), 0, 2, None),
-        Row("smollm2", Progress("ready"), 3, 0, 890 << 20),
+        Row("qwen-vl", Progress(Phase.DOWNLOADING, percent=43, message="model-00001"), 0, 2, None),
+        Row("smollm2", Progress(Phase.READY), 3, 0, 890 << 20),
     ]
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from ams_cli import state as states
 from ams_cli.state import Action, Demand, Policy, State, decide
+from ams_common.lifecycle import Phase
 from ams_common.progress import Failure
 from ams_common.resource.parse import parse_model_deployment
 from hypothesis import given
@@ -18,7 +19,7 @@ SUSPENDED = Policy(always_on=True, prefetch=True, idle_seconds=0.0, suspended="m
 
 COLD = State()
 FETCHED = State(weights=True)
-READY = State("ready", weights=True, ready_since=100.0)
+READY = State(Phase.READY, weights=True, ready_since=100.0)
 NOBODY = Demand()
 SOMEBODY = Demand(waiting=1)
 BROKEN = Failure("LoadFailed", "no config.json")
@@ -46,9 +47,9 @@ RATE_LIMITED = Failure("HubRateLimited", "429", retryable=True)
         (ON_DEMAND, replace(COLD, not_before=5.0), SOMEBODY, 4.0, None, 5.0),
         (PREFETCHED, replace(COLD, not_before=5.0), NOBODY, 4.0, None, 5.0),
         # under way: only an outcome changes anything
-        (ON_DEMAND, replace(COLD, stage="downloading"), SOMEBODY, 0.0, None, None),
-        (ON_DEMAND, replace(FETCHED, stage="starting"), NOBODY, 0.0, None, None),
-        (ON_DEMAND, replace(FETCHED, stage="stopping"), SOMEBODY, 0.0, None, None),
+        (ON_DEMAND, replace(COLD, phase=Phase.DOWNLOADING), SOMEBODY, 0.0, None, None),
+        (ON_DEMAND, replace(FETCHED, phase=Phase.STARTING), NOBODY, 0.0, None, None),
+        (ON_DEMAND, replace(FETCHED, phase=Phase.DRAINING), SOMEBODY, 0.0, None, None),
         # idle
         (ON_DEMAND, READY, Demand(last_used=200.0), 499.0, None, 500.0),
         (ON_DEMAND, READY, Demand(last_used=200.0), 500.0, Action.STOP, None),
@@ -84,30 +85,31 @@ def test_policy_of_a_manifest(changes: dict[str, object], policy: Policy) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "sentence", "at_rest"),
     [
-        ({"spec__suspend": True}, "qwen-vl is suspended: its manifest says suspend: true."),
-        ({"spec__replicas": 0}, "qwen-vl is scaled to zero: its manifest says replicas: 0."),
+        ({"spec__suspend": True}, "qwen-vl is suspended: its manifest says suspend: true.", Phase.SUSPENDED),
+        ({"spec__replicas": 0}, "qwen-vl is scaled to zero: its manifest says replicas: 0.", Phase.STOPPED),
     ],
 )
-def test_a_manifest_that_wants_no_process(changes: dict[str, object], words: str) -> None:
-    assert states.policy_of(parse_model_deployment(manifest(**changes))).suspended == words
+def test_a_manifest_that_wants_no_process(changes: dict[str, object], sentence: str, at_rest: Phase) -> None:
+    policy = states.policy_of(parse_model_deployment(manifest(**changes)))
+    assert (policy.suspended, policy.at_rest) == (sentence, at_rest)
 
 
 def test_the_usual_way() -> None:
     state = states.downloading(COLD)
-    assert (state.stage, state.weights) == ("downloading", False)
+    assert (state.phase, state.weights) == (Phase.DOWNLOADING, False)
     state = states.downloaded(state)
-    assert (state.stage, state.weights) == ("cold", True)
+    assert (state.phase, state.weights) == (Phase.IDLE, True)
     state = states.ready(states.starting(state), now=7.0)
-    assert (state.stage, state.ready_since) == ("ready", 7.0)
+    assert (state.phase, state.ready_since) == (Phase.READY, 7.0)
     assert states.stopped(states.stopping(state)) == State(weights=True, ready_since=7.0)
 
 
 def test_a_steady_process_that_is_killed_starts_again_at_once() -> None:
     for _ in range(3):
         state = states.crashed(READY, "killed", now=200.0, draw=0.5)
-        assert (state.stage, state.crashes, state.not_before, state.failure) == ("cold", 1, 200.0, None)
+        assert (state.phase, state.crashes, state.not_before, state.failure) == (Phase.IDLE, 1, 200.0, None)
     assert decide(ON_DEMAND, state, SOMEBODY, 200.0) == (Action.START, None)
     assert decide(ON_DEMAND, state, NOBODY, 200.0) == (None, None)
 
@@ -133,7 +135,7 @@ def test_a_process_that_crashes_soon_after_it_was_ready_counts_as_looping() -> N
 
 def test_an_explained_failure_refuses_until_its_back_off_ends_and_looks_at_the_weights_again() -> None:
     state = states.failed(states.starting(FETCHED), BROKEN, now=0.0, draw=0.0)
-    assert (state.stage, state.weights, state.not_before) == ("cold", False, 10.0)
+    assert (state.phase, state.weights, state.not_before) == (Phase.IDLE, False, 10.0)
     assert states.refusal(state, 9.9) == BROKEN
     assert states.refusal(state, 10.0) is None
     assert decide(ON_DEMAND, state, SOMEBODY, 10.0) == (Action.DOWNLOAD, None)
@@ -166,7 +168,7 @@ def test_waits_are_bounded_and_spread(count: int, draw: float, retryable: bool) 
     st.sampled_from([ON_DEMAND, PREFETCHED, ALWAYS, SUSPENDED]),
     st.builds(
         State,
-        stage=st.sampled_from(["cold", "downloading", "starting", "ready", "stopping"]),
+        phase=st.sampled_from([Phase.IDLE, Phase.DOWNLOADING, Phase.STARTING, Phase.READY, Phase.DRAINING]),
         weights=st.booleans(),
         not_before=st.floats(0, 100),
     ),

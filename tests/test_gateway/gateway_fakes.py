@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 from ams_gateway.registry import Backend, Model
@@ -153,7 +154,7 @@ class Entry:
 
     model: Model
     backends: list[Backend] = field(default_factory=list)
-    progress: Progress = field(default_factory=lambda: Progress(phase="pending"))
+    progress: Progress = field(default_factory=lambda: Progress(phase=Phase.PENDING))
     failure: ApiError | None = None
     demand: int = 0  # how many wait now
     demanded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,7 +179,7 @@ class FakeRegistry:
         entry = self.entries[name]
         backend = Backend(id=f"{name}-{len(entry.backends)}", address=address)
         entry.backends.append(backend)
-        entry.progress = Progress(phase="ready")
+        entry.progress = Progress(phase=Phase.READY)
         self._change(entry)
         return backend
 

@@ -162,7 +162,7 @@ async def test_waiting_ends_when_a_pod_is_ready_and_fails_when_the_model_goes(re
     await second.wait()
     registry.take_slice(slice_of("m", ("a", "198.51.100.1", {"ready": True})))
     await task
-    assert told == ["starting", "building"]
+    assert told == ["starting", "loading"]
     registry.forget_slice("prod/ams-m-s")
     task = asyncio.create_task(follow())
     await asyncio.sleep(0)

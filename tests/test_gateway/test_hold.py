@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import FakeRegistry, post, raw_connection
 
-DOWNLOADING = Progress(phase="downloading", percent=43.21, eta_seconds=190.4)
+DOWNLOADING = Progress(phase=Phase.DOWNLOADING, percent=43.21, eta_seconds=190.4)
 COMMENT = ": downloading 43 % eta 190s\n\n"
 EVENT = 'event: progress\ndata: {"phase":"downloading","percent":43.2,"eta_seconds":190}\n\n'
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
@@ -120,7 +121,7 @@ async def test_a_stream_sees_progress_and_then_the_answer(
         assert (response.status, response.headers["X-AMS-Model"]) == (200, "m")
         assert response.content_type == "text/event-stream"
         assert (await response.content.readexactly(len(progress))).decode() == progress
-        registry.set_progress("m", Progress(phase="reading"))
+        registry.set_progress("m", Progress(phase=Phase.READING))
         while b"reading" not in await response.content.readline():
             pass
         await response.content.readline()

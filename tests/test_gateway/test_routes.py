@@ -1,6 +1,7 @@
 """Routes that the gateway answers itself."""
 
 import pytest
+from ams_common.lifecycle import Phase
 from ams_common.progress import Download, Progress
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry
@@ -97,7 +98,7 @@ async def test_openapi_lists_every_route_and_resolves(start: Start, registry: Fa
 
 async def test_the_page_escapes_names(start: Start, registry: FakeRegistry) -> None:
     registry.add("<b>")
-    registry.set_progress("<b>", Progress(phase="downloading", percent=7.0))
+    registry.set_progress("<b>", Progress(phase=Phase.DOWNLOADING, percent=7.0))
     running = await start(registry)
     async with running.client.get(running.url + "/") as response:
         page = await response.text()
@@ -151,7 +152,7 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
         labels={"family": "vision-language", "path": "/models/x", "quant_bits": "4", "max_memory": "8Gi"},
     )  # fmt: skip
     registry.add("cold")
-    registry.set_progress("cold", Progress(phase="downloading", download=Download(bytesDone=5, bytesTotal=10)))
+    registry.set_progress("cold", Progress(phase=Phase.DOWNLOADING, download=Download(bytesDone=5, bytesTotal=10)))
     _, status = await _get(await start(registry), "/admin/model_status")
     assert status["available_models"] == ["cold", "qwen_vl"]
     assert status["model_configs"]["qwen_vl"] == {

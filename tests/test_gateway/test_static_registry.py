@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_gateway.static_registry import StaticRegistry
 from test_gateway.gateway_fakes import Exchange, FakePod, post, raw_connection, read_raw_answer, say_hello
 
@@ -39,7 +40,7 @@ async def test_progress_then_ready_then_gone(pod, monkeypatch: pytest.MonkeyPatc
             backend.behaviour = _ready_then_hello if "downloading" in progress.phase else _loading
         assert seen == ["pending", "downloading 12 % eta 9s"]
         (there,) = registry.backends(model)
-        assert registry.progress(model).phase == "ready"
+        assert registry.progress(model).phase == Phase.READY
         await backend.stop()
         registry.unreachable(model, there)
         assert list(registry.backends(model)) == []

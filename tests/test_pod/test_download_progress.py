@@ -5,6 +5,7 @@ import socket
 import urllib.error
 
 import pytest
+from ams_common.lifecycle import Phase
 from ams_pod.download.progress import Rate, Tracker
 from fakehub.faults import Fault
 from fakehub.repository import Bytes, File, Repository, Zeros
@@ -87,7 +88,7 @@ def test_a_rate_follows_and_is_smooth() -> None:
 def test_percent_rate_and_eta() -> None:
     now = [0.0]
     tracker = Tracker(lambda: now[0])
-    tracker.begin("downloading", done=1000, total=5000)
+    tracker.begin(Phase.DOWNLOADING, done=1000, total=5000)
     assert tracker.snapshot().percent == 20.0
     for _ in range(10):
         now[0] += 0.5
@@ -102,7 +103,7 @@ def test_percent_rate_and_eta() -> None:
 
 def test_an_empty_download_is_complete_and_an_unknown_one_has_no_percent() -> None:
     tracker = Tracker(lambda: 0.0)
-    tracker.begin("downloading", total=0)
+    tracker.begin(Phase.DOWNLOADING, total=0)
     assert tracker.snapshot().percent == 100.0
-    tracker.begin("downloading")
+    tracker.begin(Phase.DOWNLOADING)
     assert tracker.snapshot().percent is None

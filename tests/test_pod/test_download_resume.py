@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from ams_common.lifecycle import Phase
 from ams_common.progress import Download, Progress
 from ams_pod.download.lease import BEAT_SECONDS, STALE_SECONDS, Contender, Lease, LeaseLost
 from fakehub.faults import Fault
@@ -136,7 +137,7 @@ def test_a_heartbeat_is_waited_for_while_it_changes(tmp_path: Path) -> None:
 
 
 def test_who_waits_sees_the_progress(tmp_path: Path) -> None:
-    progress = Progress("downloading", 40.0, 6.0, "", Download(bytesDone=4, bytesTotal=10))
+    progress = Progress(Phase.DOWNLOADING, 40.0, 6.0, "", Download(bytesDone=4, bytesTotal=10))
     with won(Contender(tmp_path / "m", lambda: progress).attempt(0)):
         waiting = Contender(tmp_path / "m")
         until(lambda: waiting.attempt(0) == progress, 10 * BEAT_SECONDS)

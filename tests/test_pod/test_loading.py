@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 from ams_pod.runtime import load as loading
 from ams_pod.runtime import memory, placing
@@ -123,7 +124,7 @@ def test_progress_is_told_in_percent(folder):
     _, reports = load(folder)
     phases = list(dict.fromkeys(phase for phase, _ in reports))
     assert phases == ["building", "reading", "packing", "warming-up"]
-    percents = [percent for phase, percent in reports if phase == "reading"]
+    percents = [percent for phase, percent in reports if phase == Phase.READING]
     assert percents == sorted(percents)
     assert (percents[0], percents[-1]) == (0, 100)
     assert len(percents) > 10

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_pod.serve.golden import judge, parse_golden_prompts
@@ -107,7 +108,7 @@ async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoRuntime]:
 
 async def test_a_golden_prompt_has_its_time(tmp_path: Path) -> None:
     pod, runtime = await silent_pod(tmp_path, contains="4", maxSeconds=1)
-    assert pod.progress.phase == "checking"
+    assert pod.progress.phase == Phase.CHECKING
     failure = await pod.failure
     assert (failure.reason, failure.message) == (
         "GoldenPromptFailed",

@@ -7,41 +7,20 @@ from datetime import datetime
 
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
+from ams_common.lifecycle import Phase, stage_of
 from ams_common.names import resource_name
-from ams_common.progress import Failure, Phase, Progress
+from ams_common.progress import Failure, Progress
 from ams_common.quantity import parse_bytes
-from ams_common.resource import conditions as words
+from ams_common.reasons import row_of
+from ams_common.resource.conditions import ConditionType
 
 from ams_gateway.cluster.objects import EndpointSlice, ModelDeployment, Status
 from ams_gateway.registry import Model
 
-# What doesn't pass by itself: a request would wait in vain. Other reasons may end while it waits.
-_FATAL = {
-    words.ACCEPTED: None,
-    words.PREFLIGHT_PASSED: None,
-    words.WEIGHTS_READY: {
-        words.DISK_FULL,
-        words.CHECKSUM_MISMATCH,
-        words.LOCK_MISMATCH,
-        words.VOLUME_LOST,
-    },
-    words.AVAILABLE: {
-        words.IMAGE_PULL_FAILED,
-        words.OUT_OF_MEMORY_KILLED,
-        words.CRASH_LOOP,
-        words.LOAD_FAILED,
-    },
-}
-_PHASES: dict[str, Phase] = {
-    "Pending": "pending",
-    "Scheduling": "scheduling",
-    "Starting": "starting",
-    "Downloading": "downloading",
-    "Loading": "building",
-    "Ready": "starting",  # said by the operator, though no endpoint is known here yet
-    "ScaledToZero": "scheduling",  # a request asks for it, so it is about to be started
-    "Idle": "scheduling",
-}
+# Conditions that keep requests from being answered, in the order in which their reasons are given.
+_BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsReady", "Available")
+# The operator's view of a model that no endpoint is known of here yet: a request asks for it, so it is about to start.
+_ASKED_FOR = {Phase.READY: Phase.STARTING, Phase.IDLE: Phase.SCHEDULING}
 _BITS = {"4bit": "4", "8bit": "8"}
 
 
@@ -79,7 +58,7 @@ def read_resource(given: ModelDeployment) -> Resource:
         "key": metadata.key,
         "family": family.model_type if family else "",
         "path": spec.model.source,
-        "path_exists": "true" if _holds(status, words.WEIGHTS_READY) else "",
+        "path_exists": "true" if _holds(status, "WeightsReady") else "",
         "quant_bits": _BITS.get((status.quantization.chosen if status.quantization else None) or spec.quantization, ""),
         "max_memory": json.dumps(spec.max_memory) if spec.max_memory else "",
         "replicas": str(status.replicas) if status.replicas else "",
@@ -143,23 +122,30 @@ def read_slice(given: EndpointSlice) -> dict[str, tuple[str, str]]:
 
 
 def _failure(status: Status) -> Failure | None:
+    """Why waiting for the model would be in vain; None where it may get ready by itself."""
     by_type = {condition.type: condition for condition in status.conditions}
-    for kind, reasons in _FATAL.items():
+    for kind in _BLOCKING:
         condition = by_type.get(kind)
-        if condition is None or condition.status != "False":
-            continue
-        if reasons is None or condition.reason in reasons:
+        if condition is not None and condition.status == "False" and _is_fatal(kind, condition.reason):
             return Failure(condition.reason, condition.message or condition.reason)
     return None
 
 
+def _is_fatal(kind: ConditionType, reason: str) -> bool:
+    row = row_of(reason)
+    if row is not None:
+        return row.fatal
+    return kind in ("Accepted", "PreflightPassed")  # a newer operator's reason; these two never pass by waiting
+
+
 def _progress(status: Status, failure: Failure | None, suspended: bool) -> Progress:
     if suspended:
-        return Progress("stopped", message="suspended")
+        return Progress(Phase.STOPPED, message="suspended")
     if failure is not None:
-        return Progress("failed", message=failure.message, failure=failure)
-    phase = _PHASES.get(status.phase, "pending")
-    download = status.download if phase == "downloading" else None
+        return Progress(Phase.FAILED, message=failure.message, failure=failure)
+    phase = stage_of(status.phase)
+    phase = _ASKED_FOR.get(phase, phase)
+    download = status.download if phase == Phase.DOWNLOADING else None
     percent = eta = None
     if download is not None:
         percent = 100 * download.bytesDone / download.bytesTotal if download.bytesTotal else None

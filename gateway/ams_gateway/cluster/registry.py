@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.names import child_name, resource_name
 from ams_common.progress import Progress
 
@@ -17,7 +18,7 @@ from ams_gateway.upstream import Answer, Pool, UpstreamError
 
 logger = logging.getLogger("ams_gateway")
 
-_READY = Progress("ready")
+_READY = Progress(Phase.READY)
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 
@@ -80,7 +81,7 @@ class ClusterRegistry:
         if self.backends(model):
             return _READY
         resource = self._resources.get(model.labels["key"])
-        return resource.progress if resource is not None else Progress("stopped", message="it was deleted")
+        return resource.progress if resource is not None else Progress(Phase.STOPPED, message="it was deleted")
 
     async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
         key = model.labels["key"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from ams_common.lifecycle import Phase
 from ams_common.progress import Failure
 
 from ams_pod.download.failures import Failed
@@ -26,7 +27,7 @@ _QUIET = {
 
 def convert(gguf: Path, partial: Partial, lease: Lease, tracker: Tracker) -> None:
     """Convert the file into `partial` and record the result. Failed, LeaseLost or OSError."""
-    tracker.begin("converting", message=f"{gguf.name} to safetensors")
+    tracker.begin(Phase.CONVERTING, message=f"{gguf.name} to safetensors")
     lease.check()
     made = partial.input / "converted"
     shutil.rmtree(made, ignore_errors=True)

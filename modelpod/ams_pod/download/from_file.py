@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ams_common.lifecycle import Phase
 from ams_common.source import FileSource
 
 from ams_pod.download.convert import convert
@@ -32,7 +33,7 @@ class GgufJob:
         if partial.has_files():
             return
         size = self.gguf.stat().st_size
-        context.tracker.begin("verifying", message=self.gguf.name, total=size)
+        context.tracker.begin(Phase.VERIFYING, message=self.gguf.name, total=size)
         sha256 = hash_file(self.gguf, context.tracker.add)
         check_lock(context.lock, {self.gguf.name: sha256})
         partial.record_input(self.gguf, sha256)
@@ -63,7 +64,7 @@ def check_folder(source: FileSource, context: Context) -> Path:
     if context.lock:
         check_lock(context.lock, dict.fromkeys((file.path for file in chosen), None))
         locked = [file for file in chosen if file.path in context.lock]
-        context.tracker.begin("verifying", total=sum(file.size or 0 for file in locked))
+        context.tracker.begin(Phase.VERIFYING, total=sum(file.size or 0 for file in locked))
         check_lock(
             context.lock,
             {file.path: hash_file(folder / file.path, context.tracker.add) for file in locked},

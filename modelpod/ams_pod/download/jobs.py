@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ams_common.lifecycle import Phase
+
 from ams_pod.download.lease import Contender, Lease, LeaseLost
 from ams_pod.download.manifest import Manifest, read_manifest, verify, write_manifest
 from ams_pod.download.partial import Partial
@@ -49,7 +51,7 @@ def inspect(folder: Path, context: Context, *, full: bool = False) -> tuple[Mani
     if (manifest := read_manifest(folder)) is None:
         return None, []
     if full:
-        context.tracker.begin("verifying", total=sum(entry.size for entry in manifest.files.values()))
+        context.tracker.begin(Phase.VERIFYING, total=sum(entry.size for entry in manifest.files.values()))
     found, wrong = verify(folder, manifest, full=full, read=context.tracker.add if full else lambda count: None)
     if not wrong:
         check_lock(context.lock, found.digests())

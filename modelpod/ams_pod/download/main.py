@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 import msgspec
+from ams_common.lifecycle import Phase
 from ams_common.lock import Brought, lock_status
 from ams_common.options import parse
 from ams_common.pod_settings import DownloadSettings
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> int:
             sentence = (str(error).splitlines() or [""])[0]
             failure = Failure("DownloadFailed", f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)
-        tracker.begin("ready", message=str(folder))
+        tracker.begin(Phase.READY, message=str(folder))
         _tell_lock(folder, settings)
     print(folder)
     return 0
@@ -90,7 +91,7 @@ def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, r
     if known and is_commit(source.revision) and _is_there(known, context, report, full):
         return known
     report.start()
-    context.tracker.begin("starting", message=f"asking the hub for {source.repository}")
+    context.tracker.begin(Phase.STARTING, message=f"asking the hub for {source.repository}")
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else each start asks the hub who might have called us
     from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ams_common.progress import Download, Failure, Phase, Progress
+from ams_common.lifecycle import Phase
+from ams_common.progress import Download, Failure, Progress
 
 _SMOOTH_SECONDS = 5.0
 
@@ -38,7 +39,7 @@ class Tracker:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._phase: Phase = "starting"
+        self._phase = Phase.STARTING
         self._message = ""
         self._files: dict[str, int] = {}  # in transfer, and their sizes
         self._done = 0
@@ -79,19 +80,19 @@ class Tracker:
 
     def fail(self, failure: Failure) -> None:
         with self._lock:
-            self._phase, self._failure, self._other = "failed", failure, None
+            self._phase, self._failure, self._other = Phase.FAILED, failure, None
 
     def snapshot(self) -> Progress:
         """The state at this moment."""
         with self._lock:
             if self._failure is not None:
-                return Progress("failed", message=self._failure.message, failure=self._failure)
+                return Progress(Phase.FAILED, message=self._failure.message, failure=self._failure)
             if self._other is not None:
                 other = self._other
                 return Progress(
                     other.phase, other.percent, other.eta_seconds, self._message, other.download, other.failure
                 )
-            if self._phase not in ("downloading", "verifying"):
+            if self._phase not in (Phase.DOWNLOADING, Phase.VERIFYING):
                 return Progress(self._phase, message=self._message)
             return self._counted()
 

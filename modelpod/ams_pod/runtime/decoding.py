@@ -10,6 +10,7 @@ import msgspec
 import torch
 from ams_common.families import BY_NAME
 from ams_common.fit import HEADROOM
+from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.runtime import admission, memory, placing, verify
@@ -138,12 +139,12 @@ def build(load: Load, recipe: Recipe) -> DecodingRuntime:
 
 
 def _build(load: Load, recipe: Recipe, placement: Placement) -> DecodingRuntime:
-    load.report("building", None)
+    load.report(Phase.BUILDING, None)
     model = load_weights(recipe.model_class, load.folder, placement, load.report)
     parameters, weights = count_parameters(model), weight_bytes(model)
     context = _context(load.settings, model, load.device)
     model, forward = _choose_forward(load, recipe, model, placement, context)
-    load.report("warming-up", None)
+    load.report(Phase.WARMING_UP, None)
     prompts = recipe.prompts(forward.length)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     relief = Relief(parse_fallbacks(load.settings.fallbacks), load.device, _lane(load, recipe, parameters))
@@ -209,7 +210,7 @@ def _choose_forward(load: Load, recipe: Recipe, model: Any, placement: Placement
     prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
     positions = verify.probe_positions(model)
     expected = verify.expected_logits(model, prompts, positions)
-    decoder = Decoder(stack, rows, context, lambda percent: load.report("packing", percent))
+    decoder = Decoder(stack, rows, context, lambda percent: load.report(Phase.PACKING, percent))
     distance = verify.distance(decoder, prompts, expected, positions)
     if verify.close_enough(distance, load.dtype):
         return model, decoder

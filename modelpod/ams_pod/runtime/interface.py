@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ams_common.progress import Phase
+from ams_common.lifecycle import Phase
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 ReportPhase = Callable[[Phase, float | None], None]

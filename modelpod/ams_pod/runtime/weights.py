@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ams_common.progress import Phase
+from ams_common.lifecycle import Phase
 from transformers import BitsAndBytesConfig
 from transformers.utils.logging import set_tqdm_hook
 
@@ -33,7 +33,7 @@ def load_weights(model_class: Any, folder: Path, placement: Placement, report: R
         arguments = {"device_map": "auto", "max_memory": dict(placement.spread)}
     elif placement.device != "cpu" or placement.quantization != "none":
         arguments = {"device_map": {"": placement.device}}  # each tensor goes to its device as it is read
-    phase: Phase = "reading" if placement.quantization == "none" else "quantizing"
+    phase = Phase.READING if placement.quantization == "none" else Phase.QUANTIZING
     if placement.quantization != "none":
         arguments["quantization_config"] = _bitsandbytes(placement)
     try:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.names import HEADER_REQUEST_ID
 
 from ams_pod.serve import admin, native, openai, transcription
@@ -47,7 +48,7 @@ async def health(request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """200 once the model answers, 503 with its progress until then."""
     progress = request.app[POD].progress
-    return _json(progress, 200 if progress.phase == "ready" else 503)
+    return _json(progress, 200 if progress.phase == Phase.READY else 503)
 
 
 async def load(request: web.Request) -> web.Response:

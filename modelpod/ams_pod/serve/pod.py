@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
-from ams_common.progress import Failure, Load, Phase, Progress
-from ams_common.resource.conditions import GOLDEN_PROMPT_FAILED
+from ams_common.progress import Failure, Load, Progress
+from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 
 from ams_pod.media.decoding import Wanted, preload
@@ -49,7 +50,7 @@ class Pod:
     def __init__(self, settings: ServeSettings, folder: Path, load: Loader | None = None) -> None:
         self.settings = settings
         self.folder = folder
-        self.progress = Progress("starting")
+        self.progress = Progress(Phase.STARTING)
         self.runtime: Runtime | None = None
         self.draining = False
         self.active = 0
@@ -153,7 +154,7 @@ class Pod:
     async def drain(self) -> None:
         """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
         self.draining = True
-        self.progress = Progress("draining")
+        self.progress = Progress(Phase.DRAINING)
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
@@ -175,7 +176,7 @@ class Pod:
     def _run_compute(self) -> None:
         """The compute thread: import, load, then compute until stopped."""
         try:
-            self._report("importing", None)
+            self._report(Phase.IMPORTING, None)
             runtime = self._load(self.folder, self.settings, self._publish, self._report)
             self._post(self._be_checked, runtime)
             runtime.run()
@@ -213,7 +214,7 @@ class Pod:
             self._become_ready(runtime)
 
     async def _check(self, prompts: list[GoldenPrompt], runtime: Runtime) -> None:
-        self._note_phase("checking", None, time.monotonic())
+        self._note_phase(Phase.CHECKING, None, time.monotonic())
         try:
             complaint = await check(prompts, runtime, self.settings, self.metrics, self.text_pool)
             if complaint is None:
@@ -225,10 +226,10 @@ class Pod:
             if self.runtime is None:  # it failed, or the pod ends
                 runtime.stop()
         if complaint is not None:
-            self._fail(Failure(GOLDEN_PROMPT_FAILED, complaint))
+            self._fail(Failure(Reason.GOLDEN_PROMPT_FAILED, complaint))
 
     def _become_ready(self, runtime: Runtime) -> None:
-        self._note_phase("ready", None, time.monotonic())
+        self._note_phase(Phase.READY, None, time.monotonic())
         self.runtime = runtime
         info = runtime.info
         if set(info.modalities) != {"text"}:
@@ -239,7 +240,7 @@ class Pod:
         )  # fmt: skip
 
     def _fail(self, failure: Failure) -> None:
-        self.progress = Progress("failed", message=failure.message, failure=failure)
+        self.progress = Progress(Phase.FAILED, message=failure.message, failure=failure)
         if not self.failure.done():
             self.failure.set_result(failure)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.fit import Fit, Shape, choose_quantization
 from ams_common.quantity import format_bytes, parse_bytes, parse_memory
-from ams_common.resource import conditions as words
+from ams_common.reasons import Reason
 from ams_common.resource.conditions import ConditionStatus
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import ModelStatus, QuantizationStatus
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def reached(self) -> bool:
-        return self.refusal != words.HUB_UNREACHABLE
+        return self.refusal != Reason.HUB_UNREACHABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def unreachable(message: str) -> Answer:
-    return Answer(words.HUB_UNREACHABLE, message)
+    return Answer(Reason.HUB_UNREACHABLE, message)
 
 
 def asks_hub(source: Source) -> bool:
@@ -67,7 +67,7 @@ def judge(resource: ModelDeployment, source: Source, answer: Answer | None) -> V
     answer = answer or Answer(message=_NOTHING_TO_ASK.get(type(source), ""))
     if not answer.reached:
         model = _model(resource, source, answer, _named(resource))
-        return Verdict("Unknown", words.HUB_UNREACHABLE, answer.message, model)
+        return Verdict("Unknown", Reason.HUB_UNREACHABLE, answer.message, model)
     if answer.refusal is not None:
         return Verdict("False", answer.refusal, answer.message)
     family, unsupported = _family(resource, source, answer)
@@ -108,18 +108,18 @@ def _outcome(resource: ModelDeployment, source: Source, answer: Answer, fit: Fit
         if parse_bytes(size) < needed:
             return (
                 "False",
-                words.VOLUME_TOO_SMALL,
+                Reason.VOLUME_TOO_SMALL,
                 f"spec.cache.size is {format_bytes(parse_bytes(size))} and the weights need {format_bytes(needed)}; set"
                 " it to auto, or larger.",
             )
     if not fit.fits:
         return (
             "False",
-            words.DOES_NOT_FIT_MEMORY,
+            Reason.DOES_NOT_FIT_MEMORY,
             f"{fit.reason}; give more memory (spec.resources or spec.maxMemory), ask for less"
             " (spec.limits.contextTokens and concurrentRequests), or choose a smaller model.",
         )
-    return "True", words.PASSED, answer.message or _summary(answer)
+    return "True", Reason.PASSED, answer.message or _summary(answer)
 
 
 def _summary(answer: Answer) -> str:

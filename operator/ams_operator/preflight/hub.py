@@ -8,7 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 from ams_common.fit import shape_of, stored_bytes_per_parameter
-from ams_common.resource import conditions as words
+from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
 from ams_operator.preflight.answer import Answer, unreachable
@@ -70,7 +70,7 @@ class Hub:
             return self._refusal(refused, source, token)
         if info.gated and not token:
             return Answer(
-                words.GATED_MODEL,
+                Reason.GATED_MODEL,
                 f"{repository} is gated: accept its terms at {self._endpoint}/{repository} and give a token"
                 " (spec.model.tokenSecretRef).",
                 info.sha,
@@ -109,20 +109,20 @@ class Hub:
         page = f"{self._endpoint}/{source.repository}"
         if refused.code == "RevisionNotFound":
             return Answer(
-                words.REVISION_NOT_FOUND,
+                Reason.REVISION_NOT_FOUND,
                 f"{source.repository} has no revision {source.revision or 'main'!r}; see {page}/refs for what it has.",
             )
         if refused.status in (401, 403, 404) and token:
             return Answer(message=f"The hub hides {source.repository}; the pod's token is tried when it downloads.")
         if refused.status in (401, 404):
             return Answer(
-                words.MODEL_NOT_FOUND,
+                Reason.MODEL_NOT_FOUND,
                 f"The hub has no model {source.repository}, or hides it: check the name; a private model needs a token"
                 " (spec.model.tokenSecretRef).",
             )
         if refused.status == 403:
             return Answer(
-                words.GATED_MODEL,
+                Reason.GATED_MODEL,
                 f"The hub refuses access to {source.repository} (403); give a token (spec.model.tokenSecretRef).",
             )
         return unreachable(f"The hub at {self._endpoint} refused to tell ({refused.status}).")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ams_common.resource import conditions as words
+from ams_common.reasons import Reason
 from ams_common.resource.conditions import ConditionType
 
 from ams_operator.status.conditions import Outcome
@@ -19,21 +19,21 @@ class Phase:
 
 
 # Reasons that may pass by themselves, and the phase that they are part of; any other reason is a failure.
-_WAITS = {
-    words.STARTING: "Starting",
-    words.DOWNLOADING: "Downloading",
-    words.NOT_DOWNLOADED_YET: "Starting",
-    words.VOLUME_PENDING: "Pending",
-    words.UNSCHEDULABLE: "Scheduling",
-    words.INSUFFICIENT_GPU: "Scheduling",
-    words.HUB_RATE_LIMITED: "Downloading",
+_WAITS: dict[str, str] = {
+    Reason.STARTING: "Starting",
+    Reason.DOWNLOADING: "Downloading",
+    Reason.NOT_DOWNLOADED_YET: "Starting",
+    Reason.VOLUME_PENDING: "Pending",
+    Reason.UNSCHEDULABLE: "Scheduling",
+    Reason.INSUFFICIENT_GPU: "Scheduling",
+    Reason.HUB_RATE_LIMITED: "Downloading",
 }
 _STAGES = {"scheduling": "Scheduling", "starting": "Starting", "downloading": "Downloading", "loading": "Loading"}
 
 
 def phase_of(facts: Facts, outcomes: Mapping[ConditionType, Outcome]) -> Phase:
     ready = outcomes["Ready"]
-    if ready.reason == words.SUSPENDED:
+    if ready.reason == Reason.SUSPENDED:
         return Phase("Suspended", "Suspended", ready.message)
     if facts.ready_pods and ready.status == "True":
         return _serving(facts, ready)
@@ -42,9 +42,9 @@ def phase_of(facts: Facts, outcomes: Mapping[ConditionType, Outcome]) -> Phase:
         if facts.wanted.prefetch and front is not None and front.stage == "downloading":
             return _under_way(facts)
         return Phase("Idle", "Scaled to zero", ready.message)
-    if facts.asking and facts.deployment is None and ready.reason == words.STARTING:
+    if facts.asking and facts.deployment is None and ready.reason == Reason.STARTING:
         return Phase("Pending", "Asking the hub", ready.message)
-    if ready.reason in (words.STARTING, words.DOWNLOADING, words.NOT_DOWNLOADED_YET):
+    if ready.reason in (Reason.STARTING, Reason.DOWNLOADING, Reason.NOT_DOWNLOADED_YET):
         return _under_way(facts)
     return Phase(_WAITS.get(ready.reason, "Failed"), ready.reason, ready.message)
 

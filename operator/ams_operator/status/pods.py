@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from ams_common.lock import Brought
 from ams_common.progress import Failure, Progress
-from ams_common.resource import conditions as words
+from ams_common.reasons import Reason
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.status import LockStatus
 
@@ -33,19 +33,19 @@ _VOLUME = re.compile(r"persistentvolumeclaim|storageclass|unbound|volume node af
 
 # What the reason in a termination message belongs to; others are of the container that ended.
 _CONDITION_OF: dict[str, ConditionType] = {
-    words.INVALID_SOURCE: "Accepted",
-    words.UNSUPPORTED_ARCHITECTURE: "Accepted",
-    words.GATED_MODEL: "PreflightPassed",
-    words.BAD_TOKEN: "PreflightPassed",
-    words.MODEL_NOT_FOUND: "PreflightPassed",
-    words.REVISION_NOT_FOUND: "PreflightPassed",
-    words.DISK_FULL: "WeightsReady",
-    words.CHECKSUM_MISMATCH: "WeightsReady",
-    words.LOCK_MISMATCH: "WeightsReady",
-    words.HUB_RATE_LIMITED: "WeightsReady",
-    words.GOLDEN_PROMPT_FAILED: "Progressing",
+    Reason.INVALID_SOURCE: "Accepted",
+    Reason.UNSUPPORTED_ARCHITECTURE: "Accepted",
+    Reason.GATED_MODEL: "PreflightPassed",
+    Reason.BAD_TOKEN: "PreflightPassed",
+    Reason.MODEL_NOT_FOUND: "PreflightPassed",
+    Reason.REVISION_NOT_FOUND: "PreflightPassed",
+    Reason.DISK_FULL: "WeightsReady",
+    Reason.CHECKSUM_MISMATCH: "WeightsReady",
+    Reason.LOCK_MISMATCH: "WeightsReady",
+    Reason.HUB_RATE_LIMITED: "WeightsReady",
+    Reason.GOLDEN_PROMPT_FAILED: "Progressing",
 }
-_SYNONYMS = {"PickledWeights": words.INVALID_SOURCE, "InvalidLock": words.LOCK_MISMATCH}
+_SYNONYMS = {"PickledWeights": Reason.INVALID_SOURCE, "InvalidLock": Reason.LOCK_MISMATCH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,11 @@ def _unscheduled(pod: Pod, devices: Sequence[str]) -> Problem | None:
         return None
     said = condition.message or condition.reason
     if _VOLUME.search(said):
-        return Problem("WeightsReady", words.VOLUME_PENDING, f"The volume can't be had: {said}")
+        return Problem("WeightsReady", Reason.VOLUME_PENDING, f"The volume can't be had: {said}")
     lacking = [device for device in devices if f"Insufficient {device}" in said]
     if lacking:
-        return Problem("Available", words.INSUFFICIENT_GPU, f"No node has {', '.join(lacking)} free: {said}")
-    return Problem("Available", words.UNSCHEDULABLE, f"No node takes the pod: {said}")
+        return Problem("Available", Reason.INSUFFICIENT_GPU, f"No node has {', '.join(lacking)} free: {said}")
+    return Problem("Available", Reason.UNSCHEDULABLE, f"No node takes the pod: {said}")
 
 
 def _problem(status: ContainerStatus | None) -> Problem | None:
@@ -145,7 +145,7 @@ def _problem(status: ContainerStatus | None) -> Problem | None:
     waiting = status.state.waiting
     if waiting is not None and waiting.reason in _IMAGE:
         said = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
-        return Problem("Available", words.IMAGE_PULL_FAILED, f"The image {status.image} can't be pulled: {said}")
+        return Problem("Available", Reason.IMAGE_PULL_FAILED, f"The image {status.image} can't be pulled: {said}")
     if waiting is not None and waiting.reason in _CONFIG:
         return _refused(waiting.reason, waiting.message)
     ended = status.state.terminated or status.last_state.terminated
@@ -158,11 +158,11 @@ def _problem(status: ContainerStatus | None) -> Problem | None:
 
 def _refused(reason: str, message: str) -> Problem:
     if found := _SECRET_NOT_FOUND.search(message):
-        return Problem("Accepted", words.SECRET_NOT_FOUND, f"There is no Secret {found[1]} in the namespace.")
+        return Problem("Accepted", Reason.SECRET_NOT_FOUND, f"There is no Secret {found[1]} in the namespace.")
     if found := _SECRET_KEY.search(message):
         secret = found[2].rstrip(",.").rpartition("/")[2]
-        return Problem("Accepted", words.SECRET_KEY_MISSING, f"The Secret {secret} has no key {found[1]}.")
-    return Problem("Available", words.STARTING, f"The container can't start ({reason}): {message}")
+        return Problem("Accepted", Reason.SECRET_KEY_MISSING, f"The Secret {secret} has no key {found[1]}.")
+    return Problem("Available", Reason.STARTING, f"The container can't start ({reason}): {message}")
 
 
 def _ended(status: ContainerStatus, ended: Terminated) -> Problem:
@@ -170,7 +170,7 @@ def _ended(status: ContainerStatus, ended: Terminated) -> Problem:
     if ended.reason == "OOMKilled":
         return Problem(
             "Available",
-            words.OUT_OF_MEMORY_KILLED,
+            Reason.OUT_OF_MEMORY_KILLED,
             f"{part} used more memory than its limit and was killed; raise spec.resources.limits.memory, or choose"
             " smaller weights with spec.quantization.".capitalize(),
         )
@@ -180,16 +180,16 @@ def _ended(status: ContainerStatus, ended: Terminated) -> Problem:
         if (condition := _CONDITION_OF.get(reason)) is not None:
             return Problem(condition, reason, failure.message)
         if status.name == SERVE:
-            prefix = "" if reason == words.LOAD_FAILED else f"{reason}: "
-            return Problem("Available", words.LOAD_FAILED, f"{prefix}{failure.message}")
-        if reason == words.HUB_UNREACHABLE:
-            return Problem("WeightsReady", words.DOWNLOADING, f"The download waits for the hub: {failure.message}")
-        return Problem("Available", words.CRASH_LOOP, f"The download failed ({reason}): {failure.message}")
+            prefix = "" if reason == Reason.LOAD_FAILED else f"{reason}: "
+            return Problem("Available", Reason.LOAD_FAILED, f"{prefix}{failure.message}")
+        if reason == Reason.HUB_UNREACHABLE:
+            return Problem("WeightsReady", Reason.DOWNLOADING, f"The download waits for the hub: {failure.message}")
+        return Problem("Available", Reason.CRASH_LOOP, f"The download failed ({reason}): {failure.message}")
     how = f"status {ended.exit_code}" + (f", {ended.reason}" if ended.reason not in ("", "Error") else "")
     last = _last_line(ended.message)
     times = f" {status.restart_count + 1} times" if status.restart_count else ""
     told = f"; its last line: {last}" if last else "; it said nothing"
-    return Problem("Available", words.CRASH_LOOP, f"{part.capitalize()} ended{times} ({how}){told}")
+    return Problem("Available", Reason.CRASH_LOOP, f"{part.capitalize()} ended{times} ({how}){told}")
 
 
 def termination_failure(message: str) -> Failure | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
+from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 from PIL import Image as Picture
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
@@ -119,7 +120,7 @@ def load(
     situation = placing.look(folder, read_config(folder), settings, device, dtype)
 
     def build(placement: Placement) -> VqaRuntime:
-        report("building", None)
+        report(Phase.BUILDING, None)
         model = load_weights(AutoModelForVisualQuestionAnswering, folder, placement, report)
         return _runtime(model, processor, placement, settings, publish, report)
 
@@ -131,7 +132,7 @@ def _runtime(
 ) -> VqaRuntime:
     own = int(model.config.text_config.max_position_embeddings)
     context = min(settings.context_tokens or own, own)
-    report("warming-up", None)
+    report(Phase.WARMING_UP, None)
     relief = Relief(parse_fallbacks(settings.fallbacks), placement.device)
     engine = VqaEngine(model, settings.concurrent_requests, context, publish, relief)
     info = ModelInfo(
