@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint format bench crds manifests clean
+.PHONY: help up test fast e2e lint format bench crds docs manifests clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -17,6 +17,7 @@ help:
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
 	@echo "make crds   write crds/ from the types"
+	@echo "make docs   write the generated parts of docs/ and README.md from the code"
 	@echo "make manifests  plain manifests of the chart, for kubectl apply, into dist/   (NAMESPACE=ams)"
 	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
 
@@ -48,6 +49,12 @@ bench: $(VENV)/.dev
 crds: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.crd > crds/modeldeployments.yaml
 	cp crds/modeldeployments.yaml charts/ai-model-server/files/
+
+# What tests compare with its source.
+docs: $(VENV)/.dev
+	$(VENV)/bin/python -m ams_common.troubleshooting > docs/troubleshooting.md
+	for page in README.md docs/*.md; do \
+		$(VENV)/bin/python -m ams_common.reference < $$page > $$page.new && mv $$page.new $$page || exit 1; done
 
 # The namespace comes first, then all that helm would install; hooks (the chart's own tests) are left out.
 manifests:

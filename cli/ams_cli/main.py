@@ -5,13 +5,15 @@ import asyncio
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from ams_common.options import OptionError, add_flags, resolve
+import msgspec
+from ams_common.options import OptionError, add_flags, resolve, unread, variables_of
 from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import local, machine, manifests
+from ams_cli.processes.environment import PASSED_ON
 from ams_cli.settings import FetchSettings, ReachSettings, UpSettings, log_dir, models_dir
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from ams_cli.processes.launcher import Programs
     from ams_cli.reach import Gateway
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 _NEEDED = ("aiohttp", "uvloop", "prometheus_client", "torch", "transformers")
@@ -115,8 +119,17 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--namespace", help="with -k: only this namespace")
 
 
+def _settings(kind: type[S], arguments: argparse.Namespace, *, passed_on: Collection[str] = ()) -> S:
+    """The settings of a command; names the AMS_* variables that no command `ams` reads, nor what this one starts."""
+    read = variables_of(UpSettings, FetchSettings, ReachSettings) | set(passed_on)
+    if (line := unread(os.environ, read)) is not None:
+        hint = "; for a model's process set it in spec.env of the manifest" if passed_on else ""
+        _say(f"{line}{hint}", 0)
+    return resolve(kind, vars(arguments), os.environ)
+
+
 def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
-    settings = resolve(UpSettings, vars(arguments), os.environ)
+    settings = _settings(UpSettings, arguments, passed_on=PASSED_ON)
     read = _read(arguments)
     gpus = machine.gpu_count()
     _refuse_what_needs_a_cluster(read.models)
@@ -134,12 +147,10 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    settings = resolve(FetchSettings, vars(arguments), os.environ)
+    settings = _settings(FetchSettings, arguments)
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
-    import msgspec
-
     from ams_cli import places, plan, preview
     from ams_cli.tables import columns
 
@@ -161,7 +172,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int:
-    settings = resolve(FetchSettings, vars(arguments), os.environ)
+    settings = _settings(FetchSettings, arguments, passed_on=PASSED_ON)
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
@@ -183,7 +194,7 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    settings = resolve(ReachSettings, vars(arguments), os.environ)
+    settings = _settings(ReachSettings, arguments)
     from ams_cli import reach, status
 
     async def told() -> str:
@@ -200,7 +211,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    settings = resolve(ReachSettings, vars(arguments), os.environ)
+    settings = _settings(ReachSettings, arguments)
     from ams_cli import chat, reach
 
     try:

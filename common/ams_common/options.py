@@ -6,7 +6,10 @@ variable or flag, the value and what is allowed.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -78,16 +81,62 @@ def environment_of(settings: msgspec.Struct) -> dict[str, str]:
 
 
 def parse(
-    settings: type[S], prog: str, argv: Sequence[str], environment: Mapping[str, str], description: str = ""
+    settings: type[S],
+    prog: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    description: str = "",
+    *,
+    shared_with: type[msgspec.Struct] | None = None,
 ) -> S:
-    """Settings of a whole command; exits with status 2 and one sentence on bad input."""
+    """Settings of a whole command; exits with status 2 and one sentence on bad input.
+
+    Says in one line which AMS_* variables it drops; those of `shared_with`, a command in the same environment, aside.
+    """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     add_flags(parser, settings)
     arguments = parser.parse_args(list(argv))
+    commands = (settings,) if shared_with is None else (settings, shared_with)
+    if (line := unread(environment, variables_of(*commands))) is not None:
+        print(f"{prog}: {line}", file=sys.stderr)
     try:
         return resolve(settings, vars(arguments), environment)
     except OptionError as error:
         parser.error(str(error))
+
+
+def unread(environment: Mapping[str, str], read: Collection[str]) -> str | None:
+    """One line that names the AMS_* variables that are set and not `read` by the command; None if there are none.
+
+    A misspelt variable, or one of another command, would otherwise be dropped without a word.
+    """
+    names = sorted(
+        name
+        for name, value in environment.items()
+        if name.startswith("AMS_") and value and name not in read and not _is_service_link(name, value)
+    )
+    if not names:
+        return None
+    hints = [_hint(name, read) for name in names]
+    what = "it" if len(names) == 1 else "them"
+    return f"{', '.join(hints)}: set in the environment, but this command doesn't read {what}"
+
+
+def variables_of(*settings: type[msgspec.Struct]) -> frozenset[str]:
+    """The AMS_* variables of these settings."""
+    return frozenset(variable_name(field.name) for struct in settings for field in msgspec.structs.fields(struct))
+
+
+def _hint(name: str, read: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, read, 1, cutoff=0.85)
+    return f"{name} (did you mean {close[0]}?)" if close else name
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Kubernetes sets such variables in every container for each Service called ams-something."""
+    return re.search(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$", name) is not None or (
+        name.endswith("_PORT") and "://" in value
+    )
 
 
 def _kind(annotation: Any) -> tuple[Any, msgspec.Meta | None]:

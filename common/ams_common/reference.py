@@ -1,6 +1,7 @@
-"""The reference of settings as Markdown tables, from the structs that the commands themselves read.
+"""Generated parts of Markdown documents: tables of settings from their structs, and others from who knows them.
 
-`python -m ams_common.reference < docs/configuration.md` prints the document with its tables as they have to be.
+`<!-- settings: module:Struct -->` and `<!-- table: module:function -->` begin such a part, `<!-- end -->` ends it.
+`python -m ams_common.reference < docs/configuration.md` prints the document with its parts as they have to be.
 """
 
 import importlib
@@ -12,17 +13,18 @@ from msgspec import inspect
 
 from ams_common.options import flag_name, variable_name
 
-_TABLE = re.compile(r"(<!-- settings: (?P<module>[\w.]+):(?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
+_PART = re.compile(r"(<!-- (?P<kind>settings|table): (?P<module>[\w.]+):(?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def with_tables(document: str) -> str:
-    """The document with the table of `module:Struct` between each pair of its marks."""
+    """The document with each generated part as it has to be: of a struct's settings, or what a function returns."""
 
-    def table(found: "re.Match[str]") -> str:
-        settings = getattr(importlib.import_module(found["module"]), found["name"])
-        return f"{found[1]}\n{settings_table(settings)}\n{found[4]}"
+    def part(found: "re.Match[str]") -> str:
+        source = getattr(importlib.import_module(found["module"]), found["name"])
+        text = settings_table(source) if found["kind"] == "settings" else source()
+        return f"{found[1]}\n{text}\n{found[5]}"
 
-    return _TABLE.sub(table, document)
+    return _PART.sub(part, document)
 
 
 def settings_table(settings: type[msgspec.Struct]) -> str:

@@ -9,7 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 
 import uvloop
-from ams_common.options import OptionError, add_flags, resolve
+from ams_common.options import OptionError, add_flags, resolve, unread, variables_of
 from ams_kube.client import NoCluster
 
 from ams_gateway.app import make_app
@@ -37,6 +37,8 @@ def main() -> None:
         settings = resolve(GatewaySettings, flags, os.environ)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
+    if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:
+        print(f"ams-gateway: {line}", file=sys.stderr)
     if settings.kubernetes and backends:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
     if settings.spool_dir and not os.access(settings.spool_dir, os.W_OK | os.X_OK):

@@ -160,6 +160,18 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert (status, words.split(":")[1]) == (2, " --memory-limit='lots'")
 
 
+def test_variables_that_would_be_dropped_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AMS_HOLD_SECONDS", "AMS_THREADS", "AMS_LOG_DIR", "AMS_URL"):
+        monkeypatch.setenv(name, "5")
+    assert main(["up", "-f", str(tmp_path / "absent.yaml")]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "ams: AMS_HOLD_SECONDS: set in the environment, but this command doesn't read it; for a model's process set it "
+        "in spec.env of the manifest"
+    )
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     path = str(tmp_path / "file" / "models")

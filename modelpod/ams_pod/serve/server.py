@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 from ams_common.options import parse
-from ams_common.pod_settings import ServeSettings
+from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
     """The command `ams-pod serve`; the exit status."""
-    settings = parse(ServeSettings, "ams-pod serve", argv, environment, "Serve one model over HTTP.")
+    settings = parse(
+        ServeSettings, "ams-pod serve", argv, environment, "Serve one model over HTTP.", shared_with=DownloadSettings
+    )
     logging.basicConfig(
         level=logging.DEBUG if settings.debug else logging.INFO,
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",

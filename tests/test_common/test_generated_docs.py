@@ -1,0 +1,29 @@
+"""Generated pages and parts of pages say what the code says: `make docs` writes them."""
+
+from pathlib import Path
+
+import pytest
+from ams_common.lifecycle import Phase
+from ams_common.reasons import ROWS
+from ams_common.reference import with_tables
+from ams_common.troubleshooting import page
+
+ROOT = Path(__file__).parents[2]
+
+
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_generated_parts_are_what_the_code_says(document: str) -> None:
+    text = (ROOT / document).read_text()
+    assert with_tables(text) == text, "run `make docs`"
+
+
+def test_the_troubleshooting_page_is_what_the_table_of_reasons_says() -> None:
+    assert (ROOT / "docs/troubleshooting.md").read_text() == page(), "run `make docs`"
+
+
+def test_every_reason_that_keeps_a_model_from_being_ready_has_a_section() -> None:
+    headings = [line.removeprefix("### ").partition(":")[0] for line in page().splitlines() if line.startswith("### ")]
+    assert sorted(headings) == sorted(reason for reason, row in ROWS.items() if row.phase is not Phase.READY)
