@@ -85,8 +85,8 @@ def prompts(count: int) -> list[list[int]]:
 
 def ours(folder: Path, streams: list[int], quantization: str) -> dict[int, float]:
     from ams_common.pod_settings import ServeSettings
-    from ams_pod.runtime.interface import Prepared, Sampling
-    from ams_pod.runtime.load import load
+    from ams_pod.engines.builtin.opener import load
+    from ams_pod.engines.port import Prepared, Sampling
 
     settings = ServeSettings(
         name="m", source="file:///m", family="text", quantization=quantization, concurrent_requests=max(streams),

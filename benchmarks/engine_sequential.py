@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any
 
-import ams_pod.runtime  # noqa: F401  # makes torchvision importable
+import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable
 import torch
 import transformers
 from aiohttp import web

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import ams_pod.runtime  # noqa: F401  # makes torchvision importable
+import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable
 from fakehub import checkpoints
 
 _LANGUAGE = {

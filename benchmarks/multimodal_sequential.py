@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ams_pod.runtime  # noqa: F401  # makes torchvision importable
+import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable
 import numpy as np
 import torch
 import transformers
 from aiohttp import web
+from ams_pod.engines.builtin.families import family_module
 from ams_pod.media.audio import decode_audio
 from ams_pod.media.images import decode_image
 from ams_pod.media.limits import MediaLimits
 from ams_pod.media.watch import Watch
-from ams_pod.runtime.families import family_module
 
 RATE = 16_000
 FAMILIES = {"image": "vision-language", "audio": "audio-language", "omni": "omni"}

@@ -33,8 +33,11 @@ _PR_SET_PDEATHSIG = 1
 # cheap: half a second and 25 MB that children share.
 _IMPORTS = (
     "ams_pod.serve.server",
-    "ams_pod.runtime.load",
-    *(f"ams_pod.runtime.families.{name}" for name in ("text", "vision_language", "audio_language", "omni", "vqa")),
+    "ams_pod.engines.builtin.opener",
+    *(
+        f"ams_pod.engines.builtin.families.{name}"
+        for name in ("text", "vision_language", "audio_language", "omni", "vqa")
+    ),
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ams_pod.runtime  # noqa: F401  # makes torchvision importable, which checkpoints need
+import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 from fakehub import checkpoints
 from fakehub.repository import from_folder
 from fakehub.server import FakeHub

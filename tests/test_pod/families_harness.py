@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ams_pod.engines.builtin import torchvision_shim
+from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.towers.vision import metadata, picture
+from ams_pod.engines.port import Prepared
 from ams_pod.media.items import Audio, Image, Video, part
-from ams_pod.runtime import torchvision_shim
-from ams_pod.runtime.families import family_module
-from ams_pod.runtime.families.vision import metadata, picture
-from ams_pod.runtime.interface import Prepared
 
 torchvision_shim.install()
 

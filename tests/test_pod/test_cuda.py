@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
-from ams_pod.runtime import load as loading
-from ams_pod.runtime import verify
-from ams_pod.runtime.interface import Event, InsufficientMemory, Prepared, Sampling
-from ams_pod.runtime.out_of_memory import is_out_of_memory
+from ams_pod.engines.builtin import opener as loading
+from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
+from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.port import Event, InsufficientMemory, Prepared, Sampling
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
@@ -155,8 +155,8 @@ def test_the_cpu_answers_where_the_gpu_cannot(folder: Path, little_memory: Any) 
 
 
 def test_layers_are_spread_where_no_gpu_is_large_enough(folder: Path) -> None:
-    from ams_pod.runtime.placing import Placement
-    from ams_pod.runtime.weights import load_weights
+    from ams_pod.engines.builtin.memory.placing import Placement
+    from ams_pod.engines.builtin.model.weights import load_weights
     from transformers import AutoModelForCausalLM
 
     spread = {0: 200_000, "cpu": 1 << 30}

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
-from ams_pod.runtime.cache import segments
-from ams_pod.runtime.interface import Sampling
-from ams_pod.runtime.memory import fit_context
-from ams_pod.runtime.sampling import RowSampler, _candidates, sample
-from ams_pod.runtime.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
-from ams_pod.runtime.threads import choose_threads
+from ams_pod.engines.builtin.memory.device_memory import fit_context
+from ams_pod.engines.builtin.model.sampling import RowSampler, _candidates, sample
+from ams_pod.engines.builtin.model.slot_cache import segments
+from ams_pod.engines.builtin.scheduler.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
+from ams_pod.engines.builtin.threads import choose_threads
+from ams_pod.engines.port import Sampling
 from hypothesis import given
 from hypothesis import strategies as st
 

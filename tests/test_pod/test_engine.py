@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ams_pod.runtime import schedule
+from ams_pod.engines.builtin.scheduler import schedule
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
@@ -170,7 +170,7 @@ def test_seeded_draws_do_not_depend_on_the_batch(folder):
 
 
 def test_bfloat16_flat_stays_close_to_the_models_own_forward(folder):
-    from ams_pod.runtime import verify
+    from ams_pod.engines.builtin.model import verify
 
     model = load_model(folder, torch.bfloat16)
     probes = verify.probe_prompts(500)
@@ -180,7 +180,7 @@ def test_bfloat16_flat_stays_close_to_the_models_own_forward(folder):
 
 
 def test_a_wrong_rotary_table_is_seen_by_the_check(folder):
-    from ams_pod.runtime import verify
+    from ams_pod.engines.builtin.model import verify
 
     model = load_model(folder)
     probes = verify.probe_prompts(500)

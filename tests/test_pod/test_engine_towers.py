@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from ams_pod.runtime import engine, schedule
-from ams_pod.runtime.interface import Prepared
-from ams_pod.runtime.towers import Piece, Prompt
+from ams_pod.engines.builtin.scheduler import core, schedule
+from ams_pod.engines.builtin.towers.queue import Piece, Prompt
+from ams_pod.engines.port import Prepared
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
@@ -104,7 +104,7 @@ def test_text_passes_a_request_in_the_towers_and_rows_wait_for_one_call_at_most(
 
 def test_requests_go_on_between_the_layers_of_a_tower(folder, kind, monkeypatch):
     """They come, run and end while one call lasts; and the call's own request may leave meanwhile."""
-    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr(core, "GAP_SECONDS", 0.0)
     driver, tower, model = driver_of(folder, kind, size=200, layers=30)
     _, running = driver.submit([7, 8, 9], 12)
     driver.engine.step()
@@ -125,7 +125,7 @@ def test_requests_go_on_between_the_layers_of_a_tower(folder, kind, monkeypatch)
 
 
 def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypatch):
-    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr(core, "GAP_SECONDS", 0.0)
     driver, tower, _ = driver_of(folder, "flat")
     driver.submit([7, 8, 9], 6)
     ticket, outcome = driver.submit_prepared(media(range(5, 15)), 6)
@@ -142,7 +142,7 @@ def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypa
 
 
 def test_what_fails_within_a_tower_call_is_not_blamed_on_its_media(folder, monkeypatch):
-    monkeypatch.setattr(engine, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr(core, "GAP_SECONDS", 0.0)
     driver, _, _ = driver_of(folder, "flat")
     driver.submit([7, 8, 9], 6)
     _, outcome = driver.submit_prepared(media(range(5, 15)), 6)

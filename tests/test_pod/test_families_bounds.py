@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.towers import vision
 from ams_pod.media.items import Image, Video
-from ams_pod.runtime.families import family_module, vision
 from engine_harness import Driver, forward_of
 from fakehub import checkpoints
 from families_harness import Family, audio, image, video

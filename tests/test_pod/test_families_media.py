@@ -5,8 +5,9 @@ import functools
 
 import pytest
 import torch
-from ams_pod.runtime import engine, schedule, verify
-from ams_pod.runtime.families import vision
+from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.scheduler import core, schedule
+from ams_pod.engines.builtin.towers import vision
 from engine_harness import Driver, forward_of
 from fakehub import checkpoints
 from families_harness import Family, audio, image, video
@@ -114,7 +115,7 @@ def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, 
 
     With steps between any two layers of the towers, and with none.
     """
-    monkeypatch.setattr(engine, "GAP_SECONDS", gap)
+    monkeypatch.setattr(core, "GAP_SECONDS", gap)
     monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 24)
     monkeypatch.setattr(schedule, "ALONE_TOKENS", 40)
     monkeypatch.setattr(vision, "PATCHES_PER_CALL", 100)
@@ -137,7 +138,7 @@ def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, 
 def test_the_decoder_serves_the_language_model_after_its_check(families, name):
     """What `load` does: the check of our decoder against the model's own forward passes for every family."""
     from ams_common.pod_settings import ServeSettings
-    from ams_pod.runtime.load import load
+    from ams_pod.engines.builtin.opener import load
 
     settings = ServeSettings(
         name="tiny", source="file:///x", precision="float32", context_tokens=512, concurrent_requests=2, threads=1
@@ -245,9 +246,9 @@ def test_a_thinker_alone_answers_as_within_the_whole_model(families, expected, t
 
 def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
     """transformers fills what is missing at random, without a word."""
-    from ams_pod.runtime.interface import LoadFailed
-    from ams_pod.runtime.placing import Placement
-    from ams_pod.runtime.weights import load_weights
+    from ams_pod.engines.builtin.memory.placing import Placement
+    from ams_pod.engines.builtin.model.weights import load_weights
+    from ams_pod.engines.port import LoadFailed
     from safetensors.torch import load_file, save_file
 
     family = families("vision-language")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from ams_common.errors import ApiError
+from ams_pod.engines.builtin.families import family_module
 from ams_pod.media.items import Image, Video
-from ams_pod.runtime.families import family_module
 from fakehub import checkpoints
 from families_harness import audio, image, user, video
 

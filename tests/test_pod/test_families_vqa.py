@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ams_common.errors import ApiError
 from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.builtin.families import vqa
+from ams_pod.engines.port import Event, Prepared, Sampling
 from ams_pod.media.items import Audio, Image, part
-from ams_pod.runtime.families import vqa
-from ams_pod.runtime.interface import Event, Prepared, Sampling
 
 torch = pytest.importorskip("torch")
 

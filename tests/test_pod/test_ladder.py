@@ -1,8 +1,8 @@
 """Which rung of the memory ladder comes next."""
 
 import pytest
-from ams_pod.runtime.interface import LoadFailed
-from ams_pod.runtime.ladder import Situation, next_rung, parse_fallbacks
+from ams_pod.engines.builtin.scheduler.ladder import Situation, next_rung, parse_fallbacks
+from ams_pod.engines.port import LoadFailed
 
 ALL = ("cpu", "text-only", "simplified")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from ams_pod.runtime import schedule
-from ams_pod.runtime.batch import Batch
-from ams_pod.runtime.interface import InsufficientMemory, Prepared
-from ams_pod.runtime.setbacks import Relief
-from ams_pod.runtime.towers import Piece, Prompt
+from ams_pod.engines.builtin.scheduler import schedule
+from ams_pod.engines.builtin.scheduler.batch import Batch
+from ams_pod.engines.builtin.scheduler.oom_policy import Relief
+from ams_pod.engines.builtin.towers.queue import Piece, Prompt
+from ams_pod.engines.port import InsufficientMemory, Prepared
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 

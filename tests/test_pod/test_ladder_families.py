@@ -9,14 +9,14 @@ import pytest
 import torch
 from ams_common.errors import ApiError
 from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.builtin.families import vqa
+from ams_pod.engines.builtin.model.padded import PaddedForward
+from ams_pod.engines.builtin.scheduler import admission
+from ams_pod.engines.builtin.scheduler.core import Engine
+from ams_pod.engines.builtin.scheduler.cpu_fallback import CpuLane
+from ams_pod.engines.builtin.scheduler.oom_policy import Relief
+from ams_pod.engines.port import Event, InsufficientMemory, Prepared, Sampling
 from ams_pod.media.items import Image, part
-from ams_pod.runtime import admission
-from ams_pod.runtime.cpu_lane import CpuLane
-from ams_pod.runtime.engine import Engine
-from ams_pod.runtime.families import vqa
-from ams_pod.runtime.interface import Event, InsufficientMemory, Prepared, Sampling
-from ams_pod.runtime.padded import PaddedForward
-from ams_pod.runtime.setbacks import Relief
 from engine_harness import Driver, forward_of, load_model, reference
 from fakehub import checkpoints
 from families_harness import CONTEXT, Family, audio, image, video
@@ -285,13 +285,13 @@ def test_what_cannot_fit_alone_is_refused_at_once(prompt, new, room, code, words
 
 
 def test_a_runtime_refuses_what_cannot_fit(qwen3, monkeypatch):
-    from ams_pod.runtime import memory
-    from ams_pod.runtime.families import text
+    from ams_pod.engines.builtin.families import text
+    from ams_pod.engines.builtin.memory import device_memory
 
     settings = ServeSettings(name="m", source="file:///m", concurrent_requests=2, context_tokens=64)
     runtime = text.load(qwen3, settings, "cpu", torch.float32, lambda events: None, lambda phase, percent: None)
     runtime.submit(Prepared([7, 8, 9]), Sampling(4), None)
-    monkeypatch.setattr(memory, "free_bytes", lambda device, limits: 1000)
+    monkeypatch.setattr(device_memory, "free_bytes", lambda device, limits: 1000)
     with pytest.raises(ApiError, match="are free with nothing else running") as refused:
         runtime.submit(Prepared([7, 8, 9]), Sampling(4), None)
     assert refused.value.status == 503

@@ -9,11 +9,11 @@ import pytest
 import torch
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
-from ams_pod.runtime import load as loading
-from ams_pod.runtime import memory, placing
-from ams_pod.runtime.families import text
-from ams_pod.runtime.interface import LoadFailed
-from ams_pod.runtime.placing import Placement, Situation, choose_placement, next_smaller
+from ams_pod.engines.builtin import opener as loading
+from ams_pod.engines.builtin.families import text
+from ams_pod.engines.builtin.memory import device_memory, placing
+from ams_pod.engines.builtin.memory.placing import Placement, Situation, choose_placement, next_smaller
+from ams_pod.engines.port import LoadFailed
 from fakehub import checkpoints
 
 GIB = 1 << 30
@@ -98,12 +98,12 @@ def test_smaller_ones_until_nothing_is_left():
 @pytest.mark.parametrize("words", ["[1]", "8", '{"0": "much"}', "{"])
 def test_a_bad_memory_limit_is_refused(words):
     with pytest.raises(LoadFailed, match="maxMemory"):
-        memory.limits(words)
+        device_memory.limits(words)
 
 
 def test_a_memory_limit_bounds_what_is_free():
-    assert memory.free_bytes("cpu", {"cpu": 1 << 20}) == 0  # this process has more already
-    assert 0 < memory.free_bytes("cpu", {"cpu": 1 << 60}) <= memory.available_bytes() + (64 << 20)
+    assert device_memory.free_bytes("cpu", {"cpu": 1 << 20}) == 0  # this process has more already
+    assert 0 < device_memory.free_bytes("cpu", {"cpu": 1 << 60}) <= device_memory.available_bytes() + (64 << 20)
 
 
 @pytest.fixture(scope="module")

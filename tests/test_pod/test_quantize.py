@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
-from ams_pod.runtime.families import family_module
-from ams_pod.runtime.interface import Prepared, Sampling
-from ams_pod.runtime.placing import Placement
-from ams_pod.runtime.weights import load_weights
+from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model.weights import load_weights
+from ams_pod.engines.port import Prepared, Sampling
 from engine_harness import Driver, forward_of, prompts, reference
 from fakehub import checkpoints
 from transformers import AutoModelForCausalLM

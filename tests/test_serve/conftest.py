@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import ams_pod.runtime  # noqa: F401  # makes torchvision importable, which checkpoints need
+import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 import pytest
 import uvloop
 from fakehub import checkpoints

@@ -14,8 +14,7 @@ import aiohttp
 from aiohttp import web
 from ams_common.families import BY_NAME
 from ams_common.pod_settings import ServeSettings
-from ams_pod.media.items import Audio, Image, Video
-from ams_pod.runtime.interface import (
+from ams_pod.engines.port import (
     Degraded,
     EngineCounters,
     EngineLoad,
@@ -27,6 +26,7 @@ from ams_pod.runtime.interface import (
     Sampling,
     Ticket,
 )
+from ams_pod.media.items import Audio, Image, Video
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import Pod
 

@@ -32,7 +32,7 @@ with profile(activities=[ProfilerActivity.CPU]) as profiler, Watch():
     forkserver.preload()
 seen += [event.key for event in profiler.key_averages() if event.key.startswith("aten::")]
 assert not seen, seen
-assert "ams_pod.runtime.load" in sys.modules and "ams_pod.serve.server" in sys.modules
+assert "ams_pod.engines.builtin.opener" in sys.modules and "ams_pod.serve.server" in sys.modules
 assert threading.active_count() == 1
 assert asyncio._get_running_loop() is None
 uvloop_policy = type(asyncio.get_event_loop_policy()).__module__.startswith("uvloop")

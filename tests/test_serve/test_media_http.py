@@ -13,7 +13,7 @@ import openai
 import PIL.Image
 import pytest
 import pytest_asyncio
-from ams_pod.runtime.interface import Degraded, InsufficientMemory, Prepared
+from ams_pod.engines.port import Degraded, InsufficientMemory, Prepared
 from test_media.media_files import picture, png_of_size, saved, sound, video
 from test_serve.echo_pod import EchoPod, echo_pod
 from test_serve.live_pods import events

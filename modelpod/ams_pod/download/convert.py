@@ -16,7 +16,7 @@ from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.progress import Tracker
 
-_MODULE = "ams_pod.runtime.gguf"
+_MODULE = "ams_pod.engines.builtin.model.gguf"
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -11,10 +11,10 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
 
+from ams_pod.engines.port import Prepared, Runtime, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Media
 from ams_pod.media.spool import Spool
-from ams_pod.runtime.interface import Prepared, Runtime, Sampling
 from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD, REQUEST_ID

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ams_pod.runtime.interface import Degraded, ModelInfo
+from ams_pod.engines.port import Degraded, ModelInfo
 
 SIMPLIFIED = (
     "The server is short of memory and could not process this request in full. Please try again later, or with less or "

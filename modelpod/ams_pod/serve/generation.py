@@ -10,7 +10,7 @@ from typing import Self
 from ams_common.errors import ApiError
 from ams_common.wire import FinishReason, Usage
 
-from ams_pod.runtime.interface import Degraded, Event, InsufficientMemory, Prepared, Runtime, Sampling, Ticket
+from ams_pod.engines.port import Degraded, Event, InsufficientMemory, Prepared, Runtime, Sampling, Ticket
 from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.stops import StopStrings

@@ -11,7 +11,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.wire import GenerateRequest
 
-from ams_pod.runtime.interface import Runtime
+from ams_pod.engines.port import Runtime
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.parameters import sampling_of

@@ -6,7 +6,7 @@ from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.wire import GenerateRequest, GenerateResponse
 
-from ams_pod.runtime.interface import ModelInfo, Prepared, Runtime, Sampling
+from ams_pod.engines.port import ModelInfo, Prepared, Runtime, Sampling
 from ams_pod.serve.answering import Work, answer
 from ams_pod.serve.content import Chat, Content, check_modalities, generate_sources
 from ams_pod.serve.degraded import generation_method, memory_optimized, note_of

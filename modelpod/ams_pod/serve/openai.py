@@ -22,8 +22,8 @@ from ams_common.wire import (
     ModelList,
 )
 
+from ams_pod.engines.port import Prepared, Runtime, Sampling
 from ams_pod.media.intake import Source
-from ams_pod.runtime.interface import Prepared, Runtime, Sampling
 from ams_pod.serve.answering import Work, answer
 from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
 from ams_pod.serve.degraded import marks

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from ams_common.errors import ApiError
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, Stop
 
-from ams_pod.runtime.interface import ModelInfo, Sampling
+from ams_pod.engines.port import ModelInfo, Sampling
 
 Api = Literal["generate", "openai"]
 

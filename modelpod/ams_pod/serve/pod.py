@@ -16,12 +16,8 @@ from ams_common.progress import Failure, Load, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 
-from ams_pod.media.decoding import Wanted, preload
-from ams_pod.media.intake import Intake
-from ams_pod.media.temp import TempFolder
-from ams_pod.media.urls import AllowedHosts
-from ams_pod.resident import resident_bytes
-from ams_pod.runtime.interface import (
+from ams_pod.engines.builtin.model.read_ahead import read_ahead
+from ams_pod.engines.port import (
     EngineCounters,
     EngineLoad,
     Event,
@@ -31,7 +27,11 @@ from ams_pod.runtime.interface import (
     ReportPhase,
     Runtime,
 )
-from ams_pod.runtime.read_ahead import read_ahead
+from ams_pod.media.decoding import Wanted, preload
+from ams_pod.media.intake import Intake
+from ams_pod.media.temp import TempFolder
+from ams_pod.media.urls import AllowedHosts
+from ams_pod.resident import resident_bytes
 from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.metrics import PodMetrics
 
@@ -257,6 +257,8 @@ def _dispatch(events: list[Event]) -> None:
 
 def _load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
     read_ahead(folder)
-    from ams_pod.runtime.load import load  # torch and transformers take seconds: not before the server listens
+    from ams_pod.engines.builtin.opener import (
+        load,  # torch and transformers take seconds: not before the server listens
+    )
 
     return load(folder, settings, publish, report)

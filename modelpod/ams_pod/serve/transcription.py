@@ -17,10 +17,10 @@ from ams_common.wire import (
     TranscriptionUsage,
 )
 
+from ams_pod.engines.port import Prepared, Runtime, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Media, part
 from ams_pod.media.spool import Spool, Upload
-from ams_pod.runtime.interface import Prepared, Runtime, Sampling
 from ams_pod.serve.answering import Work, answer
 from ams_pod.serve.content import unsupported
 from ams_pod.serve.degraded import marks

@@ -1,0 +1,131 @@
+"""Audio-language: Qwen2-Audio. Text with any number of clips.
+
+Its encoder hears 30 seconds at a time, and its processor would drop the rest silently. A longer clip is given to the
+model as several clips of at most 30 seconds that follow each other in the prompt, so that nothing is lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ams_common.pod_settings import ServeSettings
+from torch import Tensor
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from ams_pod.engines.builtin.causal_lm import DecodingRuntime, Load, Recipe, build
+from ams_pod.engines.builtin.model.weights import load_processor
+from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompts
+from ams_pod.engines.builtin.towers import sound
+from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.port import Publish, ReportPhase
+from ams_pod.media.items import Audio, Samples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """A clip's spectrogram [1, bins, frames] and mask [1, frames], padded to what the encoder takes; its tokens."""
+
+    features: Tensor
+    mask: Tensor
+    tokens: int
+
+
+class ClipExpander:
+    """Clips through the model's processor."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._extractor = processor.feature_extractor
+        self.placeholders: Mapping[str, str] = {"audio": processor.audio_token}
+        ids = processor.tokenizer.convert_tokens_to_ids
+        self._between = [ids(processor.audio_eos_token), ids(processor.audio_bos_token)]
+
+    def count(self, item: Audio) -> int:
+        clips = self._divide(item.samples)
+        tokens = sum(sound.tokens_of(sound.frames_of(len(clip), self._extractor.hop_length)) for clip in clips)
+        return tokens + len(self._between) * (len(clips) - 1)
+
+    def expand(self, item: Audio) -> Expansion:
+        ids: list[int] = []
+        pieces = []
+        for clip in self._divide(item.samples):
+            made = self._processor(
+                text=[self._processor.audio_token],
+                audio=[sound.long_enough(clip, self._extractor.hop_length)],
+                audio_kwargs={"sampling_rate": item.rate},
+                return_tensors="pt",
+            )
+            tokens = made["input_ids"][0].tolist()
+            ids += [*(self._between if ids else []), *tokens]
+            inputs = Clip(made["input_features"], made["feature_attention_mask"], len(tokens))
+            share = self._extractor.chunk_length / sound.SECONDS_PER_CALL  # a shorter one is padded, and costs as much
+            pieces.append(Piece(sound.TOWER, self._processor.audio_token_id, share, inputs))
+        return Expansion(ids, pieces)
+
+    def _divide(self, samples: Samples) -> list[Samples]:
+        longest = self._extractor.n_samples
+        return [samples[start : start + longest] for start in range(0, max(1, len(samples)), longest)]
+
+
+class ClipTower:
+    """One call of the model's own encoder and projector for several clips.
+
+    The model offers no way to ask for them, so its forward runs with its language model replaced by one that hands
+    back the embeddings it is given: only once the encoder is through, for other requests may be computed between its
+    layers.
+    """
+
+    def __init__(self, model: Any, token: int) -> None:
+        self._model, self._token = model, token
+
+    def __call__(self, clips: Sequence[Clip]) -> list[Tensor]:
+        device = self._model.device
+        counts = [clip.tokens for clip in clips]
+        ids = torch.full((1, sum(counts)), self._token, device=device)
+        language_model = self._model.language_model
+        replacing = self._model.audio_tower.register_forward_hook(
+            lambda *_: setattr(language_model, "forward", _hand_back)
+        )
+        try:
+            output = self._model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                input_features=torch.cat([clip.features for clip in clips]).to(device),
+                feature_attention_mask=torch.cat([clip.mask for clip in clips]).to(device),
+            )
+        finally:
+            replacing.remove()
+            vars(language_model).pop("forward", None)
+        return list(output.last_hidden_state[0].split(counts))
+
+
+def _hand_back(inputs_embeds: Tensor, **ignored: Any) -> BaseModelOutputWithPast:
+    return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+def recipe(folder: Path) -> Recipe:
+    processor = load_processor(AutoProcessor, folder)
+    return Recipe(
+        family="audio-language",
+        model_class=Qwen2AudioForConditionalGeneration,
+        tokenizer=processor.tokenizer,
+        prompts=lambda context: MediaPrompts(
+            processor.tokenizer, processor.chat_template, context, ClipExpander(processor)
+        ),
+        embedder=lambda model: MediaEmbedder(
+            model.get_input_embeddings(),
+            {sound.TOWER: ClipTower(model.model, processor.audio_token_id)},
+            [model.model.audio_tower],
+        ),
+        audio_rate=processor.feature_extractor.sampling_rate,
+    )
+
+
+def load(
+    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
+) -> DecodingRuntime:
+    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))

@@ -1,0 +1,228 @@
+"""Omni: the thinker of Qwen2.5-Omni. Any mix of text, images, clips, and videos with or without their sound.
+
+It answers in text: of a checkpoint that also holds the talker, only the thinker is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ams_common.pod_settings import ServeSettings
+from torch import Tensor
+from transformers import AutoConfig, AutoProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+
+from ams_pod.engines.builtin.causal_lm import DecodingRuntime, Load, Recipe, build
+from ams_pod.engines.builtin.model.weights import load_processor
+from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaInputs, MediaPrompts
+from ams_pod.engines.builtin.towers import sound, vision
+from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.port import Publish, ReportPhase
+from ams_pod.media.items import Audio, Image, Video
+
+_AUDIO_SECONDS_PER_PIECE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What rope positions depend on: the grid of patches of an image or video, frames of the spectrogram of audio.
+
+    A video with sound has both. `seconds` are from one patch in time to the next, of a video.
+    """
+
+    kind: str
+    grid: tuple[int, int, int] | None = None
+    seconds: float = 0.0
+    frames: int = 0
+
+
+class OmniExpander:
+    """Media through the model's processor; `window` is how many frames of a spectrogram its encoder hears together."""
+
+    def __init__(self, processor: Any, window: int) -> None:
+        self._processor = processor
+        self._window = window
+        extractor = processor.feature_extractor
+        self._hop, self._overlap, self._rate = extractor.hop_length, extractor.n_fft, extractor.sampling_rate
+        self.placeholders: Mapping[str, str] = {
+            "image": processor.image_token,
+            "audio": processor.audio_token,
+            "video": processor.video_token,
+        }
+
+    def count(self, item: Image | Audio | Video) -> int:
+        if isinstance(item, Audio):
+            return self._sound_tokens(item)
+        tokens = vision.tokens(self._processor, item)
+        if isinstance(item, Video) and (heard := _heard(item)) is not None:
+            tokens += self._sound_tokens(heard) + 2  # and the marks around both
+        return tokens
+
+    def expand(self, item: Image | Audio | Video) -> Expansion:
+        if isinstance(item, Image):
+            return self._image(item)
+        return self._audio(item) if isinstance(item, Audio) else self._video(item)
+
+    def _image(self, item: Image) -> Expansion:
+        processor = self._processor
+        made = processor(text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt")
+        patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
+        pieces = vision.divide(patches, processor.image_token_id)
+        return Expansion(made["input_ids"][0].tolist(), pieces, Layout("image", patches.grid))
+
+    def _audio(self, item: Audio) -> Expansion:
+        made = self._processor(text=[self._processor.audio_token], return_tensors="pt", **self._sound(item))
+        spectrogram = _spectrogram(made)
+        layout = Layout("audio", frames=spectrogram.shape[1])
+        return Expansion(made["input_ids"][0].tolist(), self._divide(spectrogram), layout)
+
+    def _video(self, item: Video) -> Expansion:
+        processor = self._processor
+        heard = _heard(item)
+        with_sound: dict[str, Any] = {}
+        if heard is not None:
+            with_sound = {**self._sound(heard), "audio_from_video_indices": [0], "load_audio_from_video": True}
+        made = processor(
+            text=[processor.video_token],
+            videos=[item.frames],
+            videos_kwargs={
+                "fps": vision.frame_rate(item),
+                "do_sample_frames": False,
+                "input_data_format": "channels_last",
+            },
+            return_tensors="pt",
+            **with_sound,
+        )
+        patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
+        pieces = vision.divide(patches, processor.video_token_id)
+        frames = 0
+        if heard is not None:
+            spectrogram = _spectrogram(made)
+            frames = spectrogram.shape[1]
+            pieces += self._divide(spectrogram)
+        seconds = float(made["video_second_per_grid"][0])
+        return Expansion(made["input_ids"][0].tolist(), pieces, Layout("video", patches.grid, seconds, frames))
+
+    def _sound(self, item: Audio) -> dict[str, Any]:
+        """The processor's arguments for a clip, padded no further than the last frame's overlap: not to 300 seconds."""
+        samples = sound.long_enough(item.samples, self._hop)
+        padded = -(-(len(samples) + self._overlap) // self._hop) * self._hop
+        return {"audio": [samples], "audio_kwargs": {"max_length": padded, "sampling_rate": item.rate}}
+
+    def _sound_tokens(self, item: Audio) -> int:
+        return sound.tokens_of(sound.frames_of(len(item.samples), self._hop))
+
+    def _divide(self, spectrogram: Tensor) -> list[Piece]:
+        """Pieces of whole windows, which the encoder hears apart anyway; the last may be one window longer."""
+        frames = spectrogram.shape[1]
+        seconds = self._hop / self._rate
+        step = max(1, int(_AUDIO_SECONDS_PER_PIECE / seconds / self._window)) * self._window
+        starts = list(range(0, max(1, frames - self._window), step))
+        ends = [*starts[1:], frames]
+        return [
+            Piece(
+                sound.TOWER,
+                self._processor.audio_token_id,
+                (end - start) * seconds / sound.SECONDS_PER_CALL,
+                spectrogram[:, start:end],
+            )
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+
+class SoundTower:
+    """One call of the model's own audio encoder for several spectrograms [bins, frames]."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, spectrograms: Sequence[Tensor]) -> list[Tensor]:
+        features, mask = (each.to(self._model.device) for each in sound.stack(list(spectrograms)))
+        output = self._model.get_audio_features(features, feature_attention_mask=mask)
+        counts = [sound.tokens_of(each.shape[1]) for each in spectrograms]
+        return list(output.last_hidden_state.split(counts))
+
+
+class OmniPositions:
+    """Rope positions of a prompt, by the model's own rule.
+
+    That rule knows either videos with sound or without in one prompt, and stumbles over marks of media that a user
+    writes into a text. So it is asked for each medium by itself, with the mark in front of it and the one behind; the
+    texts between count on.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
+        results = []
+        done = begin = 0  # ids that have a position, and the next one's
+        for layout, start, end in zip(media.layouts, media.starts, media.ends, strict=True):
+            text = max(0, start - 1 - done)
+            results.append(_counting(begin, text))
+            positions = self._of_one(ids[done + text : end + 1], layout) + begin + text
+            results.append(positions)
+            done, begin = done + text + positions.shape[1], int(positions[:, -1].max()) + 1
+        return torch.cat([*results, _counting(begin, len(ids) - done)], 1)
+
+    def _of_one(self, ids: Tensor, layout: Layout) -> Tensor:
+        grid = torch.tensor([layout.grid]) if layout.grid is not None else None
+        positions, _ = self._model.get_rope_index(
+            ids[None],
+            image_grid_thw=grid if layout.kind == "image" else None,
+            video_grid_thw=grid if layout.kind == "video" else None,
+            attention_mask=torch.ones_like(ids)[None],
+            use_audio_in_video=layout.kind == "video" and layout.frames > 0,
+            audio_seqlens=torch.tensor([layout.frames]) if layout.frames else None,
+            second_per_grids=torch.tensor([layout.seconds]) if layout.kind == "video" else None,
+        )
+        return positions[:, 0]
+
+
+def _counting(begin: int, tokens: int) -> Tensor:
+    """Positions [3, tokens] of a text."""
+    return torch.arange(begin, begin + tokens).expand(3, -1)
+
+
+def _heard(video: Video) -> Audio | None:
+    return video.audio if video.audio is not None and len(video.audio.samples) else None
+
+
+def _spectrogram(made: Mapping[str, Any]) -> Tensor:
+    """[bins, frames] without padding."""
+    frames = int(made["feature_attention_mask"].sum())
+    spectrogram: Tensor = made["input_features"][0][:, :frames]
+    return spectrogram
+
+
+def recipe(folder: Path) -> Recipe:
+    processor = load_processor(AutoProcessor, folder)
+    config = load_processor(AutoConfig, folder)
+    thinker = getattr(config, "thinker_config", config)
+    return Recipe(
+        family="omni",
+        model_class=Qwen2_5OmniThinkerForConditionalGeneration,
+        tokenizer=processor.tokenizer,
+        prompts=lambda context: MediaPrompts(
+            processor.tokenizer,
+            processor.chat_template,
+            context,
+            OmniExpander(processor, 2 * thinker.audio_config.n_window),
+        ),
+        embedder=lambda model: MediaEmbedder(
+            model.get_input_embeddings(),
+            {vision.TOWER: vision.VisionTower(model.model), sound.TOWER: SoundTower(model.model)},
+            [model.model.visual, model.model.audio_tower],
+            OmniPositions(model),
+        ),
+        audio_rate=processor.feature_extractor.sampling_rate,
+        weights_prefix="thinker.",
+    )
+
+
+def load(
+    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
+) -> DecodingRuntime:
+    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))

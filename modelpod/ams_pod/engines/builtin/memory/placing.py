@@ -1,0 +1,198 @@
+"""In which quantization and on which devices the weights are loaded: the choice, from sizes and free memory."""
+
+import json
+import logging
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from ams_common.fit import HEADROOM, Chosen, Need, choose, needs, shape_of, stored_bytes_per_parameter
+from ams_common.pod_settings import ServeSettings
+from ams_common.quantity import format_bytes
+
+from ams_pod.engines.builtin.memory import device_memory
+from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
+from ams_pod.engines.port import LoadFailed
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",), "4bit": ()}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`spread` is bytes for each device ("cpu" and GPUs by number) where one device is too small, else None."""
+
+    device: str
+    dtype: torch.dtype
+    quantization: Chosen = "none"
+    reason: str = ""
+    spread: Mapping[int | str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the choice depends on. `free` and `ram` are bytes, within the limits that were set."""
+
+    parameters: int
+    config: Mapping[str, Any]
+    settings: ServeSettings
+    device: str
+    dtype: torch.dtype
+    free: Mapping[int, int]  # of each GPU; empty on a CPU
+    ram: int
+
+
+def choose_placement(situation: Situation) -> Placement:
+    """By `ams_common.fit`, as the operator and `ams plan` do. LoadFailed if the weights fit nowhere."""
+    device, dtype, settings = situation.device, situation.dtype, situation.settings
+    wanted = settings.quantization
+    if (own := situation.config.get("quantization_config")) is not None:
+        method = own.get("quant_method", "its authors") if isinstance(own, dict) else "its authors"
+        if wanted in ("8bit", "4bit"):
+            raise LoadFailed(f"quantization {wanted} was asked for, but the weights are quantized already ({method})")
+        return Placement(device, dtype, "none", f"the weights come quantized by {method}")
+    sizes = _needs(situation)
+    free = situation.ram if device == "cpu" else situation.free[0]
+    fit = choose(sizes, free, wanted=wanted, device=device)
+    placement = Placement(device, dtype, fit.chosen, fit.reason)
+    if fit.fits:
+        return placement
+    if (spread := _spread(situation, sizes[0])) is not None:
+        return replace(placement, quantization="none", reason=f"{fit.reason}: spread over devices", spread=spread)
+    chosen = _need(sizes, fit.chosen)
+    if chosen.weights_bytes > free:
+        raise too_large(sizes, fit.chosen, free, device)
+    return replace(placement, reason=f"{fit.reason}; the weights do, with less for the cache")
+
+
+def next_smaller(placement: Placement, situation: Situation) -> Placement | None:
+    """What to try when memory ran out while loading; None if there is nothing left."""
+    if placement.spread is not None:
+        return None
+    sizes = _needs(situation)
+    if situation.settings.quantization == "auto" and "quantization_config" not in situation.config:
+        for smaller in _SMALLER[placement.quantization]:
+            if smaller == "8bit" and placement.device == "cpu":
+                continue
+            words = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
+            return replace(placement, quantization=smaller, reason=words)
+    if (spread := _spread(situation, sizes[0])) is not None:
+        return replace(
+            placement, quantization="none", reason="memory of the GPU ran out: spread over devices", spread=spread
+        )
+    return None
+
+
+def place(situation: Situation, build: Callable[[Placement], T]) -> T:
+    """What `build` makes of the chosen placement, or of smaller ones when memory runs out while it does.
+
+    LoadFailed if it ran out for all.
+    """
+    placement: Placement | None = choose_placement(situation)
+    while placement is not None:
+        log.info("weights in %s: %s", placement.quantization, placement.reason)
+        failure: Exception | None = None
+        try:
+            built = build(placement)
+            release(situation.device)  # loading leaves as much behind as it loaded
+            return built
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        log.warning("memory ran out while loading (%s)", str(failure).partition("\n")[0])
+        let_go(failure)
+        release(situation.device)
+        tried, placement = placement, next_smaller(placement, situation)
+    free = situation.ram if situation.device == "cpu" else situation.free[0]
+    raise too_large(_needs(situation), tried.quantization, free, situation.device)
+
+
+def too_large(sizes: tuple[Need, ...], chosen: Chosen, free: int, device: str) -> LoadFailed:
+    """The failure with its numbers."""
+    need = _need(sizes, chosen)
+    where = "of the GPU" if device != "cpu" else "of the machine or the container"
+    return LoadFailed(
+        f"OutOfMemory: the weights take {format_bytes(need.weights_bytes)} in {need.words}; "
+        f"{format_bytes(free)} {where} are free"
+    )
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the device computes in it; else float16 on a GPU, float32 on a CPU."""
+    if device == "cpu":
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def look(
+    folder: Path, config: Mapping[str, Any], settings: ServeSettings, device: str, dtype: torch.dtype, prefix: str = ""
+) -> Situation:
+    """Sizes of the weights whose names begin with `prefix`, and the memory that there is now."""
+    limits = device_memory.limits(settings.max_memory)
+    gpus = range(torch.cuda.device_count()) if device != "cpu" else range(0)
+    return Situation(
+        parameters=count_parameters(folder, config, prefix),
+        config=config,
+        settings=settings,
+        device=device,
+        dtype=dtype,
+        free={number: device_memory.free_bytes(f"cuda:{number}", limits) for number in gpus},
+        ram=device_memory.free_bytes("cpu", limits),
+    )
+
+
+def count_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "") -> int:
+    """From the headers of the weights' files; from their sizes where they have none."""
+    counts = [count for name, count in _tensors(folder) if name.startswith(prefix)]
+    if counts:
+        return sum(counts)
+    pickled = sum(path.stat().st_size for path in folder.glob("*.bin"))
+    return pickled // stored_bytes_per_parameter(config)
+
+
+def _needs(situation: Situation) -> tuple[Need, ...]:
+    return needs(
+        situation.parameters,
+        shape_of(situation.config),
+        rows=situation.settings.concurrent_requests,
+        context_tokens=situation.settings.context_tokens or None,
+        precision=str(situation.dtype).removeprefix("torch."),
+    )
+
+
+def _need(sizes: tuple[Need, ...], quantization: Chosen) -> Need:
+    return next(need for need in sizes if need.quantization == quantization)
+
+
+def _spread(situation: Situation, plain: Need) -> Mapping[int | str, int] | None:
+    """Bytes for weights on each device, if they fit all together; the cache stays where the layers are."""
+    if situation.device == "cpu" or situation.settings.quantization in ("8bit", "4bit"):
+        return None
+    share = plain.weights_bytes / max(1, plain.weights_bytes + plain.cache_bytes)
+    room: dict[int | str, int] = {number: int(free * share / (1 + HEADROOM)) for number, free in situation.free.items()}
+    room["cpu"] = int(situation.ram / (1 + HEADROOM))
+    return room if sum(room.values()) >= plain.weights_bytes else None
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name and number of values of each tensor. A file without a valid header has none: loading it says why."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(length, 100 << 20)))
+        except (OSError, ValueError, struct.error):
+            continue
+        for name, tensor in header.items():
+            if name == "__metadata__" or not isinstance(tensor, dict):
+                continue
+            count = 1
+            for extent in tensor.get("shape", ()):
+                count *= extent
+            yield name, count

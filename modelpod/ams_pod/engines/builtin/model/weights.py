@@ -1,0 +1,127 @@
+"""Weights from a folder into a module."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ams_common.lifecycle import Phase
+from transformers import BitsAndBytesConfig
+from transformers.utils.logging import set_tqdm_hook
+
+from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
+from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.port import LoadFailed, ReportPhase
+
+_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
+# Towers lose more by quantization than their size is worth; the output embeddings stay as bitsandbytes leaves them.
+_UNQUANTIZED = [
+    rf"(?:.*\.)?{name}"
+    for name in ("lm_head", "visual", "audio_tower", "multi_modal_projector", "vision_model", "text_decoder.cls")
+]
+
+
+def load_weights(model_class: Any, folder: Path, placement: Placement, report: ReportPhase) -> Any:
+    """The model of `folder` as `model_class` builds it, where `placement` says.
+
+    LoadFailed if the files don't fit it; whatever `is_out_of_memory` knows if memory runs out.
+    """
+    arguments: dict[str, Any] = {}
+    if placement.spread is not None:
+        arguments = {"device_map": "auto", "max_memory": dict(placement.spread)}
+    elif placement.device != "cpu" or placement.quantization != "none":
+        arguments = {"device_map": {"": placement.device}}  # each tensor goes to its device as it is read
+    phase = Phase.READING if placement.quantization == "none" else Phase.QUANTIZING
+    if placement.quantization != "none":
+        arguments["quantization_config"] = _bitsandbytes(placement)
+    try:
+        with _percent(lambda percent: report(phase, percent)):
+            model, found = model_class.from_pretrained(
+                folder,
+                dtype=placement.dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                **arguments,
+            )
+    except (*_FAULTS, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise LoadFailed(f"{type(error).__name__}: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise LoadFailed(  # transformers would fill them at random
+            f"the weights lack {len(missing)} tensors of {type(model).__name__}, {missing[0]} among them"
+        )
+    return model.eval()
+
+
+def load_processor(processor_class: Any, folder: Path) -> Any:
+    """The tokenizer or processor of `folder`. LoadFailed if its files are missing or damaged."""
+    try:
+        return processor_class.from_pretrained(folder, local_files_only=True)
+    except _FAULTS as error:
+        raise LoadFailed(f"{type(error).__name__}: {error}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. LoadFailed if there is none, or it is no JSON object."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LoadFailed(f"{folder} holds no config.json, so it is not a model's folder") from None
+    except ValueError as error:
+        raise LoadFailed(f"{folder / 'config.json'} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise LoadFailed(f"{folder / 'config.json'} is not a JSON object")
+    return config
+
+
+def count_parameters(model: Any) -> int:
+    """As the authors count them: a byte of 4-bit weights holds two."""
+    packed = sum(parameter.numel() for parameter in model.parameters() if type(parameter).__name__ == "Params4bit")
+    return sum(parameter.numel() for parameter in model.parameters()) + packed
+
+
+def weight_bytes(model: Any) -> int:
+    """What parameters and buffers take, quantized ones as they are stored."""
+    return int(model.get_memory_footprint())
+
+
+def _bitsandbytes(placement: Placement) -> BitsAndBytesConfig:
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # one warning for each call of each layer
+    if placement.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_UNQUANTIZED)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=placement.dtype,
+        llm_int8_skip_modules=_UNQUANTIZED,
+    )
+
+
+@contextlib.contextmanager
+def _percent(report: Callable[[float], None]) -> Iterator[None]:
+    """Report how many of the tensors are loaded: transformers counts them for a progress bar that nobody sees."""
+
+    def hook(factory: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        if options.get("desc") == "Loading weights" and arguments:
+            return _counted(arguments[0], report)
+        return factory(*arguments, **options)
+
+    previous = set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        set_tqdm_hook(previous)
+
+
+def _counted(items: Any, report: Callable[[float], None]) -> Iterator[Any]:
+    total, told = len(items), -1
+    for index, item in enumerate(items):
+        if (percent := 100 * index // total) > told:
+            report(percent)
+            told = percent
+        yield item
+    report(100)

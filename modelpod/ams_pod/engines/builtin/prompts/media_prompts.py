@@ -1,0 +1,141 @@
+"""Prompts with media: the chat template's text, with each placeholder replaced by as many tokens as its medium has."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ams_common.errors import ApiError
+
+from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
+from ams_pod.engines.builtin.threads import use_one_thread
+from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.port import Prepared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expansion:
+    """One medium of a prompt: its tokens, what the towers take of it, and what its rope positions depend on."""
+
+    ids: Sequence[int]
+    pieces: Sequence[Piece]
+    layout: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MediaInputs:
+    """All media of a prompt in their order: `Prepared.media`. The ids of medium i are `starts[i]` to `ends[i]`."""
+
+    pieces: Sequence[Piece]
+    layouts: Sequence[Any]
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+class Expander(Protocol):
+    """A family's processor, one medium at a time. Safe to use from several threads; never touches the model."""
+
+    placeholders: Mapping[str, str]  # kind of part to the text that stands for it in the template's output
+
+    def count(self, item: Any) -> int:
+        """How many tokens the medium will take; costs nothing."""
+
+    def expand(self, item: Any) -> Expansion: ...
+
+
+class MediaPrompts(TextPrompts):
+    """`TextPrompts` for messages whose contents may be lists of parts."""
+
+    def __init__(self, tokenizer: Any, template: str | None, context_tokens: int, expander: Expander) -> None:
+        super().__init__(tokenizer, context_tokens, template)
+        self._expander = expander
+        self._kinds = {text: kind for kind, text in expander.placeholders.items()}
+        self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
+
+    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        """Messages through the chat template. ApiError if the model doesn't take them, or they are too long."""
+        use_one_thread()
+        found = [
+            (part["type"], part[part["type"]])
+            for message in messages
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+            if part["type"] != "text"
+        ]
+        for kind, _ in found:
+            if kind not in self._expander.placeholders:
+                raise unsupported_modality(kind, ["text", *self._expander.placeholders])
+        texts = self._pattern.split(self.render([_bare(message) for message in messages]))
+        self._check_places([self._kinds[text] for text in texts[1::2]], [kind for kind, _ in found])
+        items = [item for _, item in found]
+        encoded = [self._encode(text, special=False) for text in texts[::2]]
+        self._check_context(sum(map(len, encoded)), sum(map(self._expander.count, items)))
+        ids = list(encoded[0])
+        starts, ends, expansions = [], [], []
+        for item, after in zip(items, encoded[1:], strict=True):
+            expansion = self._expander.expand(item)
+            starts.append(len(ids))
+            ends.append(len(ids) + len(expansion.ids))
+            ids += [*expansion.ids, *after]
+            expansions.append(expansion)
+        if not expansions:
+            return Prepared(ids)
+        pieces = [piece for expansion in expansions for piece in expansion.pieces]
+        return Prepared(
+            ids,
+            media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts, ends),
+            media_items=len(items),
+            text_only=self._text_only(messages),
+        )
+
+    def _text_only(self, messages: Sequence[dict[str, Any]]) -> Callable[[], Prepared] | None:
+        """Without the media; None if a user said nothing beside them."""
+        texts = [{**message, "content": _text(message["content"])} for message in messages]
+        if not any(text["content"].strip() for text in texts if text["role"] == "user"):
+            return None
+        return functools.partial(TextPrompts.chat, self, texts)
+
+    def _check_places(self, found: Sequence[str], wanted: Sequence[str]) -> None:
+        """The text of a message must not contain a placeholder, and the template must have kept all media."""
+        if list(found) == list(wanted):
+            return
+        for text, kind in self._kinds.items():
+            if found.count(kind) > wanted.count(kind):
+                raise ApiError(
+                    "invalid_parameter",
+                    f"messages: {text} stands for {kind} input in this model's prompts and can't be part of a text.",
+                    param="messages",
+                )
+        raise ApiError(
+            "invalid_parameter",
+            "messages: the model's chat template has no place for media in one of these messages; "
+            "put them into messages of the user.",
+            param="messages",
+        )
+
+    def _check_context(self, text_tokens: int, media_tokens: int) -> None:
+        given = text_tokens + media_tokens
+        if given > self._context_tokens:
+            raise ApiError(
+                "context_length_exceeded",
+                f"The prompt has {given} tokens, {media_tokens} of them for its media; this model takes "
+                f"{self._context_tokens}, answer included.",
+                limit=self._context_tokens,
+                given=given,
+            )
+
+
+def _text(content: str | Sequence[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _bare(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its media reduced to their kind, as templates want it."""
+    content = message["content"]
+    if isinstance(content, str):
+        return dict(message)
+    parts = [part if part["type"] == "text" else {"type": part["type"]} for part in content]
+    return {**message, "content": parts}

@@ -1,0 +1,139 @@
+"""The text family's CPU side: chat template, tokens, and text again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ams_common.errors import ApiError
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerBase
+
+from ams_pod.engines.port import Prepared, SamplingDefaults
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+
+class StreamDetokenizer:
+    """Text of one request, token by token; special tokens give no text, an incomplete character waits."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+class TextPrompts:
+    """Turns messages into token ids and tokens into text. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_tokens: int, template: str | None = None) -> None:
+        """`template` is the chat template where it isn't the tokenizer's own."""
+        self._tokenizer = tokenizer
+        self._template = template or tokenizer.chat_template
+        self._context_tokens = context_tokens
+        self._fast: Tokenizer = tokenizer.backend_tokenizer
+        vocabulary = tokenizer.get_vocab()
+        self.vocabulary_size = max(vocabulary.values()) + 1
+        self._longest_token = max(map(len, vocabulary))
+        self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
+
+    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        """Messages of {"role", "content"} through the chat template; ApiError if the template refuses them."""
+        messages = [{**message, "content": _only_text(message["content"])} for message in messages]
+        if self._template is None:
+            return self.text("\n\n".join(message["content"] for message in messages))
+        text = self.render(messages)
+        ids = self._encode(text, special=False)
+        return Prepared(ids, thinking=self.thinks and text.rstrip().endswith(THINK_OPEN))
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+        """What the chat template makes of the messages, up to where the answer begins."""
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
+            raise ApiError(
+                "invalid_parameter", f"messages: the model's chat template refuses them: {error}.", param="messages"
+            ) from None
+        return text
+
+    def text(self, text: str) -> Prepared:
+        """A raw text with the tokenizer's own special tokens in front."""
+        return Prepared(self._encode(text, special=True))
+
+    def ids(self, ids: Sequence[int]) -> Prepared:
+        """Token ids as given. ApiError if one is outside the vocabulary."""
+        for index, token in enumerate(ids):
+            if not 0 <= token < self.vocabulary_size:
+                raise ApiError(
+                    "invalid_parameter",
+                    f"prompt[{index}]: {token} is no token of this model; they are 0 to {self.vocabulary_size - 1}.",
+                    param="prompt",
+                )
+        return Prepared(list(ids))
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        """Token ids; a text that can't fit the context is refused before it costs anything."""
+        least = len(text) // self._longest_token
+        if least > self._context_tokens:
+            raise ApiError(
+                "context_length_exceeded",
+                f"The prompt has more than {least} tokens; this model takes {self._context_tokens}, answer included.",
+                limit=self._context_tokens,
+                given=least,
+            )
+        ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def detokenizer(self) -> StreamDetokenizer:
+        return StreamDetokenizer(self._fast)
+
+
+def unsupported_modality(kind: str, modalities: Sequence[str]) -> ApiError:
+    """The refusal of a part of a kind that the model doesn't take."""
+    taken = " and ".join(filter(None, [", ".join(modalities[:-1]), modalities[-1]]))
+    return ApiError("unsupported_modality", f"This model takes {taken}, not {kind}.", modalities=list(modalities))
+
+
+def _only_text(content: str | Sequence[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part["type"] != "text":
+            raise unsupported_modality(part["type"], ["text"])
+    return "\n".join(part["text"] for part in content)
+
+
+def stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end an answer: those of generation_config.json and config.json, and the tokenizer's own."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = _read_json(folder / name).get("eos_token_id")
+        found.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
+    if isinstance(tokenizer.eos_token_id, int):
+        found.add(tokenizer.eos_token_id)
+    return frozenset(found)
+
+
+def sampling_defaults(folder: Path) -> SamplingDefaults:
+    """What generation_config.json recommends."""
+    config = _read_json(folder / "generation_config.json")
+    sampled = config.get("do_sample") is True
+    return SamplingDefaults(
+        temperature=config.get("temperature") if sampled else None,
+        top_p=config.get("top_p") if sampled else None,
+        top_k=config.get("top_k") if sampled else None,
+        repetition_penalty=config.get("repetition_penalty"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,1 @@
+"""What is computed next: who is admitted, read, decoded and set aside."""

@@ -1,0 +1,88 @@
+"""A copy of the model on the CPU, for requests that the GPU has no memory for. Loaded when it is first needed."""
+
+import collections
+import logging
+import threading
+from collections.abc import Callable
+
+from ams_common.quantity import format_bytes
+
+from ams_pod.engines.builtin.memory.out_of_memory import release
+from ams_pod.engines.builtin.scheduler.core import Engine
+from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.port import Event, InsufficientMemory, Publish
+
+_IDLE_SECONDS = 300.0  # then its memory is given back
+
+log = logging.getLogger(__name__)
+
+
+class CpuLane:
+    """A `Lane` with an engine and a thread of its own; both end when nobody has needed them for a while."""
+
+    def __init__(
+        self, load: Callable[[], Engine], needed_bytes: int, available: Callable[[], int], publish: Publish
+    ) -> None:
+        """`load` is called in the lane's thread. `available` tells the free bytes of RAM."""
+        self._load, self._needed, self._available, self._publish = load, needed_bytes, available, publish
+        self._rows: collections.deque[Row] = collections.deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def fits(self) -> bool:
+        with self._changed:
+            return self._thread is not None or self._needed <= self._available()
+
+    def take(self, row: Row) -> None:
+        with self._changed:
+            self._rows.append(row)
+            if self._thread is None:
+                log.info("a copy of the model, %s, is loaded on the CPU", format_bytes(self._needed))
+                self._thread = threading.Thread(target=self._run, name="cpu-lane", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            thread = self._thread
+            self._changed.notify()
+        if thread is not None:
+            thread.join(5.0)
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+        except Exception as error:  # whatever it is, the requests must hear of it
+            log.error("the model could not be loaded on the CPU", exc_info=error)
+            self._fail()
+            return
+        while self._feed(engine):
+            while not self._stopped and engine.step():
+                with self._changed:
+                    while self._rows:
+                        engine.adopt(self._rows.popleft())
+        engine.end()
+        del engine
+        release("cpu")
+
+    def _feed(self, engine: Engine) -> bool:
+        """Hand over what came; wait for it a while. False when it is time to end."""
+        with self._changed:
+            if not self._rows and not self._stopped:
+                self._changed.wait(_IDLE_SECONDS)
+            if self._stopped or not self._rows:
+                self._thread = None
+                return False
+            while self._rows:
+                engine.adopt(self._rows.popleft())
+            return True
+
+    def _fail(self) -> None:
+        with self._changed:
+            rows = list(self._rows)
+            self._rows.clear()
+            self._thread = None
+        words = "The GPU's memory ran out, and the model could not be loaded on the CPU for this request."
+        self._publish([Event(row.ticket, None, "failed", InsufficientMemory(words)) for row in rows])

@@ -1,0 +1,79 @@
+"""What happened to requests that memory ran out for: decided by the ladder, counted, and told once in the log."""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from ams_common.quantity import format_bytes
+
+from ams_pod.engines.builtin.memory import device_memory
+from ams_pod.engines.builtin.scheduler.ladder import Rung, Situation, Stage, next_rung
+from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.port import Degraded, EngineCounters, InsufficientMemory, Ticket
+
+_WORDS: dict[Stage, str] = {
+    "tower": "its media were encoded",
+    "prefill": "its prompt was read",
+    "decode": "its answer was computed",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Lane(Protocol):
+    """Another place that can compute requests: a copy of the model on the CPU."""
+
+    def fits(self) -> bool:
+        """Whether there is memory for it."""
+
+    def take(self, row: Row) -> None:
+        """Compute the rest of a request; its events are published from there."""
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """What an engine may do when memory runs out on its device."""
+
+    fallbacks: tuple[Degraded, ...] = ()
+    device: str = "cpu"
+    lane: Lane | None = None
+
+
+class Setbacks:
+    """The ladder of one engine. For the compute thread."""
+
+    def __init__(self, relief: Relief, counters: EngineCounters) -> None:
+        self.relief = relief
+        self._counters = counters
+
+    def step_down(self, ticket: Ticket, stage: Stage, *, others: bool = False, streamed: bool = False) -> Rung:
+        """The next rung for this request; its ticket then tells how its answer is degraded."""
+        lane = self.relief.lane
+        situation = Situation(
+            others=others,
+            streamed=streamed,
+            text=ticket.prepared.text_only is not None,
+            cpu=lane is not None and lane.fits(),
+            tried=frozenset(ticket.rungs),
+        )
+        rung = next_rung(self.relief.fallbacks, situation)
+        key = (stage, rung)
+        self._counters.out_of_memory[key] = self._counters.out_of_memory.get(key, 0) + 1
+        if rung not in ticket.rungs:
+            ticket.rungs = (*ticket.rungs, rung)
+            log.warning("memory ran out while a request's %s: %s", _WORDS[stage].removeprefix("its "), rung)
+        if rung == "cpu" or rung == "text-only" or rung == "simplified":
+            ticket.degraded = rung
+        return rung
+
+    def refusal(self, ticket: Ticket, stage: Stage, bytes_per_token: int) -> InsufficientMemory:
+        """Why the request ends, with its numbers."""
+        tokens = len(ticket.prepared.ids)
+        free = device_memory.free_bytes(self.relief.device, {})
+        cache = f", {format_bytes(tokens * bytes_per_token)} of cache" if bytes_per_token else ""
+        return InsufficientMemory(
+            f"Memory ran out while {_WORDS[stage]}, with nothing else running: its prompt has {tokens} tokens{cache}; "
+            f"{format_bytes(free)} of {'memory' if self.relief.device == 'cpu' else 'the GPU'} are free."
+        )

@@ -1,0 +1,92 @@
+"""A request on its way through the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ams_pod.engines.builtin.model.sampling import RowSampler
+from ams_pod.engines.builtin.scheduler.batch import Chunk
+from ams_pod.engines.builtin.towers.queue import Prompt
+from ams_pod.engines.port import Ticket
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """`ids` are read, `read` of them already; then tokens follow.
+
+    Normally `ids` are the prompt. After a setback they also hold the `reread` tokens that were made until then.
+    """
+
+    ticket: Ticket
+    sampler: RowSampler
+    ids: Sequence[int]
+    prompt: Prompt | None = None  # kept to the end: it may have to be read again
+    read: int = 0
+    reread: int = 0
+    tokens: list[int] = field(default_factory=list)  # all that were made
+    done: bool = False
+    slot: int = -1  # of the cache, while it has one
+    alone: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
+    solo: bool = False  # memory ran out beside others: nothing else in the batch while it is read
+
+    @classmethod
+    def of(cls, ticket: Ticket, prompt: Prompt | None = None) -> "Row":
+        ids = ticket.prepared.ids
+        return cls(ticket, RowSampler(ticket.sampling, ids), ids, prompt)
+
+    @property
+    def delta(self) -> int:
+        """From a token's index to its rope position."""
+        return self.prompt.delta if self.prompt is not None else 0
+
+    @property
+    def cached(self) -> int:
+        """Tokens in the cache: the last made one is fed only by the next step."""
+        return self.read + max(0, len(self.tokens) - self.reread - 1)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the answer so far."""
+        return len(self.ticket.prepared.ids) + len(self.tokens)
+
+    @property
+    def reading(self) -> bool:
+        """Its prompt is not, or not wholly, in the cache."""
+        return self.read < len(self.ids)
+
+    def set_aside(self) -> None:
+        """Back to the start: what was computed is computed again, without others; nothing is said twice."""
+        self.ids = [*self.ticket.prepared.ids, *self.tokens]
+        self.read, self.reread = 0, len(self.tokens)
+        self.solo = True
+
+    def next_end(self, end: int) -> int:
+        """How far a chunk may go that should end at `end`: embeddings and ids don't mix."""
+        own = len(self.ticket.prepared.ids)
+        return own if self.prompt is not None and self.read < own < end else end
+
+    def chunk(self, end: int) -> Chunk:
+        """From where it was read to `end`."""
+        prompt, start, slot = self.prompt, self.read, self.slot
+        ids, last = self.ids[start:end], end == len(self.ids)
+        if prompt is None:
+            return Chunk(slot, start, ids, last)
+        if start >= len(self.ticket.prepared.ids):  # tokens made before a setback
+            positions = torch.arange(start, end, device=prompt.embeds.device).expand(3, -1) + prompt.delta
+            return Chunk(slot, start, ids, last, positions=positions if prompt.positions is not None else None)
+        positions = prompt.positions[:, start:end] if prompt.positions is not None else None
+        return Chunk(slot, start, ids, last, embeds=prompt.embeds[start:end], positions=positions)
+
+
+def readable(queue: Sequence[Row], running: bool) -> list[Row]:
+    """The prompts that may be read in one step: one that failed beside others goes alone, or while nothing runs."""
+    taken: list[Row] = []
+    for row in queue:
+        apart = row.alone or row.solo
+        if (apart and taken) or (row.solo and running):
+            break
+        taken.append(row)
+        if apart:
+            break
+    return taken

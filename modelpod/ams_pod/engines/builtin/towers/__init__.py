@@ -1,0 +1,1 @@
+"""From media to embeddings: the towers in front of the language model."""

@@ -1,0 +1,162 @@
+"""Media on their way into a batch: pieces of them go through the towers, one bounded call at a time.
+
+Requests with media wait here before they join the queue of those that are ready to be read; requests without media
+pass them by. What a piece is, and which tower takes it, is the family's; see `Embedder`.
+"""
+
+import collections
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
+from ams_pod.engines.port import Prepared, Ticket
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A part of one request's media that a tower takes as a whole.
+
+    `share` is what it takes of the bound of a call: pieces of one `tower` whose shares add up to 1 go together; a piece
+    that can't be divided further may have more, and goes alone. Its features replace the next placeholders `token`.
+    """
+
+    tower: str
+    token: int
+    share: float
+    inputs: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """What the decoder reads instead of token ids: `embeds` [tokens, hidden] and `positions` [3, tokens].
+
+    `positions` is None where they are 0, 1, 2 …; new tokens lie at their index + `delta`.
+    """
+
+    embeds: Tensor
+    positions: Tensor | None = None
+    delta: int = 0
+
+
+class Embedder(Protocol):
+    """How a family turns a request's media into a prompt. For the compute thread."""
+
+    def pieces(self, prepared: Prepared) -> Sequence[Piece]: ...
+
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None]) -> list[Tensor]:
+        """One tower call: the features [tokens, hidden] of each piece. All are of one tower.
+
+        `between` is called before each of the tower's layers, and may run steps of the engine.
+        """
+
+    def merge(self, prepared: Prepared, features: Sequence[Tensor]) -> Prompt:
+        """The prompt, from the features of all its pieces in their order."""
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """A request in the towers: the pieces it still has to encode, and the features of those that are done."""
+
+    ticket: Ticket
+    pieces: collections.deque[Piece]
+    features: list[Tensor] = field(default_factory=list)
+    alone: bool = False  # its last call failed, maybe because of another request's pieces
+    solo: bool = False  # memory ran out: it waits until nothing runs
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request left the towers: with its prompt, or with the error of its own."""
+
+    ticket: Ticket
+    prompt: Prompt | None = None
+    error: Exception | None = None
+
+
+class Towers:
+    """The queue in front of an `Embedder`'s towers."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._visits: collections.deque[Visit] = collections.deque()
+        self.divided: list[Ticket] = []  # whose common call ran out of memory; for the engine to count and clear
+
+    def __len__(self) -> int:
+        return len(self._visits)
+
+    def enter(self, ticket: Ticket) -> None:
+        self._visits.append(Visit(ticket, collections.deque(self._embedder.pieces(ticket.prepared))))
+
+    def enter_solo(self, ticket: Ticket) -> None:
+        """Next, from its first piece on, but not before the engine is idle: see `waits_for_idle`."""
+        pieces = collections.deque(self._embedder.pieces(ticket.prepared))
+        self._visits.appendleft(Visit(ticket, pieces, alone=True, solo=True))
+
+    @property
+    def waits_for_idle(self) -> bool:
+        return bool(self._visits) and self._visits[0].solo
+
+    def tickets(self) -> list[Ticket]:
+        return [visit.ticket for visit in self._visits]
+
+    def remove_cancelled(self) -> list[Ticket]:
+        """The tickets of requests that were cancelled here."""
+        gone = [visit.ticket for visit in self._visits if visit.ticket.cancelled]
+        if gone:
+            self._visits = collections.deque(visit for visit in self._visits if not visit.ticket.cancelled)
+        return gone
+
+    def step(self, between: Callable[[], None]) -> list[Arrival]:
+        """One call of a tower; the requests that are done with it. Others may enter, and any leave, meanwhile.
+
+        A call with pieces of several requests that fails is repeated for each of them alone, by later steps.
+        """
+        call = choose(self._visits)
+        try:
+            features = self._embedder.encode([piece for _, piece in call], between)
+        except Exception as error:
+            return self._divide(list(dict.fromkeys(visit for visit, _ in call)), error)
+        for (visit, _), result in zip(call, features, strict=True):
+            visit.pieces.popleft()
+            visit.features.append(result)
+        done = [visit for visit in self._visits if not visit.pieces]
+        self._visits = collections.deque(visit for visit in self._visits if visit.pieces)
+        return [self._merge(visit) for visit in done]
+
+    def _divide(self, visits: Sequence[Visit], error: Exception) -> list[Arrival]:
+        if len(visits) > 1:
+            for visit in visits:
+                visit.alone = True
+            if is_out_of_memory(error):
+                self.divided += [visit.ticket for visit in visits]
+            return []
+        if visits[0] not in self._visits:
+            return []  # it was cancelled meanwhile
+        self._visits.remove(visits[0])
+        return [Arrival(visits[0].ticket, error=error)]
+
+    def _merge(self, visit: Visit) -> Arrival:
+        try:
+            return Arrival(visit.ticket, self._embedder.merge(visit.ticket.prepared, visit.features))
+        except Exception as error:
+            return Arrival(visit.ticket, error=error)
+
+
+def choose(visits: Sequence[Visit]) -> list[tuple[Visit, Piece]]:
+    """The pieces of the next call: the first request's, and others' of the same tower, in order, within the bound."""
+    first = visits[0]
+    tower = first.pieces[0].tower
+    call: list[tuple[Visit, Piece]] = []
+    room = 1.0
+    for visit in [first] if first.alone else [visit for visit in visits if not visit.alone]:
+        for piece in visit.pieces:
+            if piece.tower != tower:
+                break
+            if call and piece.share > room:
+                return call
+            call.append((visit, piece))
+            room -= piece.share
+    return call
