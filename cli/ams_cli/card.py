@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import ModelDeployment
-from ams_gateway.registry import Model
+from ams_gateway.registry.port import Model
 
 from ams_cli import weights
 

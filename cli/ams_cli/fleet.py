@@ -10,7 +10,7 @@ from ams_common.names import resource_name
 from ams_common.progress import Progress
 from ams_common.quantity import format_bytes
 from ams_common.resource.spec import ModelDeployment
-from ams_gateway.registry import Backend, Model
+from ams_gateway.registry.port import Backend, Model
 
 from ams_cli import machine, preview, weights
 from ams_cli.card import model_card
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.2
 
 
 class Fleet:
-    """A `Runner` for each model, from `start` to `close`; implements `ams_gateway.registry.Registry`.
+    """A `Runner` for each model, from `start` to `close`; implements `ams_gateway.registry.port.Registry`.
 
     `on_change` hears of each step of each model. Requests that come before `start` wait for it.
     """

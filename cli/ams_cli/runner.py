@@ -11,7 +11,7 @@ from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.progress import Failure, Progress
 from ams_common.resource.spec import ModelDeployment
-from ams_gateway.registry import Backend
+from ams_gateway.registry.port import Backend
 
 from ams_cli import state as states
 from ams_cli.jobs import Jobs, Means
@@ -82,7 +82,7 @@ class Runner:
             await self._end()
 
     async def wait_ready(self) -> AsyncIterator[Progress]:
-        """As `ams_gateway.registry.Registry.wait_ready`."""
+        """As `ams_gateway.registry.port.Registry.wait_ready`."""
         with self._wanted():
             while self.backend is None:
                 if (error := self._refusal()) is not None:

@@ -20,7 +20,7 @@ from ams_common.options import OptionError
 from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.app import make_app
-from ams_gateway.log import RequestLog
+from ams_gateway.front.log import RequestLog
 from ams_gateway.server import Listening, serve
 from ams_gateway.settings import GatewaySettings
 

@@ -10,18 +10,19 @@ from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
 
 from ams_gateway import openapi
-from ams_gateway.call import Call
 from ams_gateway.demand import Demand
-from ams_gateway.errors import error_event
-from ams_gateway.forward import Forwarder
-from ams_gateway.hold import Holds
-from ams_gateway.identity import request_id
-from ams_gateway.log import Record, RequestLog
+from ams_gateway.front.call import Call
+from ams_gateway.front.errors import error_event
+from ams_gateway.front.identity import request_id
+from ams_gateway.front.log import Record, RequestLog
+from ams_gateway.front.responses import SERVER, error_response, json_response
+from ams_gateway.front.routing import NO_ROUTE, Handler, Routes
 from ams_gateway.metrics import Metrics
-from ams_gateway.pools import Pools
-from ams_gateway.registry import Registry
-from ams_gateway.relay import Relay
-from ams_gateway.responses import SERVER, error_response, json_response
+from ams_gateway.proxy.forward import Forwarder
+from ams_gateway.proxy.hold import Holds
+from ams_gateway.proxy.pools import Pools
+from ams_gateway.proxy.relay import Relay
+from ams_gateway.registry.port import Registry
 from ams_gateway.routes.admin import Admin
 from ams_gateway.routes.demand import DemandRoute
 from ams_gateway.routes.generate import Generate
@@ -30,7 +31,6 @@ from ams_gateway.routes.index import Index
 from ams_gateway.routes.metrics import MetricsRoute
 from ams_gateway.routes.models import Models
 from ams_gateway.routes.openai import OpenAI, Transcriptions
-from ams_gateway.routing import NO_ROUTE, Handler, Routes
 from ams_gateway.settings import GatewaySettings
 
 logger = logging.getLogger("ams_gateway")

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ams_gateway.registry import Model
+from ams_gateway.registry.port import Model
 
 
 class ModelDemand(msgspec.Struct, frozen=True):

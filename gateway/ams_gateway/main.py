@@ -13,10 +13,10 @@ from ams_common.options import OptionError, add_flags, resolve, unread, variable
 from ams_kube.client import NoCluster
 
 from ams_gateway.app import make_app
-from ams_gateway.cluster.watching import watched
+from ams_gateway.registry.cluster.watching import watched
+from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
 from ams_gateway.server import serve
 from ams_gateway.settings import GatewaySettings
-from ams_gateway.static_registry import InvalidBackend, StaticRegistry, parse_backends
 
 logger = logging.getLogger("ams_gateway")
 

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from ams_gateway.log import Record
+from ams_gateway.front.log import Record
 
 UNKNOWN = "_unknown"  # no model's name holds an underscore
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 from ams_gateway.app import Gateway, make_app
-from ams_gateway.log import RequestLog
+from ams_gateway.front.log import RequestLog
 from ams_gateway.server import serve
 from ams_gateway.settings import GatewaySettings
 from test_gateway.gateway_fakes import Behaviour, FakePod, FakeRegistry, say_hello

@@ -11,7 +11,7 @@ from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
-from ams_gateway.registry import Backend, Model
+from ams_gateway.registry.port import Backend, Model
 
 
 @dataclass

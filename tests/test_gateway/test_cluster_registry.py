@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 from ams_common.errors import ApiError
-from ams_gateway.cluster.objects import EndpointSlice, ModelDeployment
-from ams_gateway.cluster.reading import read_resource, read_slice
-from ams_gateway.cluster.registry import ClusterRegistry
+from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment
+from ams_gateway.registry.cluster.reading import read_resource, read_slice
+from ams_gateway.registry.cluster.registry import ClusterRegistry
 from test_gateway.conftest import Start
 
 

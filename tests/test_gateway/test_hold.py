@@ -17,8 +17,8 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
 @pytest.fixture
 def quick_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ams_gateway.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("ams_gateway.hold._STEP_SECONDS", 0.01)
+    monkeypatch.setattr("ams_gateway.proxy.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.proxy.hold._STEP_SECONDS", 0.01)
 
 
 async def test_a_plain_request_waits_and_is_answered(start: Start, pod, registry: FakeRegistry) -> None:

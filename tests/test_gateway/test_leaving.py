@@ -5,7 +5,7 @@ import socket
 
 import pytest
 from ams_gateway.app import make_app
-from ams_gateway.log import RequestLog
+from ams_gateway.front.log import RequestLog
 from ams_gateway.server import serve
 from ams_gateway.settings import GatewaySettings
 from test_gateway.conftest import Running, Start

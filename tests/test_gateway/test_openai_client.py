@@ -56,7 +56,7 @@ async def test_chat_stream_and_models(start: Start, pod, registry: FakeRegistry)
 
 
 async def test_progress_comments_are_invisible(start: Start, pod, registry: FakeRegistry, monkeypatch) -> None:
-    monkeypatch.setattr("ams_gateway.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.proxy.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
     backend = await pod(_chat)
     entry = registry.add("m")
     async with _client(await start(registry)) as client:

@@ -1,13 +1,13 @@
 """Decisions without a socket: choice, ejection, headers, ids, gzip negotiation, lines of the log."""
 
 import pytest
-from ams_gateway.choose import choose, ejection_seconds
-from ams_gateway.headers import named_by_connection, request_head
-from ams_gateway.identity import request_id
-from ams_gateway.log import Record, console_line
-from ams_gateway.registry import Backend
-from ams_gateway.responses import accepts_gzip
-from ams_gateway.static_registry import InvalidBackend, parse_backends
+from ams_gateway.front.identity import request_id
+from ams_gateway.front.log import Record, console_line
+from ams_gateway.front.responses import accepts_gzip
+from ams_gateway.proxy.choose import choose, ejection_seconds
+from ams_gateway.proxy.headers import named_by_connection, request_head
+from ams_gateway.registry.port import Backend
+from ams_gateway.registry.static import InvalidBackend, parse_backends
 from hypothesis import given
 from hypothesis import strategies as st
 

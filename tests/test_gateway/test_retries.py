@@ -37,7 +37,7 @@ async def test_a_kept_connection_that_ends_late_is_not_stale(
     start: Start, pod, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request had reached the pod, and may be what killed it."""
-    monkeypatch.setattr("ams_gateway.upstream._STALE_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.proxy.upstream._STALE_SECONDS", 0.0)
 
     async def close_the_second(exchange: Exchange) -> None:
         await (say_hello if len(backend.received) == 1 else _close)(exchange)
@@ -232,7 +232,7 @@ async def test_a_large_plain_answer_that_is_cut_is_seen_as_incomplete(
 
 
 async def test_a_pod_that_never_answers_is_timed_out(start: Start, pod, registry: FakeRegistry, monkeypatch) -> None:
-    monkeypatch.setattr("ams_gateway.forward._POD_ANSWERS_TIMEOUTS_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.proxy.forward._POD_ANSWERS_TIMEOUTS_SECONDS", 0.0)
     gone = asyncio.Event()
 
     async def wait(exchange: Exchange) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
-from ams_gateway.static_registry import StaticRegistry
+from ams_gateway.registry.static import StaticRegistry
 from test_gateway.gateway_fakes import Exchange, FakePod, post, raw_connection, read_raw_answer, say_hello
 
 
@@ -27,7 +27,7 @@ async def _failed(exchange: Exchange) -> None:
 
 
 async def test_progress_then_ready_then_gone(pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ams_gateway.static_registry._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("ams_gateway.registry.static._POLL_SECONDS", 0.01)
     backend: FakePod = await pod(_loading)
     async with StaticRegistry({"m": [backend.address]}) as registry:
         model = registry.find("M")

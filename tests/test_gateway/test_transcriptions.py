@@ -11,7 +11,7 @@ import aiohttp
 import openai
 import pytest
 from ams_common.errors import ApiError
-from ams_gateway.form import boundary_of, texts_of
+from ams_gateway.front.form import boundary_of, texts_of
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry
 
@@ -95,7 +95,7 @@ async def test_it_must_be_a_form(start: Start, registry: FakeRegistry) -> None:
 async def test_streams_of_cold_models_begin_with_progress(
     start: Start, pod, registry: FakeRegistry, monkeypatch
 ) -> None:
-    monkeypatch.setattr("ams_gateway.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("ams_gateway.proxy.hold._SILENCE_BEFORE_PROGRESS_SECONDS", 0.0)
     backend = await pod(_write_down)
     entry = registry.add("m")
     running = await start(registry)

@@ -15,10 +15,10 @@ from typing import Any
 
 import aiohttp
 from ams_gateway.app import make_app
-from ams_gateway.log import RequestLog
+from ams_gateway.front.log import RequestLog
+from ams_gateway.registry.static import StaticRegistry
 from ams_gateway.server import serve
 from ams_gateway.settings import GatewaySettings
-from ams_gateway.static_registry import StaticRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve.live_client import Client
 

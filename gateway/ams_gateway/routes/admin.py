@@ -9,13 +9,13 @@ import msgspec
 from aiohttp import web
 from ams_common.names import route_name
 
-from ams_gateway.body import WholeBody
-from ams_gateway.call import Call
-from ams_gateway.pools import Pools
-from ams_gateway.registry import Backend, Model, Registry
-from ams_gateway.responses import json_response
+from ams_gateway.front.body import WholeBody
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import json_response
+from ams_gateway.proxy.pools import Pools
+from ams_gateway.proxy.upstream import Answer, UpstreamError
+from ams_gateway.registry.port import Backend, Model, Registry
 from ams_gateway.routes.totals import outcome, total_cleaned, total_files, total_memory
-from ams_gateway.upstream import Answer, UpstreamError
 
 _ANSWER_SECONDS = 2.0
 

@@ -5,9 +5,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from ams_gateway.call import Call
 from ams_gateway.demand import Demand, query_number
-from ams_gateway.responses import json_response
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import json_response
 
 _LONGEST_WAIT_SECONDS = 30.0
 

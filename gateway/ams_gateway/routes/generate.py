@@ -8,10 +8,10 @@ from aiohttp import web
 from ams_common.parsing import decode_body
 from ams_common.wire import GenerateRequest
 
-from ams_gateway.body import Limits, StreamedBody, WholeBody, check_json, read_head
-from ams_gateway.call import Call
-from ams_gateway.forward import Forwarder
-from ams_gateway.registry import Registry
+from ams_gateway.front.body import Limits, StreamedBody, WholeBody, check_json, read_head
+from ams_gateway.front.call import Call
+from ams_gateway.proxy.forward import Forwarder
+from ams_gateway.registry.port import Registry
 from ams_gateway.routes.models import find_model
 from ams_gateway.settings import GatewaySettings
 

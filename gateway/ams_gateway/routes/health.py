@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from ams_gateway.call import Call
-from ams_gateway.registry import Registry
-from ams_gateway.responses import json_response
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import json_response
+from ams_gateway.registry.port import Registry
 
 
 class Health:

@@ -4,8 +4,8 @@ from html import escape
 
 from aiohttp import web
 
-from ams_gateway.call import Call
-from ams_gateway.registry import Registry
+from ams_gateway.front.call import Call
+from ams_gateway.registry.port import Registry
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from ams_gateway.call import Call
+from ams_gateway.front.call import Call
 from ams_gateway.metrics import Metrics
 
 

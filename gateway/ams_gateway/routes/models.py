@@ -5,9 +5,9 @@ from ams_common.errors import ApiError
 from ams_common.names import resource_name
 from ams_common.wire import ModelCard, ModelList
 
-from ams_gateway.call import Call
-from ams_gateway.registry import Model, Registry
-from ams_gateway.responses import json_response
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import json_response
+from ams_gateway.registry.port import Model, Registry
 
 
 def find_model(registry: Registry, name: str) -> Model:

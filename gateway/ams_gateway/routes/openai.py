@@ -9,11 +9,11 @@ from ams_common.errors import ApiError
 from ams_common.parsing import decode_body
 from ams_common.wire import RoutingFields
 
-from ams_gateway.body import Body, Limits, WholeBody, check_json, check_size, read_head, spooled
-from ams_gateway.call import Call
-from ams_gateway.form import boundary_of, texts_of
-from ams_gateway.forward import Forwarder
-from ams_gateway.registry import Model, Registry
+from ams_gateway.front.body import Body, Limits, WholeBody, check_json, check_size, read_head, spooled
+from ams_gateway.front.call import Call
+from ams_gateway.front.form import boundary_of, texts_of
+from ams_gateway.proxy.forward import Forwarder
+from ams_gateway.registry.port import Model, Registry
 from ams_gateway.routes.models import find_model
 from ams_gateway.settings import GatewaySettings
 

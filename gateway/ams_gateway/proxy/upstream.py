@@ -18,7 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ams_gateway.body import Body, WholeBody
+from ams_gateway.front.body import Body, WholeBody
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first

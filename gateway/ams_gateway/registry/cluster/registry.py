@@ -10,11 +10,11 @@ from ams_common.lifecycle import Phase
 from ams_common.names import child_name, resource_name
 from ams_common.progress import Progress
 
-from ams_gateway.body import WholeBody
-from ams_gateway.cluster.objects import SERVICE_LABEL, EndpointSlice, ModelDeployment
-from ams_gateway.cluster.reading import Resource, name_resources, read_resource, read_slice
-from ams_gateway.registry import Backend, Model
-from ams_gateway.upstream import Answer, Pool, UpstreamError
+from ams_gateway.front.body import WholeBody
+from ams_gateway.proxy.upstream import Answer, Pool, UpstreamError
+from ams_gateway.registry.cluster.objects import SERVICE_LABEL, EndpointSlice, ModelDeployment
+from ams_gateway.registry.cluster.reading import Resource, name_resources, read_resource, read_slice
+from ams_gateway.registry.port import Backend, Model
 
 logger = logging.getLogger("ams_gateway")
 
@@ -24,7 +24,7 @@ _ANSWER_SECONDS = 2.0
 
 
 class ClusterRegistry:
-    """Implements `ams_gateway.registry.Registry`; `take_*` and `forget_*` are for who watches."""
+    """Implements `ams_gateway.registry.port.Registry`; `take_*` and `forget_*` are for who watches."""
 
     def __init__(self) -> None:
         self._resources: dict[str, Resource] = {}

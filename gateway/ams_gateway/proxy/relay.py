@@ -15,12 +15,12 @@ from ams_common.names import (
 )
 from multidict import CIMultiDict
 
-from ams_gateway.call import Call
-from ams_gateway.errors import wrapped_error
-from ams_gateway.headers import response_headers
-from ams_gateway.registry import Backend, Model
-from ams_gateway.responses import SERVER, compress_if_accepted
-from ams_gateway.upstream import Answer, AnswerCut
+from ams_gateway.front.call import Call
+from ams_gateway.front.errors import wrapped_error
+from ams_gateway.front.responses import SERVER, compress_if_accepted
+from ams_gateway.proxy.headers import response_headers
+from ams_gateway.proxy.upstream import Answer, AnswerCut
+from ams_gateway.registry.port import Backend, Model
 
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
 _TAIL_BYTES = 256  # where a stream's usage comment is looked for

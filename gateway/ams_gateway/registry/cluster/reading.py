@@ -14,8 +14,8 @@ from ams_common.quantity import parse_bytes
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 
-from ams_gateway.cluster.objects import EndpointSlice, ModelDeployment, Status
-from ams_gateway.registry import Model
+from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment, Status
+from ams_gateway.registry.port import Model
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.
 _BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsReady", "Available")

@@ -12,9 +12,9 @@ from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 
-from ams_gateway.body import WholeBody
-from ams_gateway.registry import Backend, Model
-from ams_gateway.upstream import Answer, Pool, UpstreamError
+from ams_gateway.front.body import WholeBody
+from ams_gateway.proxy.upstream import Answer, Pool, UpstreamError
+from ams_gateway.registry.port import Backend, Model
 
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0

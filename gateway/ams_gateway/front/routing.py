@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from ams_common.errors import ApiError
 
-from ams_gateway.call import Call
+from ams_gateway.front.call import Call
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from ams_gateway.registry import Backend, Registry
-from ams_gateway.upstream import Pool
+from ams_gateway.proxy.upstream import Pool
+from ams_gateway.registry.port import Backend, Registry
 
 _TIDY_SECONDS = 10.0
 

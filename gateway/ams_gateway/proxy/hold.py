@@ -13,9 +13,9 @@ from ams_common.errors import ApiError
 from ams_common.names import HEADER_MODEL, HEADER_REQUEST_ID
 from ams_common.progress import Progress
 
-from ams_gateway.call import Call
-from ams_gateway.registry import Model, Registry
-from ams_gateway.responses import SERVER
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import SERVER
+from ams_gateway.registry.port import Model, Registry
 
 _SILENCE_BEFORE_PROGRESS_SECONDS = 0.8  # ready within it: the pod's own status line goes out
 _STEP_SECONDS = 0.5

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from ams_gateway.log import Record
+from ams_gateway.front.log import Record
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from ams_kube.client import Client
 from ams_kube.kinds import Kind
 from ams_kube.reflector import Reflector
 
-from ams_gateway.cluster.objects import EndpointSlice, ModelDeployment
-from ams_gateway.cluster.registry import ClusterRegistry
+from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment
+from ams_gateway.registry.cluster.registry import ClusterRegistry
 
 logger = logging.getLogger("ams_gateway")
 

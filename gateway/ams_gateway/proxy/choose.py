@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from ams_gateway.registry import Backend
+from ams_gateway.registry.port import Backend
 
 _FAILURES_BEFORE_EJECTION = 3
 _LONGEST_EJECTION_SECONDS = 60.0

@@ -9,16 +9,16 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 
-from ams_gateway.body import Body, was_decompressed
-from ams_gateway.call import Call
-from ams_gateway.choose import choose, ejection_seconds
-from ams_gateway.headers import named_by_connection, request_head
-from ams_gateway.hold import Holds
+from ams_gateway.front.body import Body, was_decompressed
+from ams_gateway.front.call import Call
 from ams_gateway.metrics import Metrics
-from ams_gateway.pools import Pools
-from ams_gateway.registry import Backend, Model, Registry
-from ams_gateway.relay import Relay
-from ams_gateway.upstream import Answer, AnswerCut, Draining, StaleConnection, Unreachable, UpstreamError
+from ams_gateway.proxy.choose import choose, ejection_seconds
+from ams_gateway.proxy.headers import named_by_connection, request_head
+from ams_gateway.proxy.hold import Holds
+from ams_gateway.proxy.pools import Pools
+from ams_gateway.proxy.relay import Relay
+from ams_gateway.proxy.upstream import Answer, AnswerCut, Draining, StaleConnection, Unreachable, UpstreamError
+from ams_gateway.registry.port import Backend, Model, Registry
 
 logger = logging.getLogger("ams_gateway")
 

@@ -1,0 +1,1 @@
+"""What a request meets first and last, whatever its route: routing, bodies, responses, the log."""
