@@ -8,24 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from ams_common.names import API_VERSION, KIND, PLURAL
-
 from ams_kube.client import Client, NoCluster
 from ams_kube.errors import KubeError
-from ams_kube.kinds import Kind
-
-
-class _Metadata(msgspec.Struct):
-    name: str
-    namespace: str = ""
-
-
-class _Applied(msgspec.Struct):
-    metadata: _Metadata
-
-
-MODELS = Kind(API_VERSION, KIND, PLURAL, _Applied)
+from ams_kube.objects import MODELS_METADATA
 
 
 async def apply(documents: Sequence[dict[str, Any]], manager: str) -> None:
@@ -33,7 +18,7 @@ async def apply(documents: Sequence[dict[str, Any]], manager: str) -> None:
     async with await Client.connect("ams-apply") as client:
         for document in documents:
             metadata = document["metadata"]
-            await client.apply(MODELS, metadata["namespace"], metadata["name"], document, manager=manager)
+            await client.apply(MODELS_METADATA, metadata["namespace"], metadata["name"], document, manager=manager)
             print(f"{metadata['namespace']}/{metadata['name']} applied")
 
 

@@ -18,6 +18,7 @@ from ams_kube.backoff import wait_seconds
 from ams_kube.client import Client
 from ams_kube.errors import Gone, KubeError, Unavailable, refused, refused_event
 from ams_kube.kinds import Kind, T, key_of
+from ams_kube.objects import VersionOnly
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +28,7 @@ _STEADY_SECONDS = 5.0  # a watch that lasted for longer did not fail
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 3.0
 
 
-class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    resource_version: str = ""
-
-
-class _Head(msgspec.Struct, frozen=True):
-    metadata: _Metadata = _Metadata()
-
-
-class _Event(msgspec.Struct):
+class _WatchEvent(msgspec.Struct):
     type: str
     object: msgspec.Raw
 
@@ -61,7 +52,6 @@ class Reflector(Generic[T]):
         fields: str = "",
     ) -> None:
         self.synced = asyncio.Event()
-        self.last_contact = 0.0  # monotonic time when the API server was last heard
         self._client = client
         self._kind = kind
         self._take = take
@@ -101,7 +91,6 @@ class Reflector(Generic[T]):
         version = ""
         async for page in self._client.pages(self._kind, self._namespace, labels=self._labels, fields=self._fields):
             version = page.resource_version
-            self._hear()
             for raw in page.raw:
                 found.add(self._deliver(raw))
             await asyncio.sleep(0)  # thousands of objects must not hold up the loop
@@ -127,19 +116,17 @@ class Reflector(Generic[T]):
         try:
             if response.status != 200:
                 raise refused(response.status, await response.read(), response.headers.get("Retry-After"))
-            self._hear()
             async for line in response.content:
-                self._hear()
-                self._handle(msgspec.json.decode(line, type=_Event))
+                self._handle(msgspec.json.decode(line, type=_WatchEvent))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.info("watch of %s broke off (%s)", self._kind.plural, str(error) or type(error).__name__)
         finally:
             _give_up(response)
 
-    def _handle(self, event: _Event) -> None:
+    def _handle(self, event: _WatchEvent) -> None:
         if event.type == "ERROR":
             raise refused_event(event.object)
-        head = msgspec.json.decode(event.object, type=_Head).metadata
+        head = msgspec.json.decode(event.object, type=VersionOnly).metadata
         if event.type == "DELETED":
             self._drop(key_of(head))
         elif event.type != "BOOKMARK":
@@ -147,7 +134,7 @@ class Reflector(Generic[T]):
         self._version = head.resource_version
 
     def _deliver(self, raw: msgspec.Raw) -> str:
-        head = msgspec.json.decode(raw, type=_Head).metadata
+        head = msgspec.json.decode(raw, type=VersionOnly).metadata
         key = key_of(head)
         if self._known.get(key) != head.resource_version:
             try:
@@ -162,9 +149,6 @@ class Reflector(Generic[T]):
     def _drop(self, key: str) -> None:
         if self._known.pop(key, None) is not None:
             self._forget(key)
-
-    def _hear(self) -> None:
-        self.last_contact = time.monotonic()
 
 
 def _give_up(response: aiohttp.ClientResponse) -> None:

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from ams_common.names import child_name
 from ams_common.resource.spec import ModelDeployment
+from ams_kube.objects import Pod
 
-from ams_operator.objects import Child, Pod
+from ams_operator.objects import Child, model_key
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Cache:
     # ModelDeployments
 
     def take_resource(self, resource: ModelDeployment) -> None:
-        key = f"{resource.metadata.namespace}/{resource.metadata.name}"
+        key = resource.metadata.key
         known = self._known.setdefault(key, Known())
         before, known.taken_at = known.resource, time.monotonic()
         if before is not None and _older(resource.metadata, before.metadata):
@@ -84,9 +85,9 @@ class Cache:
     # children
 
     def take_child(self, kind: str, child: Child) -> None:
-        if child.metadata.name != child_name(child.metadata.model.partition("/")[2]):
+        if child.metadata.name != child_name(model_key(child.metadata).partition("/")[2]):
             return  # of a pod, or another's with our labels
-        key = child.metadata.model
+        key = model_key(child.metadata)
         known = self._known.setdefault(key, Known())
         before = known.children.get(kind)
         if before is not None and _older(child.metadata, before.metadata):
@@ -109,7 +110,7 @@ class Cache:
     # pods
 
     def take_pod(self, pod: Pod) -> None:
-        key = pod.metadata.model
+        key = model_key(pod.metadata)
         known = self._known.setdefault(key, Known())
         before = known.pods.get(pod.metadata.name)
         if before is not None and _older(pod.metadata, before.metadata):

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 from ams_kube.client import Client
+from ams_kube.objects import ENDPOINT_SLICES, EndpointSlice
 from ams_kube.reflector import Reflector
-
-from ams_operator.objects import SLICES, EndpointSlice
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class DemandReader:
         """Until cancelled."""
         reflector = Reflector(
             self._client,
-            SLICES,
+            ENDPOINT_SLICES,
             self._take,
             self._forget,
             namespace=self._namespace,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import Source
+from ams_kube.objects import Deployment
 
 from ams_operator.children.account import account
 from ams_operator.children.common import Object
@@ -12,7 +13,7 @@ from ams_operator.children.deployment import Strategy, deployment
 from ams_operator.children.service import service
 from ams_operator.children.volume import claim, models_volume
 from ams_operator.hashes import digest
-from ams_operator.objects import ANNOTATION_APPLIED, Child, Deployment
+from ams_operator.objects import ANNOTATION_APPLIED, Child
 from ams_operator.settings import OperatorSettings
 
 

@@ -10,8 +10,9 @@ from ams_common.names import API_VERSION, KIND
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.client import Client
 from ams_kube.errors import KubeError, NotFound
+from ams_kube.objects import EVENTS
 
-from ams_operator.objects import EVENTS, MANAGER
+from ams_operator.objects import MANAGER
 from ams_operator.observed import Event
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 from ams_kube.client import Client
 from ams_kube.errors import AlreadyExists, Conflict, KubeError, NotFound
-
-from ams_operator.objects import LEASES, Lease, LeaseSpec
+from ams_kube.objects import LEASES, Lease, LeaseSpec
 
 log = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ class Metrics(Collector):
         desired = GaugeMetricFamily("ams_operator_desired_replicas", "Pods that a model is to have.", labels=("model",))
         ready = GaugeMetricFamily("ams_operator_ready_replicas", "Pods of a model that answer.", labels=("model",))
         for resource in figures.resources:
-            key = f"{resource.metadata.namespace}/{resource.metadata.name}"
+            key = resource.metadata.key
             for condition in conditions_of(resource.status).values():
                 pair = (condition.type, str(condition.status))
                 conditions[pair] = conditions.get(pair, 0) + 1

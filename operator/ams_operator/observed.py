@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
+from ams_kube.objects import Pod
 
 from ams_operator.children.common import Object
-from ams_operator.objects import Child, Pod
+from ams_operator.objects import Child
 from ams_operator.preflight.answer import Answer
 
 

@@ -7,13 +7,14 @@ from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
+from ams_kube.objects import Claim, Deployment
 
 from ams_operator.children.common import Object
 from ams_operator.children.deployment import Strategy, can_share
 from ams_operator.children.volume import volume_bytes
 from ams_operator.desired import desired, outdated
 from ams_operator.hashes import source_digest
-from ams_operator.objects import ANNOTATION_LOCK, ANNOTATION_WEIGHTS, Claim, Deployment
+from ams_operator.objects import ANNOTATION_LOCK, ANNOTATION_WEIGHTS
 from ams_operator.observed import Observed, Plan
 from ams_operator.ownership import owner_of, taken
 from ams_operator.preflight.answer import Verdict, devices, judge

@@ -12,13 +12,14 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.source import HubSource, InvalidSource, parse_source
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
+from ams_kube.objects import PODS, Deployment, Pod
 from ams_kube.reflector import Reflector
 
 from ams_operator.cache import Cache
 from ams_operator.demand import DemandReader
 from ams_operator.lease import Election, Terms
 from ams_operator.metrics import Figures, Metrics
-from ams_operator.objects import CHILDREN, PODS, SELECTOR, Child, Deployment, Pod
+from ams_operator.objects import CHILDREN, SELECTOR, Child
 from ams_operator.preflight.asking import Preflight, has_token
 from ams_operator.preflight.hub import Hub
 from ams_operator.progress import ProgressPoller

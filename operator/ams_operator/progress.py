@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 import aiohttp
 import msgspec
 from ams_common.progress import Progress
+from ams_kube.objects import Pod
 
 from ams_operator.children.pod import DOWNLOAD, SERVE, SERVE_PORT
 from ams_operator.metrics import Metrics
-from ams_operator.objects import Pod
+from ams_operator.objects import model_key
 
 _EVERY_SECONDS = 2.0
 _ANSWER_SECONDS = 1.5
@@ -78,8 +79,8 @@ class ProgressPoller:
             return  # the container starts or ends
         if told.download is not None:
             received = told.download.bytesDone
-            self._metrics.downloaded(pod.metadata.model, received - self._received.get(uid, 0))
+            self._metrics.downloaded(model_key(pod.metadata), received - self._received.get(uid, 0))
             self._received[uid] = received
         if self.of.get(uid) != told:
             self.of[uid] = told
-            self._changed(pod.metadata.model)
+            self._changed(model_key(pod.metadata))

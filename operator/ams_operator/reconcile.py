@@ -12,11 +12,12 @@ from ams_common.resource.status import Status
 from ams_common.source import HubSource, InvalidSource, parse_source
 from ams_kube.client import Client
 from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
+from ams_kube.objects import MODELS_METADATA
 
 from ams_operator.cache import Cache, Known
 from ams_operator.children.common import Object
 from ams_operator.metrics import Metrics
-from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, MODEL_HEADS, Child
+from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, Child, model_key
 from ams_operator.observed import Observed, Plan
 from ams_operator.plan import plan, told_verdict
 from ams_operator.preflight.answer import Answer
@@ -173,11 +174,11 @@ class Reconciler:
         collector, and nothing must be made for it any more.
         """
         metadata = resource.metadata
-        key = f"{metadata.namespace}/{metadata.name}"
+        key = metadata.key
         if time.monotonic() - self._cache.get(key).taken_at < _FRESH_SECONDS:
             return True
         try:
-            present = await self._client.get(MODEL_HEADS, metadata.namespace, metadata.name)
+            present = await self._client.get(MODELS_METADATA, metadata.namespace, metadata.name)
         except NotFound:
             self._cache.forget_resource(key, metadata.uid)
             return False
@@ -193,7 +194,7 @@ class Reconciler:
             child: Child = await self._client.get(CHILDREN[kind], metadata["namespace"], metadata["name"])
         except NotFound:
             return False
-        if child.metadata.model.endswith("/"):
+        if model_key(child.metadata).endswith("/"):
             memory.strangers[kind] = (child, time.monotonic())
         else:
             self._cache.take_child(kind, child)

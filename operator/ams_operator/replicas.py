@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import Source
+from ams_kube.objects import Deployment
 
 from ams_operator.children.volume import keeps_weights
-from ams_operator.objects import ANNOTATION_PREFETCH, Deployment
+from ams_operator.objects import ANNOTATION_PREFETCH
 
 
 @dataclass(frozen=True, slots=True)

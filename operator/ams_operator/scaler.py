@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from ams_common.resource.spec import AutoscalingSpec
 from ams_common.scaling import Sample, Samples, ScalerState, decide
+from ams_kube.objects import Deployment
 
 from ams_operator.cache import Cache
 from ams_operator.demand import DemandReader, ModelDemand
 from ams_operator.metrics import Metrics
-from ams_operator.objects import ANNOTATION_PREFETCH, Deployment
+from ams_operator.objects import ANNOTATION_PREFETCH
 
 log = logging.getLogger(__name__)
 _EVERY_SECONDS = 0.9  # a sample a second is enough, unless a request waits for a model without pods

@@ -18,9 +18,9 @@ from ams_common.names import GROUP, PLURAL, VERSION
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.client import Client
 from ams_kube.errors import KubeError
+from ams_kube.objects import MODELS, MODELS_METADATA
 
 from ams_operator.cache import Cache
-from ams_operator.objects import MODEL_HEADS, MODELS
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,9 @@ class ModelWatch:
             try:
                 present = {}
                 for namespace in self._everywhere:
-                    async for page in self._client.pages(MODEL_HEADS, namespace):
+                    async for page in self._client.pages(MODELS_METADATA, namespace):
                         for raw in page.raw:
-                            metadata = msgspec.json.decode(raw, type=MODEL_HEADS.type).metadata
+                            metadata = msgspec.json.decode(raw, type=MODELS_METADATA.type).metadata
                             present[metadata.key] = metadata.uid
             except KubeError as error:
                 log.info("ModelDeployments can't be listed: %s", error)

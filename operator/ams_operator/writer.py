@@ -7,12 +7,13 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
+from ams_kube.objects import MODELS
 
 from ams_operator.children.common import Object
 from ams_operator.k8s_events import EventPoster
 from ams_operator.lease import Election
 from ams_operator.metrics import Metrics
-from ams_operator.objects import CHILDREN, MANAGER, MODELS, Child
+from ams_operator.objects import CHILDREN, MANAGER, Child
 from ams_operator.observed import Event
 
 

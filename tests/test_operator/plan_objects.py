@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
-from ams_operator.objects import Metadata, OwnerReference, Pod
+from ams_kube.objects import Metadata, OwnerReference, Pod
 from ams_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(pod_image="ams-pod:1", gateway_url="http://gateway.ams.svc")

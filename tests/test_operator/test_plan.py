@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 from ams_common.resource.status import LockStatus
+from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
 from ams_operator.hashes import source_digest
-from ams_operator.objects import Bare, Claim, Deployment, Pod
 from ams_operator.observed import Observed
 from ams_operator.ownership import owner_of
 from ams_operator.plan import plan, told_verdict
@@ -16,10 +16,10 @@ from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, child, pod, re
 
 def test_whose_an_object_is() -> None:
     given = resource()
-    assert owner_of(child(Bare, owner=OURS), given) == "ours"
-    assert owner_of(child(Bare, owner=OLD), given) == "predecessor's"
-    assert owner_of(child(Bare, owner=OTHER), given) == "another's"
-    assert owner_of(child(Bare, owner=None), given) == "another's"
+    assert owner_of(child(MetadataOnly, owner=OURS), given) == "ours"
+    assert owner_of(child(MetadataOnly, owner=OLD), given) == "predecessor's"
+    assert owner_of(child(MetadataOnly, owner=OTHER), given) == "another's"
+    assert owner_of(child(MetadataOnly, owner=None), given) == "another's"
     retained = {"aimodelserver.io/retained-by": "tiny"}
     assert owner_of(child(Claim, owner=None, **retained), given) == "ours"
     assert owner_of(child(Claim, owner=None, **{"aimodelserver.io/retained-by": "big"}), given) == "another's"
@@ -28,7 +28,7 @@ def test_whose_an_object_is() -> None:
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PersistentVolumeClaim", "ServiceAccount"])
 def test_nothing_at_all_is_done_while_a_name_is_taken(kind: str) -> None:
     types: dict[str, Any] = {"Deployment": Deployment, "PersistentVolumeClaim": Claim}
-    stranger = child(types.get(kind, Bare), owner=OTHER)
+    stranger = child(types.get(kind, MetadataOnly), owner=OTHER)
     decided = plan(Observed(resource(), {kind: stranger}), SETTINGS, NOW)
     assert (decided.apply, decided.remove) == ((), ())
     accepted = next(each for each in decided.status.conditions or () if each.type == "Accepted")
@@ -41,7 +41,7 @@ def test_nothing_at_all_is_done_while_a_name_is_taken(kind: str) -> None:
 
 
 def test_the_children_of_a_predecessor_are_waited_for() -> None:
-    decided = plan(Observed(resource(), {"Service": child(Bare, owner=OLD)}), SETTINGS, NOW)
+    decided = plan(Observed(resource(), {"Service": child(MetadataOnly, owner=OLD)}), SETTINGS, NOW)
     assert decided.apply == ()
     assert decided.status.phase == "Pending"
 
@@ -52,7 +52,7 @@ def test_what_was_applied_is_not_applied_again() -> None:
     present = {
         each["kind"]: msgspec.convert(
             {**each, "metadata": {**each["metadata"], "uid": "c"}},
-            {"Deployment": Deployment, "PersistentVolumeClaim": Claim}.get(each["kind"], Bare),
+            {"Deployment": Deployment, "PersistentVolumeClaim": Claim}.get(each["kind"], MetadataOnly),
         )
         for each in first.apply
     }

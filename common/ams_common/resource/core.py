@@ -25,6 +25,11 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
+    @property
+    def key(self) -> str:
+        """`namespace/name`: how objects of one kind are told apart."""
+        return f"{self.namespace}/{self.name}"
+
 
 class LocalObjectReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     name: ShortText

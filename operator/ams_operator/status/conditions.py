@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ams_common.reasons import Reason
 from ams_common.resource.conditions import ConditionStatus, ConditionType
+from ams_kube.objects import Deployment, StatusCondition
 
-from ams_operator.objects import Deployment, StatusCondition
 from ams_operator.status.facts import Facts
 from ams_operator.status.pods import Problem
 from ams_operator.status.words import download_sentence

@@ -11,9 +11,9 @@ from ams_common.progress import Failure, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.status import LockStatus
+from ams_kube.objects import ContainerStatus, Pod, TerminatedState
 
 from ams_operator.children.pod import DOWNLOAD, SERVE
-from ams_operator.objects import ContainerStatus, Pod, Terminated
 
 Stage = Literal["scheduling", "starting", "downloading", "loading", "ready"]
 
@@ -72,7 +72,7 @@ class PodView:
 def living(pods: Iterable[Pod]) -> list[Pod]:
     """Those that aren't about to end or have ended for good, newest first."""
     alive = [pod for pod in pods if pod.metadata.deletion_timestamp is None and pod.status.phase not in _ENDED]
-    return sorted(alive, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name), reverse=True)
+    return sorted(alive, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.metadata.name), reverse=True)
 
 
 _ENDED = ("Succeeded", "Failed")
@@ -165,7 +165,7 @@ def _refused(reason: str, message: str) -> Problem:
     return Problem("Available", Reason.STARTING, f"The container can't start ({reason}): {message}")
 
 
-def _ended(status: ContainerStatus, ended: Terminated) -> Problem:
+def _ended(status: ContainerStatus, ended: TerminatedState) -> Problem:
     part = "the download" if status.name == DOWNLOAD else "the model server"
     if ended.reason == "OOMKilled":
         return Problem(

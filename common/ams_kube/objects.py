@@ -1,0 +1,265 @@
+"""Kubernetes objects as our programs read them: the fields that somebody uses, and the API path of each kind.
+
+An answer's other fields are skipped while it is decoded, which is what keeps thousands of objects cheap. Most fields
+have a default, as the API server leaves out what is empty.
+"""
+
+import msgspec
+from ams_common.names import API_VERSION, KIND, PLURAL
+from ams_common.resource.core import ObjectMeta
+from ams_common.resource.spec import ModelDeployment
+
+from ams_kube.kinds import Kind
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    pass
+
+
+class ObjectVersion(_Part, frozen=True):
+    """The part of ObjectMeta that tells one version of an object from another."""
+
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class VersionOnly(_Part, frozen=True):
+    """An object of which nothing but its version is read."""
+
+    metadata: ObjectVersion = ObjectVersion()
+
+
+class OwnerReference(_Part, frozen=True):
+    uid: str
+    kind: str = ""
+    name: str = ""
+    controller: bool = False
+
+
+class Metadata(ObjectMeta, frozen=True, kw_only=True, gc=False):
+    """ObjectMeta of an object in the cluster. `namespace` is empty where the kind has none, as a Node's."""
+
+    name: str = ""
+    namespace: str = ""
+    owner_references: list[OwnerReference] = msgspec.field(default_factory=list)
+
+    @property
+    def controller(self) -> OwnerReference | None:
+        """The owner whose controller looks after the object."""
+        return next((owner for owner in self.owner_references if owner.controller), None)
+
+
+class MetadataOnly(_Part, frozen=True):
+    """An object of which nothing but the metadata is read."""
+
+    metadata: Metadata = Metadata()
+
+
+class StatusCondition(_Part, frozen=True):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+# apps/v1
+
+
+class DeploymentSpec(_Part, frozen=True):
+    replicas: int = 1
+
+
+class DeploymentStatus(_Part, frozen=True):
+    observed_generation: int = 0
+    replicas: int = 0
+    updated_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    conditions: list[StatusCondition] = []
+
+
+class Deployment(_Part, frozen=True):
+    metadata: Metadata
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
+# v1: volumes
+
+
+class ClaimResources(_Part, frozen=True):
+    requests: dict[str, str | int] = {}
+
+
+class ClaimSpec(_Part, frozen=True):
+    resources: ClaimResources = ClaimResources()
+    storage_class_name: str = ""
+
+
+class ClaimStatus(_Part, frozen=True):
+    phase: str = ""
+    conditions: list[StatusCondition] = []
+
+
+class Claim(_Part, frozen=True):
+    """A PersistentVolumeClaim."""
+
+    metadata: Metadata
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimStatus = ClaimStatus()
+
+
+# v1: pods
+
+
+class WaitingState(_Part, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class RunningState(_Part, frozen=True):
+    """Its presence is all that is read."""
+
+
+class TerminatedState(_Part, frozen=True):
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(_Part, frozen=True):
+    """One of the three is set."""
+
+    waiting: WaitingState | None = None
+    running: RunningState | None = None
+    terminated: TerminatedState | None = None
+
+
+class ContainerStatus(_Part, frozen=True):
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    image: str = ""
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodSpec(_Part, frozen=True):
+    node_name: str = ""
+
+
+class PodStatus(_Part, frozen=True):
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    conditions: list[StatusCondition] = []
+    init_container_statuses: list[ContainerStatus] = []
+    container_statuses: list[ContainerStatus] = []
+
+
+class Pod(_Part, frozen=True):
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def address(self) -> str:
+        """Its IP as a URL's host; empty until it has one."""
+        address = self.status.pod_ip
+        return f"[{address}]" if ":" in address else address
+
+
+# v1: nodes
+
+
+class Taint(_Part, frozen=True):
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
+class NodeSpec(_Part, frozen=True):
+    unschedulable: bool = False
+    taints: list[Taint] = []
+
+
+class NodeStatus(_Part, frozen=True):
+    allocatable: dict[str, str] = {}
+
+
+class Node(_Part, frozen=True):
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+# Services and where they lead
+
+
+class ServiceSpec(_Part, frozen=True):
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+
+
+class Service(_Part, frozen=True):
+    metadata: Metadata
+    spec: ServiceSpec = ServiceSpec()
+
+
+class TargetRef(_Part, frozen=True):
+    name: str = ""
+    uid: str = ""
+
+
+class EndpointConditions(_Part, frozen=True):
+    """Absent means true for `ready`, false for `terminating`."""
+
+    ready: bool | None = None
+    terminating: bool | None = None
+
+
+class Endpoint(_Part, frozen=True):
+    addresses: list[str] = []
+    conditions: EndpointConditions = EndpointConditions()
+    target_ref: TargetRef | None = None
+
+
+class EndpointPort(_Part, frozen=True):
+    port: int | None = None
+
+
+class EndpointSlice(_Part, frozen=True):
+    metadata: Metadata
+    endpoints: list[Endpoint] | None = None
+    ports: list[EndpointPort] | None = None
+
+
+# coordination.k8s.io/v1
+
+
+class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(_Part, frozen=True):
+    metadata: Metadata
+    spec: LeaseSpec = LeaseSpec()
+
+
+MODELS: Kind[ModelDeployment] = Kind(API_VERSION, KIND, PLURAL, ModelDeployment)
+MODELS_METADATA: Kind[MetadataOnly] = Kind(API_VERSION, KIND, PLURAL, MetadataOnly)
+DEPLOYMENTS: Kind[Deployment] = Kind("apps/v1", "Deployment", "deployments", Deployment)
+SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
+SERVICE_ACCOUNTS: Kind[MetadataOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", MetadataOnly)
+CLAIMS: Kind[Claim] = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Claim)
+PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
+NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)
+EVENTS: Kind[MetadataOnly] = Kind("v1", "Event", "events", MetadataOnly)
+LEASES: Kind[Lease] = Kind("coordination.k8s.io/v1", "Lease", "leases", Lease)
+ENDPOINT_SLICES: Kind[EndpointSlice] = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", EndpointSlice)
