@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from ams_cli.reach import Gateway, ReachError, refusal
+from ams_cli.gateway_client import GatewayClient, GatewayError, error_sentence
 
 _HELP = "/image FILE, /audio FILE and /video FILE go with the next question; /clear forgets; /quit or Ctrl-D leaves."
 _MODALITIES = ("image", "audio", "video")
@@ -54,7 +54,7 @@ def attachment(kind: str, path: str) -> dict[str, Any]:
 class Conversation:
     """What was said so far. `ask` streams the answer to the next question."""
 
-    def __init__(self, gateway: Gateway, model: str, system: str = "") -> None:
+    def __init__(self, gateway: GatewayClient, model: str, system: str = "") -> None:
         self._gateway = gateway
         self._model = model
         self._system = [{"role": "system", "content": system}] if system else []
@@ -66,14 +66,14 @@ class Conversation:
     async def ask(
         self, question: str, attachments: list[dict[str, Any]], on_wait: Callable[[str], None]
     ) -> AsyncIterator[str]:
-        """The answer, piece by piece. `on_wait` hears how far a model is that isn't ready. ReachError."""
+        """The answer, piece by piece. `on_wait` hears how far a model is that isn't ready. GatewayError."""
         content: Any = [*attachments, {"type": "text", "text": question}] if attachments else question
         messages = [*self._system, *self._said, {"role": "user", "content": content}]
         body = {"model": self._model, "messages": messages, "stream": True}
         answer = await self._gateway.open("POST", "/v1/chat/completions", body)
         try:
             if answer.status != 200:
-                raise ReachError(refusal(answer.status, await answer.read()))
+                raise GatewayError(error_sentence(answer.status, await answer.read()))
             whole = ""
             async for raw in answer.content:
                 line = raw.strip()
@@ -83,15 +83,15 @@ class Conversation:
                     continue
                 chunk = msgspec.json.decode(line[6:], type=_Chunk)
                 if chunk.error is not None:
-                    raise ReachError(chunk.error.message)
+                    raise GatewayError(chunk.error.message)
                 piece = "".join(choice.delta.content or "" for choice in chunk.choices)
                 whole += piece
                 if piece:
                     yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ReachError(f"the answer broke off ({error})") from None
+            raise GatewayError(f"the answer broke off ({error})") from None
         except msgspec.DecodeError:
-            raise ReachError(f"{self._gateway.where} doesn't stream as AI Model Server does") from None
+            raise GatewayError(f"{self._gateway.where} doesn't stream as AI Model Server does") from None
         finally:
             answer.close()
         self._said += [{"role": "user", "content": content}, {"role": "assistant", "content": whole}]
@@ -130,7 +130,7 @@ async def talk(conversation: Conversation, read: Callable[[], str], attachments:
             try:
                 await once(conversation, question, attachments)
                 attachments = []
-            except ReachError as error:
+            except GatewayError as error:
                 print(f"ams: {error}")
 
 

@@ -15,20 +15,18 @@ from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 
-from ams_cli.explain import explanation, last_words, size_of
+from ams_cli.exit_reason import last_log_line, log_size, reported_failure
 from ams_cli.local import variables
 from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
 from ams_cli.readiness import Probe
 from ams_cli.tail import ProgressTail
-
-DOWNLOAD_FAILED = "DownloadFailed"
 
 _TAIL_SECONDS = 0.1
 _OUTCOMES = (Phase.READY, Phase.FAILED)  # of the download; the model's own come from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class RunFolders:
     """Where things of this run are: weights, logs, and a private folder for sockets and small files."""
 
     models_dir: Path
@@ -40,13 +38,13 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ProcessSetup:
     """How a model's processes are started, and what they are told beside the manifest.
 
     `memory_limit` is what all of them together may take, in bytes; None: what the machine has.
     """
 
-    places: Places
+    folders: RunFolders
     serve: Launcher
     download: Launcher
     grace_seconds: float = 30.0
@@ -65,17 +63,17 @@ class Ended:
 class Jobs:
     """Runs one job at a time. `process` is the process of the job, while there is one."""
 
-    def __init__(self, resource: ModelDeployment, means: Means) -> None:
+    def __init__(self, resource: ModelDeployment, setup: ProcessSetup) -> None:
         self.process: Process | None = None
         self._resource = resource
         self._name = resource.metadata.name
-        self._means = means
-        self._log = means.places.log_of(self._name)
+        self._setup = setup
+        self._log = setup.folders.log_of(self._name)
         self._serial = itertools.count(1)
 
     async def download(self, tell: Callable[[Progress], None]) -> Failure | None:
         """Fetch and verify the weights; the failure if that didn't work. Progress goes to `tell`."""
-        places = self._means.places
+        places = self._setup.folders
         progress_file, termination = self._file("progress"), self._file("download")
         settings = msgspec.structs.replace(
             download_settings(self._resource),
@@ -84,33 +82,33 @@ class Jobs:
             progress_file=str(progress_file),
             termination_log=str(termination),
         )
-        written = size_of(self._log)
+        written = log_size(self._log)
         try:
-            process = await self._start(self._means.download, "download", settings)
+            process = await self._start(self._setup.download, "download", settings)
             end = await _follow(process, ProgressTail(progress_file), tell)
         except LaunchError as error:
-            return Failure(DOWNLOAD_FAILED, str(error), retryable=True)
+            return Failure(Reason.DOWNLOAD_FAILED, str(error), retryable=True)
         finally:
             progress_file.unlink(missing_ok=True)
         if end.code == 0:
             return None
-        unexplained = Failure(DOWNLOAD_FAILED, f"{end}; {last_words(self._log, written)}", retryable=True)
-        return explanation(termination) or unexplained
+        unexplained = Failure(Reason.DOWNLOAD_FAILED, f"{end}; {last_log_line(self._log, written)}", retryable=True)
+        return reported_failure(termination) or unexplained
 
     async def serve(self, tell: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
         """Serve until the process ends. `ready` gets the address and the pid once requests are answered."""
         socket, termination = self._file("sock"), self._file("serve")
         settings = msgspec.structs.replace(
             serve_settings(self._resource),
-            models_dir=str(self._means.places.models_dir),
+            models_dir=str(self._setup.folders.models_dir),
             uds=str(socket),
-            grace_seconds=self._means.grace_seconds,
+            grace_seconds=self._setup.grace_seconds,
             termination_log=str(termination),
-            debug=self._means.debug,
+            debug=self._setup.debug,
         )
-        written = size_of(self._log)
+        written = log_size(self._log)
         try:
-            process = await self._start(self._means.serve, "serve", settings)
+            process = await self._start(self._setup.serve, "serve", settings)
             if await _until_ready(process, socket, tell):
                 ready(f"unix://{socket}", process.pid)
             end = await process.wait()
@@ -118,7 +116,7 @@ class Jobs:
             return Ended(Failure(Reason.LOAD_FAILED, str(error), retryable=True), str(error))
         finally:
             socket.unlink(missing_ok=True)
-        return Ended(explanation(termination), f"{end}; {last_words(self._log, written)}")
+        return Ended(reported_failure(termination), f"{end}; {last_log_line(self._log, written)}")
 
     async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
         told = variables(self._resource) | environment_of(settings)
@@ -128,7 +126,7 @@ class Jobs:
 
     def _file(self, suffix: str) -> Path:
         """A file of this job. Paths of sockets have to be short, so that the name comes last and may be cut."""
-        return self._means.places.run_dir / f"{self._name[:30]}-{next(self._serial)}.{suffix}"
+        return self._setup.folders.run_dir / f"{self._name[:30]}-{next(self._serial)}.{suffix}"
 
 
 async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress], None]) -> Exit:

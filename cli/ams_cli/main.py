@@ -14,13 +14,13 @@ from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import local, machine, manifests
 from ams_cli.processes.environment import PASSED_ON
-from ams_cli.settings import FetchSettings, ReachSettings, UpSettings, log_dir, models_dir
+from ams_cli.settings import ClientSettings, FetchSettings, UpSettings, log_dir, models_dir
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from ams_cli.gateway_client import GatewayClient
     from ams_cli.processes.launcher import Programs
-    from ams_cli.reach import Gateway
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("model", nargs="?", help="everything about this one")
     _add_cluster(status)
-    add_flags(status, ReachSettings)
+    add_flags(status, ClientSettings)
     chat = commands.add_parser(
         "chat",
         help="talk to a model in the terminal",
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind in ("image", "audio", "video"):
         chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="goes with the first question")
     _add_cluster(chat)
-    add_flags(chat, ReachSettings)
+    add_flags(chat, ClientSettings)
     return parser
 
 
@@ -121,7 +121,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def _settings(kind: type[S], arguments: argparse.Namespace, *, passed_on: Collection[str] = ()) -> S:
     """The settings of a command; names the AMS_* variables that no command `ams` reads, nor what this one starts."""
-    read = variables_of(UpSettings, FetchSettings, ReachSettings) | set(passed_on)
+    read = variables_of(UpSettings, FetchSettings, ClientSettings) | set(passed_on)
     if (line := unread(os.environ, read)) is not None:
         hint = "; for a model's process set it in spec.env of the manifest" if passed_on else ""
         _say(f"{line}{hint}", 0)
@@ -176,7 +176,7 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
-    from ams_cli.fetch import download_all
+    from ams_cli.downloads import download_all
     from ams_cli.processes.launcher import PROGRAMS
 
     folder, logs = models_dir(settings, os.environ), log_dir(settings, os.environ)
@@ -194,25 +194,25 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    settings = _settings(ReachSettings, arguments)
-    from ams_cli import reach, status
+    settings = _settings(ClientSettings, arguments)
+    from ams_cli import gateway_client, status
 
     async def told() -> str:
         if arguments.kubernetes:
             return await status.of_cluster(arguments.namespace, arguments.model)
-        async with reach.at_url(settings.url) as gateway:
+        async with gateway_client.at_url(settings.url) as gateway:
             return await status.of_gateway(gateway, arguments.model)
 
     try:
         print(asyncio.run(told()))
-    except reach.ReachError as error:
+    except gateway_client.GatewayError as error:
         return _say(str(error), _FAILED)
     return 0
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    settings = _settings(ReachSettings, arguments)
-    from ams_cli import chat, reach
+    settings = _settings(ClientSettings, arguments)
+    from ams_cli import chat, gateway_client
 
     try:
         attachments = [
@@ -222,8 +222,10 @@ def _chat(arguments: argparse.Namespace) -> int:
         return _say(str(error), _BAD_INPUT)
 
     async def run() -> None:
-        gateways: AbstractAsyncContextManager[Gateway] = (
-            reach.in_cluster(arguments.namespace) if arguments.kubernetes else reach.at_url(settings.url)
+        gateways: AbstractAsyncContextManager[GatewayClient] = (
+            gateway_client.in_cluster(arguments.namespace)
+            if arguments.kubernetes
+            else gateway_client.at_url(settings.url)
         )
         async with gateways as gateway:
             conversation = chat.Conversation(gateway, arguments.model, arguments.system)
@@ -238,7 +240,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 
     try:
         asyncio.run(run())
-    except reach.ReachError as error:
+    except gateway_client.GatewayError as error:
         return _say(str(error), _FAILED)
     return 0
 

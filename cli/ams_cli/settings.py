@@ -41,7 +41,7 @@ class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
 
-class ReachSettings(msgspec.Struct, frozen=True, kw_only=True):
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `ams status` and `ams chat`: which gateway they ask."""
 
     url: Annotated[str, Meta(min_length=1, description="the gateway, as `ams up` prints it")] = "http://127.0.0.1:5000"

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from ams_common.names import API_VERSION, KIND, PLURAL
 
-from ams_cli.reach import Gateway, ReachError, get
+from ams_cli.gateway_client import GatewayClient, GatewayError, get_json
 from ams_cli.tables import columns
 
 
@@ -52,14 +52,14 @@ class Resource(msgspec.Struct, frozen=True):
     status: _Status = _Status()
 
 
-async def of_gateway(gateway: Gateway, name: str | None) -> str:
-    """A table of all models, or everything that is known of one. ReachError."""
-    answer = await get(gateway, "/admin/model_status")
+async def of_gateway(gateway: GatewayClient, name: str | None) -> str:
+    """A table of all models, or everything that is known of one. GatewayError."""
+    answer = await get_json(gateway, "/admin/model_status")
     models: dict[str, dict[str, Any]] = answer.get("model_configs", {})
     if name is not None:
         wanted = name.replace("-", "_").lower()
         if wanted not in models:
-            raise ReachError(f"there is no model {name!r}; there are: {', '.join(models) or 'none'}")
+            raise GatewayError(f"there is no model {name!r}; there are: {', '.join(models) or 'none'}")
         shown = {key: value for key, value in models[wanted].items() if value not in (None, "", [])}
         return columns([(f"{key}:", _text(value)) for key, value in shown.items()])
     rows = [("MODEL", "STATE", "READY", "MODALITIES", "MESSAGE")]
@@ -71,7 +71,7 @@ async def of_gateway(gateway: Gateway, name: str | None) -> str:
 
 
 async def of_cluster(namespace: str | None, name: str | None) -> str:
-    """The same from the resources of a cluster; `namespace` None means all. ReachError."""
+    """The same from the resources of a cluster; `namespace` None means all. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
     from ams_kube.kinds import Kind
@@ -81,12 +81,12 @@ async def of_cluster(namespace: str | None, name: str | None) -> str:
             kind = Kind(API_VERSION, KIND, PLURAL, Resource)
             found = await client.list(kind, namespace)
     except (NoCluster, KubeError) as error:
-        raise ReachError(str(error)) from None
+        raise GatewayError(str(error)) from None
     if name is None:
         return table(found)
     chosen = [resource for resource in found if resource.metadata.name == name]
     if not chosen:
-        raise ReachError(f"there is no ModelDeployment {name!r}")
+        raise GatewayError(f"there is no ModelDeployment {name!r}")
     return "\n\n".join(details(resource) for resource in chosen)
 
 

@@ -26,15 +26,15 @@ from ams_gateway.settings import GatewaySettings
 
 from ams_cli import weights
 from ams_cli.fleet import Fleet
-from ams_cli.jobs import Means, Places
+from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.logs import LineHandler, LogFile, rotate
 from ams_cli.machine import resident_bytes
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines, Row
-from ams_cli.runner import Runner
 from ams_cli.screen import Screen, open_screen
 from ams_cli.settings import UpSettings
+from ams_cli.supervisor import Supervisor
 
 logger = logging.getLogger("ams_cli")
 
@@ -68,8 +68,8 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UpError(f"{flag} {folder}: {error.strerror}") from None
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Up(settings, resources, folders, programs, memory_limit).run(notes))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as supervisor:
+        return supervisor.run(_Up(settings, resources, folders, programs, memory_limit).run(notes))
 
 
 class _Up:
@@ -98,16 +98,16 @@ class _Up:
                 rotate(self._folders.logs / f"{resource.metadata.name}.log")
             rotate(forkserver_log := self._folders.logs / "forkserver.log")
             launcher = QuickLauncher(self._programs, str(forkserver_log))
-            means = Means(
-                Places(self._folders.models, self._folders.logs, run_dir),
+            setup = ProcessSetup(
+                RunFolders(self._folders.models, self._folders.logs, run_dir),
                 serve=launcher,
                 download=Subprocesses(self._programs.pod),
                 grace_seconds=self._settings.grace_seconds,
                 debug=self._settings.debug,
                 memory_limit=self._memory_limit,
             )
-            fleet = Fleet(self._resources, means, self._tell_change)
-            self._screen = open_screen(lambda: [_row(runner) for runner in fleet.runners.values()])
+            fleet = Fleet(self._resources, setup, self._tell_change)
+            self._screen = open_screen(lambda: [_row(supervisor) for supervisor in fleet.supervisors.values()])
             stack.callback(self._screen.close)
             stack.enter_context(_logging(self._screen, log, debug=self._settings.debug))
             for note in notes:
@@ -161,10 +161,10 @@ class _Up:
                 async with asyncio.timeout(_REFRESH_SECONDS):
                     await stop.wait()
 
-    def _tell_change(self, runner: Runner) -> None:
+    def _tell_change(self, supervisor: Supervisor) -> None:
         now = asyncio.get_running_loop().time()
-        if (line := self._lines.line(runner.name, runner.progress, now)) is not None:
-            logger.log(logging.WARNING if runner.progress.failure else logging.INFO, "%s", line)
+        if (line := self._lines.line(supervisor.name, supervisor.progress, now)) is not None:
+            logger.log(logging.WARNING if supervisor.progress.failure else logging.INFO, "%s", line)
 
     def _announce(self, listening: Listening) -> None:
         names = ", ".join(resource.metadata.name for resource in self._resources)
@@ -231,10 +231,10 @@ def _memory_limit(text: str) -> int | None:
         raise OptionError(f"--memory-limit={text!r}: {error}") from None
 
 
-def _row(runner: Runner) -> Row:
-    demand, process = runner.demand, runner.process
+def _row(supervisor: Supervisor) -> Row:
+    demand, process = supervisor.demand, supervisor.process
     resident = resident_bytes(process.pid) if process is not None else None
-    return Row(runner.name, runner.progress, demand.in_flight, demand.waiting, resident)
+    return Row(supervisor.name, supervisor.progress, demand.in_flight, demand.waiting, resident)
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 from ams_cli.fleet import Fleet
-from ams_cli.jobs import Means, Places
+from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.processes.launcher import Programs
 from ams_cli.processes.process import Launcher
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.pulse import Pulse
-from ams_cli.runner import Runner
+from ams_cli.supervisor import Supervisor
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
 
@@ -46,23 +46,23 @@ class Watched:
     def __init__(
         self, resources: tuple[ModelDeployment, ...], folder: Path, serve: Launcher | None, memory_limit: int | None
     ) -> None:
-        self.places = Places(folder / "models", folder / "logs", folder / "run")
+        self.places = RunFolders(folder / "models", folder / "logs", folder / "run")
         for each in (self.places.models_dir, self.places.log_dir, self.places.run_dir):
             each.mkdir()
         pods = Subprocesses(POD)
         self.steps: dict[str, list[str]] = {each.metadata.name: ["pending"] for each in resources}
         self._pulse = Pulse()
-        means = Means(self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit)
-        self.fleet = Fleet(resources, means, self._changed)
+        setup = ProcessSetup(self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit)
+        self.fleet = Fleet(resources, setup, self._changed)
 
-    def _changed(self, runner: Runner) -> None:
-        steps = self.steps[runner.name]
-        if not steps or steps[-1] != runner.progress.phase:
-            steps.append(runner.progress.phase)
+    def _changed(self, supervisor: Supervisor) -> None:
+        steps = self.steps[supervisor.name]
+        if not steps or steps[-1] != supervisor.progress.phase:
+            steps.append(supervisor.progress.phase)
         self._pulse.beat()
 
-    def runner(self, name: str = "m") -> Runner:
-        return self.fleet.runners[name]
+    def supervisor(self, name: str = "m") -> Supervisor:
+        return self.fleet.supervisors[name]
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a step after which `condition` is true."""

@@ -37,12 +37,12 @@ async def test_a_model_starts_at_its_first_request_and_its_download_runs_once(tm
 async def test_replicas_start_at_once_and_stay(tmp_path: Path) -> None:
     async with running(tmp_path, resource(on_demand=False)) as local:
         await local.until(lambda: local.steps["m"][-1] == "ready")
-        assert local.runner().demand.waiting == 0
+        assert local.supervisor().demand.waiting == 0
 
 
 async def test_prefetch_downloads_at_once_but_starts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, resource(cache={"prefetch": True})) as local:
-        await local.until(lambda: local.runner().state.weights)
+        await local.until(lambda: local.supervisor().state.weights)
         assert local.steps["m"] == ["pending", "downloading", "pending"]
         assert local.starts("serve") == []
         assert "downloading" not in await local.demand()
@@ -56,7 +56,7 @@ async def test_an_idle_model_stops_only_after_its_last_request(tmp_path: Path) -
             pass
         (backend,) = local.fleet.backends(model)
         backend.in_flight += 1
-        pid = local.runner().process.pid if local.runner().process else 0
+        pid = local.supervisor().process.pid if local.supervisor().process else 0
         assert (await local.ask())["pid"] == pid
         backend.in_flight -= 1
         backend.last_used = asyncio.get_running_loop().time()
@@ -70,7 +70,7 @@ async def test_a_killed_model_is_back_for_the_next_request(tmp_path: Path) -> No
         pid = (await local.ask())["pid"]
         os.kill(pid, signal.SIGKILL)
         await local.until(lambda: not local.fleet.backends(local.fleet.models()[0]))
-        assert local.runner().progress.message.startswith("crashed: it was ended by SIGKILL; last line in ")
+        assert local.supervisor().progress.message.startswith("crashed: it was ended by SIGKILL; last line in ")
         await local.demand()
         assert (await local.ask())["pid"] != pid
 
@@ -85,12 +85,12 @@ async def test_a_killed_replica_is_started_again_by_itself(tmp_path: Path) -> No
 async def test_loading_is_followed_and_a_client_that_leaves_withdraws_its_demand(tmp_path: Path) -> None:
     async with running(tmp_path, resource(env={"FAKE_SERVE": "slow"})) as local:
         held = asyncio.create_task(local.demand())
-        await local.until(lambda: local.runner().progress.phase == Phase.READING)
-        assert local.runner().progress.percent == 50.0
-        assert local.runner().demand.waiting == 1
+        await local.until(lambda: local.supervisor().progress.phase == Phase.READING)
+        assert local.supervisor().progress.percent == 50.0
+        assert local.supervisor().demand.waiting == 1
         held.cancel()
         await asyncio.gather(held, return_exceptions=True)
-        assert local.runner().demand.waiting == 0
+        assert local.supervisor().demand.waiting == 0
         (local.places.models_dir / "go").touch()
         assert "reading" in [*await local.demand(), *local.steps["m"]]
 
@@ -125,7 +125,7 @@ async def test_a_passing_failure_is_retried_at_a_later_request(tmp_path: Path) -
     async with running(tmp_path, resource(env={"FAKE_DOWNLOAD": "fail,ok"})) as local:
         with pytest.raises(ApiError):
             await local.demand()
-        await asyncio.sleep(local.runner().state.not_before - asyncio.get_running_loop().time())
+        await asyncio.sleep(local.supervisor().state.not_before - asyncio.get_running_loop().time())
         await local.demand()
         assert (await local.ask())["response"] == "POST /generate"
 
@@ -159,7 +159,7 @@ async def test_a_process_that_does_not_answer_is_ended(tmp_path: Path) -> None:
 async def test_draining_refuses_those_who_wait_and_starts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, resource(env={"FAKE_SERVE": "slow"})) as local:
         held = asyncio.create_task(local.demand())
-        await local.until(lambda: local.runner().progress.phase == Phase.READING)
+        await local.until(lambda: local.supervisor().progress.phase == Phase.READING)
         local.fleet.drain()
         with pytest.raises(ApiError) as caught:
             await held
@@ -171,7 +171,7 @@ async def test_closing_ends_processes_that_ignore_it(tmp_path: Path) -> None:
         await local.demand()
         (pid,) = local.starts("serve")
     assert await gone([pid])
-    assert local.runner().progress.phase == Phase.IDLE
+    assert local.supervisor().progress.phase == Phase.IDLE
 
 
 async def test_names_aliases_and_limits(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ async def test_the_least_recently_used_stops_for_another_one(tmp_path: Path) -> 
             (backend,) = local.fleet.backends(local.fleet.find(name))
             backend.last_used += when
         await local.demand("c")
-        assert [local.runner(name).state.phase for name in "abc"] == ["ready", "idle", "ready"]
+        assert [local.supervisor(name).state.phase for name in "abc"] == ["ready", "idle", "ready"]
 
 
 async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
@@ -245,8 +245,10 @@ async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
         (backend,) = local.fleet.backends(local.fleet.find("a"))
         backend.in_flight += 1
         asking = asyncio.create_task(local.demand("b"))
-        await local.until(lambda: local.runner("b").progress.message == "waits for memory of models that are in use")
-        assert local.runner("a").state.phase == "ready"
+        await local.until(
+            lambda: local.supervisor("b").progress.message == "waits for memory of models that are in use"
+        )
+        assert local.supervisor("a").state.phase == "ready"
         backend.in_flight -= 1
         await asking
-        assert [local.runner(name).state.phase for name in "ab"] == ["idle", "ready"]
+        assert [local.supervisor(name).state.phase for name in "ab"] == ["idle", "ready"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from ams_cli.chat import Conversation, attachment, talk
+from ams_cli.gateway_client import GatewayError, at_url, error_sentence
 from ams_cli.main import main
-from ams_cli.reach import ReachError, at_url, refusal
 from ams_cli.status import Resource, details, of_gateway, table
 from msgspec import convert
 from test_cli.up_process import up
@@ -114,7 +114,7 @@ async def test_a_conversation_streams_remembers_and_shows_progress() -> None:
 async def test_errors_are_told_and_forgotten(answer: FakeAnswer) -> None:
     gateway = FakeGateway(answer, FakeAnswer(200, *STREAM))
     conversation = Conversation(gateway, "m")
-    with pytest.raises(ReachError, match=r"m is suspended\."):
+    with pytest.raises(GatewayError, match=r"m is suspended\."):
         async for _ in conversation.ask("x", [], lambda words: None):
             pass
     assert "".join([piece async for piece in conversation.ask("y", [], lambda words: None)]) == "Paris"
@@ -155,8 +155,8 @@ def test_attachments_of_each_kind(tmp_path: Path) -> None:
 
 
 def test_refusals_of_both_shapes() -> None:
-    assert refusal(404, b'{"error": "gone"}') == refusal(404, b'{"error": {"message": "gone"}}') == "gone"
-    assert refusal(502, b"<html>") == "it answered 502"
+    assert error_sentence(404, b'{"error": "gone"}') == error_sentence(404, b'{"error": {"message": "gone"}}') == "gone"
+    assert error_sentence(502, b"<html>") == "it answered 502"
 
 
 def test_a_clusters_models() -> None:
@@ -185,8 +185,8 @@ def test_a_clusters_models() -> None:
 
 async def test_an_answer_that_is_none(tmp_path: Path) -> None:
     gateway = FakeGateway(FakeAnswer(200, b"<html>"))
-    with pytest.raises(ReachError, match="doesn't answer as AI Model Server does"):
+    with pytest.raises(GatewayError, match="doesn't answer as AI Model Server does"):
         await of_gateway(gateway, None)
     async with at_url("http://127.0.0.1:1") as nobody:
-        with pytest.raises(ReachError):
+        with pytest.raises(GatewayError):
             await nobody.open("GET", "/")

@@ -11,11 +11,11 @@ _CONNECT_SECONDS = 10.0
 _GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
 
 
-class ReachError(Exception):
+class GatewayError(Exception):
     """No gateway answers, or it refuses; the message is a sentence."""
 
 
-class Answer(Protocol):
+class GatewayAnswer(Protocol):
     """What of an HTTP answer is used here."""
 
     status: int
@@ -26,31 +26,31 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
-class Gateway(Protocol):
+class GatewayClient(Protocol):
     where: str
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        """The answer, its body still to be read. ReachError."""
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
+        """The answer, its body still to be read. GatewayError."""
 
 
-async def get(gateway: Gateway, path: str) -> dict[str, Any]:
-    """The JSON object at `path`. ReachError with the gateway's own words when it refuses."""
+async def get_json(gateway: GatewayClient, path: str) -> dict[str, Any]:
+    """The JSON object at `path`. GatewayError with the gateway's own words when it refuses."""
     answer = await gateway.open("GET", path)
     try:
         data = await answer.read()
     except aiohttp.ClientError as error:
-        raise ReachError(f"{gateway.where} broke off ({error})") from None
+        raise GatewayError(f"{gateway.where} broke off ({error})") from None
     finally:
         answer.close()
     if answer.status != 200:
-        raise ReachError(refusal(answer.status, data))
+        raise GatewayError(error_sentence(answer.status, data))
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise ReachError(f"{gateway.where}{path} doesn't answer as AI Model Server does") from None
+        raise GatewayError(f"{gateway.where}{path} doesn't answer as AI Model Server does") from None
 
 
-def refusal(status: int, body: bytes) -> str:
+def error_sentence(status: int, body: bytes) -> str:
     """The sentence of an error's body, in either of its shapes."""
     try:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
@@ -66,13 +66,13 @@ class _Direct:
         self.where = url.rstrip("/")
         self._session = session
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
         data = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             return await self._session.request(method, self.where + path, data=data, headers=headers)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise ReachError(f"{self.where} doesn't answer ({error}); is `ams up` running?") from None
+            raise GatewayError(f"{self.where} doesn't answer ({error}); is `ams up` running?") from None
 
 
 class _Proxied:
@@ -83,28 +83,28 @@ class _Proxied:
         self._client = client
         self._root = f"/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
         from ams_kube.errors import KubeError
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         given = None if body is None else dict(body)
         try:
-            answer: Answer = await self._client.open(method, self._root + path, body=given, timeout=timeout)
+            answer: GatewayAnswer = await self._client.open(method, self._root + path, body=given, timeout=timeout)
             return answer
         except KubeError as error:
-            raise ReachError(str(error)) from None
+            raise GatewayError(str(error)) from None
 
 
 @asynccontextmanager
-async def at_url(url: str) -> AsyncIterator[Gateway]:
+async def at_url(url: str) -> AsyncIterator[GatewayClient]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         yield _Direct(url, session)
 
 
 @asynccontextmanager
-async def in_cluster(namespace: str | None = None) -> AsyncIterator[Gateway]:
-    """The gateway that the chart installed, in `namespace` or wherever there is one. ReachError."""
+async def in_cluster(namespace: str | None = None) -> AsyncIterator[GatewayClient]:
+    """The gateway that the chart installed, in `namespace` or wherever there is one. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
     from ams_kube.kinds import Kind
@@ -119,10 +119,10 @@ async def in_cluster(namespace: str | None = None) -> AsyncIterator[Gateway]:
             ]
             if not found:
                 place = f"namespace {namespace}" if namespace else "the cluster"
-                raise ReachError(f"{place} has no gateway of AI Model Server; is the chart installed?")
+                raise GatewayError(f"{place} has no gateway of AI Model Server; is the chart installed?")
             yield _Proxied(client, found[0].metadata.namespace, found[0].metadata.name)
     except (NoCluster, KubeError) as error:
-        raise ReachError(str(error)) from None
+        raise GatewayError(str(error)) from None
 
 
 class _Metadata(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@
                  │                        │           │
                  └────────── failed ──────┴── crashed ┘   back to idle, not before some time
 
-`decide` says what to do next; the other functions say what an outcome makes of a state.
+`next_action` says what to do next; the methods of `ProcessState` say what an outcome makes of a state.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class ProcessDemand:
     """What clients want of the model now. `last_used` is when a request last started or ended."""
 
     waiting: int = 0
@@ -54,7 +54,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ProcessState:
     """Where a model is: IDLE, DOWNLOADING, STARTING, READY or DRAINING.
 
     `weights`: they were verified in this run. `not_before`: no download or start earlier.
@@ -71,6 +71,59 @@ class State:
     not_before: float = 0.0
     failure: Failure | None = None
 
+    def refusal(self, now: float) -> Failure | None:
+        """Why a waiting request should not wait: the last try failed, and the next one is a while away."""
+        if self.failure is not None and self.phase is Phase.IDLE and now < self.not_before:
+            return self.failure
+        return None
+
+    def downloading(self) -> "ProcessState":
+        return replace(self, phase=Phase.DOWNLOADING, failure=None)
+
+    def downloaded(self) -> "ProcessState":
+        return replace(self, phase=Phase.IDLE, weights=True, failures=0)
+
+    def starting(self) -> "ProcessState":
+        return replace(self, phase=Phase.STARTING, failure=None)
+
+    def ready(self, now: float) -> "ProcessState":
+        return replace(self, phase=Phase.READY, ready_since=now, failures=0, failure=None)
+
+    def stopping(self) -> "ProcessState":
+        return replace(self, phase=Phase.DRAINING)
+
+    def stopped(self) -> "ProcessState":
+        """The process ended because it was told to."""
+        return replace(self, phase=Phase.IDLE, crashes=0, not_before=0.0)
+
+    def failed(self, failure: Failure, now: float, draw: float) -> "ProcessState":
+        """A download or a load ended with an explanation. `draw` in [0, 1) spreads tries.
+
+        What may pass by itself is tried again at a request soon after; what will not, after a longer back-off. The
+        weights are looked at again.
+        """
+        failures = self.failures + 1
+        first = _RETRYABLE_SECONDS if failure.retryable else _FAILURE_SECONDS
+        longest = _LONGEST_BACKOFF_SECONDS if failure.retryable else _LONGEST_FAILURE_SECONDS
+        wait = min(first * 2.0 ** min(failures - 1, 16), longest) * (1 + draw / 4)
+        return replace(self, phase=Phase.IDLE, weights=False, failures=failures, failure=failure, not_before=now + wait)
+
+    def crashed(self, last_words: str, now: float, draw: float) -> "ProcessState":
+        """A process ended by itself without an explanation: killed, or out of memory.
+
+        The first time it may start again at once, then after 1, 2, 4 … seconds; from the fourth time in a row on,
+        waiting requests are refused.
+        """
+        was_steady = self.phase is Phase.READY and now - self.ready_since >= _STEADY_SECONDS
+        crashes = 1 if was_steady else self.crashes + 1
+        wait = min(2.0 ** min(crashes - 2, 16), _LONGEST_BACKOFF_SECONDS) * (1 + draw / 4) if crashes > 1 else 0.0
+        failure = None
+        if crashes >= _CRASHES_BEFORE_FAILURE:
+            failure = Failure(
+                Reason.CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True
+            )
+        return replace(self, phase=Phase.IDLE, crashes=crashes, failure=failure, not_before=now + wait)
+
 
 def policy_of(resource: ModelDeployment) -> Policy:
     spec, name = resource.spec, resource.metadata.name
@@ -86,7 +139,9 @@ def policy_of(resource: ModelDeployment) -> Policy:
     return Policy(always_on, spec.cache.prefetch, idle_seconds, suspended, at_rest)
 
 
-def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Action | None, float | None]:
+def next_action(
+    policy: Policy, state: ProcessState, demand: ProcessDemand, now: float
+) -> tuple[Action | None, float | None]:
     """(what to do now, when to ask again at the latest); both None: only an outcome or a client changes anything."""
     if state.phase is Phase.IDLE:
         wanted = policy.suspended is None and (policy.always_on or demand.waiting > 0)
@@ -103,65 +158,3 @@ def decide(policy: Policy, state: State, demand: Demand, now: float) -> tuple[Ac
         idle_at = max(demand.last_used, state.ready_since) + idle_seconds
         return (Action.STOP, None) if now >= idle_at else (None, idle_at)
     return None, None
-
-
-def refusal(state: State, now: float) -> Failure | None:
-    """Why a waiting request should not wait: the last try failed, and the next one is a while away."""
-    if state.failure is not None and state.phase is Phase.IDLE and now < state.not_before:
-        return state.failure
-    return None
-
-
-def downloading(state: State) -> State:
-    return replace(state, phase=Phase.DOWNLOADING, failure=None)
-
-
-def downloaded(state: State) -> State:
-    return replace(state, phase=Phase.IDLE, weights=True, failures=0)
-
-
-def starting(state: State) -> State:
-    return replace(state, phase=Phase.STARTING, failure=None)
-
-
-def ready(state: State, now: float) -> State:
-    return replace(state, phase=Phase.READY, ready_since=now, failures=0, failure=None)
-
-
-def stopping(state: State) -> State:
-    return replace(state, phase=Phase.DRAINING)
-
-
-def stopped(state: State) -> State:
-    """The process ended because it was told to."""
-    return replace(state, phase=Phase.IDLE, crashes=0, not_before=0.0)
-
-
-def failed(state: State, failure: Failure, now: float, draw: float) -> State:
-    """A download or a load ended with an explanation. `draw` in [0, 1) spreads tries.
-
-    What may pass by itself is tried again at a request soon after; what will not, after a longer back-off. The
-    weights are looked at again.
-    """
-    failures = state.failures + 1
-    first = _RETRYABLE_SECONDS if failure.retryable else _FAILURE_SECONDS
-    longest = _LONGEST_BACKOFF_SECONDS if failure.retryable else _LONGEST_FAILURE_SECONDS
-    wait = min(first * 2.0 ** min(failures - 1, 16), longest) * (1 + draw / 4)
-    return replace(state, phase=Phase.IDLE, weights=False, failures=failures, failure=failure, not_before=now + wait)
-
-
-def crashed(state: State, last_words: str, now: float, draw: float) -> State:
-    """A process ended by itself without an explanation: killed, or out of memory.
-
-    The first time it may start again at once, then after 1, 2, 4 … seconds; from the fourth time in a row on, waiting
-    requests are refused.
-    """
-    was_steady = state.phase is Phase.READY and now - state.ready_since >= _STEADY_SECONDS
-    crashes = 1 if was_steady else state.crashes + 1
-    wait = min(2.0 ** min(crashes - 2, 16), _LONGEST_BACKOFF_SECONDS) * (1 + draw / 4) if crashes > 1 else 0.0
-    failure = None
-    if crashes >= _CRASHES_BEFORE_FAILURE:
-        failure = Failure(
-            Reason.CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True
-        )
-    return replace(state, phase=Phase.IDLE, crashes=crashes, failure=failure, not_before=now + wait)

@@ -9,7 +9,7 @@ _TAIL_BYTES = 4096
 _LONGEST = 300
 
 
-def explanation(termination_log: Path) -> Failure | None:
+def reported_failure(termination_log: Path) -> Failure | None:
     """The failure that a process wrote down before it ended, if it did."""
     try:
         return msgspec.json.decode(termination_log.read_bytes().strip(), type=Failure)
@@ -17,7 +17,7 @@ def explanation(termination_log: Path) -> Failure | None:
         return None
 
 
-def last_words(log: Path, since: int) -> str:
+def last_log_line(log: Path, since: int) -> str:
     """The last line that was written to `log` after its byte `since`, or where to look."""
     try:
         with log.open("rb") as file:
@@ -29,7 +29,7 @@ def last_words(log: Path, since: int) -> str:
     return f"last line in {log}: {lines[-1].strip()[:_LONGEST]}" if lines else f"nothing was written to {log}"
 
 
-def size_of(log: Path) -> int:
+def log_size(log: Path) -> int:
     try:
         return log.stat().st_size
     except OSError:

@@ -13,7 +13,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.source import ClaimSource, parse_source
 
 from ams_cli import weights
-from ams_cli.jobs import Jobs, Means, Places
+from ams_cli.jobs import Jobs, ProcessSetup, RunFolders
 from ams_cli.processes.launcher import Programs
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines
@@ -32,7 +32,7 @@ async def download_all(
     worked = True
     launcher = Subprocesses(programs.pod)
     with TemporaryDirectory(prefix="ams-") as scratch:
-        means = Means(Places(models_dir, log_dir, Path(scratch)), serve=launcher, download=launcher)
+        setup = ProcessSetup(RunFolders(models_dir, log_dir, Path(scratch)), serve=launcher, download=launcher)
         for resource in resources:
             name = resource.metadata.name
             if isinstance(parse_source(resource.spec.model.source), ClaimSource):
@@ -40,7 +40,7 @@ async def download_all(
                 continue
             present = weights.folder(resource, models_dir) is not None
             with _shown(say) as tell:
-                failure = await _download(Jobs(resource, means), name, tell)
+                failure = await _download(Jobs(resource, setup), name, tell)
             if failure is not None:
                 worked = False
                 say(f"{name}: {failure.reason}: {failure.message}")

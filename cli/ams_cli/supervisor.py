@@ -10,22 +10,22 @@ from typing import Any
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.progress import Failure, Progress
+from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry.port import Backend
 
-from ams_cli import state as states
-from ams_cli.jobs import Jobs, Means
+from ams_cli.jobs import Jobs, ProcessSetup
+from ams_cli.process_state import Action, ProcessDemand, ProcessState, next_action, policy_of
 from ams_cli.processes.process import Process
 from ams_cli.pulse import Pulse
 from ams_cli.readiness import Probe
-from ams_cli.state import Action, Demand, State
 
 logger = logging.getLogger("ams_cli")
 
 _KILL_MARGIN_SECONDS = 3.0  # beyond the grace that the process gives its requests
 
 
-class Runner:
+class Supervisor:
     """Supervises one model. Everything runs on the event loop's thread.
 
     `make_room` is awaited before the model's process starts; it may end others'.
@@ -34,18 +34,18 @@ class Runner:
     def __init__(
         self,
         resource: ModelDeployment,
-        means: Means,
-        on_change: Callable[["Runner"], None],
-        make_room: Callable[["Runner"], Awaitable[None]],
+        setup: ProcessSetup,
+        on_change: Callable[["Supervisor"], None],
+        make_room: Callable[["Supervisor"], Awaitable[None]],
     ) -> None:
         self.resource = resource
         self.name = resource.metadata.name
-        self.policy = states.policy_of(resource)
-        self.state = State()
+        self.policy = policy_of(resource)
+        self.state = ProcessState()
         self.progress = Progress(self.policy.at_rest, message=self.policy.suspended or "")
         self.backend: Backend | None = None
-        self._jobs = Jobs(resource, means)
-        self._grace_seconds = means.grace_seconds
+        self._jobs = Jobs(resource, setup)
+        self._grace_seconds = setup.grace_seconds
         self._on_change = on_change
         self._make_room = make_room
         self._changed = Pulse()
@@ -57,10 +57,10 @@ class Runner:
         self._check: asyncio.Task[None] | None = None
 
     @property
-    def demand(self) -> Demand:
+    def demand(self) -> ProcessDemand:
         if self.backend is None:
-            return Demand(self._waiting)
-        return Demand(self._waiting, self.backend.in_flight, self.backend.last_used)
+            return ProcessDemand(self._waiting)
+        return ProcessDemand(self._waiting, self.backend.in_flight, self.backend.last_used)
 
     @property
     def process(self) -> Process | None:
@@ -73,7 +73,7 @@ class Runner:
         try:
             while True:
                 seen, now = self._changed.count, self._loop.time()
-                action, wake_at = states.decide(self.policy, self.state, self.demand, now)
+                action, wake_at = next_action(self.policy, self.state, self.demand, now)
                 if action is not None and not self._draining:
                     self._carry_out(action)
                 else:
@@ -133,7 +133,7 @@ class Runner:
         if self.policy.suspended is not None:
             return ApiError("suspended", self.policy.suspended)
         now = self._loop.time()
-        failure = states.refusal(self.state, now)
+        failure = self.state.refusal(now)
         if failure is None:
             return None
         return ApiError(
@@ -147,10 +147,10 @@ class Runner:
     def _carry_out(self, action: Action) -> None:
         match action:
             case Action.DOWNLOAD:
-                self._now_is(states.downloading(self.state), Progress(Phase.DOWNLOADING))
+                self._now_is(self.state.downloading(), Progress(Phase.DOWNLOADING))
                 self._job = asyncio.create_task(self._guarded(self._download()))
             case Action.START:
-                self._now_is(states.starting(self.state), Progress(Phase.STARTING))
+                self._now_is(self.state.starting(), Progress(Phase.STARTING))
                 self._job = asyncio.create_task(self._guarded(self._serve()))
             case Action.STOP:
                 self._stop_serving("stopped, as nobody uses it")
@@ -163,14 +163,14 @@ class Runner:
             logger.exception("%s: the supervisor failed", self.name)
             self.backend = None
             self.kill()
-            self._failed(Failure("InternalError", f"{type(error).__name__}: {error}", retryable=True))
+            self._failed(Failure(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}", retryable=True))
 
     async def _download(self) -> None:
         failure = await self._jobs.download(self._tell)
         if self.state.phase is Phase.DRAINING:
-            self._now_is(states.stopped(self.state), Progress(self.policy.at_rest))
+            self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
         elif failure is None:
-            self._now_is(states.downloaded(self.state), Progress(Phase.PENDING, message="the weights are there"))
+            self._now_is(self.state.downloaded(), Progress(Phase.PENDING, message="the weights are there"))
         else:
             self._failed(failure)
 
@@ -180,22 +180,22 @@ class Runner:
         self.backend = None
         now, draw = self._loop.time(), random.random()
         if self.state.phase is Phase.DRAINING:
-            self._now_is(states.stopped(self.state), Progress(self.policy.at_rest))
+            self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
         elif ended.failure is not None:
             self._failed(ended.failure)
         else:
             logger.warning("%s: its process ended by itself: %s", self.name, ended.last_words)
-            state = states.crashed(self.state, ended.last_words, now, draw)
+            state = self.state.crashed(ended.last_words, now, draw)
             phase = self.policy.at_rest if state.failure is None else Phase.FAILED  # the next request starts it again
             self._now_is(state, Progress(phase, message=f"crashed: {ended.last_words}", failure=state.failure))
 
     def _ready(self, address: str, pid: int) -> None:
         now = self._loop.time()
         self.backend = Backend(f"{self.name}-{pid}", address, last_used=now)
-        self._now_is(states.ready(self.state, now), Progress(Phase.READY))
+        self._now_is(self.state.ready(now), Progress(Phase.READY))
 
     def _failed(self, failure: Failure) -> None:
-        state = states.failed(self.state, failure, self._loop.time(), random.random())
+        state = self.state.failed(failure, self._loop.time(), random.random())
         self._now_is(state, Progress(Phase.FAILED, message=f"{failure.reason}: {failure.message}", failure=failure))
 
     def _stop_serving(self, why: str) -> None:
@@ -203,7 +203,7 @@ class Runner:
         if process is None or self.state.phase is not Phase.READY:
             return
         self.backend = None  # before the process hears of it: new requests wait, or start it again
-        self._now_is(states.stopping(self.state), Progress(Phase.DRAINING, message=why))
+        self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message=why))
         self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
 
     async def _end_if_silent(self, backend: Backend) -> None:
@@ -215,7 +215,7 @@ class Runner:
     def _tell(self, progress: Progress) -> None:
         self._now_is(self.state, progress)
 
-    def _now_is(self, state: State, progress: Progress) -> None:
+    def _now_is(self, state: ProcessState, progress: Progress) -> None:
         self.state = state
         self.progress = progress
         self._beat()
@@ -228,7 +228,7 @@ class Runner:
         """End whatever runs for this model, and wait for it."""
         self.backend = None
         if (process := self.process) is not None:
-            self._now_is(states.stopping(self.state), Progress(Phase.DRAINING, message="the server stops"))
+            self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message="the server stops"))
             await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
             if self._job is not None:
                 await self._job

@@ -7,7 +7,7 @@ MARGIN_BYTES = 256 << 20  # of the machine's memory, for everything else
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class RunningModel:
     """A running model: what it holds of memory, what it was started with in mind, and when it was last used.
 
     It may stop when it is `idle` and runs only `on_demand`.
@@ -26,19 +26,19 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What becomes of a model that wants to start: `needed` bytes are for it once those in `stops` are gone.
+class Eviction:
+    """What a model that starts gets: `needed` bytes, once the models in `victims` have stopped.
 
     `short`: there is no room. `wait`: there will be when models that are in use now have become idle.
     """
 
     needed: int
-    stops: tuple[str, ...] = ()
+    victims: tuple[str, ...] = ()
     short: bool = False
     wait: bool = False
 
 
-def free_bytes(available: int | None, limit: int | None, holders: Sequence[Holder]) -> int | None:
+def unclaimed_bytes(available: int | None, limit: int | None, holders: Sequence[RunningModel]) -> int | None:
     """What a further model may take of the `available` bytes and of the `limit` for all models; None: nobody knows.
 
     What running models were promised and haven't taken yet isn't free.
@@ -51,18 +51,18 @@ def free_bytes(available: int | None, limit: int | None, holders: Sequence[Holde
     return min(bounds, default=None)
 
 
-def make_room(needs: Sequence[int], free: int, holders: Sequence[Holder]) -> Room:
-    """Room for one of `needs`, best first: unquantized, then smaller. Idle models stop, least recently used first."""
+def plan_eviction(needs: Sequence[int], free: int, holders: Sequence[RunningModel]) -> Eviction:
+    """Which idle models stop, least recently used first, so that the first of `needs` fits for which that is enough."""
     for needed in needs:
-        stops = who_stops(needed, free, holders)
-        if stops is not None:
-            return Room(needed, tuple(stops))
+        victims = choose_victims(needed, free, holders)
+        if victims is not None:
+            return Eviction(needed, tuple(victims))
     if_idle = [replace(holder, idle=True) for holder in holders]
-    wait = any(who_stops(needed, free, if_idle) is not None for needed in needs)
-    return Room(needs[-1], short=True, wait=wait)
+    wait = any(choose_victims(needed, free, if_idle) is not None for needed in needs)
+    return Eviction(needs[-1], short=True, wait=wait)
 
 
-def who_stops(needed: int, free: int, holders: Sequence[Holder]) -> list[str] | None:
+def choose_victims(needed: int, free: int, holders: Sequence[RunningModel]) -> list[str] | None:
     """Names of idle models, least recently used first, until `needed` bytes fit; None where that can't help."""
     missing = needed - free
     chosen: list[str] = []
