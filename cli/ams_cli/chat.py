@@ -11,7 +11,9 @@ import msgspec
 
 from ams_cli.gateway_client import GatewayClient, GatewayError, error_sentence
 
-_HELP = "/image FILE, /audio FILE and /video FILE go with the next question; /clear forgets; /quit or Ctrl-D leaves."
+_HELP = (
+    "/image FILE, /audio FILE and /video FILE attach to the next question; /clear starts over; /quit or Ctrl-D exits."
+)
 _MODALITIES = ("image", "audio", "video")
 
 
@@ -52,7 +54,7 @@ def attachment(kind: str, path: str) -> dict[str, Any]:
 
 
 class Conversation:
-    """What was said so far. `ask` streams the answer to the next question."""
+    """The conversation so far. `ask` streams the answer to the next question."""
 
     def __init__(self, gateway: GatewayClient, model: str, system: str = "") -> None:
         self._gateway = gateway
@@ -89,9 +91,9 @@ class Conversation:
                 if piece:
                     yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise GatewayError(f"the answer broke off ({error})") from None
+            raise GatewayError(f"the answer was cut off ({error})") from None
         except msgspec.DecodeError:
-            raise GatewayError(f"{self._gateway.where} doesn't stream as AI Model Server does") from None
+            raise GatewayError(f"{self._gateway.where} doesn't stream like AI Model Server") from None
         finally:
             answer.close()
         self._said += [{"role": "user", "content": content}, {"role": "assistant", "content": whole}]
@@ -137,7 +139,7 @@ async def talk(conversation: Conversation, read: Callable[[], str], attachments:
 def _attached(command: str) -> dict[str, Any]:
     kind, _, path = command[1:].partition(" ")
     if kind not in _MODALITIES or not path.strip():
-        raise ChatError(f"{command.split()[0]} is no command. {_HELP}")
+        raise ChatError(f"{command.split()[0]} is not a command. {_HELP}")
     return attachment(kind, path.strip())
 
 

@@ -18,7 +18,7 @@ from ams_cli.processes.launcher import Programs
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines
 
-Tell = Callable[[str, Progress], None]
+Report = Callable[[str, Progress], None]
 
 
 async def download_all(
@@ -28,7 +28,7 @@ async def download_all(
     programs: Programs,
     say: Callable[[str], None],
 ) -> bool:
-    """Bring the weights of each, one after another: a hub is not faster for two. False if one failed."""
+    """Download the weights of each, one after another: a hub is not faster for two. False if one failed."""
     worked = True
     launcher = Subprocesses(programs.pod)
     with TemporaryDirectory(prefix="ams-") as scratch:
@@ -36,24 +36,24 @@ async def download_all(
         for resource in resources:
             name = resource.metadata.name
             if isinstance(parse_source(resource.spec.model.source), ClaimSource):
-                say(f"{name}: skipped, {resource.spec.model.source} is a volume of a cluster")
+                say(f"{name}: skipped: {resource.spec.model.source} is a volume of a cluster")
                 continue
             present = weights.folder(resource, models_dir) is not None
-            with _shown(say) as tell:
-                failure = await _download(Jobs(resource, setup), name, tell)
+            with _shown(say) as report:
+                failure = await _download(Jobs(resource, setup), name, report)
             if failure is not None:
                 worked = False
                 say(f"{name}: {failure.reason}: {failure.message}")
                 continue
             folder = weights.folder(resource, models_dir)
             size = format_bytes(weights.bytes_on_disk(folder))
-            say(f"{name}: {'skipped, it is there' if present else 'downloaded'}: {size} in {folder}")
+            say(f"{name}: {'already there' if present else 'downloaded'}: {size} in {folder}")
     return worked
 
 
-async def _download(jobs: Jobs, name: str, tell: Tell) -> Failure | None:
+async def _download(jobs: Jobs, name: str, report: Report) -> Failure | None:
     try:
-        return await jobs.download(lambda progress: tell(name, progress))
+        return await jobs.download(lambda progress: report(name, progress))
     except asyncio.CancelledError:
         if jobs.process is not None:
             jobs.process.kill()
@@ -61,17 +61,17 @@ async def _download(jobs: Jobs, name: str, tell: Tell) -> Failure | None:
 
 
 @contextlib.contextmanager
-def _shown(say: Callable[[str], None]) -> Iterator[Tell]:
+def _shown(say: Callable[[str], None]) -> Iterator[Report]:
     """A progress bar where a person looks, lines elsewhere."""
     if not sys.stderr.isatty():
         lines = Lines()
         loop = asyncio.get_running_loop()
 
-        def tell_lines(name: str, progress: Progress) -> None:
+        def report_lines(name: str, progress: Progress) -> None:
             if (line := lines.line(name, progress, loop.time())) is not None:
                 say(line)
 
-        yield tell_lines
+        yield report_lines
         return
     from rich.console import Console
     from rich.progress import (
@@ -93,7 +93,7 @@ def _shown(say: Callable[[str], None]) -> Iterator[Tell]:
     with Bars(*parts, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=None)
 
-        def tell_bar(name: str, progress: Progress) -> None:
+        def report_bar(name: str, progress: Progress) -> None:
             download = progress.download
             bars.update(
                 task,
@@ -102,4 +102,4 @@ def _shown(say: Callable[[str], None]) -> Iterator[Tell]:
                 completed=download.bytesDone if download else 0,
             )
 
-        yield tell_bar
+        yield report_bar

@@ -114,13 +114,13 @@ class Fleet:
                 eviction = plan_eviction(needs, free, holders)
                 if not eviction.wait or time.monotonic() > patience_ends:
                     break
-                supervisor.note("waits for memory of models that are in use")
+                supervisor.note("waiting for memory of models that are in use")
                 await asyncio.sleep(_LOOK_SECONDS)
             needed, has = format_bytes(eviction.needed), format_bytes(max(free, 0))
             if eviction.short:
-                logger.warning("%s starts with %s of memory for the %s it may need", supervisor.name, has, needed)
+                logger.warning("%s starts with %s of memory, though it may need %s", supervisor.name, has, needed)
             for name in eviction.victims:
-                logger.info("%s stops, as %s needs %s", name, supervisor.name, needed)
+                logger.info("stopping %s: %s needs %s of memory", name, supervisor.name, needed)
                 await self.supervisors[name].leave()
             self._promised[supervisor.name] = eviction.needed
 

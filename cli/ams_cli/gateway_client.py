@@ -34,12 +34,12 @@ class GatewayClient(Protocol):
 
 
 async def get_json(gateway: GatewayClient, path: str) -> dict[str, Any]:
-    """The JSON object at `path`. GatewayError with the gateway's own words when it refuses."""
+    """The JSON object at `path`. GatewayError with the gateway's own message when it refuses."""
     answer = await gateway.open("GET", path)
     try:
         data = await answer.read()
     except aiohttp.ClientError as error:
-        raise GatewayError(f"{gateway.where} broke off ({error})") from None
+        raise GatewayError(f"{gateway.where} closed the connection ({error})") from None
     finally:
         answer.close()
     if answer.status != 200:
@@ -47,7 +47,7 @@ async def get_json(gateway: GatewayClient, path: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise GatewayError(f"{gateway.where}{path} doesn't answer as AI Model Server does") from None
+        raise GatewayError(f"{gateway.where}{path} is not AI Model Server's") from None
 
 
 def error_sentence(status: int, body: bytes) -> str:
@@ -58,7 +58,7 @@ def error_sentence(status: int, body: bytes) -> str:
         error = None
     if isinstance(error, dict):
         error = error.get("message")
-    return str(error) if error else f"it answered {status}"
+    return str(error) if error else f"the gateway answered {status}"
 
 
 class _Direct:
@@ -119,7 +119,7 @@ async def in_cluster(namespace: str | None = None) -> AsyncIterator[GatewayClien
             ]
             if not found:
                 place = f"namespace {namespace}" if namespace else "the cluster"
-                raise GatewayError(f"{place} has no gateway of AI Model Server; is the chart installed?")
+                raise GatewayError(f"no gateway of AI Model Server in {place}; is the chart installed?")
             yield _Proxied(client, found[0].metadata.namespace, found[0].metadata.name)
     except (NoCluster, KubeError) as error:
         raise GatewayError(str(error)) from None

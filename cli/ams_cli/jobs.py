@@ -39,7 +39,7 @@ class RunFolders:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSetup:
-    """How a model's processes are started, and what they are told beside the manifest.
+    """How a model's processes are started, and their settings beside the manifest.
 
     `memory_limit` is what all of them together may take, in bytes; None: what the machine has.
     """
@@ -54,10 +54,10 @@ class ProcessSetup:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a serving process ended. `failure` is its own explanation, `last_words` what else is known."""
+    """How a serving process ended. `failure` is its own explanation; `how` says how, with the last line of its log."""
 
     failure: Failure | None
-    last_words: str
+    how: str
 
 
 class Jobs:
@@ -71,8 +71,8 @@ class Jobs:
         self._log = setup.folders.log_of(self._name)
         self._serial = itertools.count(1)
 
-    async def download(self, tell: Callable[[Progress], None]) -> Failure | None:
-        """Fetch and verify the weights; the failure if that didn't work. Progress goes to `tell`."""
+    async def download(self, report: Callable[[Progress], None]) -> Failure | None:
+        """Fetch and verify the weights; the failure if that didn't work. Progress goes to `report`."""
         places = self._setup.folders
         progress_file, termination = self._file("progress"), self._file("download")
         settings = msgspec.structs.replace(
@@ -85,7 +85,7 @@ class Jobs:
         written = log_size(self._log)
         try:
             process = await self._start(self._setup.download, "download", settings)
-            end = await _follow(process, ProgressTail(progress_file), tell)
+            end = await _follow(process, ProgressTail(progress_file), report)
         except LaunchError as error:
             return Failure(Reason.DOWNLOAD_FAILED, str(error), retryable=True)
         finally:
@@ -95,7 +95,7 @@ class Jobs:
         unexplained = Failure(Reason.DOWNLOAD_FAILED, f"{end}; {last_log_line(self._log, written)}", retryable=True)
         return reported_failure(termination) or unexplained
 
-    async def serve(self, tell: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
+    async def serve(self, report: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
         """Serve until the process ends. `ready` gets the address and the pid once requests are answered."""
         socket, termination = self._file("sock"), self._file("serve")
         settings = msgspec.structs.replace(
@@ -109,7 +109,7 @@ class Jobs:
         written = log_size(self._log)
         try:
             process = await self._start(self._setup.serve, "serve", settings)
-            if await _until_ready(process, socket, tell):
+            if await _until_ready(process, socket, report):
                 ready(f"unix://{socket}", process.pid)
             end = await process.wait()
         except LaunchError as error:
@@ -119,9 +119,9 @@ class Jobs:
         return Ended(reported_failure(termination), f"{end}; {last_log_line(self._log, written)}")
 
     async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
-        told = variables(self._resource) | environment_of(settings)
+        environment = variables(self._resource) | environment_of(settings)
         self.process = None
-        self.process = await launcher.start(Command((subcommand,), told, str(self._log)))
+        self.process = await launcher.start(Command((subcommand,), environment, str(self._log)))
         return self.process
 
     def _file(self, suffix: str) -> Path:
@@ -129,14 +129,14 @@ class Jobs:
         return self._setup.folders.run_dir / f"{self._name[:30]}-{next(self._serial)}.{suffix}"
 
 
-async def _follow(process: Process, tail: ProgressTail, tell: Callable[[Progress], None]) -> Exit:
+async def _follow(process: Process, tail: ProgressTail, report: Callable[[Progress], None]) -> Exit:
     while process.running:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TAIL_SECONDS):
                 await process.wait()
         progress = tail.newest()
         if progress is not None and progress.phase not in _OUTCOMES:
-            tell(_of_model(progress))
+            report(_of_model(progress))
     return await process.wait()
 
 
@@ -147,16 +147,16 @@ def _of_model(progress: Progress) -> Progress:
     return progress
 
 
-async def _until_ready(process: Process, socket: Path, tell: Callable[[Progress], None]) -> bool:
+async def _until_ready(process: Process, socket: Path, report: Callable[[Progress], None]) -> bool:
     """Ask until the process is ready; False when it ended instead."""
-    told: Progress | None = None
+    last: Progress | None = None
     async with Probe(str(socket)) as probe:
         while process.running:
             asked = await probe.ask()
             if asked is not None and asked.ready:
                 return process.running
-            if asked is not None and asked.progress is not None and asked.progress != told:
-                told = asked.progress
-                tell(told)
+            if asked is not None and asked.progress is not None and asked.progress != last:
+                last = asked.progress
+                report(last)
             await probe.pause()
     return False

@@ -24,14 +24,14 @@ def refusals(resource: ModelDeployment) -> list[str]:
     """Why a model can't be served here: sentences that begin with the path."""
     if isinstance(parse_source(resource.spec.model.source), ClaimSource):
         return [
-            "spec.model.source: pvc:// is a volume of a cluster; here write file:///path, or hf://owner/name to "
+            "spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to "
             "download the weights"
         ]
     return []
 
 
 def notes(resource: ModelDeployment, gpus: int) -> list[str]:
-    """What is different here from a cluster, in words; `gpus` is how many this machine has."""
+    """What is different from a cluster, as sentences; `gpus` is how many this machine has."""
     spec = resource.spec
     found = []
     ignored = [name for name, field in _CLUSTER_ONLY if getattr(spec, field)]
@@ -42,14 +42,15 @@ def notes(resource: ModelDeployment, gpus: int) -> list[str]:
         ignored.append("rollout.strategy")
     ignored += [f"env {variable.name} (valueFrom)" for variable in spec.env if variable.value_from is not None]
     if ignored:
-        found.append(f"ignored here, as only a cluster has it: {', '.join(ignored)}")
+        found.append(f"ignored outside a cluster: {', '.join(ignored)}")
     if spec.model.token_secret_ref:
-        found.append(f"Secret {spec.model.token_secret_ref.name} is not read here; the hub's token is HF_TOKEN")
+        name = spec.model.token_secret_ref.name
+        found.append(f"Secret {name} is not read outside a cluster; the hub's token is HF_TOKEN")
     most = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
     if most > 1:
-        found.append(f"one process serves it here instead of up to {most} replicas")
+        found.append(f"served by one process instead of up to {most} replicas")
     if (wanted := gpus_wanted(spec.resources)) > gpus:
-        has = f"this machine has {gpus}" if gpus else "this machine has none: the CPU serves it, slower"
+        has = f"this machine has {gpus}" if gpus else "this machine has none, so the CPU serves it, slower"
         found.append(f"asks for {wanted} GPU{'s' if wanted > 1 else ''}; {has}")
     return found
 

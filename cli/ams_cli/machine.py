@@ -27,7 +27,7 @@ def device_memory(pids: Sequence[int]) -> Memory:
     return Memory(ram_available(), {pid: size for pid, size in held.items() if size is not None})
 
 
-def resident_bytes(pid: int) -> int | None:
+def process_resident_bytes(pid: int) -> int | None:
     """Memory that a process holds, what it shares with others included."""
     return _field(Path(f"/proc/{pid}/status"), "VmRSS:")
 

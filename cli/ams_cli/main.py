@@ -66,18 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser(
         "plan",
         help="what models need: download, disk, memory in each quantization, and whether they fit",
-        description="Asks the hub for sizes and fetches nothing. Fits are told for this machine, or with -k for the "
-        "nodes of a cluster. Exit status 1 if a model can't be served.",
+        description="Asks the hub for sizes and downloads nothing. Says what fits this machine, or with -k the nodes "
+        "of a cluster. Exit status 1 if a model can't be served.",
     )
     _add_manifests(plan)
     _add_cluster(plan)
-    plan.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how it is printed")
+    plan.add_argument("-o", "--output", choices=("table", "json"), default="table", help="format of the output")
     add_flags(plan, FetchSettings)
     download = commands.add_parser(
         "download",
-        help="fetch the weights of models ahead of their first request",
-        description="Brings the weights to where `ams up` finds them. What is there is skipped, what was begun is "
-        "resumed. Exit status 1 if one failed; the others are fetched nevertheless.",
+        help="download the weights of models ahead of their first request",
+        description="Downloads the weights to where `ams up` finds them. Complete ones are skipped, partial ones are "
+        "resumed. Exit status 1 if one failed; the others are downloaded all the same.",
     )
     _add_manifests(download)
     add_flags(download, FetchSettings)
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         help="models and their state, of a running `ams up` or of a cluster",
         description="Asks the gateway at --url, or with -k the ModelDeployments of the cluster that kubectl would ask.",
     )
-    status.add_argument("model", nargs="?", help="everything about this one")
+    status.add_argument("model", nargs="?", help="show everything about this model")
     _add_cluster(status)
     add_flags(status, ClientSettings)
     chat = commands.add_parser(
@@ -95,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         description="A conversation with a model, through the gateway at --url or with -k through a cluster's.",
     )
     chat.add_argument("model", help="name or alias of a model")
-    chat.add_argument("-p", "--prompt", help="ask this one question, print the answer, leave")
-    chat.add_argument("--system", default="", help="how the model should behave")
+    chat.add_argument("-p", "--prompt", help="ask one question, print the answer and exit")
+    chat.add_argument("--system", default="", help="system prompt")
     for kind in ("image", "audio", "video"):
-        chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="goes with the first question")
+        chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="attach to the first question")
     _add_cluster(chat)
     add_flags(chat, ClientSettings)
     return parser
@@ -110,12 +110,12 @@ def _add_manifests(parser: argparse.ArgumentParser) -> None:
         "--filename",
         action="append",
         metavar="MANIFEST",
-        help="file or folder of ModelDeployments, - for the standard input; may be given several times",
+        help="file or folder of ModelDeployments, - for standard input; repeatable",
     )
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-k", "--kubernetes", action="store_true", help="ask the cluster that kubectl would ask")
+    parser.add_argument("-k", "--kubernetes", action="store_true", help="use the cluster of kubectl's current context")
     parser.add_argument("-n", "--namespace", help="with -k: only this namespace")
 
 
@@ -197,14 +197,14 @@ def _status(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
     from ams_cli import gateway_client, status
 
-    async def told() -> str:
+    async def report() -> str:
         if arguments.kubernetes:
-            return await status.of_cluster(arguments.namespace, arguments.model)
+            return await status.cluster_status(arguments.namespace, arguments.model)
         async with gateway_client.at_url(settings.url) as gateway:
-            return await status.of_gateway(gateway, arguments.model)
+            return await status.gateway_status(gateway, arguments.model)
 
     try:
-        print(asyncio.run(told()))
+        print(asyncio.run(report()))
     except gateway_client.GatewayError as error:
         return _say(str(error), _FAILED)
     return 0
@@ -246,7 +246,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> manifests.Manifests:
-    return manifests.load(arguments.filename or [str(manifests.QUICKSTART)])
+    return manifests.load_manifests(arguments.filename or [str(manifests.QUICKSTART)])
 
 
 def _missing() -> str | None:

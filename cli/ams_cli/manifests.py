@@ -22,7 +22,7 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """What was read: valid models by name, and lines about documents that were passed over."""
+    """What was read: valid models by name, and lines about documents that were skipped."""
 
     models: list[ModelDeployment]
     notes: list[str]
@@ -34,7 +34,7 @@ class _Document:
     value: Any
 
 
-def load(paths: Sequence[str]) -> Manifests:
+def load_manifests(paths: Sequence[str]) -> Manifests:
     """Read files, folders (not their subfolders) and `-`, the standard input. ManifestError names all mistakes."""
     found: list[tuple[str, ModelDeployment]] = []
     notes: list[str] = []
@@ -42,7 +42,7 @@ def load(paths: Sequence[str]) -> Manifests:
     for document in _documents(paths):
         kind = document.value.get("kind") if isinstance(document.value, dict) else None
         if isinstance(kind, str) and kind != KIND:
-            notes.append(f"{document.where}: {kind} is passed over, as only {KIND} is served here")
+            notes.append(f"{document.where}: skipped {kind}: only {KIND} is served here")
             continue
         try:
             found.append((document.where, parse_model_deployment(document.value)))
@@ -50,7 +50,7 @@ def load(paths: Sequence[str]) -> Manifests:
             mistakes += [f"{document.where}: {problem}" for problem in error.problems]
     mistakes += _clashes(found)
     if not mistakes and not found:
-        mistakes.append(f"{', '.join(paths)}: holds no {KIND}")
+        mistakes.append(f"{', '.join(paths)}: contains no {KIND}")
     if mistakes:
         raise ManifestError("\n".join(mistakes))
     return Manifests(sorted((resource for _, resource in found), key=lambda each: each.metadata.name), notes)
@@ -75,9 +75,9 @@ def _documents(paths: Sequence[str]) -> Iterator[_Document]:
             try:
                 values = [value for value in yaml.load_all(text, Loader=_Loader) if value is not None]
             except yaml.YAMLError as error:
-                raise ManifestError(f"{name}{_said(error)}") from None
+                raise ManifestError(f"{name}{_yaml_problem(error)}") from None
             except RecursionError:
-                raise ManifestError(f"{name}: is nested too deeply") from None
+                raise ManifestError(f"{name}: nested too deeply") from None
             flat = [item for value in values for item in _items(value)]
             for number, value in enumerate(flat, start=1):
                 yield _Document(name if len(flat) == 1 else f"{name} (document {number})", value)
@@ -93,11 +93,11 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
         if here.is_dir():
             files = sorted(file for file in here.iterdir() if file.suffix in _SUFFIXES and file.is_file())
             if not files:
-                raise ManifestError(f"{path}: the folder holds no {', '.join(_SUFFIXES)} files")
+                raise ManifestError(f"{path}: the folder contains no {', '.join(_SUFFIXES)} files")
         for file in files:
             yield str(file), file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: is not text in UTF-8 (byte {error.start})") from None
+        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from None
 
@@ -109,7 +109,7 @@ def _items(value: Any) -> list[Any]:
     return [value]
 
 
-def _said(error: yaml.YAMLError) -> str:
+def _yaml_problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{place}: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"

@@ -108,8 +108,8 @@ class ProcessState:
         wait = min(first * 2.0 ** min(failures - 1, 16), longest) * (1 + draw / 4)
         return replace(self, phase=Phase.IDLE, weights=False, failures=failures, failure=failure, not_before=now + wait)
 
-    def crashed(self, last_words: str, now: float, draw: float) -> "ProcessState":
-        """A process ended by itself without an explanation: killed, or out of memory.
+    def crashed(self, how: str, now: float, draw: float) -> "ProcessState":
+        """The process ended without an explanation: killed, or out of memory. `how` is a sentence about it.
 
         The first time it may start again at once, then after 1, 2, 4 … seconds; from the fourth time in a row on,
         waiting requests are refused.
@@ -119,9 +119,7 @@ class ProcessState:
         wait = min(2.0 ** min(crashes - 2, 16), _LONGEST_BACKOFF_SECONDS) * (1 + draw / 4) if crashes > 1 else 0.0
         failure = None
         if crashes >= _CRASHES_BEFORE_FAILURE:
-            failure = Failure(
-                Reason.CRASH_LOOP, f"its process ended {crashes} times in a row; {last_words}", retryable=True
-            )
+            failure = Failure(Reason.CRASH_LOOP, f"the process ended {crashes} times in a row; {how}", retryable=True)
         return replace(self, phase=Phase.IDLE, crashes=crashes, failure=failure, not_before=now + wait)
 
 
@@ -130,10 +128,10 @@ def policy_of(resource: ModelDeployment) -> Policy:
     suspended, at_rest = None, Phase.IDLE
     if spec.suspend:
         at_rest = Phase.SUSPENDED
-        suspended = f"{name} is suspended: its manifest says suspend: true."
+        suspended = f"{name} is suspended by its manifest (suspend: true)."
     elif spec.autoscaling is None and spec.replicas == 0:
         at_rest = Phase.STOPPED
-        suspended = f"{name} is scaled to zero: its manifest says replicas: 0."
+        suspended = f"{name} is stopped by its manifest (replicas: 0)."
     always_on = spec.autoscaling.min_replicas > 0 if spec.autoscaling else spec.replicas > 0
     idle_seconds = float(spec.autoscaling.idle_seconds) if spec.autoscaling else 0.0
     return Policy(always_on, spec.cache.prefetch, idle_seconds, suspended, at_rest)

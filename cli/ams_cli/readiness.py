@@ -1,4 +1,4 @@
-"""Asking a model process over its Unix socket how far it is."""
+"""Asking a model process over its Unix socket for its progress."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _DECODER = msgspec.json.Decoder(Progress)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What `/ready` said: `ready`, or the progress if it told one."""
+    """What `/ready` said: `ready`, or the progress if there was any."""
 
     ready: bool
     progress: Progress | None = None

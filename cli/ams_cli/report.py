@@ -1,4 +1,4 @@
-"""What is told about models: rows of a table, or lines when there is no terminal. Pure."""
+"""What `ams up` shows of its models: rows of a table, or lines where there is no terminal. Pure."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from ams_common.quantity import format_bytes
 
 _PERCENT_STEP = 10.0
 _STEP_SECONDS = 5.0
-_BRIEF_SECONDS = 1.0  # what moves faster than this is told once
+_BRIEF_SECONDS = 1.0  # faster steps than this share a line
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ModelRow:
     """One model at one moment; `resident_bytes` is None while no process runs."""
 
     name: str
@@ -32,14 +32,14 @@ class Lines:
     """Chooses which steps of which model are worth a line: each phase, and a download now and then."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[Progress, float]] = {}
+        self._shown: dict[str, tuple[Progress, float]] = {}
 
     def line(self, name: str, progress: Progress, now: float) -> str | None:
         """The line to print for this step, or None."""
-        before = self._told.get(name)
+        before = self._shown.get(name)
         if before is not None and not _is_news(*before, progress, now):
             return None
-        self._told[name] = (progress, now)
+        self._shown[name] = (progress, now)
         return f"{name}: {progress.comment()}" + (f" – {progress.message}" if progress.message else "")
 
 
@@ -48,10 +48,10 @@ def _is_settled(progress: Progress) -> bool:
     return progress.phase is Phase.FAILED or progress.phase.is_cold
 
 
-def _is_news(told: Progress, told_at: float, progress: Progress, now: float) -> bool:
-    if told.phase != progress.phase or (told.message != progress.message and _is_settled(progress)):
+def _is_news(shown: Progress, shown_at: float, progress: Progress, now: float) -> bool:
+    if shown.phase != progress.phase or (shown.message != progress.message and _is_settled(progress)):
         return True
-    if told.percent is None or progress.percent is None:
+    if shown.percent is None or progress.percent is None:
         return False
-    step, since = progress.percent - told.percent, now - told_at
+    step, since = progress.percent - shown.percent, now - shown_at
     return (step >= _PERCENT_STEP and since >= _BRIEF_SECONDS) or (step > 0 and since >= _STEP_SECONDS)

@@ -1,11 +1,11 @@
-"""Where `ams up` tells things: plain lines, or in a terminal a table of the models that stays below the lines."""
+"""The output of `ams up`: plain lines, and in a terminal a table of the models that stays below them."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ams_cli.report import Row
+from ams_cli.report import ModelRow
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ class TableScreen:
 
     has_table = True
 
-    def __init__(self, rows: Callable[[], Sequence[Row]]) -> None:
+    def __init__(self, rows: Callable[[], Sequence[ModelRow]]) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -60,14 +60,14 @@ class TableScreen:
 
     def refresh(self) -> None:
         with contextlib.suppress(OSError):
-            self._live.update(table(self._rows()), refresh=True)
+            self._live.update(models_table(self._rows()), refresh=True)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._live.stop()
 
 
-def open_screen(rows: Callable[[], Sequence[Row]]) -> Screen:
+def open_screen(rows: Callable[[], Sequence[ModelRow]]) -> Screen:
     """A table where the standard output is a terminal and rich is installed, else lines."""
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
@@ -75,7 +75,7 @@ def open_screen(rows: Callable[[], Sequence[Row]]) -> Screen:
     return PlainScreen()
 
 
-def table(rows: Sequence[Row]) -> "Table":
+def models_table(rows: Sequence[ModelRow]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 

@@ -52,14 +52,14 @@ class Resource(msgspec.Struct, frozen=True):
     status: _Status = _Status()
 
 
-async def of_gateway(gateway: GatewayClient, name: str | None) -> str:
+async def gateway_status(gateway: GatewayClient, name: str | None) -> str:
     """A table of all models, or everything that is known of one. GatewayError."""
     answer = await get_json(gateway, "/admin/model_status")
     models: dict[str, dict[str, Any]] = answer.get("model_configs", {})
     if name is not None:
         wanted = name.replace("-", "_").lower()
         if wanted not in models:
-            raise GatewayError(f"there is no model {name!r}; there are: {', '.join(models) or 'none'}")
+            raise GatewayError(f"no model {name!r}; available: {', '.join(models) or 'none'}")
         shown = {key: value for key, value in models[wanted].items() if value not in (None, "", [])}
         return columns([(f"{key}:", _text(value)) for key, value in shown.items()])
     rows = [("MODEL", "STATE", "READY", "MODALITIES", "MESSAGE")]
@@ -70,7 +70,7 @@ async def of_gateway(gateway: GatewayClient, name: str | None) -> str:
     return columns(rows)
 
 
-async def of_cluster(namespace: str | None, name: str | None) -> str:
+async def cluster_status(namespace: str | None, name: str | None) -> str:
     """The same from the resources of a cluster; `namespace` None means all. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
@@ -86,7 +86,7 @@ async def of_cluster(namespace: str | None, name: str | None) -> str:
         return table(found)
     chosen = [resource for resource in found if resource.metadata.name == name]
     if not chosen:
-        raise GatewayError(f"there is no ModelDeployment {name!r}")
+        raise GatewayError(f"no ModelDeployment {name!r}")
     return "\n\n".join(details(resource) for resource in chosen)
 
 
@@ -98,21 +98,21 @@ def table(resources: Sequence[Resource]) -> str:
             (
                 resource.metadata.namespace,
                 resource.metadata.name,
-                status.summary or status.phase or "not seen by an operator yet",
+                status.summary or status.phase or "not reconciled by an operator yet",
                 f"{status.ready_replicas}/{status.replicas}",
                 status.model.family or "?",
                 status.quantization.chosen or "",
                 status.message,
             )
         )
-    return columns(rows) if len(rows) > 1 else "There are no ModelDeployments."
+    return columns(rows) if len(rows) > 1 else "No ModelDeployments found."
 
 
 def details(resource: Resource) -> str:
     status = resource.status
     facts = [
         ("Model:", f"{resource.metadata.namespace}/{resource.metadata.name}"),
-        ("State:", f"{status.summary or status.phase or 'not seen by an operator yet'}"),
+        ("State:", f"{status.summary or status.phase or 'not reconciled by an operator yet'}"),
         ("Message:", status.message),
         ("Endpoint:", status.endpoint),
         ("Family:", status.model.family or ""),

@@ -1,4 +1,4 @@
-"""One model on this machine: carries out what `state.decide` says, and tells how far it is."""
+"""One model on this machine: carries out what `process_state.next_action` decides, and reports its progress."""
 
 import asyncio
 import logging
@@ -102,8 +102,8 @@ class Supervisor:
             process.kill()
 
     def note(self, message: str) -> None:
-        """Tell those who wait for the model why it doesn't start yet."""
-        self._tell(Progress(Phase.STARTING, message=message))
+        """Say to waiting requests why the model doesn't start yet."""
+        self._report(Progress(Phase.STARTING, message=message))
 
     def check(self) -> None:
         """A client could not connect: make sure that the process still answers, and end it if it doesn't."""
@@ -153,7 +153,7 @@ class Supervisor:
                 self._now_is(self.state.starting(), Progress(Phase.STARTING))
                 self._job = asyncio.create_task(self._guarded(self._serve()))
             case Action.STOP:
-                self._stop_serving("stopped, as nobody uses it")
+                self._stop_serving("stopped while idle")
 
     async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
         """A fault of ours fails this model with a traceback in the log, instead of leaving it in mid-air."""
@@ -166,17 +166,17 @@ class Supervisor:
             self._failed(Failure(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}", retryable=True))
 
     async def _download(self) -> None:
-        failure = await self._jobs.download(self._tell)
+        failure = await self._jobs.download(self._report)
         if self.state.phase is Phase.DRAINING:
             self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
         elif failure is None:
-            self._now_is(self.state.downloaded(), Progress(Phase.PENDING, message="the weights are there"))
+            self._now_is(self.state.downloaded(), Progress(Phase.PENDING, message="the weights are on disk"))
         else:
             self._failed(failure)
 
     async def _serve(self) -> None:
         await self._make_room(self)
-        ended = await self._jobs.serve(self._tell, self._ready)
+        ended = await self._jobs.serve(self._report, self._ready)
         self.backend = None
         now, draw = self._loop.time(), random.random()
         if self.state.phase is Phase.DRAINING:
@@ -184,10 +184,10 @@ class Supervisor:
         elif ended.failure is not None:
             self._failed(ended.failure)
         else:
-            logger.warning("%s: its process ended by itself: %s", self.name, ended.last_words)
-            state = self.state.crashed(ended.last_words, now, draw)
+            logger.warning("%s: %s", self.name, ended.how)
+            state = self.state.crashed(ended.how, now, draw)
             phase = self.policy.at_rest if state.failure is None else Phase.FAILED  # the next request starts it again
-            self._now_is(state, Progress(phase, message=f"crashed: {ended.last_words}", failure=state.failure))
+            self._now_is(state, Progress(phase, message=ended.how, failure=state.failure))
 
     def _ready(self, address: str, pid: int) -> None:
         now = self._loop.time()
@@ -202,7 +202,7 @@ class Supervisor:
         process = self.process
         if process is None or self.state.phase is not Phase.READY:
             return
-        self.backend = None  # before the process hears of it: new requests wait, or start it again
+        self.backend = None  # before the process gets the signal: new requests wait, or start it again
         self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message=why))
         self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
 
@@ -212,7 +212,7 @@ class Supervisor:
         if answered is None and self.backend is backend:
             self.kill()
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         self._now_is(self.state, progress)
 
     def _now_is(self, state: ProcessState, progress: Progress) -> None:
@@ -228,7 +228,7 @@ class Supervisor:
         """End whatever runs for this model, and wait for it."""
         self.backend = None
         if (process := self.process) is not None:
-            self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message="the server stops"))
+            self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message="the server is stopping"))
             await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
             if self._job is not None:
                 await self._job

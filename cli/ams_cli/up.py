@@ -28,10 +28,10 @@ from ams_cli import weights
 from ams_cli.fleet import Fleet
 from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.logs import LineHandler, LogFile, rotate
-from ams_cli.machine import resident_bytes
+from ams_cli.machine import process_resident_bytes
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
-from ams_cli.report import Lines, Row
+from ams_cli.report import Lines, ModelRow
 from ams_cli.screen import Screen, open_screen
 from ams_cli.settings import UpSettings
 from ams_cli.supervisor import Supervisor
@@ -133,7 +133,7 @@ class _Up:
                 fleet.start()
                 self._announce(listening)
                 await self._show_until(interrupted.stop)
-                self._screen.say("stopping: running requests are finished first; Ctrl-C again ends them")
+                self._screen.say("stopping: waiting for running requests; press Ctrl-C again to end them")
                 fleet.drain()
         except asyncio.CancelledError:
             if not interrupted.at_once:
@@ -176,9 +176,9 @@ class _Up:
     def _why_not(self, error: OSError) -> str:
         host, port = self._settings.host, self._settings.port
         if error.errno == errno.EADDRINUSE:
-            return f"port {port} on {host} is taken by another program; stop that one, or choose another with --port"
+            return f"port {port} on {host} is in use by another program; stop it, or choose another port with --port"
         if error.errno == errno.EACCES:
-            return f"port {port} is not ours to take; choose one above 1023 with --port"
+            return f"port {port} needs root; choose one above 1023 with --port"
         return f"can't listen on {host}:{port}: {error.strerror or error}"
 
 
@@ -231,10 +231,10 @@ def _memory_limit(text: str) -> int | None:
         raise OptionError(f"--memory-limit={text!r}: {error}") from None
 
 
-def _row(supervisor: Supervisor) -> Row:
+def _row(supervisor: Supervisor) -> ModelRow:
     demand, process = supervisor.demand, supervisor.process
-    resident = resident_bytes(process.pid) if process is not None else None
-    return Row(supervisor.name, supervisor.progress, demand.in_flight, demand.waiting, resident)
+    resident = process_resident_bytes(process.pid) if process is not None else None
+    return ModelRow(supervisor.name, supervisor.progress, demand.in_flight, demand.waiting, resident)
 
 
 @contextmanager

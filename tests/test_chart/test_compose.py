@@ -26,7 +26,7 @@ def test_every_volume_and_config_that_is_used_is_declared() -> None:
 def test_the_command_is_one_and_serves_all_models() -> None:
     arguments = _parser().parse_args(SERVER["command"][1:])
     assert (arguments.command, arguments.filename, arguments.port) == ("up", ["/manifests"], "5000")
-    names = [model.metadata.name for model in manifests.load([str(ROOT / "examples")]).models]
+    names = [model.metadata.name for model in manifests.load_manifests([str(ROOT / "examples")]).models]
     assert names == ["blip-vqa", "deepseek", "qwen-audio", "qwen-omni", "qwen-vl", "smollm2"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ams_cli.manifests import load
+from ams_cli.manifests import load_manifests
 from ams_cli.up import example
 from ams_common.quantity import format_bytes
 from fakehub.faults import Fault
@@ -74,7 +74,7 @@ def test_plan_and_download(machines: Callable[[str], Machine], hub: FakeHub) -> 
     assert hub.downloads("model.safetensors")[0].start > 0, "it begins where the first one was interrupted"
 
     again = machine.ams("download", *ALL)
-    assert re.findall(r"^(\S+): skipped, it is there: ", again.stdout, re.MULTILINE) == MODELS
+    assert re.findall(r"^(\S+): already there: ", again.stdout, re.MULTILINE) == MODELS
     plan = json.loads(machine.ams("plan", *ALL, "-o", "json").stdout)
     assert {row["name"]: row["download_bytes"] for row in plan["models"]} == dict.fromkeys(MODELS, 0)
 
@@ -126,7 +126,7 @@ def test_the_least_recently_used_leaves_when_memory_is_short(machines: Callable[
         for model, more in (("deepseek", {}), ("blip_vqa", {"image": IMAGE}), ("deepseek", {})):
             ask(client, model, prompt="Which is larger?", **more)
             assert [name for name, state in states(client).items() if state == "ready"] == [model]
-    assert "deepseek stops, as blip-vqa needs " in machine.output
+    assert "stopping deepseek: blip-vqa needs " in machine.output
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_least_recently_used_leaves_when_memory_is_short(machines: Callable[
     ],
 )
 def test_the_suggested_request_can_be_answered(tmp_path: Path, names: list[str], words: str) -> None:
-    models = load([str(EXAMPLES / f"{name}.yaml") for name in names]).models
+    models = load_manifests([str(EXAMPLES / f"{name}.yaml") for name in names]).models
     assert example(models, tmp_path, "http://here").startswith(words)
 
 

@@ -70,7 +70,8 @@ async def test_a_killed_model_is_back_for_the_next_request(tmp_path: Path) -> No
         pid = (await local.ask())["pid"]
         os.kill(pid, signal.SIGKILL)
         await local.until(lambda: not local.fleet.backends(local.fleet.models()[0]))
-        assert local.supervisor().progress.message.startswith("crashed: it was ended by SIGKILL; last line in ")
+        killed = "the process was killed (SIGKILL), often for lack of memory; last line in "
+        assert local.supervisor().progress.message.startswith(killed)
         await local.demand()
         assert (await local.ask())["pid"] != pid
 
@@ -95,12 +96,15 @@ async def test_loading_is_followed_and_a_client_that_leaves_withdraws_its_demand
         assert "reading" in [*await local.demand(), *local.steps["m"]]
 
 
+EXITED = "the process exited with status 3"
+
+
 @pytest.mark.parametrize(
     ("env", "reason", "words", "retryable"),
     [
         ({"FAKE_DOWNLOAD": "gated"}, "GatedModel", "ask for access first", False),
         ({"FAKE_DOWNLOAD": "fail"}, "HubRateLimited", "the hub said 429", True),
-        ({"FAKE_DOWNLOAD": "die"}, "DownloadFailed", "it exited with code 3; last line in {log}: out of cheese", True),
+        ({"FAKE_DOWNLOAD": "die"}, "DownloadFailed", f"{EXITED}; last line in {{log}}: out of cheese", True),
         ({"FAKE_SERVE": "gated"}, "GatedModel", "ask for access first", False),
     ],
 )
@@ -246,7 +250,7 @@ async def test_a_model_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
         backend.in_flight += 1
         asking = asyncio.create_task(local.demand("b"))
         await local.until(
-            lambda: local.supervisor("b").progress.message == "waits for memory of models that are in use"
+            lambda: local.supervisor("b").progress.message == "waiting for memory of models that are in use"
         )
         assert local.supervisor("a").state.phase == "ready"
         backend.in_flight -= 1

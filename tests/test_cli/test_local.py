@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 from ams_cli.local import notes, refusals, variables
-from ams_cli.machine import gpu_count, ram_available, resident_bytes
+from ams_cli.machine import gpu_count, process_resident_bytes, ram_available
 from ams_common.resource.parse import parse_model_deployment
 from test_common.resource_cases import manifest
 
 
 def test_a_claim_is_refused_in_words() -> None:
     assert refusals(parse_model_deployment(manifest(spec__model__source="pvc://weights/x"))) == [
-        "spec.model.source: pvc:// is a volume of a cluster; here write file:///path, or hf://owner/name to download "
-        "the weights"
+        "spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to "
+        "download the weights"
     ]
     assert refusals(parse_model_deployment(manifest())) == []
 
@@ -25,35 +25,35 @@ def test_a_claim_is_refused_in_words() -> None:
         (
             {"spec__nodeSelector": {"a": "b"}, "spec__tolerations": [{"operator": "Exists"}], "spec__image": "x"},
             0,
-            ["ignored here, as only a cluster has it: nodeSelector, tolerations, image"],
+            ["ignored outside a cluster: nodeSelector, tolerations, image"],
         ),
         (
             {"spec__cache": {"claimName": "x"}, "spec__rollout": {"strategy": "Surge"}},
             0,
-            ["ignored here, as only a cluster has it: cache, rollout.strategy"],
+            ["ignored outside a cluster: cache, rollout.strategy"],
         ),
         ({"spec__rollout": {"goldenPrompts": [{"prompt": "2+2", "contains": "4"}]}}, 0, []),
         (
             {"spec__env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"x": 1}}]},
             0,
-            ["ignored here, as only a cluster has it: env B (valueFrom)"],
+            ["ignored outside a cluster: env B (valueFrom)"],
         ),
         (
             {"spec__model__tokenSecretRef": {"name": "hub"}},
             0,
-            ["Secret hub is not read here; the hub's token is HF_TOKEN"],
+            ["Secret hub is not read outside a cluster; the hub's token is HF_TOKEN"],
         ),
         (
             {"spec__resources": {"limits": {"nvidia.com/gpu": 1}}},
             0,
-            ["asks for 1 GPU; this machine has none: the CPU serves it, slower"],
+            ["asks for 1 GPU; this machine has none, so the CPU serves it, slower"],
         ),
         ({"spec__resources": {"limits": {"nvidia.com/gpu": "2"}}}, 1, ["asks for 2 GPUs; this machine has 1"]),
         ({"spec__resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}}}, 1, []),
         (
             {"spec__replicas": 3, "spec__cache__accessMode": "ReadWriteMany"},
             0,
-            ["one process serves it here instead of up to 3 replicas"],
+            ["served by one process instead of up to 3 replicas"],
         ),
     ],
 )
@@ -88,6 +88,6 @@ def test_amd_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs /proc")
 def test_memory_of_this_process() -> None:
 
-    assert (resident_bytes(os.getpid()) or 0) > 1 << 20
+    assert (process_resident_bytes(os.getpid()) or 0) > 1 << 20
     assert (ram_available() or 0) > 1 << 20
-    assert resident_bytes(2**30) is None
+    assert process_resident_bytes(2**30) is None

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ams_cli.manifests import QUICKSTART, ManifestError, load
+from ams_cli.manifests import QUICKSTART, ManifestError, load_manifests
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -25,7 +25,7 @@ def write(folder: Path, name: str, text: str) -> str:
 
 def refused(*paths: str) -> list[str]:
     with pytest.raises(ManifestError) as caught:
-        load(paths)
+        load_manifests(paths)
     return str(caught.value).splitlines()
 
 
@@ -34,26 +34,26 @@ def test_documents_files_and_folders(tmp_path: Path) -> None:
     write(tmp_path, "a.yml", model("three"))
     write(tmp_path, "notes.txt", "not: [read")
     single = write(tmp_path.parent, "single.json", json.dumps({"kind": "List", "items": []}))
-    read = load([str(tmp_path)])
+    read = load_manifests([str(tmp_path)])
     assert [each.metadata.name for each in read.models] == ["one", "three", "two"]
-    assert refused(single) == [f"{single}: holds no ModelDeployment"]
+    assert refused(single) == [f"{single}: contains no ModelDeployment"]
 
 
 def test_a_list_as_kubectl_writes_it(tmp_path: Path) -> None:
     items = "\n".join("- " + model(name).replace("\n", "\n  ") for name in ("one", "two"))
-    read = load([write(tmp_path, "list.yaml", f"kind: List\napiVersion: v1\nitems:\n{items}")])
+    read = load_manifests([write(tmp_path, "list.yaml", f"kind: List\napiVersion: v1\nitems:\n{items}")])
     assert [each.metadata.name for each in read.models] == ["one", "two"]
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(model("one")))
-    assert [each.metadata.name for each in load(["-"]).models] == ["one"]
+    assert [each.metadata.name for each in load_manifests(["-"]).models] == ["one"]
 
 
 def test_other_kinds_are_passed_over_in_words(tmp_path: Path) -> None:
     path = write(tmp_path, "m.yaml", f"kind: Secret\n---\n{model('one')}")
-    read = load([path])
-    assert read.notes == [f"{path} (document 1): Secret is passed over, as only ModelDeployment is served here"]
+    read = load_manifests([path])
+    assert read.notes == [f"{path} (document 1): skipped Secret: only ModelDeployment is served here"]
 
 
 def test_a_mistake_names_file_document_and_path(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_mistake_names_file_document_and_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ": holds no ModelDeployment"),
+        ("", ": contains no ModelDeployment"),
         ("a: [1", " line 1, column 6: expected ',' or ']', but got '<stream end>'"),
         ("a: b: c", " line 1, column 5: mapping values are not allowed here"),
         ("a: 1\nb: 2\na: 3", " line 3, column 1: 'a' is given twice"),
@@ -76,7 +76,7 @@ def test_a_mistake_names_file_document_and_path(tmp_path: Path) -> None:
         ("kind: 7", ": kind: expected ModelDeployment, got int"),
         ("!!python/object:os.system {}", " line 1, column 1: could not determine a constructor"),
         ("\x07", ": unacceptable character #x0007: special characters are not allowed"),
-        ("[" * 5_000, ": is nested too deeply"),
+        ("[" * 5_000, ": nested too deeply"),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, text: str, words: str) -> None:
@@ -88,8 +88,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
     (tmp_path / "empty").mkdir()
     assert refused(str(tmp_path / "no.yaml")) == [f"{tmp_path}/no.yaml: No such file or directory"]
-    assert refused(str(tmp_path / "latin.yaml")) == [f"{tmp_path}/latin.yaml: is not text in UTF-8 (byte 3)"]
-    assert refused(str(tmp_path / "empty")) == [f"{tmp_path}/empty: the folder holds no .yaml, .yml, .json files"]
+    assert refused(str(tmp_path / "latin.yaml")) == [f"{tmp_path}/latin.yaml: not UTF-8 text (byte 3)"]
+    assert refused(str(tmp_path / "empty")) == [f"{tmp_path}/empty: the folder contains no .yaml, .yml, .json files"]
 
 
 def test_a_name_that_two_models_claim(tmp_path: Path) -> None:
@@ -105,9 +105,12 @@ def test_a_name_that_two_models_claim(tmp_path: Path) -> None:
 
 def test_a_date_is_text_as_in_kubernetes(tmp_path: Path) -> None:
     text = model("one").replace("{name: one}", "{name: one, creationTimestamp: 2026-01-01T00:00:00Z}")
-    assert load([write(tmp_path, "m.yaml", text)]).models[0].metadata.creation_timestamp == "2026-01-01T00:00:00Z"
+    assert (
+        load_manifests([write(tmp_path, "m.yaml", text)]).models[0].metadata.creation_timestamp
+        == "2026-01-01T00:00:00Z"
+    )
 
 
 def test_the_quickstart_of_the_package_is_the_example() -> None:
     assert QUICKSTART.read_text() == (EXAMPLES / "quickstart.yaml").read_text()
-    assert [each.metadata.name for each in load([str(QUICKSTART)]).models] == ["smollm2"]
+    assert [each.metadata.name for each in load_manifests([str(QUICKSTART)]).models] == ["smollm2"]

@@ -130,7 +130,7 @@ def test_download_goes_on_after_a_failure_and_skips_what_is_there(
     assert "gone: ModelNotFound: " in told
     assert "m: downloaded: " in told
     assert main(["download", "-f", str(manifests / "m.yaml")]) == 0
-    assert "m: skipped, it is there" in capsys.readouterr().out
+    assert "m: already there" in capsys.readouterr().out
     assert main(["plan", "-f", str(manifests / "m.yaml")]) == 0
     assert " there " in capsys.readouterr().out
 
@@ -143,4 +143,4 @@ def test_a_volume_of_a_cluster_is_passed_over(tmp_path: Path, capsys: pytest.Cap
     )
     places = ["--models-dir", str(tmp_path / "models"), "--log-dir", str(tmp_path / "logs")]
     assert main(["download", "-f", str(manifest), *places], PROGRAMS) == 0
-    assert "m: skipped, pvc://claim/path is a volume of a cluster" in capsys.readouterr().out
+    assert "m: skipped: pvc://claim/path is a volume of a cluster" in capsys.readouterr().out

@@ -86,8 +86,8 @@ def test_policy_of_a_manifest(changes: dict[str, object], policy: Policy) -> Non
 @pytest.mark.parametrize(
     ("changes", "sentence", "at_rest"),
     [
-        ({"spec__suspend": True}, "qwen-vl is suspended: its manifest says suspend: true.", Phase.SUSPENDED),
-        ({"spec__replicas": 0}, "qwen-vl is scaled to zero: its manifest says replicas: 0.", Phase.STOPPED),
+        ({"spec__suspend": True}, "qwen-vl is suspended by its manifest (suspend: true).", Phase.SUSPENDED),
+        ({"spec__replicas": 0}, "qwen-vl is stopped by its manifest (replicas: 0).", Phase.STOPPED),
     ],
 )
 def test_a_manifest_that_wants_no_process(changes: dict[str, object], sentence: str, at_rest: Phase) -> None:
@@ -116,13 +116,13 @@ def test_a_steady_process_that_is_killed_starts_again_at_once() -> None:
 def test_a_process_that_keeps_crashing_waits_longer_each_time_and_is_then_refused() -> None:
     state, waits = FETCHED, []
     for _ in range(10):
-        state = state.starting().crashed("it was ended by SIGKILL", now=0.0, draw=0.0)
+        state = state.starting().crashed("the process was killed (SIGKILL)", now=0.0, draw=0.0)
         waits.append(state.not_before)
         if state.crashes < 4:
             assert state.refusal(0.0) is None
     assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
     assert state.refusal(59.0) == Failure(
-        "CrashLoop", "its process ended 10 times in a row; it was ended by SIGKILL", retryable=True
+        "CrashLoop", "the process ended 10 times in a row; the process was killed (SIGKILL)", retryable=True
     )
     assert state.refusal(60.0) is None
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from ams_cli.processes.forkserver import ForkServer
+from ams_cli.processes.forkserver import ForkServerClient
 from ams_cli.processes.launcher import PROGRAMS as REAL
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.process import Command, Exit, LaunchError
@@ -46,9 +46,9 @@ async def test_a_subprocess_ends_by_a_code_or_a_signal(tmp_path: Path) -> None:
 
 
 def test_exits_in_words() -> None:
-    assert str(Exit(code=3)) == "it exited with code 3"
-    assert str(Exit(signal=9)) == "it was ended by SIGKILL"
-    assert str(Exit(signal=63)) == "it was ended by signal 63"
+    assert str(Exit(code=3)) == "the process exited with status 3"
+    assert str(Exit(signal=9)) == "the process was killed (SIGKILL), often for lack of memory"
+    assert str(Exit(signal=63)) == "the process was killed (signal 63)"
 
 
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_variables_of_the_manifest_need_a_process_that_imports_anew(tmp_pa
 
 
 async def test_a_fork_server_that_is_gone_says_so(tmp_path: Path) -> None:
-    server = await ForkServer.launch((sys.executable, FAKE_POD, "forkserver"), str(tmp_path / "log"))
+    server = await ForkServerClient.launch((sys.executable, FAKE_POD, "forkserver"), str(tmp_path / "log"))
     await server.ready()
     await server.close()
     with pytest.raises(LaunchError, match="the fork server is gone"):

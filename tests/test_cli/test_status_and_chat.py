@@ -9,7 +9,7 @@ import pytest
 from ams_cli.chat import Conversation, attachment, talk
 from ams_cli.gateway_client import GatewayError, at_url, error_sentence
 from ams_cli.main import main
-from ams_cli.status import Resource, details, of_gateway, table
+from ams_cli.status import Resource, details, gateway_status, table
 from msgspec import convert
 from test_cli.up_process import up
 
@@ -33,7 +33,7 @@ async def test_status_of_a_running_ams_up(tmp_path: Path) -> None:
         code, out, _ = await command("status", "m", "--url", server.url)
         assert (code, "state:" in out) == (0, True)
         code, _, err = await command("status", "nope", "--url", server.url)
-        assert (code, err) == (1, "ams: there is no model 'nope'; there are: m\n")
+        assert (code, err) == (1, "ams: no model 'nope'; available: m\n")
         code, _, err = await command("chat", "nope", "--url", server.url, given="hi")
         assert (code, "There is no model 'nope'" in err) == (1, True)
         assert await server.interrupt() == 0
@@ -137,7 +137,7 @@ async def test_talking_with_attachments(tmp_path: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "Paris" in shown
     assert "missing.png: No such file" in shown
-    assert "/dance is no command" in shown
+    assert "/dance is not a command" in shown
     content = gateway.asked[0]["messages"][0]["content"]
     assert content[0] == {"type": "image_url", "image_url": {"url": "data:image/png;base64,UE5H"}}
     assert content[1] == {"type": "text", "text": "what is it?"}
@@ -156,7 +156,7 @@ def test_attachments_of_each_kind(tmp_path: Path) -> None:
 
 def test_refusals_of_both_shapes() -> None:
     assert error_sentence(404, b'{"error": "gone"}') == error_sentence(404, b'{"error": {"message": "gone"}}') == "gone"
-    assert error_sentence(502, b"<html>") == "it answered 502"
+    assert error_sentence(502, b"<html>") == "the gateway answered 502"
 
 
 def test_a_clusters_models() -> None:
@@ -176,8 +176,8 @@ def test_a_clusters_models() -> None:
     )
     new = convert({"metadata": {"name": "new", "namespace": "prod"}}, Resource)
     assert "Downloading 43 %" in table([new, resource])
-    assert "not seen by an operator yet" in table([new])
-    assert table([]) == "There are no ModelDeployments."
+    assert "not reconciled by an operator yet" in table([new])
+    assert table([]) == "No ModelDeployments found."
     text = details(resource)
     assert "4bit – it fits" in text
     assert text.splitlines()[-1].split() == ["Ready", "False", "Downloading", "43", "%"]
@@ -185,8 +185,8 @@ def test_a_clusters_models() -> None:
 
 async def test_an_answer_that_is_none(tmp_path: Path) -> None:
     gateway = FakeGateway(FakeAnswer(200, b"<html>"))
-    with pytest.raises(GatewayError, match="doesn't answer as AI Model Server does"):
-        await of_gateway(gateway, None)
+    with pytest.raises(GatewayError, match="is not AI Model Server's"):
+        await gateway_status(gateway, None)
     async with at_url("http://127.0.0.1:1") as nobody:
         with pytest.raises(GatewayError):
             await nobody.open("GET", "/")

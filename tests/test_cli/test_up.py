@@ -105,7 +105,7 @@ async def test_a_terminal_shows_a_table_and_is_left_as_it_was(tmp_path: Path) ->
         os.close(theirs)
     assert "Requests" in shown
     assert "AI Model Server on http://127.0.0.1:" in shown
-    assert "running requests are finished first" in shown
+    assert "waiting for running requests" in shown
 
 
 async def _read_until(descriptor: int, words: str) -> str:
@@ -126,7 +126,7 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
         async with up(tmp_path, "--port", str(port)) as server:
             assert await server.ended() == 1
     assert server.lines[-1] == (
-        f"ams: port {port} on 127.0.0.1 is taken by another program; stop that one, or choose another with --port"
+        f"ams: port {port} on 127.0.0.1 is in use by another program; stop it, or choose another port with --port"
     )
 
 
@@ -148,7 +148,7 @@ def test_bad_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text(manifest().replace("hf://a/b", "pvc://a/b"))
     status, words = run_main(capsys, "-f", str(path))
     assert status == 2
-    assert words.startswith("ams: m: spec.model.source: pvc:// is a volume of a cluster; here write file:///path")
+    assert words.startswith("ams: m: spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path")
 
 
 def test_bad_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

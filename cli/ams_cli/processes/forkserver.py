@@ -22,7 +22,7 @@ _START_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it gives its children 10
 
 
-class ForkServer:
+class ForkServerClient:
     """One fork server. `await ready()` before `start`; once it is gone (`gone`), every call raises LaunchError."""
 
     def __init__(self, server: Process, control: socket.socket) -> None:
@@ -37,7 +37,7 @@ class ForkServer:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def launch(cls, program: tuple[str, ...], log: str) -> "ForkServer":
+    async def launch(cls, program: tuple[str, ...], log: str) -> "ForkServerClient":
         ours, theirs = socket.socketpair()
         try:
             with theirs:

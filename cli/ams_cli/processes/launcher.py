@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 
-from ams_cli.processes.forkserver import ForkServer
+from ams_cli.processes.forkserver import ForkServerClient
 from ams_cli.processes.process import Command, LaunchError, Process
 from ams_cli.processes.subprocesses import Subprocesses
 
@@ -33,7 +33,7 @@ class QuickLauncher:
         self._subprocesses = Subprocesses(programs.pod)
         self._program = programs.forkserver
         self._launches_left = _LAUNCHES
-        self._server: ForkServer | None = None
+        self._server: ForkServerClient | None = None
         self._lock = asyncio.Lock()
         self._warming: asyncio.Task[None] | None = None
 
@@ -77,18 +77,18 @@ class QuickLauncher:
             except LaunchError as error:
                 logger.debug("%s", error)
 
-    async def _living(self) -> ForkServer | None:
+    async def _living(self) -> ForkServerClient | None:
         """The fork server, started if there is none; None when it was given up."""
         async with self._lock:
             if self._server is not None and self._server.gone:
                 await self._server.close()
                 self._server = None
                 if not self._launches_left:
-                    logger.warning("the fork server is given up; models start slower (see %s)", self._log)
+                    logger.warning("the fork server keeps failing: models start slower (see %s)", self._log)
             if self._server is None and self._launches_left:
                 self._launches_left -= 1
                 try:
-                    self._server = await ForkServer.launch(self._program, self._log)
+                    self._server = await ForkServerClient.launch(self._program, self._log)
                 except LaunchError as error:
                     logger.warning("%s", error)
                     self._launches_left = 0

@@ -17,11 +17,13 @@ class Exit:
 
     def __str__(self) -> str:
         if self.signal is None:
-            return f"it exited with code {self.code}"
+            return f"the process exited with status {self.code}"
         try:
-            return f"it was ended by {signal.Signals(self.signal).name}"
+            name = signal.Signals(self.signal).name
         except ValueError:
-            return f"it was ended by signal {self.signal}"
+            name = f"signal {self.signal}"
+        hint = ", often for lack of memory" if self.signal == signal.SIGKILL else ""
+        return f"the process was killed ({name}){hint}"
 
 
 class Process:
