@@ -13,6 +13,7 @@ NAMESPACE ?= ams
 help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
 	@echo "make test   lint and all tests that this machine can run"
+	@echo "make fast   lint and the quick tests, in under 90 seconds"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
@@ -26,6 +27,10 @@ up: $(VENV)/.local
 
 test: lint
 	$(VENV)/bin/pytest $(ARGS)
+
+# While working: everything that needs no cluster, no model process and no patience.
+fast: lint
+	$(VENV)/bin/pytest -q -m "not slow" $(ARGS)
 
 # A cluster of KUBECONFIG is never touched: the tests bring up their own, and take it down.
 e2e: $(VENV)/.dev

@@ -20,7 +20,6 @@ from test_cli.examples_world import EXAMPLES, Client, Machine, fill, make_machin
 from test_media.media_files import picture, saved, sound, video
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning"),  # of the fake hub
 ]

@@ -121,7 +121,6 @@ async def test_a_fork_server_that_is_gone_says_so(tmp_path: Path) -> None:
         await server.start(serve(tmp_path))
 
 
-@pytest.mark.slow
 async def test_the_real_fork_server_speaks_the_protocol(tmp_path: Path) -> None:
     async with launching(tmp_path, REAL) as launcher:
         termination = tmp_path / "termination"

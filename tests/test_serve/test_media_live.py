@@ -137,7 +137,6 @@ def _mixed(older: LiveGateway, pod: LivePod, requests: int, seed: int) -> None:
     pod.until_load(in_flight=0, queued=0)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_requests_leave_nothing_behind(older: LiveGateway, five: dict[str, LivePod], folder: Path) -> None:
     pod = five["qwen-omni"]

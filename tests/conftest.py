@@ -1,0 +1,58 @@
+"""Which tests are slow: `make fast` leaves them out, `make test` runs all."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
+SLOW = {
+    "test_chart/test_chart.py",
+    "test_cli/test_examples.py",
+    "test_cli/test_fleet.py",
+    "test_cli/test_processes.py",
+    "test_cli/test_quickstart.py",
+    "test_cli/test_up.py",
+    "test_cluster/test_journey.py",
+    "test_gateway/test_bodies.py",
+    "test_gateway/test_static_registry.py",
+    "test_kube/test_client.py",
+    "test_media/test_images.py",
+    "test_media/test_video.py",
+    "test_operator/test_bad_resources.py",
+    "test_operator/test_cluster_says.py",
+    "test_operator/test_deadline.py",
+    "test_operator/test_lifecycle.py",
+    "test_operator/test_outage.py",
+    "test_operator/test_preflight_live.py",
+    "test_operator/test_scaling_live.py",
+    "test_operator/test_why_not_ready.py",
+    "test_pod/test_download_hub.py",
+    "test_pod/test_download_progress.py",
+    "test_pod/test_download_resume.py",
+    "test_pod/test_download_sources.py",
+    "test_pod/test_download_verify.py",
+    "test_pod/test_download_xet.py",
+    "test_pod/test_engine.py",
+    "test_pod/test_families_media.py",
+    "test_pod/test_families_vqa.py",
+    "test_pod/test_ladder_engine.py",
+    "test_pod/test_ladder_families.py",
+    "test_pod/test_loading.py",
+    "test_pod/test_quantize.py",
+    "test_serve/test_admin_live.py",
+    "test_serve/test_ending_live.py",
+    "test_serve/test_forkserver_live.py",
+    "test_serve/test_media_live.py",
+    "test_serve/test_streams_live.py",
+}
+
+
+if missing := sorted(name for name in SLOW if not (TESTS / name).is_file()):
+    raise pytest.UsageError(f"tests/conftest.py: SLOW names modules that are gone: {', '.join(missing)}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
