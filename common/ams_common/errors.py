@@ -5,54 +5,67 @@ from typing import Any
 
 import msgspec
 
+_RETRIED_BY_CLIENTS = (408, 409, 429)  # and every status from 500 on: what OpenAI's client does by itself
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What a code means on HTTP. `openai_type` is the `type` of OpenAI's error envelope."""
+    """What a code means on HTTP.
+
+    `meaning` is the line of docs/http.md. `retryable`: the same request may succeed later. OpenAI's client retries some
+    statuses by itself; it is told not to where that would only repeat the failure.
+    """
 
     status: int
-    openai_type: str
+    meaning: str
     retryable: bool = False
 
+    @property
+    def openai_type(self) -> str:
+        """The `type` of OpenAI's error envelope."""
+        if self.status >= 500:
+            return "server_error"
+        return "rate_limit_error" if self.status == 429 else "invalid_request_error"
 
-_INVALID = "invalid_request_error"
+    @property
+    def forbids_retry(self) -> bool:
+        return not self.retryable and (self.status >= 500 or self.status in _RETRIED_BY_CLIENTS)
+
 
 ERRORS: dict[str, ErrorKind] = {
-    "invalid_json": ErrorKind(400, _INVALID),
-    "invalid_parameter": ErrorKind(400, _INVALID),
-    "invalid_base64": ErrorKind(400, _INVALID),
-    "undecodable_image": ErrorKind(400, _INVALID),
-    "undecodable_audio": ErrorKind(400, _INVALID),
-    "undecodable_video": ErrorKind(400, _INVALID),
-    "missing_prompt": ErrorKind(400, _INVALID),
-    "context_length_exceeded": ErrorKind(400, _INVALID),
-    "bad_request": ErrorKind(400, _INVALID),
-    "missing_key": ErrorKind(401, "authentication_error"),
-    "invalid_key": ErrorKind(401, "authentication_error"),
-    "model_not_allowed": ErrorKind(403, "permission_error"),
-    "admin_required": ErrorKind(403, "permission_error"),
-    "not_found": ErrorKind(404, _INVALID),
-    "model_not_found": ErrorKind(404, _INVALID),
-    "method_not_allowed": ErrorKind(405, _INVALID),
-    "request_timeout": ErrorKind(408, _INVALID),
-    "body_too_large": ErrorKind(413, _INVALID),
-    "media_too_large": ErrorKind(413, _INVALID),
-    "unsupported_media_type": ErrorKind(415, _INVALID),
-    "unsupported_modality": ErrorKind(422, _INVALID),
-    "queue_full": ErrorKind(429, "rate_limit_error", retryable=True),
-    "rate_limited": ErrorKind(429, "rate_limit_error", retryable=True),
-    "token_limit": ErrorKind(429, "rate_limit_error"),
-    "headers_too_large": ErrorKind(431, _INVALID),
-    "generation_failed": ErrorKind(500, "server_error"),
-    "internal_error": ErrorKind(500, "server_error"),
-    "backend_failed": ErrorKind(502, "server_error", retryable=True),
-    "model_loading": ErrorKind(503, "server_error", retryable=True),
-    "model_failed": ErrorKind(503, "server_error"),
-    "suspended": ErrorKind(503, "server_error"),
-    "insufficient_memory": ErrorKind(503, "server_error", retryable=True),
-    "no_backend": ErrorKind(503, "server_error", retryable=True),
-    "draining": ErrorKind(503, "server_error", retryable=True),
-    "timeout": ErrorKind(504, "server_error"),
+    "invalid_json": ErrorKind(400, "the body is not JSON, not UTF-8, or nested too deeply"),
+    "invalid_parameter": ErrorKind(400, "a field is wrong; `param` names it"),
+    "invalid_base64": ErrorKind(400, "media that are not base64; `position` is the first wrong character"),
+    "undecodable_image": ErrorKind(400, "an image that is empty, cut off or of an unknown format"),
+    "undecodable_audio": ErrorKind(400, "audio that is empty, has no sound or is of an unknown format"),
+    "undecodable_video": ErrorKind(400, "a video that is empty, has no frames or is of an unknown format"),
+    "missing_prompt": ErrorKind(400, "the request has no text to answer"),
+    "context_length_exceeded": ErrorKind(400, "the prompt is longer than the model's context"),
+    "bad_request": ErrorKind(400, "the request is not valid HTTP"),
+    "not_found": ErrorKind(404, "no such route"),
+    "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
+    "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),
+    "request_timeout": ErrorKind(408, "the client stopped sending its body", retryable=True),
+    "body_too_large": ErrorKind(413, "the body is larger than the limit"),
+    "media_too_large": ErrorKind(
+        413, "media of more pixels, seconds, bytes or memory than allowed; the message has the numbers"
+    ),
+    "unsupported_media_type": ErrorKind(415, "the Content-Type is not JSON, or for transcriptions not a form"),
+    "unsupported_modality": ErrorKind(
+        422, "the model doesn't take this kind of media; `modalities` lists what it takes"
+    ),
+    "queue_full": ErrorKind(429, "too many requests are running or waiting; `Retry-After`", retryable=True),
+    "headers_too_large": ErrorKind(431, "the request line or a header is too long"),
+    "generation_failed": ErrorKind(500, "the model failed on this request", retryable=True),
+    "internal_error": ErrorKind(500, "the server failed; its log has the cause", retryable=True),
+    "backend_failed": ErrorKind(502, "the model's process ended before its answer was complete", retryable=True),
+    "model_loading": ErrorKind(503, "the model isn't ready yet; phase, percent, `Retry-After`", retryable=True),
+    "model_failed": ErrorKind(503, "the model can't be served; the message says why"),
+    "suspended": ErrorKind(503, "the model is suspended by its manifest"),
+    "insufficient_memory": ErrorKind(503, "memory ran out and no fallback was left; `Retry-After`", retryable=True),
+    "no_backend": ErrorKind(503, "no process of the model can be reached; `Retry-After`", retryable=True),
+    "draining": ErrorKind(503, "the model's process is stopping; `Retry-After`", retryable=True),
+    "timeout": ErrorKind(504, "the answer took longer than allowed and was cancelled"),
 }
 
 
@@ -60,7 +73,7 @@ class ApiError(Exception):
     """One refused or failed request.
 
     `message` is a sentence for a person. `param` names the offending field of the request. `retry_after` is in
-    seconds and becomes the Retry-After header. `details` holds what helps: limit, given, allowed, models, eta.
+    seconds and becomes the Retry-After header. `details` holds what helps: limit, given, allowed, models, phase.
     """
 
     def __init__(
@@ -91,8 +104,8 @@ class ApiError(Exception):
         headers = dict(self._headers)
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(self.retry_after)))
-        if self.code in ("model_failed", "token_limit", "timeout"):
-            headers["X-Should-Retry"] = "false"  # OpenAI's client obeys it; a retry would only repeat the failure
+        if self.kind.forbids_retry:
+            headers["X-Should-Retry"] = "false"
         return headers
 
     def native(self, request_id: str) -> dict[str, Any]:

@@ -17,12 +17,10 @@ STATUS = {
         "missing_prompt",
         "context_length_exceeded",
     },
-    401: {"missing_key", "invalid_key"},
-    403: {"model_not_allowed", "admin_required"},
     404: {"model_not_found"},
     413: {"body_too_large", "media_too_large"},
     422: {"unsupported_modality"},
-    429: {"queue_full", "rate_limited", "token_limit"},
+    429: {"queue_full"},
     500: {"generation_failed"},
     503: {"model_loading", "model_failed", "suspended", "insufficient_memory", "no_backend"},
     504: {"timeout"},
@@ -63,9 +61,10 @@ def test_the_openai_body() -> None:
     }
 
 
-@pytest.mark.parametrize("code", ["model_failed", "token_limit", "timeout"])
-def test_clients_are_told_not_to_repeat_what_would_fail_again(code: str) -> None:
-    assert ApiError(code, "No.").headers == {"X-Should-Retry": "false"}
+def test_clients_retry_only_what_may_succeed_later() -> None:
+    forbidden = {code for code in ERRORS if ApiError(code, "No.").headers == {"X-Should-Retry": "false"}}
+    assert forbidden == {"model_failed", "suspended", "timeout"}
+    assert all(ApiError(code, "No.").headers == {} for code in set(ERRORS) - forbidden)
 
 
 def test_own_headers_and_a_short_wait() -> None:

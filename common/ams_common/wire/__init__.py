@@ -1,0 +1,82 @@
+"""Bodies of the HTTP API: the older server's /generate, OpenAI's /v1, and what the gateway says of itself.
+
+Types that a client sends say what is allowed; msgspec refuses the rest with the field's name (see `parsing`). The
+descriptions of the fields are those of the OpenAPI document.
+"""
+
+from ams_common.wire.fields import FinishReason, Stop, Usage
+from ams_common.wire.generate import GenerateRequest, GenerateResponse, MediaField, ProgressEvent
+from ams_common.wire.openai import (
+    AudioPart,
+    ChatChoice,
+    ChatChunk,
+    ChatDeltaChoice,
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    CompletionChoice,
+    CompletionRequest,
+    CompletionResponse,
+    ContentPart,
+    ImagePart,
+    InputAudio,
+    Message,
+    StreamOptions,
+    TextPart,
+    Url,
+    VideoPart,
+)
+from ams_common.wire.service import (
+    HealthResponse,
+    ModelCard,
+    ModelCounts,
+    ModelList,
+    ReadyResponse,
+    RoutingFields,
+)
+from ams_common.wire.transcription import (
+    TranscriptionDelta,
+    TranscriptionDone,
+    TranscriptionRequest,
+    TranscriptionResponse,
+    TranscriptionUsage,
+)
+
+__all__ = [
+    "AudioPart",
+    "ChatChoice",
+    "ChatChunk",
+    "ChatDeltaChoice",
+    "ChatMessage",
+    "ChatRequest",
+    "ChatResponse",
+    "CompletionChoice",
+    "CompletionRequest",
+    "CompletionResponse",
+    "ContentPart",
+    "FinishReason",
+    "GenerateRequest",
+    "GenerateResponse",
+    "HealthResponse",
+    "ImagePart",
+    "InputAudio",
+    "MediaField",
+    "Message",
+    "ModelCard",
+    "ModelCounts",
+    "ModelList",
+    "ProgressEvent",
+    "ReadyResponse",
+    "RoutingFields",
+    "Stop",
+    "StreamOptions",
+    "TextPart",
+    "TranscriptionDelta",
+    "TranscriptionDone",
+    "TranscriptionRequest",
+    "TranscriptionResponse",
+    "TranscriptionUsage",
+    "Url",
+    "Usage",
+    "VideoPart",
+]

@@ -1,0 +1,90 @@
+"""Bodies of `POST /generate/{model}`, the older server's route, and the progress that its streams show."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from ams_common.progress import Phase
+from ams_common.wire.fields import (
+    DEGRADED,
+    FINISH_REASON,
+    IGNORE_EOS,
+    REPETITION_PENALTY,
+    SEED,
+    STOP,
+    TOP_K,
+    TOP_P,
+    FinishReason,
+    NewTokens,
+    Penalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    Usage,
+)
+
+MediaField = str | list[str] | None
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt, with media if the model takes them."""
+
+    prompt: Annotated[str, Meta(description="The text to answer; not blank.")]
+    image: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
+    audio: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
+    video: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
+    max_new_tokens: Annotated[
+        NewTokens | None,
+        Meta(description="Longest answer in tokens; default: 256, or the model's limit if lower."),
+    ] = None
+    temperature: Annotated[
+        Temperature | None,
+        Meta(description="0 always takes the likeliest token; the model's default, else 0.7, when left out."),
+    ] = None
+    top_p: Annotated[TopP | None, Meta(description=TOP_P)] = None
+    top_k: Annotated[TopK | None, Meta(description=TOP_K)] = None
+    seed: Annotated[Seed | None, Meta(description=SEED)] = None
+    stop: Annotated[Stop, Meta(description=STOP)] = None
+    repetition_penalty: Annotated[Penalty | None, Meta(description=REPETITION_PENALTY)] = None
+    system: Annotated[
+        str | None, Meta(description="Instructions before the prompt; the model's own when left out.")
+    ] = None
+    stream: Annotated[bool | None, Meta(description="`true` for server-sent events.")] = None
+    include_thinking: Annotated[
+        bool | None, Meta(description="`true` to return a reasoning model's thoughts in `thinking`.")
+    ] = None
+    ignore_eos: Annotated[bool | None, Meta(description=IGNORE_EOS)] = None
+
+
+class GenerateResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer, and each event of a stream: an event's `response` is what is new, the last event has the rest."""
+
+    response: Annotated[str, Meta(description="The text, without a reasoning block.")]
+    thinking: Annotated[str | None, Meta(description="The reasoning block, when it was requested.")] = None
+    usage: Annotated[Usage | None, Meta(description="Tokens of prompt and answer.")] = None
+    model: Annotated[str | None, Meta(description="Name of the model that answered.")] = None
+    finish_reason: Annotated[FinishReason | None, Meta(description=FINISH_REASON)] = None
+    model_type: Annotated[str | None, Meta(description="Omni models only: `qwen_omni`.")] = None
+    generation_method: Annotated[
+        str | None, Meta(description="Omni models only: `multimodal_gpu`, `text_cpu` and the like.")
+    ] = None
+    memory_optimized: Annotated[
+        bool | None, Meta(description="Omni models only: whether weights take fewer than 32 bits each.")
+    ] = None
+    degraded: Annotated[str | None, Meta(description=DEGRADED)] = None
+    note: Annotated[
+        str | None,
+        Meta(description="A sentence: what was reduced, or that the tokens ran out while the model was reasoning."),
+    ] = None
+
+
+class ProgressEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An `event: progress` of a stream whose model is still starting."""
+
+    phase: Annotated[Phase, Meta(description="How far the model is.")]
+    percent: Annotated[float | None, Meta(description="Percent of this phase.")] = None
+    eta_seconds: Annotated[int | None, Meta(description="Seconds until this phase ends.")] = None
+    message: Annotated[str | None, Meta(description="What the model waits for.")] = None

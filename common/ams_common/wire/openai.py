@@ -1,0 +1,202 @@
+"""Bodies of OpenAI's chat completions and completions, as far as this server has them."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ams_common.wire.fields import (
+    FINISH_REASON,
+    IGNORE_EOS,
+    REPETITION_PENALTY,
+    SEED,
+    STOP,
+    TOP_K,
+    TOP_P,
+    Degradable,
+    FinishReason,
+    NewTokens,
+    Penalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    Usage,
+)
+
+_NOT_SUPPORTED = "Not supported: refused when it would change the answer."
+_ID = "Id of this answer."
+_OBJECT = "Kind of this body."
+_CREATED = "Unix time of the answer, in seconds."
+_MODEL_OF_ANSWER = "Name of the model that answered."
+
+
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    """A text of a message."""
+
+    text: Annotated[str, Meta(description="The text.")]
+
+
+class Url(msgspec.Struct, frozen=True):
+    """Where media are."""
+
+    url: Annotated[str, Meta(description="A data URI, or an https URL if the model's process allows its host.")]
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag="image_url"):
+    """An image of a message."""
+
+    image_url: Annotated[Url, Meta(description="The image.")]
+
+
+class VideoPart(msgspec.Struct, frozen=True, tag="video_url"):
+    """A video of a message."""
+
+    video_url: Annotated[Url, Meta(description="The video.")]
+
+
+class InputAudio(msgspec.Struct, frozen=True):
+    """Audio in base64."""
+
+    data: Annotated[str, Meta(description="Base64 of the file.")]
+    format: Annotated[str | None, Meta(description="Ignored: the format is detected from the content.")] = None
+
+
+class AudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
+    """Audio of a message."""
+
+    input_audio: Annotated[InputAudio, Meta(description="The audio.")]
+
+
+ContentPart = TextPart | ImagePart | VideoPart | AudioPart
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a chat."""
+
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"],
+        Meta(description="Who speaks; `developer` is the same as `system`."),
+    ]
+    content: Annotated[str | list[ContentPart] | None, Meta(description="A text, or a list of texts and media.")] = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a stream has beside the answer."""
+
+    include_usage: Annotated[bool | None, Meta(description="`true` for a last event with `usage`, no choices.")] = None
+
+
+class _SampledRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What chat and text completions share."""
+
+    model: Annotated[str, Meta(description="Name or alias of a model; `_` and `-` are alike.")]
+    stream: Annotated[bool | None, Meta(description="`true` for server-sent events.")] = None
+    stream_options: Annotated[StreamOptions | None, Meta(description="Options of a stream.")] = None
+    max_tokens: Annotated[NewTokens | None, Meta(description="Longest answer; the model's limit when left out.")] = None
+    temperature: Annotated[
+        Temperature | None,
+        Meta(description="0 always takes the likeliest token; the model's default, else 1, when left out."),
+    ] = None
+    top_p: Annotated[TopP | None, Meta(description=TOP_P)] = None
+    top_k: Annotated[TopK | None, Meta(description=TOP_K)] = None
+    seed: Annotated[Seed | None, Meta(description=SEED)] = None
+    stop: Annotated[Stop, Meta(description=STOP)] = None
+    repetition_penalty: Annotated[Penalty | None, Meta(description=REPETITION_PENALTY)] = None
+    ignore_eos: Annotated[bool | None, Meta(description=IGNORE_EOS)] = None
+    n: Annotated[int | None, Meta(description="Number of answers: only 1.")] = None
+    # Fields that would change the answer and that this server can't honour: refused when set, never ignored.
+    frequency_penalty: Annotated[float | None, Meta(description=_NOT_SUPPORTED)] = None
+    presence_penalty: Annotated[float | None, Meta(description=_NOT_SUPPORTED)] = None
+    logit_bias: Annotated[dict[str, Any] | None, Meta(description=_NOT_SUPPORTED)] = None
+
+
+class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
+    """A chat to continue."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, description="The chat so far; at least one message.")]
+    max_completion_tokens: Annotated[NewTokens | None, Meta(description="OpenAI's newer name of max_tokens.")] = None
+    logprobs: Annotated[bool | None, Meta(description=_NOT_SUPPORTED)] = None
+    tools: Annotated[list[Any] | None, Meta(description=_NOT_SUPPORTED)] = None
+    response_format: Annotated[dict[str, Any] | None, Meta(description='Only `{"type": "text"}`.')] = None
+
+
+class CompletionRequest(_SampledRequest, frozen=True, kw_only=True):
+    """A text to continue."""
+
+    prompt: Annotated[
+        str | list[str | int | list[int]], Meta(description="One text, or one list of token ids.")
+    ]  # OpenAI also has lists of these
+    echo: Annotated[bool | None, Meta(description=_NOT_SUPPORTED)] = None
+    suffix: Annotated[str | None, Meta(description=_NOT_SUPPORTED)] = None
+    logprobs: Annotated[int | None, Meta(description=_NOT_SUPPORTED)] = None
+    best_of: Annotated[int | None, Meta(description="Number of candidates: only 1.")] = None
+
+
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the model says; in a stream what is new of it."""
+
+    role: Annotated[Literal["assistant"] | None, Meta(description="In a stream only the first event has it.")] = None
+    content: Annotated[str | None, Meta(description="The text, without a reasoning block.")] = None
+    reasoning_content: Annotated[str | None, Meta(description="A reasoning model's thoughts.")] = None
+
+
+class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a chat."""
+
+    index: Annotated[int, Meta(description="Always 0.")] = 0
+    message: Annotated[ChatMessage, Meta(description="What the model says.")]
+    logprobs: Annotated[None, Meta(description="Always null.")] = None
+    finish_reason: Annotated[FinishReason, Meta(description=FINISH_REASON)]
+
+
+class ChatResponse(Degradable, frozen=True, kw_only=True):
+    """The answer of /v1/chat/completions."""
+
+    id: Annotated[str, Meta(description=_ID)]
+    object: Annotated[Literal["chat.completion"], Meta(description=_OBJECT)] = "chat.completion"
+    created: Annotated[int, Meta(description=_CREATED)]
+    model: Annotated[str, Meta(description=_MODEL_OF_ANSWER)]
+    choices: Annotated[list[ChatChoice], Meta(description="One choice.")]
+    usage: Annotated[Usage, Meta(description="Tokens of prompt and answer.")]
+
+
+class ChatDeltaChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What is new of the answer to a chat."""
+
+    index: Annotated[int, Meta(description="Always 0.")] = 0
+    delta: Annotated[ChatMessage, Meta(description="What is new.")]
+    logprobs: Annotated[None, Meta(description="Always null.")] = None
+    finish_reason: Annotated[FinishReason | None, Meta(description=f"In the last event. {FINISH_REASON}")] = None
+
+
+class ChatChunk(Degradable, frozen=True, kw_only=True):
+    """One event of a streamed chat. `data: [DONE]` follows the last one."""
+
+    id: Annotated[str, Meta(description=_ID)]
+    object: Annotated[Literal["chat.completion.chunk"], Meta(description=_OBJECT)] = "chat.completion.chunk"
+    created: Annotated[int, Meta(description=_CREATED)]
+    model: Annotated[str, Meta(description=_MODEL_OF_ANSWER)]
+    choices: Annotated[list[ChatDeltaChoice], Meta(description="One choice; none in the event that has `usage`.")]
+    usage: Annotated[Usage | None, Meta(description="In the last event, if stream_options ask for it.")] = None
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The continuation of a text; in a stream what is new of it."""
+
+    index: Annotated[int, Meta(description="Always 0.")] = 0
+    text: Annotated[str, Meta(description="The text.")]
+    logprobs: Annotated[None, Meta(description="Always null.")] = None
+    finish_reason: Annotated[FinishReason | None, Meta(description=FINISH_REASON)] = None
+
+
+class CompletionResponse(Degradable, frozen=True, kw_only=True):
+    """The answer of /v1/completions, and each event of its stream."""
+
+    id: Annotated[str, Meta(description=_ID)]
+    object: Annotated[Literal["text_completion"], Meta(description=_OBJECT)] = "text_completion"
+    created: Annotated[int, Meta(description=_CREATED)]
+    model: Annotated[str, Meta(description=_MODEL_OF_ANSWER)]
+    choices: Annotated[list[CompletionChoice], Meta(description="One choice.")]
+    usage: Annotated[Usage | None, Meta(description="Tokens; in a stream only in its last event, if asked for.")] = None
