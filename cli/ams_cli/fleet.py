@@ -93,7 +93,7 @@ class Fleet:
             supervisor.check()
 
     def _changed(self, supervisor: Supervisor) -> None:
-        if supervisor.state.weights and "path" not in self._models[supervisor.name].labels:
+        if supervisor.state.weights and not self._models[supervisor.name].facts.source_exists:
             self._models[supervisor.name] = self._card(supervisor)
         self._on_change(supervisor)
 

@@ -12,12 +12,12 @@ from ams_common.lifecycle import Phase
 from ams_common.progress import Failure, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
+from ams_gateway.broadcast import Broadcast
 from ams_gateway.registry.port import Backend
 
 from ams_cli.jobs import Jobs, ProcessSetup
 from ams_cli.process_state import Action, ProcessDemand, ProcessState, next_action, policy_of
 from ams_cli.processes.process import Process
-from ams_cli.pulse import Pulse
 from ams_cli.readiness import Probe
 
 logger = logging.getLogger("ams_cli")
@@ -48,7 +48,7 @@ class Supervisor:
         self._grace_seconds = setup.grace_seconds
         self._on_change = on_change
         self._make_room = make_room
-        self._changed = Pulse()
+        self._changed = Broadcast()
         self._waiting = 0
         self._draining = False
         self._loop = asyncio.get_running_loop()
@@ -72,12 +72,12 @@ class Supervisor:
         """Do what is to be done until cancelled; then end the process, and return when it is gone."""
         try:
             while True:
-                seen, now = self._changed.count, self._loop.time()
+                seen, now = self._changed.version, self._loop.time()
                 action, wake_at = next_action(self.policy, self.state, self.demand, now)
                 if action is not None and not self._draining:
                     self._carry_out(action)
                 else:
-                    await self._changed.after(seen, None if wake_at is None else max(wake_at - now, 0.0))
+                    await self._changed.changed_since(seen, None if wake_at is None else max(wake_at - now, 0.0))
         finally:
             await self._end()
 
@@ -87,9 +87,9 @@ class Supervisor:
             while self.backend is None:
                 if (error := self._refusal()) is not None:
                     raise error
-                seen = self._changed.count
+                seen = self._changed.version
                 yield self.progress
-                await self._changed.after(seen)
+                await self._changed.changed_since(seen)
 
     def drain(self) -> None:
         """Start nothing more, and refuse those who wait."""
@@ -222,7 +222,7 @@ class Supervisor:
         self._on_change(self)
 
     def _beat(self) -> None:
-        self._changed.beat()
+        self._changed.notify()
 
     async def _end(self) -> None:
         """End whatever runs for this model, and wait for it."""

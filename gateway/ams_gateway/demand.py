@@ -1,13 +1,12 @@
-"""What the gateway has in flight and on hold for each model: what the operator scales by."""
+"""What the operator scales by: requests in flight and on hold for each model, and how long it has been idle."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import msgspec
 
-from ams_gateway.registry.port import Model
+from ams_gateway.broadcast import Broadcast
+from ams_gateway.metrics import Metrics
+from ams_gateway.registry.port import Registry
 
 
 class ModelDemand(msgspec.Struct, frozen=True):
@@ -26,57 +25,36 @@ class DemandReport(msgspec.Struct, frozen=True):
 
 
 class Demand:
-    """Counts nothing itself but the time; `held` and `in_flight` are asked for each report."""
+    """Remembers when each model was last used; what is in flight and held now is read from the metrics."""
 
-    def __init__(
-        self,
-        models: Callable[[], Iterable[Model]],
-        held: Callable[[], Mapping[str, int]],
-        in_flight: Callable[[str], int],
-    ) -> None:
-        self._models = models
-        self._held = held
-        self._in_flight = in_flight
-        self._version = 1
-        self._began = asyncio.Event()
+    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._holds = Broadcast()
         self._started = time.monotonic()
-        self._last: dict[str, float] = {}
+        self._last_used: dict[str, float] = {}
 
     def touch(self, model: str) -> None:
         """A request of this model began or ended."""
-        self._last[model] = time.monotonic()
+        self._last_used[model] = time.monotonic()
 
     def hold_began(self, model: str) -> None:
-        """A request waits for this model: who waits for a report gets one now."""
+        """A request waits for this model: whoever waits for a report gets one now."""
         self.touch(model)
-        self._version += 1
-        self._began.set()
-        self._began = asyncio.Event()
+        self._holds.notify()
 
     async def report(self, since: int, wait_seconds: float) -> DemandReport:
         """The demand, at once if its version isn't `since`, else when the next hold begins or after `wait_seconds`."""
-        if since == self._version and wait_seconds > 0:
-            try:
-                async with asyncio.timeout(wait_seconds):
-                    await self._began.wait()
-            except TimeoutError:
-                pass
-        now, held = time.monotonic(), self._held()
-        models, last = {}, {}
-        for model in self._models():
-            if model.name in self._last:
-                last[model.name] = self._last[model.name]
-            in_flight, waiting = self._in_flight(model.name), held.get(model.name, 0)
-            idle = 0.0 if in_flight or waiting else now - self._last.get(model.name, self._started)
-            models[model.labels.get("key", model.name)] = ModelDemand(in_flight, waiting, round(idle, 3))
-        self._last = last
-        return DemandReport(self._version, models)
-
-
-def query_number(query: Mapping[str, str], name: str, highest: float) -> float:
-    """A number of the query string between 0 and `highest`; 0 if it is missing or none."""
-    given: Any = query.get(name, "0")
-    try:
-        return min(max(float(given), 0.0), highest)
-    except ValueError:
-        return 0.0
+        if wait_seconds > 0:
+            await self._holds.changed_since(since, wait_seconds)
+        now = time.monotonic()
+        models, last_used = {}, {}
+        for model in self._registry.models():
+            if model.name in self._last_used:
+                last_used[model.name] = self._last_used[model.name]
+            numbers = self._metrics.of(model.name)
+            busy = numbers.in_flight or numbers.held
+            idle_seconds = 0.0 if busy else now - last_used.get(model.name, self._started)
+            models[model.key or model.name] = ModelDemand(numbers.in_flight, numbers.held, round(idle_seconds, 3))
+        self._last_used = last_used
+        return DemandReport(self._holds.version, models)

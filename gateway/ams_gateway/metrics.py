@@ -6,7 +6,7 @@ path adds to integers of a record that each model keeps. Labels are bounded: unk
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ams_gateway.front.log import Record
+from ams_gateway.registry.port import Registry
 
 UNKNOWN = "_unknown"  # no model's name holds an underscore
 
@@ -65,7 +66,9 @@ class Histogram:
 class ModelMetrics:
     """What is counted for one model."""
 
-    __slots__ = ("duration", "ejections", "errors", "first_byte", "hold", "in_flight", "requests", "retries", "tokens")
+    __slots__ = (
+        "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "requests", "retries", "tokens",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -73,18 +76,18 @@ class ModelMetrics:
         self.retries: Counter[str] = Counter()
         self.tokens = [0, 0]  # of prompts, of completions
         self.ejections = 0
-        self.in_flight = 0
+        self.in_flight = 0  # requests at a pod now
+        self.held = 0  # requests that wait for the model to get ready
         self.duration: dict[str, Histogram] = {}
         self.first_byte: dict[str, Histogram] = {}
         self.hold = Histogram()
 
 
 class Metrics(Collector):
-    """All metrics of one gateway. `held` and `models` are asked when metrics are read."""
+    """All metrics of one gateway."""
 
-    def __init__(self, held: Callable[[], dict[str, int]], models: Callable[[], Iterable[str]]) -> None:
-        self._held = held
-        self._names = models
+    def __init__(self, registry: Registry) -> None:
+        self._model_registry = registry
         self._models: dict[str, ModelMetrics] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -130,7 +133,7 @@ class Metrics(Collector):
         )  # fmt: skip
         errors = CounterMetricFamily(
             "ams_gateway_errors",
-            "Errors that the gateway told clients, also inside streams.",
+            "Errors that the gateway sent to clients, also inside streams.",
             labels=("model", "error"),
         )
         retries = CounterMetricFamily(
@@ -157,7 +160,6 @@ class Metrics(Collector):
         hold = HistogramMetricFamily(
             "ams_gateway_hold_seconds", "Time that requests waited for a model to get ready.", labels=("model",)
         )
-        waiting = self._held()
         for name, model in self._models.items():
             for (route, code), count in model.requests.items():
                 requests.add_metric((name, route, str(code)), count)
@@ -175,13 +177,14 @@ class Metrics(Collector):
             tokens.add_metric((name, "input"), model.tokens[0])
             tokens.add_metric((name, "output"), model.tokens[1])
             in_flight.add_metric((name,), model.in_flight)
-            held.add_metric((name,), waiting.get(name, 0))
+            held.add_metric((name,), model.held)
             hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
         yield from (requests, errors, retries, ejections, tokens, in_flight, held, duration, first_byte, hold)
 
     def _forget_models_that_are_gone(self) -> None:
-        known = {UNKNOWN, *self._names()}
-        for name in [name for name, model in self._models.items() if name not in known and not model.in_flight]:
-            del self._models[name]
+        known = {UNKNOWN, *(model.name for model in self._model_registry.models())}
+        for name, model in list(self._models.items()):
+            if name not in known and not model.in_flight and not model.held:
+                del self._models[name]
         for name in known:
             self.of(name)

@@ -1,66 +1,82 @@
-"""The OpenAPI document of the gateway, generated from the wire types."""
+"""The OpenAPI document of the gateway, generated from the routes and the types of their bodies."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from ams_common import wire
 from ams_common.errors import ERRORS
 
-_TYPES = (
-    wire.GenerateRequest,
-    wire.GenerateResponse,
-    wire.ChatRequest,
-    wire.ChatResponse,
-    wire.ChatChunk,
-    wire.CompletionRequest,
-    wire.CompletionResponse,
-    wire.TranscriptionRequest,
-    wire.TranscriptionResponse,
-    wire.TranscriptionDelta,
-    wire.TranscriptionDone,
-    wire.ModelCard,
-    wire.ModelList,
-)
-_DETAILS = {
-    "type": "object",
-    "properties": {"code": {"enum": sorted(ERRORS)}, "request_id": {"type": "string"}},
-    "required": ["code", "request_id"],
-    "additionalProperties": True,
-}
-_ERROR = {
-    "title": "Error",
-    "description": "An error outside of /v1: a sentence for a person, and details of which `code` is stable.",
-    "type": "object",
-    "properties": {"error": {"type": "string"}, "details": _DETAILS},
-    "required": ["error", "details"],
-}
-_OPENAI_ERROR = {
-    "title": "OpenAIError",
-    "description": "An error on /v1, in OpenAI's envelope.",
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"enum": sorted({kind.openai_type for kind in ERRORS.values()})},
-                "param": {"type": ["string", "null"]},
-                "code": {"enum": sorted(ERRORS)},
-                "request_id": {"type": "string"},
-            },
-            "required": ["message", "type", "param", "code"],
-        }
+from ams_gateway.routes.routing import Form, Route
+from ams_gateway.routes.table import ANY_ERRORS
+
+_REF = "#/components/schemas/{name}"
+_CODE = {"type": "string", "enum": sorted(ERRORS), "description": "Stable code of the error."}
+_REQUEST_ID = {"type": "string", "description": "Id of the request, as in X-Request-Id and the log."}
+_ERRORS: dict[str, Any] = {
+    "ErrorDetails": {
+        "title": "ErrorDetails",
+        "description": "What a program needs to know of an error; some codes add fields such as `limit` or `models`.",
+        "type": "object",
+        "properties": {
+            "code": _CODE,
+            "request_id": _REQUEST_ID,
+            "param": {"type": "string", "description": "The field of the request that is wrong."},
+            "retry_after_seconds": {"type": "number", "description": "Seconds after which to try again."},
+        },
+        "required": ["code", "request_id"],
+        "additionalProperties": True,
     },
-    "required": ["error"],
+    "Error": {
+        "title": "Error",
+        "description": "An error outside of /v1.",
+        "type": "object",
+        "properties": {
+            "error": {"type": "string", "description": "A sentence for a person."},
+            "details": {"$ref": _REF.format(name="ErrorDetails")},
+        },
+        "required": ["error", "details"],
+    },
+    "OpenAIErrorDetails": {
+        "title": "OpenAIErrorDetails",
+        "description": "An error in OpenAI's fields.",
+        "type": "object",
+        "properties": {
+            "message": {"type": "string", "description": "A sentence for a person."},
+            "type": {
+                "type": "string",
+                "enum": sorted({kind.openai_type for kind in ERRORS.values()}),
+                "description": "OpenAI's kind of error.",
+            },
+            "param": {"type": ["string", "null"], "description": "The field of the request that is wrong."},
+            "code": _CODE,
+            "request_id": _REQUEST_ID,
+        },
+        "required": ["message", "type", "param", "code", "request_id"],
+    },
+    "OpenAIError": {
+        "title": "OpenAIError",
+        "description": "An error on /v1, in OpenAI's envelope.",
+        "type": "object",
+        "properties": {"error": {"$ref": _REF.format(name="OpenAIErrorDetails")}},
+        "required": ["error"],
+    },
 }
-_REFUSALS = (400, 404, 405, 408, 413, 415, 422, 429, 500, 502, 503, 504)
+_TAGS = {
+    "public": "For every client.",
+    "admin": "State and clean-up of all pods, in the older server's fields.",
+    "monitoring": "For monitoring systems.",
+}
 
 
-def document() -> dict[str, Any]:
+def document(routes: Iterable[Route]) -> dict[str, Any]:
     """The whole document, ready to be encoded as JSON."""
-    _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    routes = list(routes)
+    components = _components(routes)
+    paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for route in routes:
+        paths[route.path][route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,107 +84,88 @@ def document() -> dict[str, Any]:
             "version": importlib.metadata.version("ai-model-server"),
             "description": "Models behind one HTTP API. Errors name a stable code and the request's id.",
         },
-        "paths": _paths(),
-        "components": {"schemas": {**components, "Error": _ERROR, "OpenAIError": _OPENAI_ERROR}},
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {"schemas": components},
     }
 
 
-def _paths() -> dict[str, Any]:
+def _components(routes: Iterable[Route]) -> dict[str, Any]:
+    """Schemas by name of all types of bodies and what they refer to; a form's has its files too."""
+    types: dict[Any, None] = {}
+    for route in routes:
+        request = route.request.fields if isinstance(route.request, Form) else route.request
+        types |= dict.fromkeys([*filter(_is_struct, (request, route.response)), *route.events])
+    _, components = msgspec.json.schema_components(list(types), ref_template=_REF)
+    for route in routes:
+        if isinstance(route.request, Form):
+            schema = components[route.request.fields.__name__]
+            schema["properties"] |= {
+                name: {"type": "string", "format": "binary", "description": description}
+                for name, description in route.request.files.items()
+            }
+            schema["required"] = [*route.request.files, *schema["required"]]
+    return components | _ERRORS
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation_id,
+        "tags": [route.scope.value],
+        "summary": route.summary,
+        "description": route.description,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
+            for name, text in route.parameters.items()
+        ],
+    }
+    if route.request is not None:
+        media_type = "multipart/form-data" if isinstance(route.request, Form) else "application/json"
+        schema = route.request.fields if isinstance(route.request, Form) else route.request
+        operation["requestBody"] = {"required": True, "content": {media_type: {"schema": _schema(schema)}}}
+    operation["responses"] = {"200": _success(route), **_other_statuses(route), **_errors(route)}
+    return operation
+
+
+def _success(route: Route) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if route.response is not None:
+        content["application/json"] = {"schema": _schema(route.response)}
+    content |= {media_type: {"schema": {"type": "string"}} for media_type in route.media_types}
+    if route.events:
+        schemas = [_schema(type_) for type_ in route.events]
+        content["text/event-stream"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    text = "The answer; with `stream: true` server-sent events, each of this schema." if route.events else "The answer."
+    return {"description": text, "content": content}
+
+
+def _other_statuses(route: Route) -> dict[str, Any]:
+    content = {"application/json": {"schema": _schema(route.response)}}
     return {
-        "/generate/{model}": {
-            "parameters": [_name("model", "name or alias of a model; `_` and `-` are alike")],
-            "post": _post(
-                "Generate text", "GenerateRequest", "GenerateResponse",
-                'events `data: {"response": "<delta>"}`, then `data: [DONE]`; `event: progress` while the model loads, '
-                "`event: error` at the end of a failed one",
-            ),
-        },
-        "/v1/chat/completions": {
-            "post": _post("OpenAI's chat completions", "ChatRequest", "ChatResponse", "ChatChunk events", openai=True)
-        },
-        "/v1/completions": {
-            "post": _post(
-                "OpenAI's completions", "CompletionRequest", "CompletionResponse", "CompletionResponse events",
-                openai=True,
-            )
-        },
-        "/v1/audio/transcriptions": {
-            "post": _post(
-                "OpenAI's transcriptions, by models that take audio", "TranscriptionRequest", "TranscriptionResponse",
-                "TranscriptionDelta events, then TranscriptionDone", openai=True, form={"file": "the audio"},
-            )
-        },
-        "/v1/models": {"get": _get("The models there are", "ModelList", openai=True)},
-        "/v1/models/{id}": {
-            "parameters": [_name("id", "name or alias of a model")],
-            "get": _get("One model", "ModelCard", openai=True),
-        },
-        "/health": {"get": _get("The gateway is alive; counts models")},
-        "/ready": {"get": _get("Whether the gateway takes requests; 503 while it stops")},
-        "/admin/memory_status": {"get": _get("Memory of all pods, in the older server's fields")},
-        "/admin/model_status": {"get": _get("State of all models, in the older server's fields")},
-        "/admin/temp_status": {"get": _get("Temporary files of all pods, in the older server's fields")},
-        "/admin/emergency_cleanup": {"post": _get("Free what memory no running request needs, on all pods")},
-        "/admin/cleanup_temp": {"post": _get("Remove temporary files that are not in use, on all pods")},
-        "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "text format"}}}},
-        "/openapi.json": {"get": _get("This document")},
-        "/": {"get": {"summary": "A page for people", "responses": {"200": {"description": "HTML"}}}},
-    }  # fmt: skip
+        str(status): {"description": description, "content": content}
+        for status, description in route.other_statuses.items()
+    }
 
 
-def _post(
-    summary: str,
-    request: str,
-    answer: str,
-    events: str,
-    *,
-    openai: bool = False,
-    form: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """`form` names the files of a multipart form, whose other fields are those of `request`."""
+def _errors(route: Route) -> dict[str, Any]:
+    """A response for each status, whose description lists the codes."""
+    codes_of: defaultdict[int, list[str]] = defaultdict(list)
+    for code in (*ANY_ERRORS, *route.errors):
+        codes_of[ERRORS[code].status].append(code)
+    name = "OpenAIError" if route.path.startswith("/v1") else "Error"
+    content = {"application/json": {"schema": {"$ref": _REF.format(name=name)}}}
     return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": _json(request) if form is None else _form(request, form)},
-        "responses": {
-            "200": {
-                "description": "The answer; with `stream: true` server-sent events",
-                "content": {
-                    **_json(answer),
-                    "text/event-stream": {"schema": {"type": "string", "description": events}},
-                },
-            },
-            **{
-                str(status): {
-                    "description": ", ".join(code for code, kind in ERRORS.items() if kind.status == status),
-                    "content": _json("OpenAIError" if openai else "Error"),
-                }
-                for status in _REFUSALS
-            },
-        },
+        str(status): {
+            "description": "\n".join(f"- `{code}`: {ERRORS[code].meaning}" for code in sorted(codes)),
+            "content": content,
+        }
+        for status, codes in sorted(codes_of.items())
     }
 
 
-def _get(summary: str, answer: str | None = None, *, openai: bool = False) -> dict[str, Any]:
-    content = _json(answer) if answer else {"application/json": {"schema": {"type": "object"}}}
-    failure = {"description": "an error", "content": _json("OpenAIError" if openai else "Error")}
-    return {"summary": summary, "responses": {"200": {"description": "OK", "content": content}, "default": failure}}
+def _schema(type_: Any) -> Mapping[str, Any]:
+    return {"$ref": _REF.format(name=type_.__name__)} if _is_struct(type_) else {"type": "object"}
 
 
-def _form(schema: str, files: Mapping[str, str]) -> dict[str, Any]:
-    properties = {
-        name: {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
-        for name, text in files.items()
-    }
-    both = [
-        {"$ref": f"#/components/schemas/{schema}"},
-        {"type": "object", "properties": properties, "required": list(files)},
-    ]
-    return {"multipart/form-data": {"schema": {"allOf": both}}}
-
-
-def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-
-
-def _name(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+def _is_struct(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, msgspec.Struct)

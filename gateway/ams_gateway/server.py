@@ -48,7 +48,7 @@ async def serve(gateway: Gateway) -> AsyncIterator[Listening]:
         try:
             yield Listening(settings.host, port, metrics_port)
         finally:
-            gateway.draining = True
+            gateway.drain()
 
 
 @asynccontextmanager

@@ -15,10 +15,10 @@ from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.processes.launcher import Programs
 from ams_cli.processes.process import Launcher
 from ams_cli.processes.subprocesses import Subprocesses
-from ams_cli.pulse import Pulse
 from ams_cli.supervisor import Supervisor
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
+from ams_gateway.broadcast import Broadcast
 
 FAKE_POD = str(Path(__file__).with_name("fake_pod.py"))
 POD = (sys.executable, FAKE_POD)
@@ -51,7 +51,7 @@ class Watched:
             each.mkdir()
         pods = Subprocesses(POD)
         self.steps: dict[str, list[str]] = {each.metadata.name: ["pending"] for each in resources}
-        self._pulse = Pulse()
+        self._changes = Broadcast()
         setup = ProcessSetup(self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit)
         self.fleet = Fleet(resources, setup, self._changed)
 
@@ -59,7 +59,7 @@ class Watched:
         steps = self.steps[supervisor.name]
         if not steps or steps[-1] != supervisor.progress.phase:
             steps.append(supervisor.progress.phase)
-        self._pulse.beat()
+        self._changes.notify()
 
     def supervisor(self, name: str = "m") -> Supervisor:
         return self.fleet.supervisors[name]
@@ -68,7 +68,7 @@ class Watched:
         """Wait for a step after which `condition` is true."""
         async with asyncio.timeout(20):
             while not condition():
-                await self._pulse.after(self._pulse.count)
+                await self._changes.changed_since(self._changes.version)
 
     async def demand(self, name: str = "m") -> list[str]:
         """Wait until the model is ready, as the gateway does; the phases that were seen."""

@@ -35,7 +35,7 @@ async def test_status_of_a_running_ams_up(tmp_path: Path) -> None:
         code, _, err = await command("status", "nope", "--url", server.url)
         assert (code, err) == (1, "ams: no model 'nope'; available: m\n")
         code, _, err = await command("chat", "nope", "--url", server.url, given="hi")
-        assert (code, "There is no model 'nope'" in err) == (1, True)
+        assert (code, "No such model: nope." in err) == (1, True)
         assert await server.interrupt() == 0
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from ams_gateway.registry.port import ModelFacts
 from ams_gateway.routes.totals import outcome, total_cleaned, total_files
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Behaviour, Exchange, FakeRegistry
@@ -99,8 +100,8 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
         "max_memory": {"0": 8}, "state": "ready", "modalities": ["text", "image"], "device": "cuda",
     }  # fmt: skip
     running_pod = await pod(_answers(GET_model_status=said))
-    registry.add("qwen-omni", running_pod.address, labels={"quant_bits": "8", "max_memory": '{"0": "9Gi"}'})
-    registry.add("cold", labels={"family": "text", "max_memory": '{"cpu": "9Gi"}'})
+    registry.add("qwen-omni", running_pod.address, facts=ModelFacts(quantization_bits=8, max_memory={"0": "9Gi"}))
+    registry.add("cold", facts=ModelFacts(model_type="text", max_memory={"cpu": "9Gi"}))
     body = await _ask(await start(registry), "GET", "/admin/model_status")
     assert body["available_models"] == ["cold", "qwen_omni"]
     omni = body["model_configs"]["qwen_omni"]

@@ -64,7 +64,7 @@ def test_names_and_aliases_belong_to_the_oldest_and_each_has_its_full_name(regis
 
     def leads_to(name: str) -> str | None:
         model = registry.find(name)
-        return model.labels["key"] if model else None
+        return model.key if model else None
 
     assert leads_to("qwen_vl") == leads_to("Qwen-VL") == leads_to("prod.qwen-vl") == "prod/qwen-vl"
     assert leads_to("later.qwen_vl") == "later/qwen-vl"

@@ -15,7 +15,7 @@ async def ask(running: Running, port: int, query: str = "") -> dict[str, Any]:
 
 async def test_a_hold_is_told_at_once_and_ends(start: Start, pod, registry: FakeRegistry, unused_tcp_port: int) -> None:
     backend = await pod()
-    entry = registry.add("m", labels={"key": "prod/m"})
+    entry = registry.add("m", key="prod/m")
     registry.add("other")
     running = await start(registry, metrics_port=unused_tcp_port)
     before = await ask(running, unused_tcp_port)

@@ -28,15 +28,15 @@ DEEP = b'{"model":"text","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 DEEP_UNKNOWN = b'{"model":"text","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"
 
 CASES = [
-    Case("unknown route", "/nope", status=404, code="not_found", says="nothing at /nope"),
+    Case("unknown route", "/nope", status=404, code="not_found", says="No such route: /nope."),
     Case("unknown /v1 route", "/v1/nope", status=404, code="not_found"),
     Case("route below a name", "/generate/a/b", status=404, code="not_found"),
     Case("no name", "/generate/", status=404, code="not_found"),
     Case(
-        "unknown model", "/generate/gpt_5", status=404, code="model_not_found", says="There are: text",
+        "unknown model", "/generate/gpt_5", status=404, code="model_not_found", says="gpt-5. Models: text",
         details={"models": ["text"]},
     ),
-    Case("unknown model in a body", CHAT, b'{"model":"gpt-5"}', 404, "model_not_found", "There are: text"),
+    Case("unknown model in a body", CHAT, b'{"model":"gpt-5"}', 404, "model_not_found", "gpt-5. Models: text"),
     Case("unknown model, listed", "/v1/models/gpt-5", method="GET", status=404, code="model_not_found"),
     Case(
         "wrong method", "/generate/text", method="GET", status=405, code="method_not_allowed",

@@ -1,10 +1,11 @@
 """Decisions without a socket: choice, ejection, headers, ids, gzip negotiation, lines of the log."""
 
 import pytest
-from ams_gateway.front.identity import request_id
+from ams_gateway.front.call import request_id
 from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
-from ams_gateway.proxy.choose import choose, ejection_seconds
+from ams_gateway.proxy.choose import choose
+from ams_gateway.proxy.failures import ejection_seconds
 from ams_gateway.proxy.headers import named_by_connection, request_head
 from ams_gateway.registry.port import Backend
 from ams_gateway.registry.static import InvalidBackend, parse_backends
@@ -60,7 +61,8 @@ def test_ejection_grows_from_the_third_failure_on_to_a_minute() -> None:
 
 def test_request_head() -> None:
     head = request_head(
-        "/generate", "pod:80", [(b"Content-Type", b"application/json"), (b"X-\xc3\xa9", b"\xff"), (b"Host", b"evil")],
+        "POST", "/generate", "pod:80",
+        [(b"Content-Type", b"application/json"), (b"X-\xc3\xa9", b"\xff"), (b"Host", b"evil")],
         request_id="r", content_length=2, dropped=(),
     )  # fmt: skip
     assert head == (
@@ -70,7 +72,7 @@ def test_request_head() -> None:
 
 
 def test_request_head_of_unknown_length_and_without_a_type() -> None:
-    head = request_head("/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=None)
+    head = request_head("POST", "/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=None)
     assert head.endswith(b"X-Request-Id: r\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n")
 
 

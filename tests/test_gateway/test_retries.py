@@ -212,7 +212,7 @@ async def test_a_stream_cut_by_its_pod_ends_with_an_error_event(start: Start, po
         text = (await response.read()).decode()
     first, last = text.strip().split("\n\n")
     assert first == 'data: {"response": "a"}'
-    assert last.startswith('event: error\ndata: {"error":"The process of m ended in the middle of the answer."')
+    assert last.startswith('event: error\ndata: {"error":"The process of m ended in the middle of its answer."')
     assert 'ams_gateway_errors_total{error="backend_failed",model="m"} 1.0' in await running.metrics()
 
 

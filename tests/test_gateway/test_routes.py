@@ -3,6 +3,8 @@
 import pytest
 from ams_common.lifecycle import Phase
 from ams_common.progress import Download, Progress
+from ams_gateway.registry.port import ModelFacts
+from ams_gateway.routes.table import client_routes
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry
 
@@ -81,9 +83,8 @@ async def test_the_log_has_a_line_a_request_without_its_words(start: Start, pod,
 async def test_openapi_lists_every_route_and_resolves(start: Start, registry: FakeRegistry) -> None:
     running = await start(registry)
     _, document = await _get(running, "/openapi.json")
-    assert sorted(document["paths"]) == sorted(running.gateway.routes.table)
-    for template, methods in running.gateway.routes.table.items():
-        assert {method.lower() for method in methods} <= set(document["paths"][template])
+    operations = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert operations == {(route.method, route.path) for route in client_routes(with_metrics=True)}
     schemas = document["components"]["schemas"]
     assert schemas["GenerateRequest"]["required"] == ["prompt"]
 
@@ -115,7 +116,7 @@ GPU = {
 
 
 async def test_memory_of_all_pods(start: Start, pod, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ams_gateway.routes.admin._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("ams_gateway.proxy.pod_client._TIMEOUT_SECONDS", 0.2)
 
     async def silent(exchange: Exchange) -> None:
         await exchange.until_client_is_gone()
@@ -149,14 +150,17 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
     silent = await pod(lambda exchange: exchange.json(500, {}))
     registry.add(
         "qwen-vl", silent.address, modalities=frozenset({"text", "image"}),
-        labels={"family": "vision-language", "path": "/models/x", "quant_bits": "4", "max_memory": "8Gi"},
+        facts=ModelFacts(
+            model_type="vision-language", source="/models/x", quantization_bits=4, max_memory={"0": "8Gi"}
+        ),
     )  # fmt: skip
     registry.add("cold")
     registry.set_progress("cold", Progress(phase=Phase.DOWNLOADING, download=Download(bytesDone=5, bytesTotal=10)))
     _, status = await _get(await start(registry), "/admin/model_status")
     assert status["available_models"] == ["cold", "qwen_vl"]
     assert status["model_configs"]["qwen_vl"] == {
-        "type": "vision-language", "path": "/models/x", "path_exists": True, "quant_bits": 4, "max_memory": "8Gi",
+        "type": "vision-language", "path": "/models/x", "path_exists": True, "quant_bits": 4,
+        "max_memory": {"0": "8Gi"},
         "state": "ready", "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"],
         "download": None, "pods": [],
     }  # fmt: skip

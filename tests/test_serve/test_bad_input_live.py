@@ -111,8 +111,8 @@ NATIVE_CASES = [
     Case("image", NATIVE, {"prompt": "what", "image": "AAAA"}, 422, "unsupported_modality", "takes no image"),
     Case("audio", NATIVE, {"prompt": "what", "audio": ["AAAA"]}, 422, "unsupported_modality", "takes no audio"),
     Case("video", NATIVE, {"prompt": "what", "video": "AAAA"}, 422, "unsupported_modality", "takes no video"),
-    Case("unknown model", "/generate/gpt_5", {}, 404, "model_not_found", "There are: reasoner, tiny"),
-    Case("unknown route", "/generat/tiny", {}, 404, "not_found", "nothing at /generat/tiny"),
+    Case("unknown model", "/generate/gpt_5", {}, 404, "model_not_found", "gpt-5. Models: reasoner, tiny"),
+    Case("unknown route", "/generat/tiny", {}, 404, "not_found", "No such route: /generat/tiny."),
     Case("wrong method", NATIVE, b"", 405, "method_not_allowed", "takes POST", "PUT", {}, {"Allow": "POST"}),
     Case("wrong type", NATIVE, {}, 415, "unsupported_media_type", "text/plain", "POST", {"Content-Type": "text/plain"}),
 ]  # fmt: skip
@@ -121,7 +121,7 @@ CHAT_CASES = [
     Case("chat: array", CHAT, b"[]", 400, "invalid_parameter", "must be a JSON object"),
     Case("chat: no model", CHAT, b'{"messages":[{"role":"user","content":"a"}]}',
          400, "invalid_parameter", "model: is"),
-    Case("chat: unknown model", CHAT, {"model": "gpt-5"}, 404, "model_not_found", "There are: reasoner, tiny"),
+    Case("chat: unknown model", CHAT, {"model": "gpt-5"}, 404, "model_not_found", "gpt-5. Models: reasoner, tiny"),
     Case("chat: no messages", CHAT, b'{"model":"tiny"}', 400, "invalid_parameter", "messages: is required"),
     Case("chat: empty messages", CHAT, {"messages": []},
          400, "invalid_parameter", "messages: expected array of length >= 1"),
@@ -192,7 +192,7 @@ TEXT_CASES = [
     Case("text: best_of", TEXT, {"best_of": 3}, 400, "invalid_parameter", "best_of: only 1"),
     Case("text: logprobs", TEXT, {"logprobs": 1}, 400, "invalid_parameter", "logprobs: is not supported"),
     Case("text: 20 MB", TEXT, {"prompt": "z" * 20_000_000}, 400, "context_length_exceeded", "this model takes 2048"),
-    Case("unknown /v1 route", "/v1/embeddings", {}, 404, "not_found", "nothing at /v1/embeddings"),
+    Case("unknown /v1 route", "/v1/embeddings", {}, 404, "not_found", "No such route: /v1/embeddings."),
     Case("models: unknown", "/v1/models/gpt-5", b"", 404, "model_not_found", "There are", "GET"),
     Case("models: method", "/v1/models", b"", 405, "method_not_allowed", "GET", "POST", {}, {"Allow": "GET, HEAD"}),
 ]  # fmt: skip

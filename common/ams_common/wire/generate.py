@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ams_common.progress import Phase
+from ams_common.lifecycle import Phase
 from ams_common.wire.fields import (
     DEGRADED,
     FINISH_REASON,

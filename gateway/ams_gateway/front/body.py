@@ -18,7 +18,7 @@ _SPOOL_CHUNK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BodyLimits:
     """Largest body in bytes, and how long a client may be silent while it sends one, in seconds."""
 
     max_bytes: int
@@ -43,7 +43,7 @@ class StreamedBody:
 
     replayable = False
 
-    def __init__(self, data: bytes, request: web.BaseRequest, limits: Limits) -> None:
+    def __init__(self, data: bytes, request: web.BaseRequest, limits: BodyLimits) -> None:
         self.data = data
         self.length = None if was_decompressed(request) else request.content_length
         self._request = request
@@ -92,22 +92,22 @@ def was_decompressed(request: web.BaseRequest) -> bool:
     return bool(request._message.compression)
 
 
-def check_size(given: int, limit: int) -> None:
-    if given > limit:
+def check_size(size: int, limit: int) -> None:
+    if size > limit:
         raise ApiError(
             "body_too_large",
-            f"The body is larger than the {limit:,} bytes that are allowed.",
+            f"The body is larger than the limit of {limit:,} bytes.",
             limit=limit,
-            given=given,
+            given=size,
         )
 
 
 def check_json(request: web.BaseRequest) -> None:
-    """Refuse bodies that say they are something else than JSON; no Content-Type at all is taken for JSON."""
-    given = request.headers.get("Content-Type")
-    if given is None or given == "application/json":
+    """Refuse bodies whose Content-Type is something else than JSON; without a Content-Type JSON is assumed."""
+    content_type = request.headers.get("Content-Type")
+    if content_type is None or content_type == "application/json":
         return
-    kind = given.partition(";")[0].strip().lower()
+    kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ApiError(
             "unsupported_media_type",
@@ -118,7 +118,7 @@ def check_json(request: web.BaseRequest) -> None:
         )
 
 
-async def read_head(request: web.BaseRequest, limits: Limits) -> tuple[bytes, bool]:
+async def read_head(request: web.BaseRequest, limits: BodyLimits) -> tuple[bytes, bool]:
     """The body up to KEPT_BYTES (a little more may come), and whether that is all of it.
 
     A body that says it is too large is refused before a byte is read, and before `100 Continue`.
@@ -140,20 +140,22 @@ async def read_head(request: web.BaseRequest, limits: Limits) -> tuple[bytes, bo
     return bytes(head), True
 
 
-async def read_chunk(content: StreamReader, limits: Limits) -> bytes:
+async def read_chunk(content: StreamReader, limits: BodyLimits) -> bytes:
     """What the client sent next, b"" at the end. ApiError when it is silent too long or its framing is broken."""
     try:
         async with asyncio.timeout(limits.silence_seconds):
             return await content.readany()
     except TimeoutError:
-        raise ApiError("request_timeout", f"Nothing of the body came for {limits.silence_seconds:g} seconds.") from None
+        raise ApiError(
+            "request_timeout", f"The client sent nothing of its body for {limits.silence_seconds:g} seconds."
+        ) from None
     except web.RequestPayloadError as error:
         content.feed_eof()  # nothing more can be read: aiohttp need not linger for it
         raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
 
 
 @asynccontextmanager
-async def spooled(request: web.BaseRequest, head: bytes, limits: Limits, folder: str) -> AsyncIterator[SpooledBody]:
+async def spooled(request: web.BaseRequest, head: bytes, limits: BodyLimits, folder: str) -> AsyncIterator[SpooledBody]:
     """Read the rest of a body into a file that vanishes when the block ends."""
     with tempfile.TemporaryFile(dir=folder or None) as file:
         total, data = len(head), bytearray(head)

@@ -1,10 +1,14 @@
 """One request on its way through the gateway."""
 
+import os
+import re
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from ams_gateway.front.log import Record
+
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 
 
 @dataclass(slots=True)
@@ -22,3 +26,10 @@ class Call:
     started: float
     name: str = ""
     stream: web.StreamResponse | None = None
+
+
+def request_id(client_id: str | None) -> str:
+    """The client's own id where it is safe in headers, logs and bodies, else a new one."""
+    if client_id is not None and _VALID_ID(client_id):
+        return client_id
+    return os.urandom(12).hex()

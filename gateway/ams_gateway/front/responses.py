@@ -1,4 +1,4 @@
-"""Answers that the gateway writes itself: JSON, and errors in the shape that clients of a path expect."""
+"""Responses that the gateway writes itself: JSON, and errors in the shape that clients of a path expect."""
 
 import re
 import zlib
@@ -51,3 +51,13 @@ def error_response(error: ApiError, path: str, request_id: str) -> web.Response:
     return web.Response(
         status=error.status, body=error.body(path, request_id), headers=error.headers, content_type=JSON
     )
+
+
+def error_event(error: ApiError, path: str, request_id: str) -> bytes:
+    """An error after the status line has gone out: the last event of the stream, after which no [DONE] follows."""
+    return wrapped_error(error.body(path, request_id), path)
+
+
+def wrapped_error(body: bytes, path: str) -> bytes:
+    """An error's JSON body, which holds no line break, as an event of `path`. OpenAI's client raises APIError on it."""
+    return (b"data: " if path.startswith("/v1") else b"event: error\ndata: ") + body + b"\n\n"

@@ -1,11 +1,8 @@
-"""Which pod gets a request, and how long a failing pod is left out. Pure: time and chance come in as arguments."""
+"""Which pod gets a request."""
 
 from collections.abc import Collection, Sequence
 
 from ams_gateway.registry.port import Backend
-
-_FAILURES_BEFORE_EJECTION = 3
-_LONGEST_EJECTION_SECONDS = 60.0
 
 
 def choose(backends: Sequence[Backend], tried: Collection[str], now: float, draw: float) -> Backend | None:
@@ -23,10 +20,3 @@ def choose(backends: Sequence[Backend], tried: Collection[str], now: float, draw
     fewest = min(backend.in_flight for backend in candidates)
     equals = [backend for backend in candidates if backend.in_flight == fewest]
     return equals[int(draw * len(equals))]
-
-
-def ejection_seconds(failures: int) -> float:
-    """How long a pod is left out after this many failures in a row: 1, 2, 4, … 60 seconds from the third on."""
-    if failures < _FAILURES_BEFORE_EJECTION:
-        return 0.0
-    return min(2.0 ** min(failures - _FAILURES_BEFORE_EJECTION, 10), _LONGEST_EJECTION_SECONDS)

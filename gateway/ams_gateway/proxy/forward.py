@@ -12,20 +12,27 @@ from ams_common.errors import ApiError
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
 from ams_gateway.metrics import Metrics
-from ams_gateway.proxy.choose import choose, ejection_seconds
+from ams_gateway.proxy.choose import choose
+from ams_gateway.proxy.failures import (
+    Draining,
+    ResponseCut,
+    StaleConnection,
+    Unreachable,
+    UpstreamError,
+    ejection_seconds,
+    may_send_again,
+    pause_seconds,
+)
 from ams_gateway.proxy.headers import named_by_connection, request_head
 from ams_gateway.proxy.hold import Holds
-from ams_gateway.proxy.pools import Pools
 from ams_gateway.proxy.relay import Relay
-from ams_gateway.proxy.upstream import Answer, AnswerCut, Draining, StaleConnection, Unreachable, UpstreamError
+from ams_gateway.proxy.upstream import PodResponse, Pools
 from ams_gateway.registry.port import Backend, Model, Registry
 
 logger = logging.getLogger("ams_gateway")
 
-_SENDS = 3  # the first and at most two more
 _POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 says more than ours: it gets this much longer
 _DRAINING_EJECTION_SECONDS = 1.0
-_PAUSE_SECONDS = 0.05  # before the same pod is asked again, doubled each time
 _RETRY_AFTER_SECONDS = 2.0
 
 
@@ -52,38 +59,40 @@ class Forwarder:
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
                 continue
-            may_retry = len(tried) < _SENDS - 1
+            sends = len(tried) + 1
+            others_may_answer = may_send_again(Draining, sends, replayable=body.replayable)
             try:
-                return await self._send(call, model, backend, target, body, fresh, may_retry and body.replayable)
+                return await self._send(call, model, backend, target, body, fresh, others_may_answer)
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
-                if not may_retry or not (error.unsent or (error.nothing_ran and body.replayable)):
-                    raise _told(model, error) from error
-                again = error
-            self._metrics.of(model.name).retries[again.reason] += 1
+                if not may_send_again(type(error), sends, replayable=body.replayable):
+                    raise _client_error(model, error) from error
+                failure = error
+            self._metrics.of(model.name).retries[failure.reason] += 1
             call.record.retries += 1
-            if isinstance(again, StaleConnection):
+            if isinstance(failure, StaleConnection):
                 fresh = True
             elif backend.id in tried or len(self._registry.backends(model)) <= 1:
-                await asyncio.sleep(_PAUSE_SECONDS * 2 ** len(tried))
+                await asyncio.sleep(pause_seconds(sends))
             tried.append(backend.id)
 
     async def _send(
-        self, call: Call, model: Model, backend: Backend, target: str, body: Body, fresh: bool, may_retry: bool
+        self, call: Call, model: Model, backend: Backend, target: str, body: Body, fresh: bool, others_may_answer: bool
     ) -> web.StreamResponse:
+        """Send once. With `others_may_answer` a pod's refusal because it is stopping is raised, else passed on."""
         loop = asyncio.get_running_loop()
         pool = self._pools.of(backend)
         head = _head(call, pool.host, target, body)
         numbers = self._metrics.of(model.name)
         call.record.pod = backend.id
-        answer: Answer | None = None
+        answer: PodResponse | None = None
         backend.in_flight += 1
         numbers.in_flight += 1
         backend.last_used = loop.time()
         try:
             async with asyncio.timeout(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
                 answer = await pool.send(head, body, fresh=fresh)
-                if answer.message.code == 503 and may_retry and await _is_draining(answer):
+                if answer.message.code == 503 and others_may_answer and await _is_draining(answer):
                     raise Draining("the pod is stopping")
                 response = await self._relay.relay(call, model, backend, answer)
             backend.failures = 0
@@ -91,7 +100,7 @@ class Forwarder:
         except TimeoutError:
             seconds = model.request_timeout_seconds
             raise ApiError(
-                "timeout", f"{model.name} did not finish within {seconds:g} seconds.", limit=seconds
+                "timeout", f"{model.name} did not finish its answer within {seconds:g} seconds.", limit=seconds
             ) from None
         finally:
             if answer is not None:
@@ -121,6 +130,7 @@ def _head(call: Call, host: str, target: str, body: Body) -> bytes:
     if was_decompressed(request):
         dropped.add(b"content-encoding")
     return request_head(
+        "POST",
         target,
         host,
         request.raw_headers,
@@ -130,20 +140,20 @@ def _head(call: Call, host: str, target: str, body: Body) -> bytes:
     )
 
 
-def _told(model: Model, error: UpstreamError) -> ApiError:
-    """What the client hears of a pod's failure; addresses and the like stay in the log."""
-    if error.unsent:
+def _client_error(model: Model, failure: UpstreamError) -> ApiError:
+    """What the client learns of a pod's failure; addresses and the like stay in the log."""
+    if failure.unsent:
         return ApiError(
             "no_backend", f"No pod of {model.name} can be reached.", retry_after=_RETRY_AFTER_SECONDS, model=model.name
         )
-    when = "in the middle of the answer" if isinstance(error, AnswerCut) else "before it answered"
+    when = "in the middle of its answer" if isinstance(failure, ResponseCut) else "before it answered"
     return ApiError("backend_failed", f"The process of {model.name} ended {when}.", model=model.name)
 
 
-async def _is_draining(answer: Answer) -> bool:
+async def _is_draining(answer: PodResponse) -> bool:
     try:
         body = msgspec.json.decode(await answer.read(), type=_RefusalBody)
-    except (msgspec.DecodeError, AnswerCut):
+    except (msgspec.DecodeError, ResponseCut):
         return False
     if isinstance(body.error, _RefusalCode):
         return body.error.code == "draining"

@@ -23,24 +23,25 @@ _NOT_RETURNED = (*_HOP_BY_HOP, "date", "server")
 
 
 def request_head(
+    method: str,
     target: str,
     host: str,
-    given: Iterable[tuple[bytes, bytes]],
+    client_headers: Iterable[tuple[bytes, bytes]],
     *,
     request_id: str,
     content_length: int | None,
     dropped: Iterable[bytes] = (),
 ) -> bytes:
-    """The head of a POST to a pod; a `content_length` of None announces chunks.
+    """The head of a request to a pod; a `content_length` of None announces chunks.
 
     `dropped` names further headers, in lower case, that end here.
     """
     not_forwarded = _NOT_FORWARDED.union(dropped) if dropped else _NOT_FORWARDED
     framing = "Transfer-Encoding: chunked" if content_length is None else f"Content-Length: {content_length}"
-    start = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n{framing}\r\n"
+    start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n{framing}\r\n"
     lines = [start.encode("utf-8", "surrogateescape")]
     typed = False
-    for name, value in given:
+    for name, value in client_headers:
         lowered = name.lower()
         if lowered not in not_forwarded:
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -59,9 +60,9 @@ def named_by_connection(connection: str | None) -> set[bytes]:
     return names - {b"", b"close", b"keep-alive"}
 
 
-def response_headers(given: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+def response_headers(pod_headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """The pod's headers that go on to the client, as a copy."""
-    headers = given.copy()
+    headers = pod_headers.copy()
     for name in _NOT_RETURNED:
         headers.popall(name, None)
     return headers

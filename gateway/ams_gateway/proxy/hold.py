@@ -2,39 +2,38 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_MODEL, HEADER_REQUEST_ID
 from ams_common.progress import Progress
+from ams_common.wire import ProgressEvent
 
+from ams_gateway.demand import Demand
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import SERVER
+from ams_gateway.metrics import Metrics
 from ams_gateway.registry.port import Model, Registry
 
-_SILENCE_BEFORE_PROGRESS_SECONDS = 0.8  # ready within it: the pod's own status line goes out
+_SILENCE_BEFORE_PROGRESS_SECONDS = 0.8  # a pod that is ready within it answers with a status line of its own
 _STEP_SECONDS = 0.5
 _PAUSE_SECONDS = 0.05
-_REPEAT_SECONDS = 5.0  # an unchanged progress is told again, so that nobody takes the connection for dead
+_REPEAT_SECONDS = 5.0  # an unchanged progress is repeated, so that nobody takes the connection for dead
 _RETRY_AFTER_SECONDS = 10.0
 
 
 class Holds:
-    """Counts the requests that wait for each model; `began` hears of each."""
+    """Waits for models on behalf of requests: at most `limit` for each model, plain ones at most `seconds` long."""
 
-    def __init__(
-        self, registry: Registry, seconds: float, limit: int, began: Callable[[str], None] = lambda model: None
-    ) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, demand: Demand, *, seconds: float, limit: int) -> None:
         self._registry = registry
+        self._metrics = metrics
+        self._demand = demand
         self._seconds = seconds
         self._limit = limit
-        self._began = began
-        self.held: Counter[str] = Counter()
 
     async def until_ready(self, call: Call, model: Model, wants_stream: Callable[[], bool]) -> None:
         """Wait until a pod is ready for `model`; a request that wants a stream gets progress meanwhile.
@@ -42,47 +41,46 @@ class Holds:
         Raises ApiError: `queue_full`, `model_loading` when a plain request waited `hold_seconds` in all, and what the
         registry raises when the model won't get ready.
         """
-        if self.held[model.name] >= self._limit:
+        numbers = self._metrics.of(model.name)
+        if numbers.held >= self._limit:
             raise ApiError(
                 "queue_full",
-                f"{self._limit} requests already wait for {model.name} to get ready.",
+                f"{self._limit} requests are already waiting for {model.name} to get ready.",
                 retry_after=retry_after(self._registry.progress(model)),
                 limit=self._limit,
             )
         streaming = wants_stream()
         started = time.perf_counter()
-        self.held[model.name] += 1
-        self._began(model.name)
+        numbers.held += 1
+        self._demand.hold_began(model.name)
         try:
             async with _following(self._registry.wait_ready(model)) as ready:
                 if streaming:
-                    await self._tell_progress(call, model, ready)
+                    await self._stream_progress(call, model, ready)
                 else:
                     left = self._seconds - (call.record.held_seconds or 0.0)
                     await asyncio.wait((ready,), timeout=max(left, 0.0))
                     if not ready.done():
-                        raise loading(model, self._registry.progress(model))
+                        raise loading_error(model, self._registry.progress(model))
                 ready.result()
             if not self._registry.backends(model):  # ready and gone again at once: don't ask in a tight circle
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
-            self.held[model.name] -= 1
-            if not self.held[model.name]:
-                del self.held[model.name]
+            numbers.held -= 1
             call.record.held_seconds = (call.record.held_seconds or 0.0) + time.perf_counter() - started
 
-    async def _tell_progress(self, call: Call, model: Model, ready: "asyncio.Task[None]") -> None:
+    async def _stream_progress(self, call: Call, model: Model, ready: "asyncio.Task[None]") -> None:
         """Write progress to the client until `ready` is done. The first event sends the head, with status 200."""
         if call.stream is None:
             await asyncio.wait((ready,), timeout=_SILENCE_BEFORE_PROGRESS_SECONDS)
-        told, told_at = b"", 0.0
+        last_event, last_sent = b"", 0.0
         while not ready.done():
             event = progress_event(self._registry.progress(model), call.path)
-            if event != told or time.monotonic() - told_at >= _REPEAT_SECONDS:
+            if event != last_event or time.monotonic() - last_sent >= _REPEAT_SECONDS:
                 if call.stream is None:
                     call.stream = await _open_stream(call, model)
                 await call.stream.write(event)
-                told, told_at = event, time.monotonic()
+                last_event, last_sent = event, time.monotonic()
             await asyncio.wait((ready,), timeout=_STEP_SECONDS)
 
 
@@ -90,32 +88,34 @@ def progress_event(progress: Progress, path: str) -> bytes:
     """One step as a stream shows it: an event on /generate, on /v1 a comment that strict clients skip."""
     if path.startswith("/v1"):
         return f": {progress.comment()}\n\n".encode()
-    told = _steps(progress) | ({"message": progress.message} if progress.message else {})
-    return b"event: progress\ndata: " + msgspec.json.encode(told) + b"\n\n"
+    return b"event: progress\ndata: " + msgspec.json.encode(_visible(progress)) + b"\n\n"
 
 
-def loading(model: Model, progress: Progress) -> ApiError:
-    said = f": {progress.message}" if progress.message else ""
+def loading_error(model: Model, progress: Progress) -> ApiError:
+    reason = f": {progress.message}" if progress.message else ""
+    visible = _visible(progress)
     return ApiError(
         "model_loading",
-        f"{model.name} is not ready yet ({progress.comment()}{said}). Ask again later, or stream to see progress.",
+        f"{model.name} is not ready yet ({progress.comment()}{reason}). Try again later, or stream to see progress.",
         retry_after=retry_after(progress),
-        **_steps(progress),
+        phase=visible.phase,
+        **{name: value for name in ("percent", "eta_seconds") if (value := getattr(visible, name)) is not None},
     )
 
 
 def retry_after(progress: Progress) -> float:
-    """Seconds after which asking again makes sense: when this phase ends, as far as that is known."""
+    """Seconds after which trying again makes sense: when this phase ends, as far as that is known."""
     return min(max(progress.eta_seconds or _RETRY_AFTER_SECONDS, 1.0), 600.0)
 
 
-def _steps(progress: Progress) -> dict[str, Any]:
-    steps: dict[str, Any] = {"phase": progress.phase}
-    if progress.percent is not None:
-        steps["percent"] = round(progress.percent, 1)
-    if progress.eta_seconds is not None:
-        steps["eta_seconds"] = round(progress.eta_seconds)
-    return steps
+def _visible(progress: Progress) -> ProgressEvent:
+    """A progress as clients see it: without the files and bytes behind it."""
+    return ProgressEvent(
+        phase=progress.phase,
+        percent=None if progress.percent is None else round(progress.percent, 1),
+        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
+        message=progress.message or None,
+    )
 
 
 async def _open_stream(call: Call, model: Model) -> web.StreamResponse:

@@ -16,10 +16,10 @@ from ams_common.names import (
 from multidict import CIMultiDict
 
 from ams_gateway.front.call import Call
-from ams_gateway.front.errors import wrapped_error
-from ams_gateway.front.responses import SERVER, compress_if_accepted
+from ams_gateway.front.responses import SERVER, compress_if_accepted, wrapped_error
+from ams_gateway.proxy.failures import ResponseCut
 from ams_gateway.proxy.headers import response_headers
-from ams_gateway.proxy.upstream import Answer, AnswerCut
+from ams_gateway.proxy.upstream import PodResponse
 from ams_gateway.registry.port import Backend, Model
 
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
@@ -33,8 +33,8 @@ class Relay:
     def __init__(self, *, expose_pod: bool) -> None:
         self._expose_pod = expose_pod
 
-    async def relay(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
-        """Pass an answer on. Raises AnswerCut, and ConnectionError when the client leaves."""
+    async def relay(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> web.StreamResponse:
+        """Pass an answer on. Raises ResponseCut, and ConnectionError when the client leaves."""
         call.record.first_byte_seconds = time.perf_counter() - call.started
         if call.stream is not None and answer.message.code != 200:
             return await self._relay_error_into_stream(call, answer)
@@ -45,7 +45,7 @@ class Relay:
             return await self._relay_whole(call, model, backend, answer)
         return await self._relay_chunks(call, model, backend, answer)
 
-    async def _relay_whole(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+    async def _relay_whole(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> web.StreamResponse:
         body = await answer.read()
         message = answer.message
         _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
@@ -57,7 +57,9 @@ class Relay:
         compress_if_accepted(response, call.request, body)
         return response
 
-    async def _relay_chunks(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+    async def _relay_chunks(
+        self, call: Call, model: Model, backend: Backend, answer: PodResponse
+    ) -> web.StreamResponse:
         message = answer.message
         _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
         headers = self._headers(call, model, backend, answer)
@@ -66,14 +68,16 @@ class Relay:
         try:
             while chunk := await answer.read_chunk():
                 await response.write(chunk)
-        except AnswerCut:
+        except ResponseCut:
             # Only a connection that ends too early tells the client that this answer is not whole.
             if call.request.transport is not None:
                 call.request.transport.abort()
             raise
         return response
 
-    async def _relay_stream(self, call: Call, model: Model, backend: Backend, answer: Answer) -> web.StreamResponse:
+    async def _relay_stream(
+        self, call: Call, model: Model, backend: Backend, answer: PodResponse
+    ) -> web.StreamResponse:
         """Pass events on as they come, only whole ones: an error after a cut must not land inside half an event."""
         stream = call.stream
         if stream is None:
@@ -100,7 +104,7 @@ class Relay:
         _note_usage(call, tail[tail.rfind(USAGE_COMMENT) :] if USAGE_COMMENT in tail else b"")
         return stream
 
-    async def _relay_error_into_stream(self, call: Call, answer: Answer) -> web.StreamResponse:
+    async def _relay_error_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
         assert call.stream is not None
         body = await answer.read()
         if b"\n" in body or not body.startswith(b"{"):
@@ -109,7 +113,7 @@ class Relay:
         await call.stream.write(wrapped_error(body, call.path))
         return call.stream
 
-    def _headers(self, call: Call, model: Model, backend: Backend, answer: Answer) -> CIMultiDict[str]:
+    def _headers(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> CIMultiDict[str]:
         headers = response_headers(answer.message.headers)
         headers["Server"] = SERVER
         headers[HEADER_REQUEST_ID] = call.record.id
@@ -122,7 +126,7 @@ class Relay:
         return headers
 
 
-def _is_stream(answer: Answer) -> bool:
+def _is_stream(answer: PodResponse) -> bool:
     return answer.message.headers.get("Content-Type", "").startswith("text/event-stream")
 
 

@@ -19,60 +19,19 @@ from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ams_gateway.front.body import Body, WholeBody
+from ams_gateway.proxy.failures import NoResponse, ResponseCut, StaleConnection, Unreachable
+from ams_gateway.registry.port import Backend, Registry
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first
 _READ_BUFFER_BYTES = 64 << 10
 _STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod and ran
 _DEAD_PEER_MILLISECONDS = 30_000
+_TIDY_SECONDS = 10.0
 
 
-class UpstreamError(Exception):
-    """A pod didn't answer.
-
-    `unsent`: the pod can't have seen the request. `nothing_ran`: it may be sent again. `reason` is a metric's label.
-    """
-
-    unsent = False
-    nothing_ran = False
-    reason = "failed"
-
-
-class Unreachable(UpstreamError):
-    """No connection could be made."""
-
-    unsent = nothing_ran = True
-    reason = "unreachable"
-
-
-class StaleConnection(UpstreamError):
-    """A kept connection was closed under the request before a byte of answer came."""
-
-    nothing_ran = True
-    reason = "stale_connection"
-
-
-class Draining(UpstreamError):
-    """The pod is stopping and takes no new requests."""
-
-    nothing_ran = True
-    reason = "draining"
-
-
-class NoAnswer(UpstreamError):
-    """A new connection ended, or brought no HTTP, before the answer's head."""
-
-    reason = "no_answer"
-
-
-class AnswerCut(UpstreamError):
-    """The answer ended before its end."""
-
-    reason = "answer_cut"
-
-
-class Answer:
-    """The head of a pod's answer, and its body to read. `close` it in any case."""
+class PodResponse:
+    """The head of a pod's response, and its body to read. `close` it in any case."""
 
     __slots__ = ("_connection", "_pool", "_upload", "_whole", "message", "payload")
 
@@ -92,14 +51,14 @@ class Answer:
         self._whole: bytes | None = None
 
     async def read_chunk(self) -> bytes:
-        """What came of the body, b"" at its end. Raises AnswerCut."""
+        """What came of the body, b"" at its end. Raises ResponseCut."""
         try:
             return await self.payload.readany()
         except (ClientError, OSError, HttpProcessingError) as error:
-            raise AnswerCut(_sentence(error)) from error
+            raise ResponseCut(_sentence(error)) from error
 
     async def read(self) -> bytes:
-        """The whole body; the same again when asked again. Raises AnswerCut."""
+        """The whole body; the same again when asked again. Raises ResponseCut."""
         if self._whole is None:
             chunks = [await self.read_chunk()]
             while not self.payload.at_eof():
@@ -125,10 +84,10 @@ class Pool:
         self.host, self._open = _dialer(address)
         self._idle: deque[tuple[ResponseHandler, float]] = deque()
 
-    async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> Answer:
-        """Send one request and wait for the head of its answer; `fresh` avoids kept connections.
+    async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> PodResponse:
+        """Send one request and wait for the head of its response; `fresh` avoids kept connections.
 
-        Raises Unreachable, StaleConnection or NoAnswer, and what reading a streamed body raises.
+        Raises Unreachable, StaleConnection or NoResponse, and what reading a streamed body raises.
         """
         if fresh and self._idle:
             self._idle.popleft()[0].close()  # the new one takes its place, or they would only ever become more
@@ -152,9 +111,9 @@ class Pool:
             connection.abort()
             if isinstance(error, ClientError | OSError | HttpProcessingError):
                 soon = time.monotonic() - sent_at < _STALE_SECONDS and not isinstance(error, HttpProcessingError)
-                raise (StaleConnection if reused and soon else NoAnswer)(_sentence(error)) from error
+                raise (StaleConnection if reused and soon else NoResponse)(_sentence(error)) from error
             raise
-        return Answer(message, payload, connection, self, upload)
+        return PodResponse(message, payload, connection, self, upload)
 
     def give_back(self, connection: ResponseHandler) -> None:
         self._idle.append((connection, time.monotonic()))
@@ -187,6 +146,34 @@ class Pool:
             read_until_eof=True, auto_decompress=False, read_bufsize=_READ_BUFFER_BYTES, max_field_size=64 << 10
         )
         return connection
+
+
+class Pools:
+    """A pool for each pod, made at its first request and dropped when the pod is gone."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._pools: dict[Backend, Pool] = {}
+
+    def of(self, backend: Backend) -> Pool:
+        if (pool := self._pools.get(backend)) is None:
+            pool = self._pools[backend] = Pool(backend.address)
+        return pool
+
+    async def keep_tidy(self) -> None:
+        """Close what is idle or leads to pods that are gone, until cancelled."""
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            current = {backend for model in self._registry.models() for backend in self._registry.backends(model)}
+            for backend, pool in list(self._pools.items()):
+                gone = backend not in current
+                if not pool.close_idle(0 if gone else None) and gone and not backend.in_flight:
+                    del self._pools[backend]
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close_idle(0)
+        self._pools.clear()
 
 
 def _write(connection: ResponseHandler, data: bytes) -> None:

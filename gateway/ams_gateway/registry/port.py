@@ -1,10 +1,14 @@
-"""Which models there are and who answers for them: fed by Kubernetes watches on a cluster, by `ams up` on a laptop."""
+"""What the gateway asks about models, and of whom: fed by Kubernetes watches on a cluster, by `ams up` on a laptop."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ams_common.errors import ApiError
+from ams_common.names import resource_name
 from ams_common.progress import Progress
+
+_NAMES_IN_A_SENTENCE = 50
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +26,18 @@ class Backend:
     ejected_until: float = 0.0  # event loop time, seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a registry's owner knows of a model and /admin/model_status reports; no request is routed by it."""
+
+    model_type: str | None = None  # the older server's word for the family
+    source: str | None = None  # the folder of the weights, or where they come from
+    source_exists: bool = False  # whether the weights are on this machine, or on the cluster's volume
+    quantization_bits: int | None = None
+    max_memory: dict[str, int | str] | None = None
+    replicas: int = 0  # pods that should run
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model as the gateway needs it. `modalities` is None until they are known."""
@@ -32,7 +48,8 @@ class Model:
     max_body_bytes: int = 64 << 20
     request_timeout_seconds: float = 600.0
     created: int = 0  # Unix time, for /v1/models
-    labels: dict[str, str] = field(default_factory=dict)
+    key: str = ""  # `<namespace>/<name>` on a cluster, empty elsewhere
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
 
 class Registry(Protocol):
@@ -59,3 +76,14 @@ class Registry(Protocol):
 
     def unreachable(self, model: Model, backend: Backend) -> None:
         """A connection to this backend was refused: the owner may check on it."""
+
+
+def find_model(registry: Registry, name: str) -> Model:
+    """The model of this name or alias; ApiError `model_not_found` lists those there are."""
+    if (model := registry.find(name)) is not None:
+        return model
+    names = [model.name for model in registry.models()]
+    listed = f"Models: {', '.join(names[:_NAMES_IN_A_SENTENCE])}." if names else "No model is deployed yet."
+    raise ApiError(
+        "model_not_found", f"No such model: {resource_name(name)[:100]}. {listed}", param="model", models=names
+    )

@@ -1,4 +1,4 @@
-"""A fixed list of pods, each asked for its /ready: for compose files, benchmarks, and pods that something else runs."""
+"""A fixed list of pods, each polled at /ready: for compose files, benchmarks, and pods that something else runs."""
 
 import asyncio
 import time
@@ -6,31 +6,29 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 
-import msgspec
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 
-from ams_gateway.front.body import WholeBody
-from ams_gateway.proxy.upstream import Answer, Pool, UpstreamError
+from ams_gateway.broadcast import Broadcast
+from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
+from ams_gateway.proxy.upstream import Pool
 from ams_gateway.registry.port import Backend, Model
 
 _POLL_SECONDS = 1.0
-_ANSWER_SECONDS = 2.0
-_PROGRESS = msgspec.json.Decoder(Progress)
 _PENDING = Progress(phase=Phase.PENDING)
 _READY = Progress(phase=Phase.READY)
 
 
 class InvalidBackend(ValueError):
-    """A `name=address` that can't be used, told in one sentence."""
+    """A `name=address` that can't be used; the message is one sentence."""
 
 
-def parse_backends(given: Iterable[str]) -> dict[str, list[str]]:
+def parse_backends(items: Iterable[str]) -> dict[str, list[str]]:
     """Addresses by model name of `name=http://host:port` items; a name given twice has two pods."""
     addresses: dict[str, list[str]] = {}
-    for item in given:
+    for item in items:
         name, _, address = item.strip().partition("=")
         if not name or not address:
             raise InvalidBackend(f"{item!r} is not a backend: expected name=http://host:port or name=unix:///path")
@@ -49,11 +47,11 @@ class StaticRegistry:
         now = int(time.time())
         self._models = {name: Model(name=name, created=now) for name in sorted(addresses)}
         self._pods = {
-            name: [_Pod(Backend(id=f"{name}-{number}", address=address)) for number, address in enumerate(given)]
-            for name, given in addresses.items()
+            name: [_Pod(Backend(id=f"{name}-{number}", address=address)) for number, address in enumerate(urls)]
+            for name, urls in addresses.items()
         }
         self._ready: dict[str, list[Backend]] = {name: [] for name in addresses}
-        self._changed = asyncio.Event()
+        self._changed = Broadcast()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "StaticRegistry":
@@ -87,25 +85,25 @@ class StaticRegistry:
 
     async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
         while not self._ready[model.name]:
-            progress = self.progress(model)
+            version, progress = self._changed.version, self.progress(model)
             if progress.failure is not None and not progress.failure.retryable:
                 raise ApiError("model_failed", progress.failure.message, reason=progress.failure.reason)
             yield progress
-            await self._changed.wait()
+            await self._changed.changed_since(version)
 
     def unreachable(self, model: Model, backend: Backend) -> None:
         for pod in self._pods[model.name]:
             if pod.backend is backend:
                 self._note(model.name, pod, _PENDING)
-                pod.look_now.set()
+                pod.check_now.set()
 
     async def _watch(self, name: str, pod: "_Pod") -> None:
         while True:
-            pod.look_now.clear()
-            self._note(name, pod, await pod.look())
+            pod.check_now.clear()
+            self._note(name, pod, await pod.check())
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
-                    await pod.look_now.wait()
+                    await pod.check_now.wait()
 
     def _note(self, name: str, pod: "_Pod", progress: Progress) -> None:
         if progress == pod.progress:
@@ -114,32 +112,21 @@ class StaticRegistry:
             pod.backend.failures, pod.backend.ejected_until = 0, 0.0
         pod.progress = progress
         self._ready[name] = [pod.backend for pod in self._pods[name] if pod.progress.phase == Phase.READY]
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify()
 
 
 class _Pod:
-    """One address and what it last said of itself."""
+    """One address, and how far its pod was when it was last asked."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.pool = Pool(backend.address)
         self.progress = _PENDING
-        self.look_now = asyncio.Event()
+        self.check_now = asyncio.Event()
+        self._client = PodClient(self.pool)
 
-    async def look(self) -> Progress:
-        head = f"GET /ready HTTP/1.1\r\nHost: {self.pool.host}\r\n\r\n".encode()
-        answer: Answer | None = None
+    async def check(self) -> Progress:
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                answer = await self.pool.send(head, WholeBody(b""))
-                body = await answer.read()
-                if answer.message.code == 200:
-                    return _READY
-                said = _PROGRESS.decode(body)
-                return said if said.phase != Phase.READY else _PENDING
-        except (UpstreamError, TimeoutError, msgspec.DecodeError):
+            return await self._client.progress()
+        except PodUnavailable:
             return _PENDING
-        finally:
-            if answer is not None:
-                answer.close()

@@ -1,43 +1,38 @@
 """`GET /health` with the older server's fields, and `GET /ready` for load balancers."""
 
+import functools
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
 
 from aiohttp import web
+from ams_common.wire import HealthResponse, ModelCounts, ReadyResponse
 
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import json_response
-from ams_gateway.registry.port import Registry
+from ams_gateway.routes.routing import Services
 
 
-class Health:
+async def health(services: Services, call: Call) -> web.Response:
     """The gateway is alive as long as it answers; models are only counted."""
+    models = services.registry.models()
+    ready = sum(1 for model in models if services.registry.backends(model))
+    response = HealthResponse(
+        timestamp=int(time.time()),
+        available_endpoints=sorted({route.path for route in services.routes}),
+        dependencies=_dependencies(),
+        models=ModelCounts(total=len(models), ready=ready),
+    )
+    return json_response(call.request, response)
 
-    def __init__(self, registry: Registry, endpoints: Callable[[], list[str]], draining: Callable[[], bool]) -> None:
-        self._registry = registry
-        self._endpoints = endpoints
-        self._draining = draining
-        self._dependencies = {"python": platform.python_version()} | {
-            name: importlib.metadata.version(name) for name in ("aiohttp", "msgspec", "prometheus-client")
-        }
 
-    async def health(self, call: Call) -> web.Response:
-        models = self._registry.models()
-        ready = sum(1 for model in models if self._registry.backends(model))
-        return json_response(
-            call.request,
-            {
-                "status": "healthy",
-                "timestamp": int(time.time()),
-                "available_endpoints": self._endpoints(),
-                "dependencies": self._dependencies,
-                "models": {"total": len(models), "ready": ready},
-            },
-        )
+async def ready(services: Services, call: Call) -> web.Response:
+    if services.draining:
+        return json_response(call.request, ReadyResponse(status="draining"), status=503)
+    return json_response(call.request, ReadyResponse(status="ready"))
 
-    async def ready(self, call: Call) -> web.Response:
-        if self._draining():
-            return json_response(call.request, {"status": "draining"}, status=503)
-        return json_response(call.request, {"status": "ready"})
+
+@functools.cache
+def _dependencies() -> dict[str, str]:
+    names = ("aiohttp", "msgspec", "prometheus-client")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}

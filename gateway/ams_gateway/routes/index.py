@@ -1,11 +1,12 @@
-"""`GET /`: what is served here, for a person with a browser."""
+"""What is served here: `GET /` for a person with a browser, `GET /openapi.json` for programs."""
 
 from html import escape
 
 from aiohttp import web
 
 from ams_gateway.front.call import Call
-from ams_gateway.registry.port import Registry
+from ams_gateway.front.responses import json_response
+from ams_gateway.routes.routing import Services
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -28,19 +29,19 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ccc;
 """
 
 
-class Index:
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+async def index(services: Services, call: Call) -> web.Response:
+    rows = []
+    for model in services.registry.models():
+        takes = ", ".join(sorted(model.modalities)) if model.modalities is not None else "?"
+        state = services.registry.progress(model).comment()
+        cells = (model.name, state, str(len(services.registry.backends(model))), takes)
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return web.Response(
+        text=_PAGE.format(rows="\n".join(rows) or '<tr><td colspan="4">none yet</td></tr>'),
+        content_type="text/html",
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+    )
 
-    async def get(self, call: Call) -> web.Response:
-        rows = []
-        for model in self._registry.models():
-            takes = ", ".join(sorted(model.modalities)) if model.modalities is not None else "?"
-            state = self._registry.progress(model).comment()
-            cells = (model.name, state, str(len(self._registry.backends(model))), takes)
-            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-        return web.Response(
-            text=_PAGE.format(rows="\n".join(rows) or '<tr><td colspan="4">none yet</td></tr>'),
-            content_type="text/html",
-            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
+
+async def openapi(services: Services, call: Call) -> web.Response:
+    return json_response(call.request, services.openapi_document())

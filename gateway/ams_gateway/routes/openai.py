@@ -1,4 +1,4 @@
-"""The routes of OpenAI's API that generate: routed by what the body says, which the pod gets unchanged."""
+"""OpenAI's routes that generate: routed by what the body says, which the pod gets unchanged."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,13 +9,11 @@ from ams_common.errors import ApiError
 from ams_common.parsing import decode_body
 from ams_common.wire import RoutingFields
 
-from ams_gateway.front.body import Body, Limits, WholeBody, check_json, check_size, read_head, spooled
+from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
-from ams_gateway.proxy.forward import Forwarder
-from ams_gateway.registry.port import Model, Registry
-from ams_gateway.routes.models import find_model
-from ams_gateway.settings import GatewaySettings
+from ams_gateway.registry.port import Model, find_model
+from ams_gateway.routes.routing import Services
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
 _FORM_FIELDS = ("model", "stream")
@@ -23,65 +21,58 @@ _TRUE = ("true", "1")
 _MODALITIES = {"text": "text", "image_url": "image", "video_url": "video", "input_audio": "audio"}
 
 
-class OpenAI:
-    def __init__(self, registry: Registry, forwarder: Forwarder, settings: GatewaySettings) -> None:
-        self._registry = registry
-        self._forwarder = forwarder
-        self._settings = settings
-        self._limits = Limits(settings.max_body_bytes, settings.body_timeout_seconds)
-
-    async def post(self, call: Call) -> web.StreamResponse:
-        check_json(call.request)
-        data, whole = await read_head(call.request, self._limits)
-        if whole:
-            return await self._forward(call, decode_body(_ROUTING, data), WholeBody(data), len(data))
-        async with spooled(call.request, data, self._limits, self._settings.spool_dir) as body:
-            del data
-            with body.mapped() as view:
-                fields = decode_body(_ROUTING, view)
-            return await self._forward(call, fields, body, body.length)
-
-    async def _forward(self, call: Call, fields: RoutingFields, body: Body, size: int) -> web.StreamResponse:
-        model = find_model(self._registry, fields.model)
-        call.record.model = model.name
-        check_size(size, model.max_body_bytes)
-        check_modalities(model, fields)
-        return await self._forwarder.forward(call, model, call.request.raw_path, body, lambda: fields.stream is True)
+async def completions(services: Services, call: Call) -> web.StreamResponse:
+    """Chat completions and completions: both name their model in a JSON body."""
+    check_json(call.request)
+    data, whole = await read_head(call.request, services.limits)
+    if whole:
+        return await _forward_json(services, call, decode_body(_ROUTING, data), WholeBody(data), len(data))
+    async with spooled(call.request, data, services.limits, services.settings.spool_dir) as body:
+        del data
+        with body.mapped() as view:
+            fields = decode_body(_ROUTING, view)
+        return await _forward_json(services, call, fields, body, body.length)
 
 
-class Transcriptions:
-    """`POST /v1/audio/transcriptions`: routed by the form's `model`; the form goes to the pod as it came."""
-
-    def __init__(self, registry: Registry, forwarder: Forwarder, settings: GatewaySettings) -> None:
-        self._registry = registry
-        self._forwarder = forwarder
-        self._settings = settings
-        self._limits = Limits(settings.max_body_bytes, settings.body_timeout_seconds)
-
-    async def post(self, call: Call) -> web.StreamResponse:
-        boundary = boundary_of(call.request.headers.get("Content-Type"))
-        data, whole = await read_head(call.request, self._limits)
-        if whole:
-            return await self._forward(call, texts_of(data, boundary, _FORM_FIELDS), WholeBody(data), len(data))
-        async with spooled(call.request, data, self._limits, self._settings.spool_dir) as body:
-            del data
-            with body.pages() as pages:
-                texts = await asyncio.to_thread(texts_of, pages, boundary, _FORM_FIELDS)
-            return await self._forward(call, texts, body, body.length)
-
-    async def _forward(self, call: Call, texts: Mapping[str, str], body: Body, size: int) -> web.StreamResponse:
-        if not (name := texts.get("model", "").strip()):
-            raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
-        model = find_model(self._registry, name)
-        call.record.model = model.name
-        check_size(size, model.max_body_bytes)
-        if model.modalities is not None and "audio" not in model.modalities:
-            raise _unsupported(model, "audio", "file")
-        stream = texts.get("stream", "").strip().lower() in _TRUE
-        return await self._forwarder.forward(call, model, call.request.raw_path, body, lambda: stream)
+async def transcriptions(services: Services, call: Call) -> web.StreamResponse:
+    """Routed by the form's `model`; the form goes to the pod as it came."""
+    boundary = boundary_of(call.request.headers.get("Content-Type"))
+    data, whole = await read_head(call.request, services.limits)
+    if whole:
+        return await _forward_form(services, call, texts_of(data, boundary, _FORM_FIELDS), WholeBody(data), len(data))
+    async with spooled(call.request, data, services.limits, services.settings.spool_dir) as body:
+        del data
+        with body.pages() as pages:
+            texts = await asyncio.to_thread(texts_of, pages, boundary, _FORM_FIELDS)
+        return await _forward_form(services, call, texts, body, body.length)
 
 
-def check_modalities(model: Model, fields: RoutingFields) -> None:
+async def _forward_json(
+    services: Services, call: Call, fields: RoutingFields, body: Body, size: int
+) -> web.StreamResponse:
+    model = find_model(services.registry, fields.model)
+    call.record.model = model.name
+    check_size(size, model.max_body_bytes)
+    _check_modalities(model, fields)
+    target = call.request.raw_path
+    return await services.forwarder.forward(call, model, target, body, lambda: fields.stream is True)
+
+
+async def _forward_form(
+    services: Services, call: Call, texts: Mapping[str, str], body: Body, size: int
+) -> web.StreamResponse:
+    if not (name := texts.get("model", "").strip()):
+        raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
+    model = find_model(services.registry, name)
+    call.record.model = model.name
+    check_size(size, model.max_body_bytes)
+    if model.modalities is not None and "audio" not in model.modalities:
+        raise _unsupported(model, "audio", "file")
+    stream = texts.get("stream", "").strip().lower() in _TRUE
+    return await services.forwarder.forward(call, model, call.request.raw_path, body, lambda: stream)
+
+
+def _check_modalities(model: Model, fields: RoutingFields) -> None:
     """Refuse media that the model can't take, before a pod sees them. ApiError `unsupported_modality`."""
     if model.modalities is None:
         return

@@ -1,6 +1,5 @@
 """From Kubernetes objects to what the gateway routes by. Pure."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,13 +14,13 @@ from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 
 from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment, Status
-from ams_gateway.registry.port import Model
+from ams_gateway.registry.port import Model, ModelFacts
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.
 _BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsReady", "Available")
 # The operator's view of a model that no endpoint is known of here yet: a request asks for it, so it is about to start.
 _ASKED_FOR = {Phase.READY: Phase.STARTING, Phase.IDLE: Phase.SCHEDULING}
-_BITS = {"4bit": "4", "8bit": "8"}
+_BITS = {"4bit": 4, "8bit": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +53,15 @@ def read_resource(given: ModelDeployment) -> Resource:
     failure = _failure(status)
     found = status.model
     family = BY_NAME.get(found.family or "") if found is not None else None
-    labels = {
-        "key": metadata.key,
-        "family": family.model_type if family else "",
-        "path": spec.model.source,
-        "path_exists": "true" if _holds(status, "WeightsReady") else "",
-        "quant_bits": _BITS.get((status.quantization.chosen if status.quantization else None) or spec.quantization, ""),
-        "max_memory": json.dumps(spec.max_memory) if spec.max_memory else "",
-        "replicas": str(status.replicas) if status.replicas else "",
-    }
+    quantization = status.quantization.chosen if status.quantization else None
+    facts = ModelFacts(
+        model_type=family.model_type if family else None,
+        source=spec.model.source,
+        source_exists=_holds(status, "WeightsReady"),
+        quantization_bits=_BITS.get(quantization or spec.quantization),
+        max_memory=spec.max_memory or None,
+        replicas=status.replicas,
+    )
     return Resource(
         key=metadata.key,
         created=metadata.creation_timestamp,
@@ -73,7 +72,8 @@ def read_resource(given: ModelDeployment) -> Resource:
             max_body_bytes=_bytes(spec.limits.max_body_bytes),
             request_timeout_seconds=spec.limits.request_timeout_seconds,
             created=_unix_time(metadata.creation_timestamp),
-            labels={name: value for name, value in labels.items() if value},
+            key=metadata.key,
+            facts=facts,
         ),
         progress=_progress(status, failure, spec.suspend),
         refusal=failure,

@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-import msgspec
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import child_name, resource_name
 from ams_common.progress import Progress
 
-from ams_gateway.front.body import WholeBody
-from ams_gateway.proxy.upstream import Answer, Pool, UpstreamError
+from ams_gateway.broadcast import Broadcast
+from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
+from ams_gateway.proxy.upstream import Pool
 from ams_gateway.registry.cluster.objects import SERVICE_LABEL, EndpointSlice, ModelDeployment
 from ams_gateway.registry.cluster.reading import Resource, name_resources, read_resource, read_slice
 from ams_gateway.registry.port import Backend, Model
@@ -19,12 +19,11 @@ from ams_gateway.registry.port import Backend, Model
 logger = logging.getLogger("ams_gateway")
 
 _READY = Progress(Phase.READY)
-_LOOK_SECONDS = 0.25
-_ANSWER_SECONDS = 2.0
+_CHECK_SECONDS = 0.25
 
 
 class ClusterRegistry:
-    """Implements `ams_gateway.registry.port.Registry`; `take_*` and `forget_*` are for who watches."""
+    """Implements `ams_gateway.registry.port.Registry`; the watches call `take_*` and `forget_*`."""
 
     def __init__(self) -> None:
         self._resources: dict[str, Resource] = {}
@@ -35,20 +34,21 @@ class ClusterRegistry:
         self._models: dict[str, Model] = {}
         self._sorted: list[Model] = []
         self._suspects: set[Backend] = set()
-        self._looking: set[asyncio.Task[None]] = set()
-        self._changed: dict[str, asyncio.Event] = {}
+        self._checks: set[asyncio.Task[None]] = set()
+        self._changes: dict[str, Broadcast] = {}  # by key, for models that somebody waits for
 
     def take_resource(self, given: ModelDeployment) -> None:
         key, resource = given.metadata.key, read_resource(given)
         known = self._resources.get(key)
         self._renamed |= known is None or (known.model, known.created) != (resource.model, resource.created)
         self._resources[key] = resource
-        self._tell(key)
+        self._notify(key)
 
     def forget_resource(self, key: str) -> None:
         if self._resources.pop(key, None) is not None:
             self._renamed = True
-            self._tell(key)
+            self._notify(key)
+            self._changes.pop(key, None)
 
     def take_slice(self, given: EndpointSlice) -> None:
         service = f"{given.metadata.namespace}/{given.metadata.labels.get(SERVICE_LABEL, '')}"
@@ -60,9 +60,9 @@ class ClusterRegistry:
             self._gather(known[0])
 
     async def close(self) -> None:
-        for task in self._looking:
+        for task in self._checks:
             task.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        await asyncio.gather(*self._checks, return_exceptions=True)
 
     def models(self) -> Sequence[Model]:
         self._name()
@@ -74,49 +74,52 @@ class ClusterRegistry:
         return self._models[key] if key is not None else None
 
     def backends(self, model: Model) -> Sequence[Backend]:
-        pods = self._services.get(_service(model.labels["key"]), {}).values()
+        pods = self._services.get(_service(model.key), {}).values()
         return [pod for pod in pods if pod not in self._suspects] if self._suspects else list(pods)
 
     def progress(self, model: Model) -> Progress:
         if self.backends(model):
             return _READY
-        resource = self._resources.get(model.labels["key"])
+        resource = self._resources.get(model.key)
         return resource.progress if resource is not None else Progress(Phase.STOPPED, message="it was deleted")
 
     async def wait_ready(self, model: Model) -> AsyncIterator[Progress]:
-        key = model.labels["key"]
+        key = model.key
+        changes = self._changes.setdefault(key, Broadcast())
         while not self.backends(model):
             resource = self._resources.get(key)
             if resource is None:
                 raise ApiError("model_not_found", f"{model.name} was deleted.", model=model.name)
             if (refusal := resource.refuse(model.name)) is not None:
                 raise refusal
+            version = changes.version
             yield resource.progress
-            await self._event(key).wait()
+            await changes.changed_since(version)
 
     def unreachable(self, model: Model, backend: Backend) -> None:
         """Leave the pod out until it answers again or its slice drops it: the cluster may need a while to notice."""
         if backend in self._suspects or not self._lists(model, backend):
             return
         self._suspects.add(backend)
-        self._tell(model.labels["key"])
-        task = asyncio.create_task(self._look_after(model, backend))
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
+        self._notify(model.key)
+        task = asyncio.create_task(self._check_until_ready(model, backend))
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
 
-    async def _look_after(self, model: Model, backend: Backend) -> None:
+    async def _check_until_ready(self, model: Model, backend: Backend) -> None:
         pool = Pool(backend.address)
+        client = PodClient(pool)
         try:
-            while self._lists(model, backend) and not await _answers(pool):  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_SECONDS)
+            while self._lists(model, backend) and not await _is_ready(client):  # noqa: ASYNC110
+                await asyncio.sleep(_CHECK_SECONDS)
         finally:
             pool.close_idle(0)
             self._suspects.discard(backend)
             backend.failures, backend.ejected_until = 0, 0.0
-            self._tell(model.labels["key"])
+            self._notify(model.key)
 
     def _lists(self, model: Model, backend: Backend) -> bool:
-        return backend in self._services.get(_service(model.labels["key"]), {}).values()
+        return backend in self._services.get(_service(model.key), {}).values()
 
     def _name(self) -> None:
         """Find out which names lead where, once for all changes since the last time."""
@@ -140,14 +143,11 @@ class ClusterRegistry:
         else:
             self._services.pop(service, None)
         namespace, _, name = service.partition("/")
-        self._tell(f"{namespace}/{name.removeprefix(child_name(''))}")
+        self._notify(f"{namespace}/{name.removeprefix(child_name(''))}")
 
-    def _event(self, key: str) -> asyncio.Event:
-        return self._changed.setdefault(key, asyncio.Event())
-
-    def _tell(self, key: str) -> None:
-        if (event := self._changed.pop(key, None)) is not None:
-            event.set()
+    def _notify(self, key: str) -> None:
+        if (changes := self._changes.get(key)) is not None:
+            changes.notify()
 
 
 def _service(key: str) -> str:
@@ -155,16 +155,8 @@ def _service(key: str) -> str:
     return f"{namespace}/{child_name(name)}"
 
 
-async def _answers(pool: Pool) -> bool:
-    head = f"GET /ready HTTP/1.1\r\nHost: {pool.host}\r\n\r\n".encode()
-    answer: Answer | None = None
+async def _is_ready(client: PodClient) -> bool:
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            answer = await pool.send(head, WholeBody(b""), fresh=True)
-            await answer.read()
-            return answer.message.code == 200
-    except (UpstreamError, TimeoutError, msgspec.DecodeError):
+        return (await client.progress()).phase == Phase.READY
+    except PodUnavailable:
         return False
-    finally:
-        if answer is not None:
-            answer.close()

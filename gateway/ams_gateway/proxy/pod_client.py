@@ -1,0 +1,87 @@
+"""What the gateway itself asks pods: small JSON documents, bounded in size and time."""
+
+import asyncio
+import os
+from typing import Literal, TypeVar
+
+import msgspec
+from ams_common.lifecycle import Phase
+from ams_common.progress import Progress
+
+from ams_gateway.front.body import WholeBody
+from ams_gateway.proxy.failures import StaleConnection, UpstreamError
+from ams_gateway.proxy.headers import request_head
+from ams_gateway.proxy.upstream import PodResponse, Pool
+
+_TIMEOUT_SECONDS = 2.0
+_MOST_BYTES = 4 << 20
+_PROGRESS = msgspec.json.Decoder(Progress)
+_READY = Progress(Phase.READY)
+_UNKNOWN = Progress(Phase.PENDING)
+
+T = TypeVar("T")
+
+
+class PodUnavailable(Exception):
+    """A pod gave no usable response; the message says why."""
+
+
+class PodClient:
+    """Asks one pod over the pool that its requests use too. All methods raise PodUnavailable."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get_json(self, path: str, type_: type[T]) -> T:
+        return await self._json("GET", path, type_)
+
+    async def post_json(self, path: str, type_: type[T]) -> T:
+        """POST without a body."""
+        return await self._json("POST", path, type_)
+
+    async def progress(self) -> Progress:
+        """How far the pod is; phase `ready` when it takes requests."""
+        status, body = await self._exchange("GET", "/ready")
+        if status == 200:
+            return _READY
+        try:
+            progress = _PROGRESS.decode(body)
+        except msgspec.DecodeError as error:
+            raise PodUnavailable(f"/ready answered {status} without a progress: {error}") from None
+        return progress if progress.phase != Phase.READY else _UNKNOWN
+
+    async def _json(self, method: Literal["GET", "POST"], path: str, type_: type[T]) -> T:
+        status, body = await self._exchange(method, path)
+        if status != 200:
+            raise PodUnavailable(f"{path} answered {status}")
+        try:
+            return msgspec.json.decode(body, type=type_)
+        except msgspec.DecodeError as error:
+            raise PodUnavailable(f"{path} answered something else than expected: {error}") from None
+
+    async def _exchange(self, method: Literal["GET", "POST"], path: str) -> tuple[int, bytes]:
+        """(status, body). A kept connection that turns out closed is replaced by a new one."""
+        request_id = os.urandom(12).hex()
+        head = request_head(method, path, self._pool.host, (), request_id=request_id, content_length=0)
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                try:
+                    return await self._send(head)
+                except StaleConnection:
+                    return await self._send(head, fresh=True)
+        except TimeoutError:
+            raise PodUnavailable(f"{path} had no answer within {_TIMEOUT_SECONDS:g} seconds") from None
+        except UpstreamError as error:
+            raise PodUnavailable(f"{path} failed ({error.reason}): {error}") from error
+
+    async def _send(self, head: bytes, *, fresh: bool = False) -> tuple[int, bytes]:
+        answer: PodResponse = await self._pool.send(head, WholeBody(b""), fresh=fresh)
+        try:
+            body = bytearray()
+            while chunk := await answer.read_chunk():
+                body += chunk
+                if len(body) > _MOST_BYTES:
+                    raise PodUnavailable(f"the response is larger than {_MOST_BYTES:,} bytes")
+            return answer.message.code, bytes(body)
+        finally:
+            answer.close()

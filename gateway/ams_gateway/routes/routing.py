@@ -1,0 +1,127 @@
+"""What a route is, and which route a path and method go to: exact paths first, then the few that end in a name."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from aiohttp import web
+from ams_common.errors import ApiError
+
+from ams_gateway.demand import Demand
+from ams_gateway.front.body import BodyLimits
+from ams_gateway.front.call import Call
+from ams_gateway.metrics import Metrics
+from ams_gateway.proxy.forward import Forwarder
+from ams_gateway.proxy.upstream import Pools
+from ams_gateway.registry.port import Registry
+from ams_gateway.settings import GatewaySettings
+
+NO_ROUTE = "-"
+
+
+@dataclass(slots=True)
+class Services:
+    """What handlers work with, once for a gateway. `routes` are those of the port that clients use."""
+
+    registry: Registry
+    settings: GatewaySettings
+    limits: BodyLimits
+    forwarder: Forwarder
+    pools: Pools
+    metrics: Metrics
+    demand: Demand
+    routes: Sequence["Route"]
+    openapi_document: Callable[[], bytes]
+    draining: bool = False
+
+
+Handler: TypeAlias = Callable[[Services, Call], Awaitable[web.StreamResponse]]
+
+
+class Scope(StrEnum):
+    """Whom a route is for."""
+
+    PUBLIC = "public"
+    ADMIN = "admin"
+    MONITORING = "monitoring"  # on the port of the metrics, if there is one
+    INTERNAL = "internal"  # only on the port of the metrics, which no ingress leads to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A multipart form: texts that are `fields`, and a description for each of its files."""
+
+    fields: type
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation. Routing, the OpenAPI document and the check of docs/http.md come from it.
+
+    `response` is the type of a JSON response, `media_types` are the others, `events` the types of a stream's events.
+    `errors` are the codes of errors besides those that any request may get. `other_statuses` are responses of the same
+    type that are not errors.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    operation_id: str
+    summary: str
+    scope: Scope
+    description: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    request: type | Form | None = None
+    response: Any = None
+    media_types: tuple[str, ...] = ()
+    events: tuple[type, ...] = ()
+    errors: tuple[str, ...] = ()
+    other_statuses: Mapping[int, str] = field(default_factory=dict)
+
+
+class Router:
+    """Finds the handler of a call among the routes of one port."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        methods_of: dict[str, dict[str, Handler]] = {}
+        for route in routes:
+            methods = methods_of.setdefault(route.path, {})
+            methods[route.method] = route.handler
+            if route.method == "GET":
+                methods["HEAD"] = route.handler
+        self._paths = sorted(methods_of)
+        self._exact = {path: (path, methods) for path, methods in methods_of.items() if not path.endswith("}")}
+        self._named = [
+            (path[: path.index("{")], path, methods) for path, methods in methods_of.items() if path.endswith("}")
+        ]
+
+    def find(self, call: Call) -> Handler:
+        """The handler for this call; sets its name and its record's route.
+
+        Raises ApiError `not_found` or `method_not_allowed`.
+        """
+        if (match := self._match(call.path)) is None:
+            call.record.route = NO_ROUTE
+            path = call.path[:200]
+            raise ApiError("not_found", f"No such route: {path}.", routes=self._paths, given=path)
+        call.record.route, methods, call.name = match
+        if (handler := methods.get(call.request.method)) is None:
+            allowed = ", ".join(methods)
+            raise ApiError(
+                "method_not_allowed",
+                f"{call.record.route} takes {allowed}, not {call.request.method[:20]}.",
+                headers={"Allow": allowed},
+                allowed=sorted(methods),
+            )
+        return handler
+
+    def _match(self, path: str) -> tuple[str, dict[str, Handler], str] | None:
+        if (exact := self._exact.get(path)) is not None:
+            return *exact, ""
+        for prefix, template, methods in self._named:
+            if path.startswith(prefix) and (name := unquote(path[len(prefix) :])) and "/" not in name:
+                return template, methods, name
+        return None

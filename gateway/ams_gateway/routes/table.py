@@ -1,0 +1,233 @@
+"""Every route of the gateway, once: routing, the OpenAPI document and the check of docs/http.md come from here."""
+
+from typing import Any
+
+from ams_common import wire
+
+from ams_gateway.demand import DemandReport
+from ams_gateway.routes import admin, generate, health, index, models, monitoring, openai
+from ams_gateway.routes.routing import Form, Route, Scope
+
+# What any request may get, whatever its route.
+ANY_ERRORS = ("bad_request", "headers_too_large", "internal_error")
+
+_BODY = ("request_timeout", "body_too_large", "unsupported_media_type", "invalid_parameter")
+_JSON_BODY = (*_BODY, "invalid_json")
+_POD = (
+    "model_not_found",
+    "queue_full",
+    "model_loading",
+    "model_failed",
+    "suspended",
+    "no_backend",
+    "backend_failed",
+    "draining",
+    "timeout",
+)
+_PROMPT = ("missing_prompt", "context_length_exceeded", "generation_failed", "insufficient_memory")
+_MEDIA = (
+    "invalid_base64",
+    "undecodable_image",
+    "undecodable_audio",
+    "undecodable_video",
+    "media_too_large",
+    "unsupported_modality",
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/generate/{model}",
+        handler=generate.generate,
+        operation_id="generate",
+        scope=Scope.PUBLIC,
+        summary="Generate text",
+        description="The older server's API. A stream ends with `data: [DONE]`; while the model starts it has "
+        "`event: progress`, and an error after its first event is `event: error` with the body of an error.",
+        parameters={"model": "Name or alias of a model; `_` and `-` are alike."},
+        request=wire.GenerateRequest,
+        response=wire.GenerateResponse,
+        events=(wire.GenerateResponse, wire.ProgressEvent),
+        errors=(*_JSON_BODY, *_POD, *_PROMPT, *_MEDIA),
+    ),
+    Route(
+        method="POST",
+        path="/v1/chat/completions",
+        handler=openai.completions,
+        operation_id="create_chat_completion",
+        scope=Scope.PUBLIC,
+        summary="Continue a chat",
+        description="OpenAI's API. A stream ends with `data: [DONE]`; while the model starts it has comments, and an "
+        "error after its first event is an event with `error`.",
+        request=wire.ChatRequest,
+        response=wire.ChatResponse,
+        events=(wire.ChatChunk,),
+        errors=(*_JSON_BODY, *_POD, *_PROMPT, *_MEDIA),
+    ),
+    Route(
+        method="POST",
+        path="/v1/completions",
+        handler=openai.completions,
+        operation_id="create_completion",
+        scope=Scope.PUBLIC,
+        summary="Continue a text",
+        description="OpenAI's API, without a chat template. Streams are those of chat completions.",
+        request=wire.CompletionRequest,
+        response=wire.CompletionResponse,
+        events=(wire.CompletionResponse,),
+        errors=(*_JSON_BODY, *_POD, *_PROMPT),
+    ),
+    Route(
+        method="POST",
+        path="/v1/audio/transcriptions",
+        handler=openai.transcriptions,
+        operation_id="create_transcription",
+        scope=Scope.PUBLIC,
+        summary="Write down what is said in an audio file",
+        description="OpenAI's API, by models that take audio.",
+        request=Form(fields=wire.TranscriptionRequest, files={"file": "The audio, or a video with sound."}),
+        response=wire.TranscriptionResponse,
+        media_types=("text/plain",),
+        events=(wire.TranscriptionDelta, wire.TranscriptionDone),
+        errors=(*_BODY, *_POD, *_PROMPT, "undecodable_audio", "media_too_large", "unsupported_modality"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models",
+        handler=models.list_models,
+        operation_id="list_models",
+        scope=Scope.PUBLIC,
+        summary="List all models",
+        description="OpenAI's API. Models are listed whether or not a pod runs.",
+        response=wire.ModelList,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}",
+        handler=models.get_model,
+        operation_id="get_model",
+        scope=Scope.PUBLIC,
+        summary="Describe one model",
+        description="OpenAI's API.",
+        parameters={"id": "Name or alias of a model; `_` and `-` are alike."},
+        response=wire.ModelCard,
+        errors=("model_not_found",),
+    ),
+    Route(
+        method="GET",
+        path="/health",
+        handler=health.health,
+        operation_id="get_health",
+        scope=Scope.PUBLIC,
+        summary="Check that the gateway is alive",
+        description="Answers as long as the process lives, whatever its models do.",
+        response=wire.HealthResponse,
+    ),
+    Route(
+        method="GET",
+        path="/ready",
+        handler=health.ready,
+        operation_id="get_ready",
+        scope=Scope.PUBLIC,
+        summary="Check that the gateway takes requests",
+        description="For load balancers.",
+        response=wire.ReadyResponse,
+        other_statuses={503: "The gateway is stopping."},
+    ),
+    Route(
+        method="GET",
+        path="/admin/memory_status",
+        handler=admin.memory_status,
+        operation_id="get_memory_status",
+        scope=Scope.ADMIN,
+        summary="Report the memory of all pods",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="GET",
+        path="/admin/model_status",
+        handler=admin.model_status,
+        operation_id="get_model_status",
+        scope=Scope.ADMIN,
+        summary="Report the state of all models",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="GET",
+        path="/admin/temp_status",
+        handler=admin.temp_status,
+        operation_id="get_temp_status",
+        scope=Scope.ADMIN,
+        summary="List the temporary files of all pods",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="POST",
+        path="/admin/emergency_cleanup",
+        handler=admin.emergency_cleanup,
+        operation_id="run_emergency_cleanup",
+        scope=Scope.ADMIN,
+        summary="Free memory on all pods",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="POST",
+        path="/admin/cleanup_temp",
+        handler=admin.cleanup_temp,
+        operation_id="run_temp_cleanup",
+        scope=Scope.ADMIN,
+        summary="Remove unused temporary files on all pods",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=monitoring.metrics,
+        operation_id="get_metrics",
+        scope=Scope.MONITORING,
+        summary="Export metrics for Prometheus",
+        description="Prometheus' text format, or OpenMetrics where `Accept` asks for it.",
+        media_types=("text/plain",),
+    ),
+    Route(
+        method="GET",
+        path="/internal/demand",
+        handler=monitoring.demand,
+        operation_id="get_demand",
+        scope=Scope.INTERNAL,
+        summary="Report the demand for each model",
+        description="For the operator, which scales by it.",
+        response=DemandReport,
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=index.openapi,
+        operation_id="get_openapi",
+        scope=Scope.PUBLIC,
+        summary="Describe this API in OpenAPI 3.1",
+        description="The document that this operation is part of.",
+        response=dict[str, Any],
+    ),
+    Route(
+        method="GET",
+        path="/",
+        handler=index.index,
+        operation_id="get_index",
+        scope=Scope.PUBLIC,
+        summary="Show the models to a person",
+        description="A page that lists the models and their state.",
+        media_types=("text/html",),
+    ),
+)
+
+
+def client_routes(*, with_metrics: bool) -> tuple[Route, ...]:
+    """The routes of the port that clients use; metrics are among them unless they have a port of their own."""
+    scopes = {Scope.PUBLIC, Scope.ADMIN} | ({Scope.MONITORING} if with_metrics else set())
+    return tuple(route for route in ROUTES if route.scope in scopes)
+
+
+def monitoring_routes() -> tuple[Route, ...]:
+    """The routes of the metrics' own port."""
+    return tuple(route for route in ROUTES if route.scope in (Scope.MONITORING, Scope.INTERNAL))
