@@ -21,7 +21,7 @@ def model_card(resource: ModelDeployment, models_dir: Path, created: int, *, alw
         source=str(folder) if folder else None,
         source_exists=folder is not None,
         quantization_bits=_BITS.get(spec.quantization),
-        max_memory=spec.max_memory,
+        max_memory=spec.max_memory or None,
         replicas=1 if always_on else 0,
     )
     return Model(

@@ -1,27 +1,12 @@
-"""What the operator scales by: requests in flight and on hold for each model, and how long it has been idle."""
+"""Measures the demand for each model: requests in flight and on hold, and how long it has been idle."""
 
 import time
 
-import msgspec
+from ams_common.demand import DemandReport, ModelDemand
 
 from ams_gateway.broadcast import Broadcast
 from ams_gateway.metrics import Metrics
 from ams_gateway.registry.port import Registry
-
-
-class ModelDemand(msgspec.Struct, frozen=True):
-    """Requests of one model. `idle_seconds` is the time since one last began or ended, or since the gateway started."""
-
-    in_flight: int
-    held: int
-    idle_seconds: float
-
-
-class DemandReport(msgspec.Struct, frozen=True):
-    """`GET /internal/demand`. `version` differs from the last one as soon as a request has to wait for a model."""
-
-    version: int
-    models: dict[str, ModelDemand]
 
 
 class Demand:

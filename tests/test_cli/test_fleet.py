@@ -9,6 +9,7 @@ import pytest
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.resource.spec import ModelDeployment
+from ams_gateway.registry.port import ModelFacts
 from test_cli.local_fleet import gone, is_running, resource, running
 
 
@@ -217,7 +218,7 @@ async def test_modalities_are_read_of_the_weights(tmp_path: Path) -> None:
     async with running(tmp_path, resource(model={"source": f"file://{source}"})) as local:
         model = local.fleet.models()[0]
         assert model.modalities == {"text"}
-        assert model.labels == {"family": "text", "path": str(source), "path_exists": "true"}
+        assert model.facts == ModelFacts(model_type="text", source=str(source), source_exists=True, replicas=0)
 
 
 def large(folder: Path, name: str) -> ModelDeployment:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from ams_gateway.registry.port import ModelFacts
-from ams_gateway.routes.totals import outcome, total_cleaned, total_files
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Behaviour, Exchange, FakeRegistry
 
@@ -98,6 +97,8 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
     said = {
         "model": "x", "type": "qwen_omni", "path": "/models/omni", "path_exists": True, "quant_bits": 4,
         "max_memory": {"0": 8}, "state": "ready", "modalities": ["text", "image"], "device": "cuda",
+        "architecture": "Qwen2_5OmniModel", "precision": "bfloat16", "quantization": "4bit",
+        "quantization_reason": "it fits", "context_tokens": 4096,
     }  # fmt: skip
     running_pod = await pod(_answers(GET_model_status=said))
     registry.add("qwen-omni", running_pod.address, facts=ModelFacts(quantization_bits=8, max_memory={"0": "9Gi"}))
@@ -112,8 +113,35 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
     assert (cold["type"], cold["quant_bits"], cold["max_memory"]) == ("text", None, {"cpu": "9Gi"})
 
 
-def test_answers_of_another_version_do_no_harm() -> None:
-    odd = [{"model": "a", "pod": "1"}, {"model": "a", "pod": "2", "files": [1, None], "cleaned_files": "many"}]
-    assert total_files(odd)["total_files"] == 0
-    assert total_cleaned(odd, 1)["cleaned_files"] == 0
-    assert outcome(odd, 0)[0] == "success"
+async def test_a_report_that_makes_no_sense_counts_as_none(start: Start, pod, registry: FakeRegistry) -> None:
+    odd = await pod(
+        _answers(GET_temp_status=_folder("one") | {"files": [1, None]}, POST_cleanup_temp={"cleaned_files": "many"})
+    )
+    empty = await pod(_answers(GET_temp_status={}, POST_cleanup_temp={}))
+    registry.add("a", odd.address, empty.address)
+    running = await start(registry)
+    for method, path in (("GET", "/admin/temp_status"), ("POST", "/admin/cleanup_temp")):
+        body = await _ask(running, method, path)
+        assert [report["pod"] for report in body["pods"]] == ["a-1"]
+        assert body["unreachable"] == [{"model": "a", "pod": "a-0"}]
+
+
+async def test_a_report_that_never_ends_counts_as_none(start: Start, pod, registry: FakeRegistry) -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        while True:
+            await exchange.chunk(b" " * (1 << 20))
+
+    registry.add("a", (await pod(endless)).address)
+    body = await _ask(await start(registry), "GET", "/admin/temp_status")
+    assert body["unreachable"] == [{"model": "a", "pod": "a-0"}]
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced(start: Start, pod, registry: FakeRegistry) -> None:
+    asked = await pod(_answers(GET_temp_status=_folder("one")))
+    registry.add("a", asked.address)
+    running = await start(registry)
+    for _ in range(2):
+        body = await _ask(running, "GET", "/admin/temp_status")
+        assert body["unreachable"] == []
+        asked.drop_connections()

@@ -1,4 +1,4 @@
-"""What the gateway makes of ModelDeployments and EndpointSlices: names, pods, progress, refusals."""
+"""What the gateway makes of ResourceViews and EndpointSlices: names, pods, progress, refusals."""
 
 import asyncio
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 from ams_common.errors import ApiError
-from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment
+from ams_gateway.registry.cluster.objects import ResourceView
 from ams_gateway.registry.cluster.reading import read_resource, read_slice
 from ams_gateway.registry.cluster.registry import ClusterRegistry
+from ams_kube.objects import EndpointSlice
 from test_gateway.conftest import Start
 
 
-def resource(name: str, namespace: str = "prod", created: str = "2026-01-01T00:00:00Z", **rest: Any) -> ModelDeployment:
+def resource(name: str, namespace: str = "prod", created: str = "2026-01-01T00:00:00Z", **rest: Any) -> ResourceView:
     spec = {"model": {"source": "hf://o/n", "aliases": rest.pop("aliases", [])}} | rest.pop("spec", {})
     return msgspec.convert(
         {
@@ -25,7 +26,7 @@ def resource(name: str, namespace: str = "prod", created: str = "2026-01-01T00:0
             "spec": spec,
             "status": rest.pop("status", {}),
         },
-        ModelDeployment,
+        ResourceView,
     )
 
 

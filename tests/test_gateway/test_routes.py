@@ -121,7 +121,9 @@ async def test_memory_of_all_pods(start: Start, pod, registry: FakeRegistry, mon
     async def silent(exchange: Exchange) -> None:
         await exchange.until_client_is_gone()
 
-    good = await pod(lambda e: e.json(200, GPU | {"memory_warning": False, "multimodal_safe": True, "node": "n1"}))
+    good = await pod(
+        lambda e: e.json(200, GPU | {"memory_warning": False, "multimodal_safe": True, "device": "cuda:0"})
+    )
     tight = await pod(lambda e: e.json(200, GPU | {"memory_warning": True, "multimodal_safe": False}))
     cpu = await pod(lambda e: e.json(200, {"gpu_available": False}))
     broken = await pod(lambda e: e.json(500, {}))
@@ -136,7 +138,7 @@ async def test_memory_of_all_pods(start: Start, pod, registry: FakeRegistry, mon
         False,
     )
     assert [(found["model"], found["pod"]) for found in memory["pods"]] == [("a", "a-0"), ("a", "a-1"), ("b", "b-0")]
-    assert memory["pods"][0]["node"] == "n1"
+    assert memory["pods"][0]["device"] == "cuda:0"
     assert memory["unreachable"] == [{"model": "b", "pod": "b-1"}, {"model": "b", "pod": "b-2"}]
 
 

@@ -20,6 +20,7 @@ _READY = Progress(Phase.READY)
 _UNKNOWN = Progress(Phase.PENDING)
 
 T = TypeVar("T")
+Method = Literal["GET", "POST"]
 
 
 class PodUnavailable(Exception):
@@ -32,12 +33,15 @@ class PodClient:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def get_json(self, path: str, type_: type[T]) -> T:
-        return await self._json("GET", path, type_)
-
-    async def post_json(self, path: str, type_: type[T]) -> T:
-        """POST without a body."""
-        return await self._json("POST", path, type_)
+    async def fetch_json(self, method: Method, path: str, type_: type[T]) -> T:
+        """The JSON document that a request without a body is answered with."""
+        status, body = await self._exchange(method, path)
+        if status != 200:
+            raise PodUnavailable(f"{path} answered {status}")
+        try:
+            return msgspec.json.decode(body, type=type_)
+        except msgspec.DecodeError as error:
+            raise PodUnavailable(f"{path} answered something else than expected: {error}") from None
 
     async def progress(self) -> Progress:
         """How far the pod is; phase `ready` when it takes requests."""
@@ -50,16 +54,7 @@ class PodClient:
             raise PodUnavailable(f"/ready answered {status} without a progress: {error}") from None
         return progress if progress.phase != Phase.READY else _UNKNOWN
 
-    async def _json(self, method: Literal["GET", "POST"], path: str, type_: type[T]) -> T:
-        status, body = await self._exchange(method, path)
-        if status != 200:
-            raise PodUnavailable(f"{path} answered {status}")
-        try:
-            return msgspec.json.decode(body, type=type_)
-        except msgspec.DecodeError as error:
-            raise PodUnavailable(f"{path} answered something else than expected: {error}") from None
-
-    async def _exchange(self, method: Literal["GET", "POST"], path: str) -> tuple[int, bytes]:
+    async def _exchange(self, method: Method, path: str) -> tuple[int, bytes]:
         """(status, body). A kept connection that turns out closed is replaced by a new one."""
         request_id = os.urandom(12).hex()
         head = request_head(method, path, self._pool.host, (), request_id=request_id, content_length=0)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from ams_common import admin as bodies
 from ams_common import wire
+from ams_common.demand import DemandReport
 
-from ams_gateway.demand import DemandReport
 from ams_gateway.routes import admin, generate, health, index, models, monitoring, openai
 from ams_gateway.routes.routing import Form, Route, Scope
 
@@ -141,7 +142,8 @@ ROUTES: tuple[Route, ...] = (
         operation_id="get_memory_status",
         scope=Scope.ADMIN,
         summary="Report the memory of all pods",
-        response=dict[str, Any],
+        description="Sums over all pods with a GPU; `memory_warning` and `multimodal_safe` hold for the worst device.",
+        response=bodies.MemoryStatus,
     ),
     Route(
         method="GET",
@@ -150,7 +152,8 @@ ROUTES: tuple[Route, ...] = (
         operation_id="get_model_status",
         scope=Scope.ADMIN,
         summary="Report the state of all models",
-        response=dict[str, Any],
+        description="What is known of each model, and what its pods report where they run.",
+        response=bodies.ModelStatuses,
     ),
     Route(
         method="GET",
@@ -159,7 +162,8 @@ ROUTES: tuple[Route, ...] = (
         operation_id="get_temp_status",
         scope=Scope.ADMIN,
         summary="List the temporary files of all pods",
-        response=dict[str, Any],
+        description="A folder that several pods share counts once.",
+        response=bodies.TempStatus,
     ),
     Route(
         method="POST",
@@ -168,7 +172,8 @@ ROUTES: tuple[Route, ...] = (
         operation_id="run_emergency_cleanup",
         scope=Scope.ADMIN,
         summary="Free memory on all pods",
-        response=dict[str, Any],
+        description="Frees what no running request needs; running requests are not disturbed.",
+        response=bodies.EmergencyCleanup,
     ),
     Route(
         method="POST",
@@ -177,7 +182,8 @@ ROUTES: tuple[Route, ...] = (
         operation_id="run_temp_cleanup",
         scope=Scope.ADMIN,
         summary="Remove unused temporary files on all pods",
-        response=dict[str, Any],
+        description="Files that a request uses stay.",
+        response=bodies.CleanedTemp,
     ),
     Route(
         method="GET",

@@ -1,101 +1,55 @@
-"""What the gateway reads of Kubernetes objects, and nothing else of them.
+"""What the gateway reads of a ModelDeployment, and nothing else of it.
 
-Every field has a default: an object that is broken in some place must not hide the others.
+The types of the contract refuse what the CRD doesn't allow. Here every field has a default and takes any value of its
+JSON type: a resource that is wrong in some place, or was written by a newer version, must not lose its requests.
 """
 
 import msgspec
+from ams_common.names import API_VERSION, KIND, PLURAL
 from ams_common.progress import Download
-
-SERVICE_LABEL = "kubernetes.io/service-name"
-
-
-class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    creation_timestamp: str = ""
-    labels: dict[str, str] = {}
-
-    @property
-    def key(self) -> str:
-        return f"{self.namespace}/{self.name}"
+from ams_common.resource.status import ModelStatus, QuantizationStatus
+from ams_kube.kinds import Kind
+from ams_kube.objects import Metadata, StatusCondition
 
 
-class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
+class SourceView(msgspec.Struct, frozen=True, kw_only=True):
+    """`spec.model`."""
+
     source: str = ""
     aliases: list[str] = []
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class LimitsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`spec.limits`."""
+
     request_timeout_seconds: float = 600.0
     max_body_bytes: int | str = "64Mi"
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    model: ModelSource = ModelSource()
-    limits: Limits = Limits()
+class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    model: SourceView = SourceView()
+    limits: LimitsView = LimitsView()
     quantization: str = "auto"
     max_memory: dict[str, int | str] = {}
     suspend: bool = False
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """`status.model`."""
-
-    family: str | None = None
-    modalities: list[str] | None = None
-
-
-class Quantization(msgspec.Struct, frozen=True, kw_only=True):
-    chosen: str | None = None
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     phase: str = ""
     message: str = ""
     replicas: int = 0
-    model: Found | None = None
-    quantization: Quantization | None = None
+    model: ModelStatus = ModelStatus()
+    quantization: QuantizationStatus = QuantizationStatus()
     download: Download | None = None
-    conditions: list[Condition] = []
+    conditions: list[StatusCondition] = []
 
 
-class ModelDeployment(msgspec.Struct, frozen=True, kw_only=True):
+class ResourceView(msgspec.Struct, frozen=True, kw_only=True):
+    """A ModelDeployment."""
+
     metadata: Metadata
-    spec: Spec = Spec()
-    status: Status = Status()
+    spec: SpecView = SpecView()
+    status: StatusView = StatusView()
 
 
-class TargetRef(msgspec.Struct, frozen=True, kw_only=True):
-    name: str = ""
-    uid: str = ""
-
-
-class EndpointConditions(msgspec.Struct, frozen=True, kw_only=True):
-    """Absent means true for `ready`, false for `terminating`."""
-
-    ready: bool | None = None
-    terminating: bool | None = None
-
-
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    addresses: list[str] = []
-    conditions: EndpointConditions = EndpointConditions()
-    target_ref: TargetRef | None = None
-
-
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    port: int | None = None
-
-
-class EndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
-    metadata: Metadata
-    endpoints: list[Endpoint] | None = None
-    ports: list[Port] | None = None
+RESOURCES = Kind(API_VERSION, KIND, PLURAL, ResourceView)

@@ -1,4 +1,4 @@
-"""From Kubernetes objects to what the gateway routes by. Pure."""
+"""From Kubernetes objects to what the gateway routes by."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,8 +12,9 @@ from ams_common.progress import Failure, Progress
 from ams_common.quantity import parse_bytes
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
+from ams_kube.objects import EndpointSlice
 
-from ams_gateway.registry.cluster.objects import EndpointSlice, ModelDeployment, Status
+from ams_gateway.registry.cluster.objects import ResourceView, StatusView
 from ams_gateway.registry.port import Model, ModelFacts
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.
@@ -48,30 +49,29 @@ class Resource:
         return None
 
 
-def read_resource(given: ModelDeployment) -> Resource:
-    spec, status, metadata = given.spec, given.status, given.metadata
+def read_resource(view: ResourceView) -> Resource:
+    spec, status, metadata = view.spec, view.status, view.metadata
+    created = metadata.creation_timestamp or ""
     failure = _failure(status)
-    found = status.model
-    family = BY_NAME.get(found.family or "") if found is not None else None
-    quantization = status.quantization.chosen if status.quantization else None
+    family = BY_NAME.get(status.model.family or "")
     facts = ModelFacts(
         model_type=family.model_type if family else None,
         source=spec.model.source,
         source_exists=_holds(status, "WeightsReady"),
-        quantization_bits=_BITS.get(quantization or spec.quantization),
+        quantization_bits=_BITS.get(status.quantization.chosen or spec.quantization),
         max_memory=spec.max_memory or None,
         replicas=status.replicas,
     )
     return Resource(
         key=metadata.key,
-        created=metadata.creation_timestamp,
+        created=created,
         model=Model(
             name=metadata.name,
             aliases=tuple(spec.model.aliases),
-            modalities=frozenset(found.modalities) if found is not None and found.modalities else None,
+            modalities=frozenset(status.model.modalities) if status.model.modalities else None,
             max_body_bytes=_bytes(spec.limits.max_body_bytes),
             request_timeout_seconds=spec.limits.request_timeout_seconds,
-            created=_unix_time(metadata.creation_timestamp),
+            created=_unix_time(created),
             key=metadata.key,
             facts=facts,
         ),
@@ -85,7 +85,7 @@ def name_resources(resources: Iterable[Resource]) -> tuple[dict[str, str], dict[
     """(key by each name that routes may use, in the spelling of `resource_name`; model by key).
 
     `<namespace>.<name>` always leads to its own. The bare name and aliases belong to the oldest resource that claims
-    them, a resource's own name goes before anyone's alias; who doesn't get its bare name is listed with its namespace.
+    them, and a resource's own name goes before anyone's alias. A model without its bare name is listed as the full one.
     """
     by_age = sorted(resources, key=lambda each: (each.created, each.key))
     names: dict[str, str] = {}
@@ -102,26 +102,26 @@ def name_resources(resources: Iterable[Resource]) -> tuple[dict[str, str], dict[
     return names, models
 
 
-def read_slice(given: EndpointSlice) -> dict[str, tuple[str, str]]:
+def read_slice(endpoints: EndpointSlice) -> dict[str, tuple[str, str]]:
     """uid → (pod's name, address) of the pods in a slice that take requests: ready, and not about to end."""
-    port = next((port.port for port in given.ports or () if port.port), None)
+    port = next((port.port for port in endpoints.ports or () if port.port), None)
     if port is None:
         return {}
-    found = {}
-    for endpoint in given.endpoints or ():
+    pods = {}
+    for endpoint in endpoints.endpoints or ():
         if endpoint.conditions.ready is False or endpoint.conditions.terminating or not endpoint.addresses:
             continue
         address = endpoint.addresses[0]
         host = f"[{address}]" if ":" in address else address
         target = endpoint.target_ref
-        found[target.uid if target and target.uid else address] = (
+        pods[target.uid if target and target.uid else address] = (
             target.name if target and target.name else address,
             f"http://{host}:{port}",
         )
-    return found
+    return pods
 
 
-def _failure(status: Status) -> Failure | None:
+def _failure(status: StatusView) -> Failure | None:
     """Why waiting for the model would be in vain; None where it may get ready by itself."""
     by_type = {condition.type: condition for condition in status.conditions}
     for kind in _BLOCKING:
@@ -138,7 +138,7 @@ def _is_fatal(kind: ConditionType, reason: str) -> bool:
     return kind in ("Accepted", "PreflightPassed")  # a newer operator's reason; these two never pass by waiting
 
 
-def _progress(status: Status, failure: Failure | None, suspended: bool) -> Progress:
+def _progress(status: StatusView, failure: Failure | None, suspended: bool) -> Progress:
     if suspended:
         return Progress(Phase.STOPPED, message="suspended")
     if failure is not None:
@@ -153,19 +153,19 @@ def _progress(status: Status, failure: Failure | None, suspended: bool) -> Progr
     return Progress(phase, percent, eta, message=status.message, download=download)
 
 
-def _holds(status: Status, kind: str) -> bool:
+def _holds(status: StatusView, kind: str) -> bool:
     return any(condition.type == kind and condition.status == "True" for condition in status.conditions)
 
 
-def _bytes(given: int | str) -> int:
+def _bytes(quantity: int | str) -> int:
     try:
-        return parse_bytes(given)
+        return parse_bytes(quantity)
     except ValueError:
         return 64 << 20
 
 
-def _unix_time(given: str) -> int:
+def _unix_time(timestamp: str) -> int:
     try:
-        return int(datetime.fromisoformat(given).timestamp())
+        return int(datetime.fromisoformat(timestamp).timestamp())
     except ValueError:
         return 0

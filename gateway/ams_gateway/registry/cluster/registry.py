@@ -4,15 +4,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from ams_common import labels
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import child_name, resource_name
 from ams_common.progress import Progress
+from ams_kube.objects import EndpointSlice
 
 from ams_gateway.broadcast import Broadcast
 from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
 from ams_gateway.proxy.upstream import Pool
-from ams_gateway.registry.cluster.objects import SERVICE_LABEL, EndpointSlice, ModelDeployment
+from ams_gateway.registry.cluster.objects import ResourceView
 from ams_gateway.registry.cluster.reading import Resource, name_resources, read_resource, read_slice
 from ams_gateway.registry.port import Backend, Model
 
@@ -37,8 +39,8 @@ class ClusterRegistry:
         self._checks: set[asyncio.Task[None]] = set()
         self._changes: dict[str, Broadcast] = {}  # by key, for models that somebody waits for
 
-    def take_resource(self, given: ModelDeployment) -> None:
-        key, resource = given.metadata.key, read_resource(given)
+    def take_resource(self, view: ResourceView) -> None:
+        key, resource = view.metadata.key, read_resource(view)
         known = self._resources.get(key)
         self._renamed |= known is None or (known.model, known.created) != (resource.model, resource.created)
         self._resources[key] = resource
@@ -50,9 +52,10 @@ class ClusterRegistry:
             self._notify(key)
             self._changes.pop(key, None)
 
-    def take_slice(self, given: EndpointSlice) -> None:
-        service = f"{given.metadata.namespace}/{given.metadata.labels.get(SERVICE_LABEL, '')}"
-        self._slices[given.metadata.key] = service, read_slice(given)
+    def take_slice(self, endpoints: EndpointSlice) -> None:
+        metadata = endpoints.metadata
+        service = f"{metadata.namespace}/{metadata.labels.get(labels.SERVICE_NAME, '')}"
+        self._slices[metadata.key] = service, read_slice(endpoints)
         self._gather(service)
 
     def forget_slice(self, key: str) -> None:
