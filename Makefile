@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast e2e lint format bench crds docs manifests clean
+.PHONY: help up test fast clients e2e lint format bench crds docs manifests clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -14,6 +14,7 @@ help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
 	@echo "make test   lint and all tests that this machine can run"
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
+	@echo "make clients  generate clients from the OpenAPI document and test them   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
@@ -31,6 +32,17 @@ test: lint
 # While working: everything that needs no cluster, no model process and no patience.
 fast: lint
 	$(VENV)/bin/pytest -q -m "not slow" $(ARGS)
+
+# The generators live in a folder of their own; `make test` runs these tests too once they are there.
+clients: $(VENV)/.dev .clients/.installed
+	AMS_CLIENT_GENERATORS=$(CURDIR)/.clients $(VENV)/bin/pytest tests/test_gateway/test_generated_clients.py $(ARGS)
+
+.clients/.installed:
+	$(PYTHON) -m venv .clients/venv
+	.clients/venv/bin/python -m pip install --disable-pip-version-check --quiet \
+	    'openapi-python-client>=0.29,<0.30' 'openapi-spec-validator>=0.9,<0.10' 'ruff>=0.14'
+	npm install --silent --prefix .clients openapi-typescript@7 openapi-fetch@0.17 typescript@5
+	@touch $@
 
 # A cluster of KUBECONFIG is never touched: the tests bring up their own, and take it down.
 e2e: $(VENV)/.dev
@@ -69,7 +81,7 @@ manifests:
 	@echo "dist/manifests.yaml: kubectl apply --server-side -f dist/manifests.yaml"
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

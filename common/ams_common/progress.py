@@ -1,6 +1,9 @@
 """How far a model is on its way to answering: one type for downloads, loading, and the held request."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from ams_common.lifecycle import Phase
 
@@ -14,13 +17,13 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Download(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Bytes of a download; `file` is the one in transfer. Rates are bytes a second, times seconds."""
+    """How far a download is."""
 
-    bytesDone: int = 0
-    bytesTotal: int | None = None
-    bytesPerSecond: float | None = None
-    etaSeconds: float | None = None
-    file: str | None = None
+    bytesDone: Annotated[int, Meta(description="bytes that are there")] = 0
+    bytesTotal: Annotated[int | None, Meta(description="bytes of all files, when known")] = None
+    bytesPerSecond: Annotated[float | None, Meta(description="current rate, in bytes a second")] = None
+    etaSeconds: Annotated[float | None, Meta(description="seconds until the download ends")] = None
+    file: Annotated[str | None, Meta(description="the file in transfer")] = None
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -34,7 +34,7 @@ _ERRORS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "error": {"type": "string", "description": "A sentence for a person."},
-            "details": {"$ref": _REF.format(name="ErrorDetails")},
+            "details": {"$ref": _REF.format(name="ErrorDetails"), "description": "For programs."},
         },
         "required": ["error", "details"],
     },
@@ -59,7 +59,7 @@ _ERRORS: dict[str, Any] = {
         "title": "OpenAIError",
         "description": "An error on /v1, in OpenAI's envelope.",
         "type": "object",
-        "properties": {"error": {"$ref": _REF.format(name="OpenAIErrorDetails")}},
+        "properties": {"error": {"$ref": _REF.format(name="OpenAIErrorDetails"), "description": "What went wrong."}},
         "required": ["error"],
     },
 }
@@ -105,7 +105,26 @@ def _components(routes: Iterable[Route]) -> dict[str, Any]:
                 for name, description in route.request.files.items()
             }
             schema["required"] = [*route.request.files, *schema["required"]]
-    return components | _ERRORS
+    return {name: _completed(schema) for name, schema in components.items()} | _ERRORS
+
+
+def _completed(schema: Any) -> Any:
+    """A schema as generators of clients need it: enums have a type, arrays items, constants a description.
+
+    A field that may be left out has no default of null: generators would take the field for one that is always there.
+    """
+    if isinstance(schema, list):
+        return [_completed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    completed = {name: _completed(value) for name, value in schema.items() if (name, value) != ("default", None)}
+    if "enum" in schema:
+        completed.setdefault("type", "string")
+    if len(schema.get("enum", ())) == 1:
+        completed.setdefault("description", "Always this value.")
+    if schema.get("type") == "array":
+        completed.setdefault("items", {})
+    return completed
 
 
 def _operation(route: Route) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1, description="The chat so far; at least one message.")]
     max_completion_tokens: Annotated[NewTokens | None, Meta(description="OpenAI's newer name of max_tokens.")] = None
     logprobs: Annotated[bool | None, Meta(description=_NOT_SUPPORTED)] = None
-    tools: Annotated[list[Any] | None, Meta(description=_NOT_SUPPORTED)] = None
+    tools: Annotated[list[dict[str, Any]] | None, Meta(description=_NOT_SUPPORTED)] = None
     response_format: Annotated[dict[str, Any] | None, Meta(description='Only `{"type": "text"}`.')] = None
 
 
