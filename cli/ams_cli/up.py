@@ -19,9 +19,9 @@ from ams_common.names import route_name
 from ams_common.options import OptionError
 from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
-from ams_gateway.app import make_app
+from ams_gateway.app import Gateway
 from ams_gateway.front.log import RequestLog
-from ams_gateway.server import Listening, serve
+from ams_gateway.server import Listening, listen
 from ams_gateway.settings import GatewaySettings
 
 from ams_cli import weights
@@ -119,14 +119,14 @@ class _Up:
             log.write(lines)
             self._screen.say(lines.decode(errors="replace"))
 
-        gateway = make_app(fleet, self._gateway_settings(), request_log=RequestLog(write_request_lines))
+        gateway = Gateway(fleet, self._gateway_settings(), request_log=RequestLog(write_request_lines))
         interrupted = _Interruption(fleet, launcher)
         try:
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(launcher.close)
                 stack.push_async_callback(fleet.close)
                 try:
-                    listening = await stack.enter_async_context(serve(gateway))
+                    listening = await stack.enter_async_context(listen(gateway))
                 except OSError as error:
                     raise UpError(self._why_not(error)) from None
                 launcher.warm()

@@ -13,7 +13,7 @@ class ErrorKind:
     """What a code means on HTTP.
 
     `meaning` is the line of docs/http.md. `retryable`: the same request may succeed later. OpenAI's client retries some
-    statuses by itself; it is told not to where that would only repeat the failure.
+    statuses by itself; `forbids_retry` is where that would only repeat the failure.
     """
 
     status: int

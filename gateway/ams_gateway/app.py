@@ -16,7 +16,7 @@ from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
-from ams_gateway.metrics import Metrics
+from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
 from ams_gateway.proxy.relay import Relay
@@ -34,17 +34,20 @@ _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; o
 
 
 class Gateway:
-    """All parts of one gateway; `server.serve` listens for it."""
+    """All parts of one gateway over the models of `registry`; `server.listen` listens for it.
 
-    def __init__(self, registry: Registry, settings: GatewaySettings, request_log: RequestLog) -> None:
+    The lines of `request_log` go to stdout by default.
+    """
+
+    def __init__(self, registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> None:
         self.settings = settings
-        self._log = request_log
+        self._log = request_log or RequestLog(style=settings.log_format)
         self._tidying: asyncio.Task[None] | None = None
         routes = client_routes(with_metrics=not settings.metrics_port)
         self._router = Router(routes)
         self._monitoring_router = Router(monitoring_routes())
         self._pools = Pools(registry)
-        self._metrics = Metrics(registry)
+        self._metrics = GatewayMetrics(registry)
         self._demand = Demand(registry, self._metrics)
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
@@ -139,8 +142,3 @@ class Gateway:
             self._demand.touch(record.model)
         if record.route not in _PROBES or record.code != 200 or self.settings.debug:
             self._log.add(record)
-
-
-def make_app(registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> Gateway:
-    """A gateway over the models of `registry`. `request_log` says where its lines go; stdout by default."""
-    return Gateway(registry, settings, request_log or RequestLog(style=settings.log_format))

@@ -5,14 +5,14 @@ import time
 from ams_common.demand import DemandReport, ModelDemand
 
 from ams_gateway.broadcast import Broadcast
-from ams_gateway.metrics import Metrics
+from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.registry.port import Registry
 
 
 class Demand:
     """Remembers when each model was last used; what is in flight and held now is read from the metrics."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: GatewayMetrics) -> None:
         self._registry = registry
         self._metrics = metrics
         self._holds = Broadcast()

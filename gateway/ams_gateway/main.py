@@ -12,10 +12,10 @@ import uvloop
 from ams_common.options import OptionError, add_flags, resolve, unread, variables_of
 from ams_kube.client import NoCluster
 
-from ams_gateway.app import make_app
+from ams_gateway.app import Gateway
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
-from ams_gateway.server import serve
+from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
 
 logger = logging.getLogger("ams_gateway")
@@ -69,7 +69,7 @@ async def _run_in_cluster(settings: GatewaySettings) -> None:
             await asyncio.wait((entering,))
             return
         stopping.cancel()
-        async with serve(make_app(await entering, settings)) as listening:
+        async with listen(Gateway(await entering, settings)) as listening:
             logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
             await stop.wait()
             logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
@@ -77,7 +77,7 @@ async def _run_in_cluster(settings: GatewaySettings) -> None:
 
 async def _run(backends: dict[str, list[str]], settings: GatewaySettings) -> None:
     stop = _stop_signal()
-    async with StaticRegistry(backends) as registry, serve(make_app(registry, settings)) as listening:
+    async with StaticRegistry(backends) as registry, listen(Gateway(registry, settings)) as listening:
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)

@@ -83,7 +83,7 @@ class ModelMetrics:
         self.hold = Histogram()
 
 
-class Metrics(Collector):
+class GatewayMetrics(Collector):
     """All metrics of one gateway."""
 
     def __init__(self, registry: Registry) -> None:
@@ -96,9 +96,9 @@ class Metrics(Collector):
 
     def of(self, model: str) -> ModelMetrics:
         """The numbers of a model that is known to exist, or of UNKNOWN."""
-        if (found := self._models.get(model)) is None:
-            found = self._models[model] = ModelMetrics()
-        return found
+        if (numbers := self._models.get(model)) is None:
+            numbers = self._models[model] = ModelMetrics()
+        return numbers
 
     def count(self, record: Record) -> None:
         """Add a request that ended."""

@@ -31,7 +31,7 @@ class Listening:
 
 
 @asynccontextmanager
-async def serve(gateway: Gateway) -> AsyncIterator[Listening]:
+async def listen(gateway: Gateway) -> AsyncIterator[Listening]:
     """Listen on the settings' host and port until the block ends.
 
     Leaving the block stops accepting at once, gives running requests `grace_seconds`, then cancels them.
@@ -63,7 +63,7 @@ async def _listening(server: "_Server", gateway: Gateway, port: int) -> AsyncIte
 
 
 class _Server(web.Server):
-    """Makes connections that answer bad HTTP in the gateway's own words."""
+    """Makes connections that answer bad HTTP in the gateway's own format."""
 
     def __init__(self, gateway: Gateway, *, metrics_only: bool = False) -> None:
         super().__init__(gateway.handle_metrics if metrics_only else gateway.handle, handler_cancellation=True)
@@ -107,7 +107,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         reason = (message or "").strip().partition("\n")[0].rstrip(":.") or "it can't be parsed"
         if isinstance(exc, LineTooLong):
-            error = ApiError("headers_too_large", f"The request's line or a header is too long: {reason}.")
+            error = ApiError("headers_too_large", f"The request line or a header is too long: {reason}.")
         else:
             error = ApiError("bad_request", f"This is not a valid HTTP request: {reason}.")
         response = self._gateway.refuse_bad_http(error)

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 import uvloop
-from ams_gateway.app import Gateway, make_app
+from ams_gateway.app import Gateway
 from ams_gateway.front.log import RequestLog
-from ams_gateway.server import serve
+from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
 from test_gateway.gateway_fakes import Behaviour, FakePod, FakeRegistry, say_hello
 
@@ -62,9 +62,9 @@ async def start() -> AsyncIterator[Start]:
                 lines.extend(msgspec.json.decode(line) for line in data.splitlines())
 
             values = {"host": "127.0.0.1", "port": 0, "grace_seconds": 1.0} | settings
-            gateway = make_app(registry, GatewaySettings(**values), request_log=RequestLog(write, "json"))
+            gateway = Gateway(registry, GatewaySettings(**values), request_log=RequestLog(write, "json"))
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            listening = await stack.enter_async_context(serve(gateway))
+            listening = await stack.enter_async_context(listen(gateway))
             return Running(registry, gateway, listening.url, listening.port, client, lines)
 
         yield start_gateway

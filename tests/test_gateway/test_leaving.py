@@ -4,9 +4,9 @@ import asyncio
 import socket
 
 import pytest
-from ams_gateway.app import make_app
+from ams_gateway.app import Gateway
 from ams_gateway.front.log import RequestLog
-from ams_gateway.server import serve
+from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry, post, raw_connection, read_raw_answer
@@ -112,8 +112,8 @@ async def test_stopping_lets_running_requests_finish(start: Start, pod, registry
 
     backend = await pod(wait)
     registry.add("m", backend.address)
-    gateway = make_app(registry, GatewaySettings(host="127.0.0.1", port=0), request_log=RequestLog(lambda lines: None))
-    async with serve(gateway) as listening:
+    gateway = Gateway(registry, GatewaySettings(host="127.0.0.1", port=0), request_log=RequestLog(lambda lines: None))
+    async with listen(gateway) as listening:
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
         writer.write(post("/generate/m", b"{}"))
         await backend.got_request.wait()

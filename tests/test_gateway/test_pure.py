@@ -4,7 +4,7 @@ import pytest
 from ams_gateway.front.call import request_id
 from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
-from ams_gateway.proxy.choose import choose
+from ams_gateway.proxy.choose import choose_backend
 from ams_gateway.proxy.failures import ejection_seconds
 from ams_gateway.proxy.headers import named_by_connection, request_head
 from ams_gateway.registry.port import Backend
@@ -36,7 +36,7 @@ CHOICES = [
     ("name", "backends", "tried", "draw", "expected"), CHOICES, ids=lambda v: v if type(v) is str else ""
 )
 def test_choose(name: str, backends: list[Backend], tried: tuple[str, ...], draw: float, expected: str | None) -> None:
-    chosen = choose(backends, tried, 50.0, draw)
+    chosen = choose_backend(backends, tried, 50.0, draw)
     assert (chosen.id if chosen else None) == expected
 
 
@@ -47,7 +47,7 @@ loads = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min
 def test_choose_never_refuses_and_never_overloads(given_loads: list[tuple[int, bool, bool]], draw: float) -> None:
     backends = [backend(str(i), load, 60.0 if out else 0.0) for i, (load, out, _) in enumerate(given_loads)]
     tried = [str(i) for i, (_, _, was) in enumerate(given_loads) if was]
-    chosen = choose(backends, tried, 50.0, draw)
+    chosen = choose_backend(backends, tried, 50.0, draw)
     assert chosen is not None
     best = [b for b in backends if b.ejected_until <= 50 and b.id not in tried]
     if best:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from ams_gateway.app import make_app
+from ams_gateway.app import Gateway
 from ams_gateway.front.log import RequestLog
 from ams_gateway.registry.static import StaticRegistry
-from ams_gateway.server import serve
+from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve.live_client import Client
@@ -243,7 +243,7 @@ async def inside_gateway(*pods: LivePod, **settings: Any) -> AsyncIterator[Insid
         addresses.setdefault(pod.name, []).append(pod.address)
     async with (
         StaticRegistry(addresses) as registry,
-        serve(make_app(registry, values, request_log=RequestLog(lambda lines: None))) as listening,
+        listen(Gateway(registry, values, request_log=RequestLog(lambda lines: None))) as listening,
         aiohttp.ClientSession() as client,
     ):
         yield InsideGateway(listening.url, listening.port, registry, client)

@@ -179,7 +179,7 @@ class ChatChunk(Degradable, frozen=True, kw_only=True):
     created: Annotated[int, Meta(description=_CREATED)]
     model: Annotated[str, Meta(description=_MODEL_OF_ANSWER)]
     choices: Annotated[list[ChatDeltaChoice], Meta(description="One choice; none in the event that has `usage`.")]
-    usage: Annotated[Usage | None, Meta(description="In the last event, if stream_options ask for it.")] = None
+    usage: Annotated[Usage | None, Meta(description="In the last event, if stream_options request it.")] = None
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,4 +199,4 @@ class CompletionResponse(Degradable, frozen=True, kw_only=True):
     created: Annotated[int, Meta(description=_CREATED)]
     model: Annotated[str, Meta(description=_MODEL_OF_ANSWER)]
     choices: Annotated[list[CompletionChoice], Meta(description="One choice.")]
-    usage: Annotated[Usage | None, Meta(description="Tokens; in a stream only in its last event, if asked for.")] = None
+    usage: Annotated[Usage | None, Meta(description="Tokens; in a stream in the last event, if requested.")] = None

@@ -14,7 +14,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="Name or alias of a model that takes audio.")]
     language: Annotated[
         Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([ _-][A-Za-z0-9]{1,8}){0,3}$")] | None,
-        Meta(description="A language tag like `en` or `pt-BR` that the model is told."),
+        Meta(description="A language tag like `en` or `pt-BR`, passed on to the model."),
     ] = None
     prompt: Annotated[
         Annotated[str, Meta(max_length=10_000)] | None,

@@ -1,4 +1,4 @@
-"""The few texts that routing needs of a multipart form, found without copying what lies between them."""
+"""The few texts that routing needs of a multipart form, read without copying what lies between them."""
 
 import mmap
 import re
@@ -22,18 +22,18 @@ def boundary_of(content_type: str | None) -> bytes:
             f"The body must be a form: send Content-Type: multipart/form-data, not {kind[:100]!r}.",
             headers={"Accept": "multipart/form-data"}, given=kind[:100], allowed=["multipart/form-data"],
         )  # fmt: skip
-    if (found := _BOUNDARY.search(content_type or "")) is None:
-        raise ApiError("invalid_parameter", "The form can't be read: its Content-Type names no boundary.")
-    return (found[1] or found[2]).encode()
+    if (match := _BOUNDARY.search(content_type or "")) is None:
+        raise ApiError("invalid_parameter", "The form can't be read: its Content-Type has no boundary.")
+    return (match[1] or match[2]).encode()
 
 
 def texts_of(body: "bytes | mmap.mmap", boundary: bytes, names: Collection[str]) -> dict[str, str]:
     """The values of these fields, as far as they are there; of several with one name the first."""
     delimiter = b"--" + boundary
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     at = body.find(delimiter)
     for _ in range(_MOST_PARTS):
-        if at < 0 or len(found) == len(names):
+        if at < 0 or len(texts) == len(names):
             break
         begin = at + len(delimiter)
         head_end = body.find(b"\r\n\r\n", begin, begin + _LONGEST_HEAD)
@@ -41,10 +41,10 @@ def texts_of(body: "bytes | mmap.mmap", boundary: bytes, names: Collection[str])
             break
         at = body.find(b"\r\n" + delimiter, head_end)
         name = _name(body[begin:head_end])
-        if at >= 0 and name in names and name not in found and at - head_end <= _LONGEST_TEXT:
-            found[name] = body[head_end + 4 : at].decode("utf-8", "replace")
+        if at >= 0 and name in names and name not in texts and at - head_end <= _LONGEST_TEXT:
+            texts[name] = body[head_end + 4 : at].decode("utf-8", "replace")
         at += 2 if at >= 0 else 0
-    return found
+    return texts
 
 
 def _name(head: bytes) -> str:

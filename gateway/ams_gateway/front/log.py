@@ -14,7 +14,7 @@ _FLUSH_BYTES = 256 << 10
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """What is known of one request when it ends. Never holds prompts, answers or keys. Times are in seconds."""
+    """What is known of one request when it ends; never prompts, answers or keys. Times are in seconds."""
 
     time: str = ""
     id: str = ""
@@ -90,20 +90,20 @@ class RequestLog:
 
 def console_line(record: Record) -> str:
     """`12:00:01.234 200 POST /generate/smollm2 0.412s first 0.051s 12+34 tokens id 5f0c…`"""
-    words = [record.time[11:23], str(record.code), record.method, _printable(record.path), f"{record.seconds:.3f}s"]
+    parts = [record.time[11:23], str(record.code), record.method, _printable(record.path), f"{record.seconds:.3f}s"]
     if record.first_byte_seconds is not None:
-        words.append(f"first {record.first_byte_seconds:.3f}s")
+        parts.append(f"first {record.first_byte_seconds:.3f}s")
     if record.held_seconds is not None:
-        words.append(f"held {record.held_seconds:.3f}s")
+        parts.append(f"held {record.held_seconds:.3f}s")
     if record.completion_tokens is not None:
-        words.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
+        parts.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
     if record.retries:
-        words.append(f"retries {record.retries}")
+        parts.append(f"retries {record.retries}")
     if record.pod:
-        words.append(f"pod {record.pod}")
+        parts.append(f"pod {record.pod}")
     if record.error:
-        words.append(record.error)
-    return " ".join(words) + f" id {record.id}\n"
+        parts.append(record.error)
+    return " ".join(parts) + f" id {record.id}\n"
 
 
 def _printable(text: str) -> str:

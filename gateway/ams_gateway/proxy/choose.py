@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from ams_gateway.registry.port import Backend
 
 
-def choose(backends: Sequence[Backend], tried: Collection[str], now: float, draw: float) -> Backend | None:
+def choose_backend(backends: Sequence[Backend], tried: Collection[str], now: float, draw: float) -> Backend | None:
     """The pod with the fewest requests in flight, by chance (`draw` in [0, 1)) among equals. None if there is none.
 
     Pods tried before for this request, then pods left out for their failures, are taken only when no other is there:

@@ -11,8 +11,8 @@ from ams_common.errors import ApiError
 
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
-from ams_gateway.metrics import Metrics
-from ams_gateway.proxy.choose import choose
+from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.proxy.choose import choose_backend
 from ams_gateway.proxy.failures import (
     Draining,
     ResponseCut,
@@ -31,13 +31,13 @@ from ams_gateway.registry.port import Backend, Model, Registry
 
 logger = logging.getLogger("ams_gateway")
 
-_POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 says more than ours: it gets this much longer
+_POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 has more details than ours: it gets this much longer
 _DRAINING_EJECTION_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 2.0
 
 
 class Forwarder:
-    def __init__(self, registry: Registry, pools: Pools, holds: Holds, relay: Relay, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, pools: Pools, holds: Holds, relay: Relay, metrics: GatewayMetrics) -> None:
         self._registry = registry
         self._pools = pools
         self._holds = holds
@@ -55,7 +55,7 @@ class Forwarder:
         fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
         while True:
             now = asyncio.get_running_loop().time()
-            backend = choose(self._registry.backends(model), tried, now, random.random())
+            backend = choose_backend(self._registry.backends(model), tried, now, random.random())
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
                 continue

@@ -15,7 +15,7 @@ from ams_common.wire import ProgressEvent
 from ams_gateway.demand import Demand
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import SERVER
-from ams_gateway.metrics import Metrics
+from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.registry.port import Model, Registry
 
 _SILENCE_BEFORE_PROGRESS_SECONDS = 0.8  # a pod that is ready within it answers with a status line of its own
@@ -28,7 +28,9 @@ _RETRY_AFTER_SECONDS = 10.0
 class Holds:
     """Waits for models on behalf of requests: at most `limit` for each model, plain ones at most `seconds` long."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, demand: Demand, *, seconds: float, limit: int) -> None:
+    def __init__(
+        self, registry: Registry, metrics: GatewayMetrics, demand: Demand, *, seconds: float, limit: int
+    ) -> None:
         self._registry = registry
         self._metrics = metrics
         self._demand = demand

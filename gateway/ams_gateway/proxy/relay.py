@@ -137,8 +137,8 @@ def _end_of_last_event(data: bytes) -> int:
 
 
 def _note_usage(call: Call, text: bytes) -> None:
-    if found := _USAGE.search(text):
-        call.record.prompt_tokens, call.record.completion_tokens = int(found[1]), int(found[2])
+    if match := _USAGE.search(text):
+        call.record.prompt_tokens, call.record.completion_tokens = int(match[1]), int(match[2])
 
 
 def _seconds(text: str | None) -> float:

@@ -78,7 +78,7 @@ class Registry(Protocol):
         """A connection to this backend was refused: the owner may check on it."""
 
 
-def find_model(registry: Registry, name: str) -> Model:
+def require_model(registry: Registry, name: str) -> Model:
     """The model of this name or alias; ApiError `model_not_found` lists those there are."""
     if (model := registry.find(name)) is not None:
         return model

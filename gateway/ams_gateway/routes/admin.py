@@ -28,27 +28,27 @@ from ams_gateway.routes.routing import Services
 PodReport = TypeVar("PodReport", PodMemory, PodModel, PodTemp, PodCleaned, PodCleanup)
 
 
-async def memory_status(services: Services, call: Call) -> web.Response:
+async def get_memory_status(services: Services, call: Call) -> web.Response:
     reports, unreachable = await _ask_all(services, "GET", "/admin/memory_status", PodMemory)
-    return json_response(call.request, totals.memory_status(reports, unreachable, int(time.time())))
+    return json_response(call.request, totals.total_memory(reports, unreachable, int(time.time())))
 
 
-async def temp_status(services: Services, call: Call) -> web.Response:
+async def get_temp_status(services: Services, call: Call) -> web.Response:
     reports, unreachable = await _ask_all(services, "GET", "/admin/temp_status", PodTemp)
-    return json_response(call.request, totals.temp_status(reports, unreachable))
+    return json_response(call.request, totals.total_temp(reports, unreachable))
 
 
-async def cleanup_temp(services: Services, call: Call) -> web.Response:
+async def run_temp_cleanup(services: Services, call: Call) -> web.Response:
     reports, unreachable = await _ask_all(services, "POST", "/admin/cleanup_temp", PodCleaned)
-    return json_response(call.request, totals.cleaned_temp(reports, unreachable))
+    return json_response(call.request, totals.total_cleaned(reports, unreachable))
 
 
-async def emergency_cleanup(services: Services, call: Call) -> web.Response:
+async def run_emergency_cleanup(services: Services, call: Call) -> web.Response:
     reports, unreachable = await _ask_all(services, "POST", "/admin/emergency_cleanup", PodCleanup)
-    return json_response(call.request, totals.emergency_cleanup(reports, unreachable, int(time.time())))
+    return json_response(call.request, totals.total_cleanup(reports, unreachable, int(time.time())))
 
 
-async def model_status(services: Services, call: Call) -> web.Response:
+async def get_model_status(services: Services, call: Call) -> web.Response:
     """What the registry knows of each model, and what its pods report where they run."""
     reports, unreachable = await _ask_all(services, "GET", "/admin/model_status", PodModel)
     models = services.registry.models()

@@ -10,15 +10,15 @@ from ams_common.wire import GenerateRequest
 
 from ams_gateway.front.body import BodyLimits, StreamedBody, WholeBody, check_json, read_head
 from ams_gateway.front.call import Call
-from ams_gateway.registry.port import find_model
+from ams_gateway.registry.port import require_model
 from ams_gateway.routes.routing import Services
 
 _REQUEST = msgspec.json.Decoder(GenerateRequest)
 _STREAM_FIELD = re.compile(rb'(?<!\\)"stream"\s*:\s*true')
 
 
-async def generate(services: Services, call: Call) -> web.StreamResponse:
-    model = find_model(services.registry, call.name)
+async def generate_text(services: Services, call: Call) -> web.StreamResponse:
+    model = require_model(services.registry, call.name)
     call.record.model = model.name
     check_json(call.request)
     limits = BodyLimits(min(model.max_body_bytes, services.limits.max_bytes), services.limits.silence_seconds)

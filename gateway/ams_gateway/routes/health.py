@@ -13,7 +13,7 @@ from ams_gateway.front.responses import json_response
 from ams_gateway.routes.routing import Services
 
 
-async def health(services: Services, call: Call) -> web.Response:
+async def get_health(services: Services, call: Call) -> web.Response:
     """The gateway is alive as long as it answers; models are only counted."""
     models = services.registry.models()
     ready = sum(1 for model in models if services.registry.backends(model))
@@ -26,7 +26,7 @@ async def health(services: Services, call: Call) -> web.Response:
     return json_response(call.request, response)
 
 
-async def ready(services: Services, call: Call) -> web.Response:
+async def get_ready(services: Services, call: Call) -> web.Response:
     if services.draining:
         return json_response(call.request, ReadyResponse(status="draining"), status=503)
     return json_response(call.request, ReadyResponse(status="ready"))

@@ -29,7 +29,7 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ccc;
 """
 
 
-async def index(services: Services, call: Call) -> web.Response:
+async def get_index(services: Services, call: Call) -> web.Response:
     rows = []
     for model in services.registry.models():
         takes = ", ".join(sorted(model.modalities)) if model.modalities is not None else "?"
@@ -43,5 +43,5 @@ async def index(services: Services, call: Call) -> web.Response:
     )
 
 
-async def openapi(services: Services, call: Call) -> web.Response:
+async def get_openapi(services: Services, call: Call) -> web.Response:
     return json_response(call.request, services.openapi_document())

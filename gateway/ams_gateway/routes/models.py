@@ -5,7 +5,7 @@ from ams_common.wire import ModelCard, ModelList
 
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import json_response
-from ams_gateway.registry.port import Model, find_model
+from ams_gateway.registry.port import Model, require_model
 from ams_gateway.routes.routing import Services
 
 
@@ -14,7 +14,7 @@ async def list_models(services: Services, call: Call) -> web.Response:
 
 
 async def get_model(services: Services, call: Call) -> web.Response:
-    return json_response(call.request, _card(find_model(services.registry, call.name)))
+    return json_response(call.request, _card(require_model(services.registry, call.name)))
 
 
 def _card(model: Model) -> ModelCard:

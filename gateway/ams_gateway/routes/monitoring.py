@@ -12,13 +12,13 @@ from ams_gateway.routes.routing import Services
 _LONGEST_WAIT_SECONDS = 30.0
 
 
-async def metrics(services: Services, call: Call) -> web.Response:
+async def get_metrics(services: Services, call: Call) -> web.Response:
     """Prometheus' or OpenMetrics' text format."""
     body, content_type = services.metrics.expose(call.request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-async def demand(services: Services, call: Call) -> web.Response:
+async def get_demand(services: Services, call: Call) -> web.Response:
     """`?wait=SECONDS&since=VERSION`: the report; with `wait`, held back until a request has to wait for a model."""
     query = dict(parse_qsl(call.request.raw_path.partition("?")[2]))
     since = int(_number(query, "since", 2**53))

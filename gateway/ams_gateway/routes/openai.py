@@ -12,7 +12,7 @@ from ams_common.wire import RoutingFields
 from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
-from ams_gateway.registry.port import Model, find_model
+from ams_gateway.registry.port import Model, require_model
 from ams_gateway.routes.routing import Services
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
@@ -21,7 +21,7 @@ _TRUE = ("true", "1")
 _MODALITIES = {"text": "text", "image_url": "image", "video_url": "video", "input_audio": "audio"}
 
 
-async def completions(services: Services, call: Call) -> web.StreamResponse:
+async def create_completion(services: Services, call: Call) -> web.StreamResponse:
     """Chat completions and completions: both name their model in a JSON body."""
     check_json(call.request)
     data, whole = await read_head(call.request, services.limits)
@@ -34,7 +34,7 @@ async def completions(services: Services, call: Call) -> web.StreamResponse:
         return await _forward_json(services, call, fields, body, body.length)
 
 
-async def transcriptions(services: Services, call: Call) -> web.StreamResponse:
+async def create_transcription(services: Services, call: Call) -> web.StreamResponse:
     """Routed by the form's `model`; the form goes to the pod as it came."""
     boundary = boundary_of(call.request.headers.get("Content-Type"))
     data, whole = await read_head(call.request, services.limits)
@@ -50,7 +50,7 @@ async def transcriptions(services: Services, call: Call) -> web.StreamResponse:
 async def _forward_json(
     services: Services, call: Call, fields: RoutingFields, body: Body, size: int
 ) -> web.StreamResponse:
-    model = find_model(services.registry, fields.model)
+    model = require_model(services.registry, fields.model)
     call.record.model = model.name
     check_size(size, model.max_body_bytes)
     _check_modalities(model, fields)
@@ -63,7 +63,7 @@ async def _forward_form(
 ) -> web.StreamResponse:
     if not (name := texts.get("model", "").strip()):
         raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
-    model = find_model(services.registry, name)
+    model = require_model(services.registry, name)
     call.record.model = model.name
     check_size(size, model.max_body_bytes)
     if model.modalities is not None and "audio" not in model.modalities:

@@ -12,7 +12,7 @@ from ams_common.errors import ApiError
 from ams_gateway.demand import Demand
 from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call
-from ams_gateway.metrics import Metrics
+from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
@@ -30,7 +30,7 @@ class Services:
     limits: BodyLimits
     forwarder: Forwarder
     pools: Pools
-    metrics: Metrics
+    metrics: GatewayMetrics
     demand: Demand
     routes: Sequence["Route"]
     openapi_document: Callable[[], bytes]

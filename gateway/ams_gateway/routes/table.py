@@ -39,8 +39,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/generate/{model}",
-        handler=generate.generate,
-        operation_id="generate",
+        handler=generate.generate_text,
+        operation_id="generate_text",
         scope=Scope.PUBLIC,
         summary="Generate text",
         description="The older server's API. A stream ends with `data: [DONE]`; while the model starts it has "
@@ -54,7 +54,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/v1/chat/completions",
-        handler=openai.completions,
+        handler=openai.create_completion,
         operation_id="create_chat_completion",
         scope=Scope.PUBLIC,
         summary="Continue a chat",
@@ -68,7 +68,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/v1/completions",
-        handler=openai.completions,
+        handler=openai.create_completion,
         operation_id="create_completion",
         scope=Scope.PUBLIC,
         summary="Continue a text",
@@ -81,7 +81,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/v1/audio/transcriptions",
-        handler=openai.transcriptions,
+        handler=openai.create_transcription,
         operation_id="create_transcription",
         scope=Scope.PUBLIC,
         summary="Write down what is said in an audio file",
@@ -117,7 +117,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/health",
-        handler=health.health,
+        handler=health.get_health,
         operation_id="get_health",
         scope=Scope.PUBLIC,
         summary="Check that the gateway is alive",
@@ -127,7 +127,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/ready",
-        handler=health.ready,
+        handler=health.get_ready,
         operation_id="get_ready",
         scope=Scope.PUBLIC,
         summary="Check that the gateway takes requests",
@@ -138,7 +138,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/admin/memory_status",
-        handler=admin.memory_status,
+        handler=admin.get_memory_status,
         operation_id="get_memory_status",
         scope=Scope.ADMIN,
         summary="Report the memory of all pods",
@@ -148,7 +148,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/admin/model_status",
-        handler=admin.model_status,
+        handler=admin.get_model_status,
         operation_id="get_model_status",
         scope=Scope.ADMIN,
         summary="Report the state of all models",
@@ -158,7 +158,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/admin/temp_status",
-        handler=admin.temp_status,
+        handler=admin.get_temp_status,
         operation_id="get_temp_status",
         scope=Scope.ADMIN,
         summary="List the temporary files of all pods",
@@ -168,7 +168,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/admin/emergency_cleanup",
-        handler=admin.emergency_cleanup,
+        handler=admin.run_emergency_cleanup,
         operation_id="run_emergency_cleanup",
         scope=Scope.ADMIN,
         summary="Free memory on all pods",
@@ -178,7 +178,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/admin/cleanup_temp",
-        handler=admin.cleanup_temp,
+        handler=admin.run_temp_cleanup,
         operation_id="run_temp_cleanup",
         scope=Scope.ADMIN,
         summary="Remove unused temporary files on all pods",
@@ -188,7 +188,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/metrics",
-        handler=monitoring.metrics,
+        handler=monitoring.get_metrics,
         operation_id="get_metrics",
         scope=Scope.MONITORING,
         summary="Export metrics for Prometheus",
@@ -198,7 +198,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/internal/demand",
-        handler=monitoring.demand,
+        handler=monitoring.get_demand,
         operation_id="get_demand",
         scope=Scope.INTERNAL,
         summary="Report the demand for each model",
@@ -208,7 +208,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/openapi.json",
-        handler=index.openapi,
+        handler=index.get_openapi,
         operation_id="get_openapi",
         scope=Scope.PUBLIC,
         summary="Describe this API in OpenAPI 3.1",
@@ -218,7 +218,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/",
-        handler=index.index,
+        handler=index.get_index,
         operation_id="get_index",
         scope=Scope.PUBLIC,
         summary="Show the models to a person",

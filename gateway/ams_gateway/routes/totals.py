@@ -20,7 +20,7 @@ from ams_common.admin import (
 _MIB = 1 << 20
 
 
-def memory_status(pods: Sequence[PodMemory], unreachable: Sequence[UnreachablePod], timestamp: int) -> MemoryStatus:
+def total_memory(pods: Sequence[PodMemory], unreachable: Sequence[UnreachablePod], timestamp: int) -> MemoryStatus:
     """GPU fields only when some pod has a GPU; warning and safety hold for the worst device."""
     with_gpu = [pod for pod in pods if pod.gpu_available]
     judged = [pod for pod in pods if pod.memory_warning is not None]
@@ -46,7 +46,7 @@ def memory_status(pods: Sequence[PodMemory], unreachable: Sequence[UnreachablePo
     )
 
 
-def temp_status(pods: Sequence[PodTemp], unreachable: Sequence[UnreachablePod]) -> TempStatus:
+def total_temp(pods: Sequence[PodTemp], unreachable: Sequence[UnreachablePod]) -> TempStatus:
     """The files of all folders; a folder that several pods share counts for the first of them."""
     by_folder = {pod.folder_id or f"{pod.model}/{pod.pod}": pod for pod in reversed(pods)}
     folders = list(reversed(by_folder.values()))
@@ -64,7 +64,7 @@ def temp_status(pods: Sequence[PodTemp], unreachable: Sequence[UnreachablePod]) 
     )
 
 
-def cleaned_temp(pods: Sequence[PodCleaned], unreachable: Sequence[UnreachablePod]) -> CleanedTemp:
+def total_cleaned(pods: Sequence[PodCleaned], unreachable: Sequence[UnreachablePod]) -> CleanedTemp:
     files = sum(pod.cleaned_files for pod in pods)
     size = round(sum(pod.total_size_mb for pod in pods), 2)
     missing = f" {len(unreachable)} of {len(pods) + len(unreachable)} pods did not answer." if unreachable else ""
@@ -77,7 +77,7 @@ def cleaned_temp(pods: Sequence[PodCleaned], unreachable: Sequence[UnreachablePo
     )
 
 
-def emergency_cleanup(
+def total_cleanup(
     pods: Sequence[PodCleanup], unreachable: Sequence[UnreachablePod], timestamp: int
 ) -> EmergencyCleanup:
     status: Outcome = "success"

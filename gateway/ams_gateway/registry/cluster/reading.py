@@ -25,7 +25,7 @@ _BITS = {"4bit": 4, "8bit": 8}
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class RoutedResource:
     """A ModelDeployment as far as requests are concerned. `refusal` is why none may wait for it."""
 
     key: str
@@ -49,7 +49,7 @@ class Resource:
         return None
 
 
-def read_resource(view: ResourceView) -> Resource:
+def read_resource(view: ResourceView) -> RoutedResource:
     spec, status, metadata = view.spec, view.status, view.metadata
     created = metadata.creation_timestamp or ""
     failure = _failure(status)
@@ -62,7 +62,7 @@ def read_resource(view: ResourceView) -> Resource:
         max_memory=spec.max_memory or None,
         replicas=status.replicas,
     )
-    return Resource(
+    return RoutedResource(
         key=metadata.key,
         created=created,
         model=Model(
@@ -81,7 +81,7 @@ def read_resource(view: ResourceView) -> Resource:
     )
 
 
-def name_resources(resources: Iterable[Resource]) -> tuple[dict[str, str], dict[str, Model]]:
+def name_resources(resources: Iterable[RoutedResource]) -> tuple[dict[str, str], dict[str, Model]]:
     """(key by each name that routes may use, in the spelling of `resource_name`; model by key).
 
     `<namespace>.<name>` always leads to its own. The bare name and aliases belong to the oldest resource that claims

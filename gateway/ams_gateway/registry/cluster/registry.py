@@ -15,7 +15,7 @@ from ams_gateway.broadcast import Broadcast
 from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
 from ams_gateway.proxy.upstream import Pool
 from ams_gateway.registry.cluster.objects import ResourceView
-from ams_gateway.registry.cluster.reading import Resource, name_resources, read_resource, read_slice
+from ams_gateway.registry.cluster.reading import RoutedResource, name_resources, read_resource, read_slice
 from ams_gateway.registry.port import Backend, Model
 
 logger = logging.getLogger("ams_gateway")
@@ -28,7 +28,7 @@ class ClusterRegistry:
     """Implements `ams_gateway.registry.port.Registry`; the watches call `take_*` and `forget_*`."""
 
     def __init__(self) -> None:
-        self._resources: dict[str, Resource] = {}
+        self._resources: dict[str, RoutedResource] = {}
         self._slices: dict[str, tuple[str, Mapping[str, tuple[str, str]]]] = {}  # key → service's key, pods
         self._services: dict[str, dict[str, Backend]] = {}  # service's key → uid → backend
         self._renamed = False
@@ -135,10 +135,10 @@ class ClusterRegistry:
         """Put the slices of one service together; pods that stay keep their Backend."""
         known = self._services.get(service, {})
         pods: dict[str, Backend] = {}
-        for owner, found in self._slices.values():
+        for owner, addresses in self._slices.values():
             if owner != service:
                 continue
-            for uid, (name, address) in found.items():
+            for uid, (name, address) in addresses.items():
                 kept = known.get(uid)
                 pods[uid] = kept if kept is not None and kept.address == address else Backend(name, address)
         if pods:
