@@ -18,10 +18,9 @@ class StopStrings:
         if not self._stops or self.stopped:
             return "" if self.stopped else text
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        if (match := first_complete(text, self._stops)) is not None:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[:match]
         keep = max(held_suffix(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -30,3 +29,12 @@ class StopStrings:
         """What was held back and turned out to be no stop string."""
         held, self._held = self._held, ""
         return held
+
+
+def first_complete(text: str, stops: Sequence[str]) -> int | None:
+    """Where the stop string begins that is complete first, however the text arrives; of two, the one that began first.
+
+    A longer one may have begun earlier in the text and end later.
+    """
+    matches = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(matches)[1] if matches else None
