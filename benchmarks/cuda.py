@@ -85,7 +85,7 @@ def prompts(count: int) -> list[list[int]]:
 
 def ours(folder: Path, streams: list[int], quantization: str) -> dict[int, float]:
     from ams_common.pod_settings import ServeSettings
-    from ams_pod.engines.builtin.opener import load
+    from ams_pod.engines.builtin.loading import load_engine
     from ams_pod.engines.port import Prepared, Sampling
 
     settings = ServeSettings(
@@ -93,16 +93,16 @@ def ours(folder: Path, streams: list[int], quantization: str) -> dict[int, float
         context_tokens=1024,
     )  # fmt: skip
     started = time.perf_counter()
-    runtime: Any = load(folder, settings, lambda events: None, lambda phase, percent: None)
-    info = runtime.info
+    engine: Any = load_engine(folder, settings, lambda events: None, lambda phase, percent: None)
+    info = engine.info
     print(f"loaded in {time.perf_counter() - started:.1f} s: {info.engine}, {info.weights_bytes / 2**30:.1f} GiB")
     rates = {}
     for count in [max(streams), *streams]:  # the first is the warm-up
         for ids in prompts(count):
-            runtime.submit(Prepared(ids), Sampling(NEW_TOKENS, ignore_eos=True), None)
+            engine.submit(Prepared(ids), Sampling(NEW_TOKENS, ignore_eos=True), None)
         torch.cuda.synchronize()
         started = time.perf_counter()
-        while runtime._engine.step():
+        while engine.core.step():
             pass
         rates[count] = count * NEW_TOKENS / (time.perf_counter() - started)
     return rates

@@ -210,7 +210,7 @@ def example(resources: Sequence[ModelDeployment], models: Path, url: str) -> str
     def effort(resource: ModelDeployment) -> tuple[bool, bool]:
         folder = weights.folder(resource, models)
         family = weights.family(resource, folder)
-        needs_image = family is not None and family.name == "vqa"
+        needs_image = family is not None and family.needs_image
         return needs_image, folder is None and not resource.spec.cache.prefetch
 
     chosen = min(resources, key=effort)

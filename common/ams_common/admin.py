@@ -42,7 +42,7 @@ class PodMemory(GpuTotals, frozen=True, kw_only=True):
     multimodal_safe: Annotated[bool | None, Meta(description="2 GB or more are free on the worst device.")] = None
 
 
-class TempFileStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TempFileStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A temporary file of a request with media."""
 
     filename: Annotated[str, Meta(description="Name of the file.")] = ""
@@ -55,7 +55,7 @@ class TempFileStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     pod: Annotated[str, Meta(description="Id of the pod, set by the gateway.")] = ""
 
 
-class PodTemp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PodTemp(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /admin/temp_status` of a pod."""
 
     model: Annotated[str, Meta(description="Name of the model.")] = ""
@@ -68,7 +68,7 @@ class PodTemp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     folder_id: Annotated[str, Meta(description="Equal for pods that share a folder.")] = ""
 
 
-class PodCleaned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PodCleaned(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /admin/cleanup_temp` of a pod."""
 
     model: Annotated[str, Meta(description="Name of the model.")] = ""
@@ -78,7 +78,7 @@ class PodCleaned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     total_size_mb: Annotated[float, Meta(description="Size of all files, in MiB.")] = 0.0
 
 
-class PodCleanup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PodCleanup(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /admin/emergency_cleanup` of a pod."""
 
     model: Annotated[str, Meta(description="Name of the model.")] = ""

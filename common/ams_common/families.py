@@ -1,10 +1,13 @@
-"""Model families: which architectures each one serves and what it takes. Adding a family is one row here."""
+"""Model families, one row each: all that operator, gateway, command line and pod know of a family before it is loaded.
 
-from collections.abc import Sequence
+A family is a row here, a module of its name in `ams_pod.engines.builtin.families`, a manifest in examples/ and a tiny
+checkpoint in the tests. The resource's enum, the command line's choices and the table in README come from the rows.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-FamilyName = Literal["text", "vision-language", "audio-language", "omni", "vqa"]
 Modality = Literal["text", "image", "audio", "video"]
 
 
@@ -12,68 +15,156 @@ class UnsupportedArchitecture(ValueError):
     """No family serves the model; the message is a sentence that says which architectures it has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """One family. `architectures` are names from config.json; `suffix` takes every name that ends so.
+    """One family.
 
-    `model_type` is the older server's word: `type` in /admin/model_status, `model_type` in omni's answers.
+    `architectures` are names from config.json; `suffix` takes every name that ends so and is no other family's.
+    `models` and `takes` are its cells in the table of families, `example` its manifest in examples/.
+    `model_type` is the older server's word: `type` in /admin/model_status, `model_type` in answers with details.
+    `unquantized` are the modules that stay as they are in 8 and 4 bits, beside the output embeddings: towers lose more
+    by quantization than their size is worth. `language_config` is where config.json describes the language model, as
+    paths, the first that is there; `weights_prefix` what its tensors' names begin with where files hold other models.
+    `needs_image`: no request without one. `answer_details`: /generate tells how an answer was made.
     """
 
-    name: FamilyName
+    name: str
+    models: str
+    takes: str
+    example: str
     modalities: frozenset[Modality]
     model_type: str
     architectures: frozenset[str] = frozenset()
     suffix: str | None = None
-
-    def serves(self, architecture: str) -> bool:
-        return architecture in self.architectures or (self.suffix is not None and architecture.endswith(self.suffix))
+    unquantized: tuple[str, ...] = ()
+    language_config: tuple[str, ...] = ()
+    weights_prefix: str = ""
+    needs_image: bool = False
+    answer_details: bool = False
 
 
 FAMILIES: tuple[FamilyRow, ...] = (
     FamilyRow(
-        "vision-language",
-        frozenset({"text", "image", "video"}),
-        "vision-language",
-        frozenset({"Qwen2_5_VLForConditionalGeneration"}),
+        name="text",
+        models="any causal language model with a chat template; its reasoning is returned separately",
+        takes="text",
+        example="deepseek.yaml",
+        modalities=frozenset({"text"}),
+        model_type="text",
+        suffix="ForCausalLM",  # Llama, Qwen2, Qwen3, Mistral, Gemma, SmolLM, Phi, GPT-2 …
+        language_config=("text_config", "llm_config"),
     ),
     FamilyRow(
-        "audio-language",
-        frozenset({"text", "audio"}),
-        "audio-language",
-        frozenset({"Qwen2AudioForConditionalGeneration"}),
+        name="vision-language",
+        models="Qwen2.5-VL",
+        takes="text, images, video",
+        example="qwen-vl.yaml",
+        modalities=frozenset({"text", "image", "video"}),
+        model_type="vision-language",
+        architectures=frozenset({"Qwen2_5_VLForConditionalGeneration"}),
+        unquantized=("visual",),
+        language_config=("text_config",),
     ),
     FamilyRow(
-        "omni",
-        frozenset({"text", "image", "audio", "video"}),
-        "qwen_omni",
-        frozenset(
+        name="audio-language",
+        models="Qwen2-Audio",
+        takes="text, audio",
+        example="qwen-audio.yaml",
+        modalities=frozenset({"text", "audio"}),
+        model_type="audio-language",
+        architectures=frozenset({"Qwen2AudioForConditionalGeneration"}),
+        unquantized=("audio_tower", "multi_modal_projector"),
+        language_config=("text_config",),
+    ),
+    FamilyRow(
+        name="omni",
+        models="Qwen2.5-Omni (its thinker: answers in text)",
+        takes="any mix of text, images, audio, video with sound",
+        example="qwen-omni.yaml",
+        modalities=frozenset({"text", "image", "audio", "video"}),
+        model_type="qwen_omni",
+        architectures=frozenset(
             {
                 "Qwen2_5OmniModel",  # what the hub's config.json says
                 "Qwen2_5OmniForConditionalGeneration",
                 "Qwen2_5OmniThinkerForConditionalGeneration",
             }
         ),
+        unquantized=("visual", "audio_tower"),
+        language_config=("thinker_config.text_config", "text_config"),
+        weights_prefix="thinker.",
+        answer_details=True,
     ),
     FamilyRow(
-        "vqa",
-        frozenset({"text", "image"}),
-        "vqa",
-        frozenset({"BlipForQuestionAnswering"}),
+        name="vqa",
+        models="BLIP-VQA",
+        takes="one image and a question",
+        example="blip-vqa.yaml",
+        modalities=frozenset({"text", "image"}),
+        model_type="vqa",
+        architectures=frozenset({"BlipForQuestionAnswering"}),
+        unquantized=("vision_model", "text_decoder.cls"),
+        language_config=("text_config",),
+        needs_image=True,
     ),
-    # Llama, Qwen2, Qwen3, Mistral, Gemma, SmolLM, Phi, GPT-2 … name their causal language model alike.
-    FamilyRow("text", frozenset({"text"}), "text", suffix="ForCausalLM"),
 )
 
 BY_NAME: dict[str, FamilyRow] = {row.name: row for row in FAMILIES}
+
+if TYPE_CHECKING:
+    FamilyName = str
+    FamilySetting = str
+else:
+    FamilyName = Literal[tuple(BY_NAME)]
+    FamilySetting = Literal[("auto", *BY_NAME)]
 
 
 def family_of(architectures: Sequence[str]) -> FamilyRow:
     """The family for the `architectures` of a config.json; UnsupportedArchitecture when none serves it."""
     for architecture in architectures:
-        for row in FAMILIES:
-            if row.serves(architecture):
-                return row
+        if (row := _serving(architecture)) is not None:
+            return row
     if not architectures:
         raise UnsupportedArchitecture("config.json names no architectures; set spec.model.family")
-    known = sorted({name for row in FAMILIES for name in row.architectures} | {"*ForCausalLM"})
-    raise UnsupportedArchitecture(f"{', '.join(architectures)} is not supported; supported are {', '.join(known)}")
+    known = {name for row in FAMILIES for name in row.architectures}
+    known |= {f"*{row.suffix}" for row in FAMILIES if row.suffix is not None}
+    raise UnsupportedArchitecture(
+        f"{', '.join(architectures)} is not supported; supported are {', '.join(sorted(known))}"
+    )
+
+
+def modalities_of(family: str) -> tuple[Modality, ...]:
+    """What the family takes, in alphabetical order."""
+    return tuple(sorted(BY_NAME[family].modalities))
+
+
+def language_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the language model; all of it where no family's path is there."""
+    paths = dict.fromkeys(path for row in FAMILIES for path in row.language_config)
+    for path in sorted(paths, key=lambda path: path.count("."), reverse=True):
+        part: Any = config
+        for name in path.split("."):
+            part = part.get(name) if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping):
+            return part
+    return config
+
+
+def families_table() -> str:
+    """The rows as a Markdown table."""
+    lines = ["| family | models | takes | example |", "|---|---|---|---|"]
+    lines += [
+        f"| {row.name} | {row.models} | {row.takes} | [{row.example}](examples/{row.example}) |" for row in FAMILIES
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _serving(architecture: str) -> FamilyRow | None:
+    """The family that names the architecture, or the one that takes all of its suffix."""
+    for row in FAMILIES:
+        if architecture in row.architectures:
+            return row
+    for row in FAMILIES:
+        if row.suffix is not None and architecture.endswith(row.suffix):
+            return row
+    return None

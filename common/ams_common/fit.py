@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ams_common.families import language_config
 from ams_common.pod_settings import Quantization
 from ams_common.quantity import format_bytes
 
@@ -69,7 +70,7 @@ class Fit:
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
     """From a config.json; of models with several parts, the language model's."""
-    text = _text_config(config)
+    text = language_config(config)
     heads = _number(text, "num_attention_heads", "n_head")
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     head = _number(text, "head_dim") or (hidden // heads if heads else 0)
@@ -87,7 +88,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 def stored_bytes_per_parameter(config: Mapping[str, Any]) -> int:
     """Bytes that one parameter takes in the model's files; 2 where config.json is silent."""
-    for part in (config, _text_config(config)):
+    for part in (config, language_config(config)):
         for name in ("dtype", "torch_dtype"):
             if (size := _PRECISION_BYTES.get(str(part.get(name)))) is not None:
                 return size
@@ -162,16 +163,6 @@ def _reason(too_large: Sequence[Need], chosen: Need, free: int, wanted: str) -> 
 
 def _parts(need: Need) -> str:
     return f"{format_bytes(need.weights_bytes)} in {need.words} + {format_bytes(need.cache_bytes)} cache"
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    for path in (("thinker_config", "text_config"), ("text_config",), ("llm_config",)):
-        part: Any = config
-        for name in path:
-            part = part.get(name) if isinstance(part, Mapping) else None
-        if isinstance(part, Mapping):
-            return part
-    return config
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:

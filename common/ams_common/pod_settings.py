@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Family = Literal["auto", "text", "vision-language", "audio-language", "omni", "vqa"]
+from ams_common.families import FamilySetting
+
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["auto", "none", "8bit", "4bit"]
 
@@ -44,7 +45,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""
-    family: Annotated[Family, Meta(description="kind of model; auto reads config.json")] = "auto"
+    family: Annotated[FamilySetting, Meta(description="kind of model; auto reads config.json")] = "auto"
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
     quantization: Annotated[
         Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")

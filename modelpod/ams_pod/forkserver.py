@@ -29,44 +29,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
-# What a model process needs; the model classes are those that the common families load. What media need beside text is
-# cheap: half a second and 25 MB that children share.
+# What a model process needs beside its engine. What media need is cheap: half a second and 25 MB that children share.
 _IMPORTS = (
     "ams_pod.serve.server",
-    "ams_pod.engines.builtin.opener",
-    *(
-        f"ams_pod.engines.builtin.families.{name}"
-        for name in ("text", "vision_language", "audio_language", "omni", "vqa")
-    ),
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.qwen2.modeling_qwen2",
-    "transformers.models.qwen2.tokenization_qwen2",
-    "transformers.models.qwen3.modeling_qwen3",
-    "transformers.models.mistral.modeling_mistral",
-    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
-    "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
-    "transformers.models.qwen2_vl.image_processing_qwen2_vl",
-    "transformers.models.qwen2_vl.video_processing_qwen2_vl",
-    "transformers.models.qwen2_audio.modeling_qwen2_audio",
-    "transformers.models.qwen2_audio.processing_qwen2_audio",
-    "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni",
-    "transformers.models.qwen2_5_omni.processing_qwen2_5_omni",
-    "transformers.models.whisper.feature_extraction_whisper",
-    "transformers.models.blip.modeling_blip",
-    "transformers.models.blip.processing_blip",
-    "transformers.models.blip.image_processing_blip",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.integrations.sdpa_attention",
-    "transformers.generation.utils",
-    "torchvision.transforms.v2.functional",
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
     "PIL.WebPImagePlugin",
     "av",
-    "safetensors.torch",
-    "tokenizers.decoders",
-    "jinja2",
 )
 
 
@@ -190,7 +159,9 @@ class ForkServer:
 
 def preload() -> None:
     """Import everything that a model process will need; no module may compute or start a thread."""
-    for name in _IMPORTS:
+    from ams_pod.engines.registry import preload_modules
+
+    for name in (*_IMPORTS, *preload_modules()):
         importlib.import_module(name)
 
 

@@ -244,6 +244,15 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
     "blip_vqa": blip_vqa,
 }
 
+OF_FAMILY = {
+    "text": "qwen3",
+    "vision-language": "qwen2_5_vl",
+    "audio-language": "qwen2_audio",
+    "omni": "qwen2_5_omni",
+    "vqa": "blip_vqa",
+}
+"""Of each family in `ams_common.families`, the kind that its tests load."""
+
 
 def _text_config(vocabulary: int, *, layers: int = LAYERS, mrope: bool = True) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}

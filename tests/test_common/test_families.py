@@ -3,8 +3,7 @@
 from typing import get_args
 
 import pytest
-from ams_common.families import BY_NAME, FAMILIES, UnsupportedArchitecture, family_of
-from ams_common.pod_settings import Family
+from ams_common.families import BY_NAME, FAMILIES, FamilySetting, UnsupportedArchitecture, family_of
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def test_a_config_without_architectures_says_what_to_do() -> None:
 
 
 def test_every_family_of_the_resource_has_a_row_and_takes_text() -> None:
-    assert {*BY_NAME, "auto"} == set(get_args(Family))
+    assert {*BY_NAME, "auto"} == set(get_args(FamilySetting))
     assert all("text" in row.modalities for row in FAMILIES)
 
 

@@ -7,8 +7,8 @@ import torch
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.stack import find_stack
-from ams_pod.engines.builtin.scheduler.core import Engine
-from ams_pod.engines.port import Event, Prepared, Sampling, Ticket
+from ams_pod.engines.builtin.scheduler.core import EngineCore
+from ams_pod.engines.port import Prepared, Sampling, Ticket, TokenEvent
 from transformers import AutoModelForCausalLM
 
 VOCABULARY = 600
@@ -24,8 +24,8 @@ class Outcome:
 class Driver:
     """An engine whose events are kept by request."""
 
-    def __init__(self, forward, stop_tokens=frozenset(), embedder=None, relief=None):
-        self.engine = Engine(forward, stop_tokens, self._publish, embedder, relief)
+    def __init__(self, forward, stop_tokens=frozenset(), embedder=None, fallbacks=None):
+        self.engine = EngineCore(forward, stop_tokens, self._publish, embedder, fallbacks)
 
     def submit(self, ids: Sequence[int], new: int, **sampling) -> tuple[Ticket, Outcome]:
         outcome = Outcome()
@@ -39,7 +39,7 @@ class Driver:
         while self.engine.step():
             pass
 
-    def _publish(self, events: list[Event]) -> None:
+    def _publish(self, events: list[TokenEvent]) -> None:
         for event in events:
             outcome = event.ticket.sink
             assert outcome.finish is None, "an event after the end"

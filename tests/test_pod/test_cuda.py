@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
-from ams_pod.engines.builtin import opener as loading
+from ams_pod.engines.builtin import loading
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.model import verify
-from ams_pod.engines.port import Event, InsufficientMemory, Prepared, Sampling
+from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
@@ -41,15 +41,15 @@ def little_memory() -> Iterator[Any]:
 
 class Loaded:
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.events: list[Event] = []
+        self.events: list[TokenEvent] = []
         given = ServeSettings(
             name="m", source="file:///m", **{"concurrent_requests": ROWS, "context_tokens": LENGTH, **settings}
         )
-        self.runtime: Any = loading.load(folder, given, self.events.extend, lambda phase, percent: None)
+        self.engine: Any = loading.load_engine(folder, given, self.events.extend, lambda phase, percent: None)
 
     def run(self, asked: list[list[int]], new: int) -> list[list[int]]:
-        tickets = [self.runtime.submit(Prepared(ids), Sampling(new, ignore_eos=True), None) for ids in asked]
-        while self.runtime._engine.step():
+        tickets = [self.engine.submit(Prepared(ids), Sampling(new, ignore_eos=True), None) for ids in asked]
+        while self.engine.core.step():
             pass
         return [
             [event.token for event in self.events if event.ticket is ticket and event.token is not None]
@@ -60,11 +60,11 @@ class Loaded:
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 def test_it_loads_and_answers(folder: Path, quantization: str) -> None:
     loaded = Loaded(folder, quantization=quantization)
-    info = loaded.runtime.info
+    info = loaded.engine.info
     assert (info.device, info.quantization) == ("cuda", quantization)
     assert info.precision == ("bfloat16" if torch.cuda.is_bf16_supported() else "float16")
     assert [len(tokens) for tokens in loaded.run(prompts(6), 12)] == [12] * 6
-    memory = loaded.runtime.memory()
+    memory = loaded.engine.memory()
     assert memory["gpu_available"]
     assert 0 < memory["gpu_allocated_gb"] + 0.001 <= memory["gpu_total_gb"]
 
@@ -72,7 +72,7 @@ def test_it_loads_and_answers(folder: Path, quantization: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2_5_vl", "qwen2_audio", "qwen2_5_omni"])
 def test_our_decoder_computes_what_the_model_does(family: str, tmp_path: Path) -> None:
     loaded = Loaded(checkpoints.make(family, tmp_path / family), quantization="none")
-    assert loaded.runtime.info.engine == "flat"
+    assert loaded.engine.info.engine == "flat"
     assert [len(tokens) for tokens in loaded.run(prompts(3), 5)] == [5] * 3
 
 
@@ -122,7 +122,7 @@ def test_a_batch_that_really_runs_out_goes_on_with_fewer(folder: Path, little_me
     driver.run()
     for outcome in outcomes:
         assert outcome.tokens == expected[: len(outcome.tokens)]
-        assert outcome.finish == "length" or isinstance(outcome.error, InsufficientMemory)
+        assert outcome.finish == "length" or isinstance(outcome.error, EngineRefusal)
     torch.cuda.set_per_process_memory_fraction(1.0)
     _, after = driver.submit(wanted[0], 10)
     driver.run()
@@ -132,22 +132,22 @@ def test_a_batch_that_really_runs_out_goes_on_with_fewer(folder: Path, little_me
 def test_the_cpu_answers_where_the_gpu_cannot(folder: Path, little_memory: Any) -> None:
     loaded = Loaded(folder, quantization="none", fallbacks="cpu")
     (expected,) = loaded.run([[7, 8, 9]], 8)
-    lane = loaded.runtime._engine._setbacks.relief.lane
+    lane = loaded.engine.core._oom_policy.fallbacks.cpu
     assert lane is not None
     assert lane.fits()
-    real = loaded.runtime._engine._forward.step
+    real = loaded.engine.core._forward.step
 
     def step(batch: Any) -> Any:
         raise torch.OutOfMemoryError("injected")
 
-    loaded.runtime._engine._forward.step = step
-    ticket = loaded.runtime.submit(Prepared([7, 8, 9]), Sampling(8, ignore_eos=True), None)
-    while loaded.runtime._engine.step():
+    loaded.engine.core._forward.step = step
+    ticket = loaded.engine.submit(Prepared([7, 8, 9]), Sampling(8, ignore_eos=True), None)
+    while loaded.engine.core.step():
         pass
     thread = lane._thread
     while not any(event.ticket is ticket and event.finish for event in list(loaded.events)):
         thread.join(0.05)
-    loaded.runtime._engine._forward.step = real
+    loaded.engine.core._forward.step = real
     lane.stop()
     assert ticket.degraded == "cpu"
     made = [event.token for event in loaded.events if event.ticket is ticket and event.token is not None]

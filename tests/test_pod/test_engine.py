@@ -6,6 +6,8 @@ from ams_pod.engines.builtin.scheduler import schedule
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
+pytestmark = pytest.mark.family("text")
+
 ROWS, LENGTH = 4, 160
 
 
@@ -80,7 +82,7 @@ def test_cancelled_requests_leave_and_the_others_never_notice(folder, kind, monk
     submitted = [driver.submit(ids, 24) for ids in wanted]
     for step in range(200):
         if step in (2, 5, 9):
-            submitted[{2: 0, 5: 3, 9: 6}[step]][0].cancel()
+            driver.engine.cancel(submitted[{2: 0, 5: 3, 9: 6}[step]][0])
         if not driver.engine.step():
             break
     for index, (_, outcome) in enumerate(submitted):
@@ -97,7 +99,7 @@ def test_a_cancelled_request_gets_no_further_token(folder):
     for _ in range(3):
         driver.engine.step()
     made = len(outcome.tokens)
-    ticket.cancel()
+    driver.engine.cancel(ticket)
     driver.engine.step()
     assert outcome.finish == "cancelled"
     assert len(outcome.tokens) == made
@@ -111,7 +113,7 @@ def test_an_end_token_ends_and_frees_the_row(folder):
     driver.run()
     assert outcome.finish == "stop"
     assert outcome.tokens == tokens[: tokens.index(tokens[5]) + 1]
-    assert driver.engine.load().running == 0
+    assert driver.engine.occupancy().running == 0
 
 
 def test_an_answer_ends_where_the_context_does(folder, kind):

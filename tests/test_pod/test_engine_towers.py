@@ -97,7 +97,7 @@ def test_text_passes_a_request_in_the_towers_and_rows_wait_for_one_call_at_most(
     assert len(text.tokens) == 3
     assert len(tower.calls) < 10
     assert long.tokens == []
-    assert driver.engine.load().waiting == 1
+    assert driver.engine.occupancy().waiting == 1
     driver.run()
     assert len(long.tokens) == 4
 
@@ -115,13 +115,13 @@ def test_requests_go_on_between_the_layers_of_a_tower(folder, kind, monkeypatch)
     assert (len(running.tokens), len(text.tokens), encoded.tokens) == (12, 4, [])
     leaving, left = driver.submit_prepared(media(range(5, 65)), 6)
     between = driver.engine._between
-    monkeypatch.setattr(driver.engine, "_between", lambda: (leaving.cancel(), between()))
+    monkeypatch.setattr(driver.engine, "_between", lambda: (driver.engine.cancel(leaving), between()))
     driver.run()
     assert left.finish == "cancelled"
     assert running.tokens == reference(model, [7, 8, 9], 12)
     assert text.tokens == reference(model, [20, 21], 4)
     assert encoded.tokens == reference(model, list(range(5, 65)), 6)
-    assert driver.engine.load().waiting == 0
+    assert driver.engine.occupancy().waiting == 0
 
 
 def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypatch):
@@ -131,14 +131,14 @@ def test_a_tower_that_fails_after_its_request_left_fails_nobody(folder, monkeypa
     ticket, outcome = driver.submit_prepared(media(range(5, 15)), 6)
 
     def fail(pieces, between):
-        ticket.cancel()
+        driver.engine.cancel(ticket)
         between()
         raise RuntimeError("poison")
 
     monkeypatch.setattr(tower, "encode", fail)
     driver.run()
     assert outcome.finish == "cancelled"
-    assert driver.engine.load().waiting == 0
+    assert driver.engine.occupancy().waiting == 0
 
 
 def test_what_fails_within_a_tower_call_is_not_blamed_on_its_media(folder, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_failing_tower_fails_its_request_alone(folder, kind):
     assert running.tokens == reference(model, [7, 8, 9], 30)
     for start, outcome in ((10, outcomes[0]), (70, outcomes[2])):
         assert outcome.tokens == reference(model, list(range(start, start + 15)), 8)
-    assert driver.engine.load() == type(driver.engine.load())(0, 0, 0, ROWS * LENGTH)
+    assert driver.engine.occupancy() == type(driver.engine.occupancy())(0, 0, 0, ROWS * LENGTH)
 
 
 def test_one_that_leaves_the_towers_is_forgotten(folder):
@@ -194,7 +194,7 @@ def test_one_that_leaves_the_towers_is_forgotten(folder):
     ticket, gone = driver.submit_prepared(media(range(5, 105)), 4)
     _, other = driver.submit_prepared(media(range(5, 15)), 4)
     driver.engine.step()
-    ticket.cancel()
+    driver.engine.cancel(ticket)
     driver.run()
     assert gone.finish == "cancelled"
     assert len(other.tokens) == 4

@@ -13,7 +13,10 @@ from fakehub import checkpoints
 from families_harness import Family, audio, image, video
 
 # transformers' omni processor gives torch's tensors to numpy in a way that numpy 2 frowns on
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.family("vision-language", "audio-language", "omni"),
+]
 
 ROWS, LENGTH = 3, 2400
 
@@ -47,7 +50,6 @@ CASES = {
         ["no"],
     ],
 }
-KINDS = {"vision-language": "qwen2_5_vl", "audio-language": "qwen2_audio", "omni": "qwen2_5_omni"}
 NEW = [12, 20, 9, 24, 16, 11, 18, 14]
 
 
@@ -56,7 +58,7 @@ def families(tmp_path_factory):
     @functools.cache
     def family(name):
         folder = tmp_path_factory.mktemp("families") / name
-        return Family(name, checkpoints.make(KINDS[name], folder, dtype="float32"))
+        return Family(name, checkpoints.make(checkpoints.OF_FAMILY[name], folder, dtype="float32"))
 
     return family
 
@@ -130,7 +132,7 @@ def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, 
     while driver.engine.step():
         for (ticket, outcome), made in cancelled:
             if len(outcome.tokens) >= made:
-                ticket.cancel()
+                driver.engine.cancel(ticket)
     assert [outcome.tokens for outcome in outcomes] == expected(name)[1]
     assert {outcome.finish for (_, outcome), _ in cancelled} == {"cancelled"}
 
@@ -138,16 +140,16 @@ def test_a_changing_mixed_batch_equals_generate(families, expected, name, kind, 
 def test_the_decoder_serves_the_language_model_after_its_check(families, name):
     """What `load` does: the check of our decoder against the model's own forward passes for every family."""
     from ams_common.pod_settings import ServeSettings
-    from ams_pod.engines.builtin.opener import load
+    from ams_pod.engines.builtin.loading import load_engine
 
     settings = ServeSettings(
         name="tiny", source="file:///x", precision="float32", context_tokens=512, concurrent_requests=2, threads=1
     )
-    runtime = load(families(name).folder, settings, lambda events: None, lambda phase, percent: None)
-    assert runtime.info.engine == "flat"
-    assert runtime.info.family == name
+    engine = load_engine(families(name).folder, settings, lambda events: None, lambda phase, percent: None)
+    assert engine.info.engine == "flat"
+    assert engine.info.family == name
     assert (
-        set(runtime.info.modalities)
+        set(engine.capabilities.modalities)
         == {
             "vision-language": {"text", "image", "video"},
             "audio-language": {"text", "audio"},

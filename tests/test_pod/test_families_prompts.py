@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from ams_common.errors import ApiError
 from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.port import EngineRefusal
 from ams_pod.media.items import Image, Video
 from fakehub import checkpoints
 from families_harness import audio, image, user, video
@@ -31,10 +31,10 @@ def prompts(tmp_path_factory):
     ],
 )
 def test_what_a_model_does_not_take(prompts, name, item, sentence):
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(EngineRefusal) as refused:
         prompts(name).chat(user(item, "what"))
-    assert refused.value.code == "unsupported_modality"
-    assert refused.value.message == sentence
+    assert refused.value.kind == "unsupported-modality"
+    assert str(refused.value) == sentence
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_media_that_exceed_the_context(prompts, name, items):
     whole = prompts(name).chat(user(*items, "what is this"))
     prompts(name, len(whole.ids)).chat(user(*items, "what is this"))
     with pytest.raises(
-        ApiError, match=f"has {len(whole.ids)} tokens, .* of them for its media; this model takes"
+        EngineRefusal, match=f"has {len(whole.ids)} tokens, .* of them for its media; this model takes"
     ) as no:
         prompts(name, len(whole.ids) - 1).chat(user(*items, "what is this"))
-    assert no.value.code == "context_length_exceeded"
-    assert no.value.details["given"] == len(whole.ids)
+    assert no.value.kind == "context-length-exceeded"
+    assert no.value.given == len(whole.ids)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_media_that_exceed_the_context(prompts, name, items):
 )
 def test_a_placeholder_in_a_text_is_refused(prompts, name, item, mark):
     for content in ([item, f"what {mark} is"], [f"what {mark} is"]):
-        with pytest.raises(ApiError) as refused:
+        with pytest.raises(EngineRefusal) as refused:
             prompts(name).chat(user(*content))
-        assert refused.value.code == "invalid_parameter"
-        assert mark in refused.value.message
+        assert refused.value.kind == "invalid-prompt"
+        assert mark in str(refused.value)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (3, 3), (4, 2), (2, 200)])

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ams_common.errors import ApiError
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.families import vqa
-from ams_pod.engines.port import Event, Prepared, Sampling
+from ams_pod.engines.builtin.load_request import LoadRequest
+from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
 from ams_pod.media.items import Audio, Image, part
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.family("vqa")
 
 QUESTIONS = [
     "what is this",
@@ -30,17 +32,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Answers:
-    """A runtime in this thread, and the tokens that its requests got."""
+    """An engine in this thread, and the tokens that its requests got."""
 
     def __init__(self, folder: Path) -> None:
-        self.events: list[Event] = []
+        self.events: list[TokenEvent] = []
         settings = ServeSettings(name="blip", source="file:///x", concurrent_requests=8)
-        self.runtime = vqa.load(folder, settings, "cpu", torch.float32, self.events.extend, lambda phase, percent: None)
+        self.engine = vqa.open_family(
+            LoadRequest(folder, settings, "cpu", torch.float32, self.events.extend, lambda phase, percent: None)
+        )
 
     def prepare(self, index: int) -> Prepared:
         pixels = np.random.default_rng(index).integers(0, 255, (60 + 20 * index, 90, 3), np.uint8)
         content = [part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
-        return self.runtime.prepare_chat([{"role": "user", "content": content}])
+        return self.engine.prepare_chat([{"role": "user", "content": content}])
 
     def tokens(self, ticket: Any) -> list[int]:
         return [event.token for event in self.events if event.ticket is ticket and event.token is not None]
@@ -55,7 +59,7 @@ def answers(folder: Path) -> Answers:
 
 
 def expected(answers: Answers, prepared: Prepared, count: int) -> list[int]:
-    model = answers.runtime._engine._model
+    model = answers.engine.core._model
     made = model.generate(
         input_ids=torch.tensor([list(prepared.ids)]),
         pixel_values=prepared.media[None],
@@ -68,32 +72,30 @@ def expected(answers: Answers, prepared: Prepared, count: int) -> list[int]:
 def test_a_mixed_batch_answers_as_each_question_alone(answers: Answers) -> None:
     counts = [3, 12, 7, 12, 9]
     prepared = [answers.prepare(index) for index in range(5)]
-    tickets = [
-        answers.runtime.submit(each, Sampling(count), None) for each, count in zip(prepared, counts, strict=True)
-    ]
-    assert answers.runtime._engine.step()
+    tickets = [answers.engine.submit(each, Sampling(count), None) for each, count in zip(prepared, counts, strict=True)]
+    assert answers.engine.core.step()
     found = [answers.tokens(ticket) for ticket in tickets]
     assert found == [expected(answers, each, count) for each, count in zip(prepared, counts, strict=True)]
     assert len({tuple(each[:3]) for each in found}) > 2  # else the answers wouldn't depend on anything
-    assert not answers.runtime._engine.step()
+    assert not answers.engine.core.step()
 
 
 def test_a_cancelled_request_leaves_and_the_others_go_on(answers: Answers) -> None:
     prepared = [answers.prepare(index) for index in (1, 3)]
-    first = answers.runtime.submit(prepared[0], Sampling(12, ignore_eos=True), None)
-    second = answers.runtime.submit(prepared[1], Sampling(12), None)
-    original = answers.runtime._engine._publish
+    first = answers.engine.submit(prepared[0], Sampling(12, ignore_eos=True), None)
+    second = answers.engine.submit(prepared[1], Sampling(12), None)
+    original = answers.engine.core._publish
     steps = 0
 
-    def publish(events: list[Event]) -> None:
+    def publish(events: list[TokenEvent]) -> None:
         nonlocal steps
         steps += 1
         if steps == 3:
-            first.cancel()
+            answers.engine.core.cancel(first)
         original(events)
 
-    answers.runtime._engine._publish = publish
-    answers.runtime._engine.step()
+    answers.engine.core._publish = publish
+    answers.engine.core.step()
     assert answers.finish(first) == "cancelled"
     assert len(answers.tokens(first)) == 3
     assert answers.tokens(second) == expected(answers, prepared[1], 12)
@@ -102,18 +104,18 @@ def test_a_cancelled_request_leaves_and_the_others_go_on(answers: Answers) -> No
 def test_one_bad_image_fails_alone(answers: Answers) -> None:
     good, bad = answers.prepare(0), answers.prepare(1)
     broken = Prepared(bad.ids, media=bad.media[:2], media_items=1)
-    tickets = [answers.runtime.submit(each, Sampling(4), None) for each in (good, broken, good)]
-    answers.runtime._engine.step()
+    tickets = [answers.engine.submit(each, Sampling(4), None) for each in (good, broken, good)]
+    answers.engine.core.step()
     assert [answers.finish(ticket) == "failed" for ticket in tickets] == [False, True, False]
     assert answers.tokens(tickets[0]) == answers.tokens(tickets[2]) == expected(answers, good, 4)
 
 
 def test_words_come_out(answers: Answers) -> None:
-    ticket = answers.runtime.submit(answers.prepare(2), Sampling(6), None)
-    answers.runtime._engine.step()
-    detokenizer = answers.runtime.detokenizer()
+    ticket = answers.engine.submit(answers.prepare(2), Sampling(6), None)
+    answers.engine.core.step()
+    detokenizer = answers.engine.detokenizer()
     text = "".join(detokenizer.push(token) for token in answers.tokens(ticket))
-    tokenizer = answers.runtime._processor.tokenizer
+    tokenizer = answers.engine._processor.tokenizer
     assert text.strip() == tokenizer.decode(answers.tokens(ticket), skip_special_tokens=True).strip() != ""
 
 
@@ -122,38 +124,38 @@ TEXT = {"type": "text", "text": "what"}
 
 
 @pytest.mark.parametrize(
-    ("messages", "code", "sentence"),
+    ("messages", "kind", "sentence"),
     [
-        ([{"role": "user", "content": "what is it"}], "invalid_parameter", "exactly one image; there are 0"),
-        ([{"role": "user", "content": [IMAGE, IMAGE, TEXT]}], "invalid_parameter", "there are 2"),
-        ([{"role": "user", "content": [IMAGE]}], "missing_prompt", "no question"),
+        ([{"role": "user", "content": "what is it"}], "invalid-prompt", "exactly one image; there are 0"),
+        ([{"role": "user", "content": [IMAGE, IMAGE, TEXT]}], "invalid-prompt", "there are 2"),
+        ([{"role": "user", "content": [IMAGE]}], "missing-prompt", "no question"),
         (
             [{"role": "system", "content": "x"}, {"role": "user", "content": [IMAGE, TEXT]}],
-            "invalid_parameter",
+            "invalid-prompt",
             "no system prompt",
         ),
         (
             [{"role": "user", "content": [part(Audio(np.zeros(9, np.float32), 16000)), TEXT]}],
-            "unsupported_modality",
+            "unsupported-modality",
             "not audio",
         ),
         (
             [{"role": "user", "content": [IMAGE, {"type": "text", "text": "what " * 600}]}],
-            "context_length_exceeded",
+            "context-length-exceeded",
             "takes 512",
         ),
     ],
 )
 def test_what_it_cannot_answer_is_refused(
-    answers: Answers, messages: list[dict[str, Any]], code: str, sentence: str
+    answers: Answers, messages: list[dict[str, Any]], kind: str, sentence: str
 ) -> None:
-    with pytest.raises(ApiError, match=sentence) as refused:
-        answers.runtime.prepare_chat(messages)
-    assert refused.value.code == code
+    with pytest.raises(EngineRefusal, match=sentence) as refused:
+        answers.engine.prepare_chat(messages)
+    assert refused.value.kind == kind
 
 
 def test_text_completions_are_refused(answers: Answers) -> None:
-    with pytest.raises(ApiError, match="needs an image"):
-        answers.runtime.prepare_text("x")
-    with pytest.raises(ApiError, match="needs an image"):
-        answers.runtime.prepare_ids([1])
+    with pytest.raises(EngineRefusal, match="needs an image"):
+        answers.engine.prepare_text("x")
+    with pytest.raises(EngineRefusal, match="needs an image"):
+        answers.engine.prepare_ids([1])

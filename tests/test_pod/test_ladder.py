@@ -1,14 +1,14 @@
 """Which rung of the memory ladder comes next."""
 
 import pytest
-from ams_pod.engines.builtin.scheduler.ladder import Situation, next_rung, parse_fallbacks
+from ams_pod.engines.builtin.scheduler.ladder import OomSituation, next_rung, parse_fallbacks
 from ams_pod.engines.port import LoadFailed
 
 ALL = ("cpu", "text-only", "simplified")
 
 
 def situation(others=False, streamed=False, text=True, cpu=True, tried=()):
-    return Situation(others, streamed, text, cpu, frozenset(tried))
+    return OomSituation(others, streamed, text, cpu, frozenset(tried))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from ams_pod.engines.builtin.scheduler import schedule
 from ams_pod.engines.builtin.scheduler.batch import Batch
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.builtin.towers.queue import Piece, Prompt
-from ams_pod.engines.port import InsufficientMemory, Prepared
+from ams_pod.engines.port import EngineRefusal, Prepared
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
@@ -67,7 +67,7 @@ def kind(request):
 
 def short_driver(folder, kind, when, error=cuda, fallbacks=(), embedder=None, lane=None, late=False):
     forward = Short(forward_of(kind, load_model(folder), ROWS, LENGTH), when, error, late)
-    return Driver(forward, embedder=embedder, relief=Relief(tuple(fallbacks), "cpu", lane)), forward
+    return Driver(forward, embedder=embedder, fallbacks=OomFallbacks(tuple(fallbacks), "cpu", lane)), forward
 
 
 def counted(driver):
@@ -173,7 +173,7 @@ def test_what_never_fits_ends_by_its_fallbacks_and_the_others_go_on(
     assert counted(driver)["prefill", rung] == 1
     assert sum(rung in record.message for record in caplog.records) == 1
     if finish == "failed":
-        assert isinstance(hit.error, InsufficientMemory)
+        assert isinstance(hit.error, EngineRefusal)
         assert "its prompt was read" in str(hit.error)
         assert "50 tokens" in str(hit.error)
         assert "of cache; " in str(hit.error)
@@ -184,7 +184,7 @@ def test_an_answer_that_began_is_not_ended_with_other_words(folder, kind):
     ticket, hit = driver.submit([7, 8, 9], 12)
     driver.run()
     assert hit.finish == "failed"
-    assert isinstance(hit.error, InsufficientMemory)
+    assert isinstance(hit.error, EngineRefusal)
     assert ticket.degraded is None
     assert hit.tokens == reference(load_model(folder), [7, 8, 9], 12)[: len(hit.tokens)] != []
     assert counted(driver) == {("decode", "refused"): 1}
@@ -358,10 +358,10 @@ def test_a_cancelled_request_that_waits_alone_is_forgotten(folder):
     ticket, hit = driver.submit_prepared(media(range(30, 55), [1]), 6)
     driver.engine.step()
     driver.engine.step()
-    ticket.cancel()
+    driver.engine.cancel(ticket)
     driver.run()
     assert (hit.finish, running.finish) == ("cancelled", "length")
-    assert driver.engine.load().waiting == 0
+    assert driver.engine.occupancy().waiting == 0
 
 
 def test_a_lost_gpu_ends_the_engine(folder):

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ams_common.errors import ApiError
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.families import vqa
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.scheduler import admission
-from ams_pod.engines.builtin.scheduler.core import Engine
-from ams_pod.engines.builtin.scheduler.cpu_fallback import CpuLane
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief
-from ams_pod.engines.port import Event, InsufficientMemory, Prepared, Sampling
+from ams_pod.engines.builtin.scheduler.core import EngineCore
+from ams_pod.engines.builtin.scheduler.cpu_copy import CpuCopy
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
+from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
 from ams_pod.media.items import Image, part
 from engine_harness import Driver, forward_of, load_model, reference
 from fakehub import checkpoints
@@ -70,7 +70,7 @@ def test_media_that_a_tower_has_no_memory_for(families, name, kind, tower, large
     model = family.load_model()
     embedder = family.recipe.embedder(model)
     embedder._towers = {**embedder._towers, tower: failing(embedder._towers[tower], 200)}
-    driver = Driver(PaddedForward(model, 4, CONTEXT), embedder=embedder, relief=Relief(fallbacks))
+    driver = Driver(PaddedForward(model, 4, CONTEXT), embedder=embedder, fallbacks=OomFallbacks(fallbacks))
     ticket, hit = driver.submit_prepared(family.prepare(*large()), 6)
     _, other = driver.submit_prepared(family.prepare(*small()), 6)
     driver.run()
@@ -80,7 +80,7 @@ def test_media_that_a_tower_has_no_memory_for(families, name, kind, tower, large
     elif fallbacks:
         assert (hit.finish, ticket.degraded, hit.tokens) == ("stop", "simplified", [])
     else:
-        assert isinstance(hit.error, InsufficientMemory)
+        assert isinstance(hit.error, EngineRefusal)
     assert ("tower", ticket.rungs[-1]) in driver.engine.counters.out_of_memory
 
 
@@ -93,7 +93,7 @@ def test_an_audio_model_without_its_clip(families):
         raise torch.OutOfMemoryError("injected")
 
     embedder._towers = dict.fromkeys(embedder._towers, no_memory)
-    driver = Driver(PaddedForward(model, 2, CONTEXT), embedder=embedder, relief=Relief(("text-only",)))
+    driver = Driver(PaddedForward(model, 2, CONTEXT), embedder=embedder, fallbacks=OomFallbacks(("text-only",)))
     ticket, hit = driver.submit_prepared(family.prepare(audio(1, 2.0), "what is said"), 6)
     driver.run()
     assert (hit.finish, ticket.degraded) == ("length", "text-only")
@@ -121,18 +121,20 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class Blip:
     def __init__(self, folder: Path, fallbacks: str = "") -> None:
-        self.events: list[Event] = []
+        self.events: list[TokenEvent] = []
         settings = ServeSettings(name="blip", source="file:///x", concurrent_requests=8, fallbacks=fallbacks)
-        self.runtime = vqa.load(folder, settings, "cpu", torch.float32, self.events.extend, lambda phase, percent: None)
-        self.engine = self.runtime._engine
+        self.vqa = vqa.open_family(
+            LoadRequest(folder, settings, "cpu", torch.float32, self.events.extend, lambda phase, percent: None)
+        )
+        self.engine = self.vqa.core
 
     def ask(self, count: int) -> list[Any]:
         tickets = []
         for index in range(count):
             pixels = np.random.default_rng(index).integers(0, 255, (60, 90, 3), np.uint8)
             content = [part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
-            prepared = self.runtime.prepare_chat([{"role": "user", "content": content}])
-            tickets.append(self.runtime.submit(prepared, Sampling(5 + index, ignore_eos=True), None))
+            prepared = self.vqa.prepare_chat([{"role": "user", "content": content}])
+            tickets.append(self.vqa.submit(prepared, Sampling(5 + index, ignore_eos=True), None))
         while self.engine.step():
             pass
         return tickets
@@ -181,7 +183,7 @@ def test_blip_without_memory_for_one_request(blip, fallbacks, finish, degraded, 
     assert short.outcome(ticket) == ([], finish)
     assert ticket.degraded == degraded
     if finish == "failed":
-        assert isinstance(short.events[-1].error, InsufficientMemory)
+        assert isinstance(short.events[-1].error, EngineRefusal)
         assert "are free" in str(short.events[-1].error)
 
 
@@ -205,9 +207,9 @@ class Sink:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.ended = threading.Event()
-        self.last: Event | None = None
+        self.last: TokenEvent | None = None
 
-    def publish(self, events: list[Event]) -> None:
+    def publish(self, events: list[TokenEvent]) -> None:
         for event in events:
             if event.token is not None:
                 self.tokens.append(event.token)
@@ -217,7 +219,7 @@ class Sink:
 
 
 def run_on_lane(qwen3: Path, sink: Sink, load: Any) -> Any:
-    lane = CpuLane(load, 1000, lambda: 2000, sink.publish)
+    lane = CpuCopy(load, 1000, lambda: 2000, sink.publish)
     assert lane.fits()
 
     class Nothing:
@@ -230,7 +232,7 @@ def run_on_lane(qwen3: Path, sink: Sink, load: Any) -> Any:
             raise torch.OutOfMemoryError("injected")
 
     forward = forward_of("padded", load_model(qwen3), 2, 64)
-    engine = Engine(Nothing(), frozenset(), sink.publish, None, Relief(("cpu",), "cpu", lane))  # type: ignore[arg-type]
+    engine = EngineCore(Nothing(), frozenset(), sink.publish, None, OomFallbacks(("cpu",), "cpu", lane))  # type: ignore[arg-type]
     ticket = engine.submit(Prepared([7, 8, 9]), Sampling(6), None)
     while engine.step():
         pass
@@ -242,58 +244,61 @@ def run_on_lane(qwen3: Path, sink: Sink, load: Any) -> Any:
 def test_the_lane_loads_a_model_and_answers(qwen3):
     sink = Sink()
     ticket = run_on_lane(
-        qwen3, sink, lambda: Engine(forward_of("flat", load_model(qwen3), 1, 64), frozenset(), sink.publish)
+        qwen3, sink, lambda: EngineCore(forward_of("flat", load_model(qwen3), 1, 64), frozenset(), sink.publish)
     )
     assert sink.tokens == reference(load_model(qwen3), [7, 8, 9], 6)
     assert ticket.degraded == "cpu"
 
 
 def test_a_lane_that_cannot_load_fails_its_requests(qwen3):
-    def load() -> Engine:
+    def load() -> EngineCore:
         raise MemoryError
 
     sink = Sink()
     run_on_lane(qwen3, sink, load)
     assert sink.last is not None
-    assert isinstance(sink.last.error, InsufficientMemory)
+    assert isinstance(sink.last.error, EngineRefusal)
 
 
 def test_a_lane_without_memory_does_not_fit():
-    assert not CpuLane(lambda: pytest.fail("loaded"), 1000, lambda: 999, lambda events: None).fits()
+    assert not CpuCopy(lambda: pytest.fail("loaded"), 1000, lambda: 999, lambda events: None).fits()
 
 
 # Admission
 
 
 @pytest.mark.parametrize(
-    ("prompt", "new", "room", "code", "words"),
+    ("prompt", "new", "room", "kind", "words"),
     [
         (100, 50, 15_000, None, ""),
         (100, 500, 20_000, None, ""),  # the context ends it at 200
-        (100, 50, 14_999, "insufficient_memory", "100 tokens of prompt and up to 50 of answer take 14.6 KiB of cache"),
-        (200, 1, 1 << 40, "context_length_exceeded", "The prompt has 200 tokens; this model takes 200"),
+        (100, 50, 14_999, "out-of-memory", "100 tokens of prompt and up to 50 of answer take 14.6 KiB of cache"),
+        (200, 1, 1 << 40, "context-length-exceeded", "The prompt has 200 tokens; this model takes 200"),
     ],
 )
-def test_what_cannot_fit_alone_is_refused_at_once(prompt, new, room, code, words):
+def test_what_cannot_fit_alone_is_refused_at_once(prompt, new, room, kind, words):
     error = admission.refusal(prompt, new, context_tokens=200, bytes_per_token=100, room=room)
-    if code is None:
+    if kind is None:
         assert error is None
     else:
         assert error is not None
-        assert error.code == code
+        assert error.kind == kind
         assert words in str(error)
 
 
-def test_a_runtime_refuses_what_cannot_fit(qwen3, monkeypatch):
+def test_an_engine_refuses_what_cannot_fit(qwen3, monkeypatch):
     from ams_pod.engines.builtin.families import text
+    from ams_pod.engines.builtin.load_request import LoadRequest
     from ams_pod.engines.builtin.memory import device_memory
 
     settings = ServeSettings(name="m", source="file:///m", concurrent_requests=2, context_tokens=64)
-    runtime = text.load(qwen3, settings, "cpu", torch.float32, lambda events: None, lambda phase, percent: None)
-    runtime.submit(Prepared([7, 8, 9]), Sampling(4), None)
+    engine = text.open_family(
+        LoadRequest(qwen3, settings, "cpu", torch.float32, lambda events: None, lambda phase, percent: None)
+    )
+    engine.submit(Prepared([7, 8, 9]), Sampling(4), None)
     monkeypatch.setattr(device_memory, "free_bytes", lambda device, limits: 1000)
-    with pytest.raises(ApiError, match="are free with nothing else running") as refused:
-        runtime.submit(Prepared([7, 8, 9]), Sampling(4), None)
-    assert refused.value.status == 503
-    with pytest.raises(ApiError, match="The prompt has 64 tokens"):
-        runtime.submit(Prepared([7] * 64), Sampling(4), None)
+    with pytest.raises(EngineRefusal, match="are free with nothing else running") as refused:
+        engine.submit(Prepared([7, 8, 9]), Sampling(4), None)
+    assert refused.value.kind == "out-of-memory"
+    with pytest.raises(EngineRefusal, match="The prompt has 64 tokens"):
+        engine.submit(Prepared([7] * 64), Sampling(4), None)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.port import Prepared, Sampling
@@ -55,26 +57,25 @@ def test_all_families_load_quantized_and_their_towers_stay(tmp_path_factory, che
     folder = checkpoints.make(checkpoint, tmp_path_factory.mktemp("quantized") / checkpoint)
     settings = ServeSettings(name="m", source="file:///m", quantization=kind, concurrent_requests=2, context_tokens=256)
     events: list[Any] = []
-    runtime = family_module(family).load(
-        folder, settings, "cpu", torch.bfloat16, events.extend, lambda phase, percent: None
+    engine = family_module(family).open_family(
+        LoadRequest(folder, settings, "cpu", torch.bfloat16, events.extend, lambda phase, percent: None)
     )
-    assert runtime.info.quantization == kind
-    assert runtime.info.quantization_reason.startswith("asked for; ")
-    plain = family_module(family).load(
-        folder,
-        ServeSettings(name="m", source="file:///m", quantization="none", concurrent_requests=2, context_tokens=256),
-        "cpu", torch.bfloat16, events.extend, lambda phase, percent: None,
-    )  # fmt: skip
-    assert runtime.info.parameters == plain.info.parameters
-    assert runtime.info.weights_bytes < plain.info.weights_bytes
+    assert engine.info.quantization == kind
+    assert engine.info.quantization_reason.startswith("asked for; ")
+    unquantized = msgspec.structs.replace(settings, quantization="none")
+    plain = family_module(family).open_family(
+        LoadRequest(folder, unquantized, "cpu", torch.bfloat16, events.extend, lambda phase, percent: None)
+    )
+    assert engine.info.parameters == plain.info.parameters
+    assert engine.info.weights_bytes < plain.info.weights_bytes
     if family == "vqa":
-        model = runtime._engine._model
+        model = engine.core._model
     else:
-        ticket = runtime.submit(Prepared([7, 8, 9]), Sampling(4, ignore_eos=True), None)
-        while runtime._engine.step():
+        ticket = engine.submit(Prepared([7, 8, 9]), Sampling(4, ignore_eos=True), None)
+        while engine.core.step():
             pass
         assert [event.finish for event in events if event.ticket is ticket] == [None, None, None, "length"]
-        embedder = runtime._engine._towers._embedder if towers else None
+        embedder = engine.core._towers._embedder if towers else None
         model = None if embedder is None else next(iter(embedder._towers.values()))._model
     for path in towers:
         tower = model.get_submodule(path if family == "vqa" else path.removeprefix("model."))

@@ -1,4 +1,4 @@
-"""torchvision can be imported beside any torch, once the runtime was."""
+"""torchvision can be imported beside any torch, once the engine's package was."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 
 def test_transforms_import() -> None:
     program = (
-        "import ams_pod.engines.port, sys\n"
+        "import ams_pod.engines.builtin, sys\n"
         "assert 'torch' not in sys.modules\n"
         "import torch, torchvision.transforms.v2.functional as f\n"
         "print(tuple(f.resize(torch.zeros(3, 8, 8), [4, 4]).shape))\n"

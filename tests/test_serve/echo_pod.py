@@ -1,4 +1,4 @@
-"""A pod whose model says what media it was given: a real HTTP server over a Runtime that needs no weights."""
+"""A pod whose model says what media it was given: a real HTTP server over an engine that needs no weights."""
 
 import asyncio
 import io
@@ -12,23 +12,28 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from ams_common.families import BY_NAME
+from ams_common.families import BY_NAME, Modality
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.port import (
+    Capabilities,
     Degraded,
     EngineCounters,
-    EngineLoad,
-    Event,
+    MemoryUsage,
     ModelInfo,
+    Occupancy,
     Prepared,
     Publish,
     ReportPhase,
     Sampling,
+    Sink,
     Ticket,
+    TokenEvent,
 )
 from ams_pod.media.items import Audio, Image, Video
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import Pod
+
+GIB = 1 << 30
 
 
 class Characters:
@@ -63,10 +68,11 @@ def _told_part(part: dict[str, Any]) -> str:
 
 
 @dataclass
-class EchoRuntime:
+class EchoEngine:
     """Answers at once with what it was asked, or as `degraded` or `error` say. `hold` keeps answers back."""
 
     info: ModelInfo
+    capabilities: Capabilities
     publish: Publish
     degraded: Degraded | None = None
     error: BaseException | None = None
@@ -94,7 +100,7 @@ class EchoRuntime:
     def detokenizer(self) -> Characters:
         return Characters()
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
         ticket = Ticket(prepared, sampling, sink, 0.0, started_at=0.0)
         self.tickets.append(ticket)
         self.submitted.set()
@@ -105,21 +111,25 @@ class EchoRuntime:
     def answer(self, ticket: Ticket) -> None:
         ticket.degraded = self.degraded
         if self.error is not None:
-            events = [Event(ticket, None, "failed", self.error)]
+            events = [TokenEvent(ticket, None, "failed", self.error)]
         elif self.degraded == "simplified":
-            events = [Event(ticket, None, "stop")]
+            events = [TokenEvent(ticket, None, "stop")]
         else:
             last = len(ticket.prepared.ids) - 1
             events = [
-                Event(ticket, token, "length" if at == last else None) for at, token in enumerate(ticket.prepared.ids)
+                TokenEvent(ticket, token, "length" if at == last else None)
+                for at, token in enumerate(ticket.prepared.ids)
             ]
         self.publish(events)
 
-    def load(self) -> EngineLoad:
-        return EngineLoad(0, 0, 0, 0)
+    def cancel(self, ticket: Ticket) -> None:
+        ticket.cancelled = True
 
-    def memory(self) -> dict[str, Any]:
-        return {"timestamp": 1.0, "gpu_available": False, "process_gb": 1.0 - 0.25 * self.freed}
+    def occupancy(self) -> Occupancy:
+        return Occupancy()
+
+    def memory(self) -> MemoryUsage:
+        return MemoryUsage("cpu", 4 * GIB, 3 * GIB, GIB - GIB // 4 * self.freed)
 
     def free_memory(self) -> None:
         self.freed += 1
@@ -132,21 +142,24 @@ class EchoRuntime:
 
 
 def info_of(family: str, **fields: Any) -> ModelInfo:
-    row = BY_NAME[family]
-    order = ("text", "image", "audio", "video")
     values = {
-        "architecture": "Echo", "family": family, "modalities": tuple(m for m in order if m in row.modalities),
-        "device": "cuda", "precision": "bfloat16", "parameters": 1, "weights_bytes": 1, "context_tokens": 100_000,
-        "cache_bytes_per_token": 1, "concurrent_requests": 4, "engine": "echo", "thinks": False,
+        "architecture": "Echo", "family": family, "device": "cuda", "precision": "bfloat16", "parameters": 1,
+        "weights_bytes": 1, "context_tokens": 100_000,
+        "cache_bytes_per_token": 1, "concurrent_requests": 4, "engine": "echo",
     }  # fmt: skip
     return ModelInfo(**(values | fields))
+
+
+def capabilities_of(family: str) -> Capabilities:
+    order: tuple[Modality, ...] = ("text", "image", "audio", "video")
+    return Capabilities(tuple(each for each in order if each in BY_NAME[family].modalities))
 
 
 @dataclass
 class EchoPod:
     url: str
     pod: Pod
-    runtime: EchoRuntime
+    engine: EchoEngine
     client: aiohttp.ClientSession
     temp: Path
 
@@ -167,25 +180,25 @@ async def echo_pod(
 ) -> AsyncIterator[EchoPod]:
     """A ready pod on loopback."""
     values = {"name": "echo", "source": f"file://{folder}", "temp_dir": str(folder / "temp")} | settings
-    ready: asyncio.Future[EchoRuntime] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[EchoEngine] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
 
-    def load(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase) -> EchoRuntime:
-        runtime = EchoRuntime(info_of(family, **(info or {})), publish)
-        loop.call_soon_threadsafe(ready.set_result, runtime)
-        return runtime
+    def open_engine(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase) -> EchoEngine:
+        engine = EchoEngine(info_of(family, **(info or {})), capabilities_of(family), publish)
+        loop.call_soon_threadsafe(ready.set_result, engine)
+        return engine
 
-    pod = Pod(ServeSettings(**values), folder, load)
+    pod = Pod(ServeSettings(**values), folder, open_engine)
     runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     pod.start()
-    runtime = await ready
-    while pod.runtime is None:  # noqa: ASYNC110
+    engine = await ready
+    while pod.engine is None:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     try:
         async with aiohttp.ClientSession() as client:
-            yield EchoPod(f"http://127.0.0.1:{runner.addresses[0][1]}", pod, runtime, client, folder / "temp")
+            yield EchoPod(f"http://127.0.0.1:{runner.addresses[0][1]}", pod, engine, client, folder / "temp")
     finally:
         await runner.cleanup()
         await pod.drain()

@@ -23,6 +23,12 @@ def test_settings_are_those_of_the_commands() -> None:
         assert f"| `{flag}` |" in CONFIGURATION
 
 
+def test_families_are_those_that_are_served() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_tables(readme) == readme, "run: python -m ams_common.reference < README.md"
+    assert "| vision-language | Qwen2.5-VL |" in readme
+
+
 def test_errors_are_those_of_the_table() -> None:
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+) \|$", HTTP, re.M)
     assert [(int(status), code, meaning) for status, code, meaning in rows] == [

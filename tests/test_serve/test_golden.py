@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_pod.serve.golden import judge, parse_golden_prompts
 from ams_pod.serve.pod import Pod
-from test_serve.echo_pod import EchoRuntime, info_of
+from test_serve.echo_pod import EchoEngine, capabilities_of, info_of
 from test_serve.live_pods import LiveForkServer, child_pod
 
 
@@ -91,7 +90,7 @@ def test_a_pod_that_fails_one_is_never_ready_and_says_why(
     assert " is ready: " not in pod.log.read_text()
 
 
-async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoRuntime]:
+async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoEngine]:
     """A pod whose model never answers, while its golden prompt is asked."""
     settings = ServeSettings(
         name="silent",
@@ -99,31 +98,31 @@ async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoRuntime]:
         temp_dir=str(folder),
         golden_prompts=golden({"prompt": "2+2"} | prompt),
     )
-    runtime = EchoRuntime(info_of("text"), lambda events: None, hold=True)
-    pod = Pod(settings, folder, lambda *_: runtime)
+    engine = EchoEngine(info_of("text"), capabilities_of("text"), lambda events: None, hold=True)
+    pod = Pod(settings, folder, lambda *_: engine)
     pod.start()
-    await runtime.submitted.wait()
-    return pod, runtime
+    await engine.submitted.wait()
+    return pod, engine
 
 
 async def test_a_golden_prompt_has_its_time(tmp_path: Path) -> None:
-    pod, runtime = await silent_pod(tmp_path, contains="4", maxSeconds=1)
-    assert pod.progress.phase == Phase.CHECKING
+    pod, engine = await silent_pod(tmp_path, contains="4", maxSeconds=1)
+    assert pod.progress.phase == "checking"
     failure = await pod.failure
     assert (failure.reason, failure.message) == (
         "GoldenPromptFailed",
         "The golden prompt '2+2' was not answered within 1 s.",
     )
-    assert runtime.tickets[0].cancelled
-    assert pod.runtime is None
+    assert engine.tickets[0].cancelled
+    assert pod.engine is None
     await pod.drain()
-    assert runtime._stopped.is_set()
+    assert engine._stopped.is_set()
 
 
 async def test_a_pod_that_is_told_to_end_meanwhile_ends(tmp_path: Path) -> None:
-    pod, runtime = await silent_pod(tmp_path, contains="4")
+    pod, engine = await silent_pod(tmp_path, contains="4")
     await pod.drain()
-    assert runtime._stopped.is_set()
-    assert runtime.tickets[0].cancelled
-    assert pod.runtime is None
+    assert engine._stopped.is_set()
+    assert engine.tickets[0].cancelled
+    assert pod.engine is None
     assert not pod.failure.done()

@@ -13,7 +13,7 @@ import openai
 import PIL.Image
 import pytest
 import pytest_asyncio
-from ams_pod.engines.port import Degraded, InsufficientMemory, Prepared
+from ams_pod.engines.port import Degraded, EngineRefusal, Prepared
 from test_media.media_files import picture, png_of_size, saved, sound, video
 from test_serve.echo_pod import EchoPod, echo_pod
 from test_serve.live_pods import events
@@ -125,7 +125,7 @@ async def test_what_the_model_does_not_take(tmp_path: Path, family: str, field: 
         status, body = await pod.post(CHAT, {"model": "echo", "messages": user(("text", "hi"), (kind, "!!"))})
         assert (status, body["error"]["code"]) == (422, "unsupported_modality")
         assert body["error"]["param"].startswith("messages[0].content[1].")
-        assert pod.runtime.prepared == []
+        assert pod.engine.prepared == []
 
 
 async def test_parts_of_a_chat_stay_in_order(omni: EchoPod) -> None:
@@ -202,7 +202,7 @@ async def test_bad_media(
         given, body = await omni.generate(**fields, stream=stream)
         assert (given, body["details"]["code"], body["details"].get("param")) == (status, code, param)
         assert says in body["error"]
-    assert omni.runtime.prepared == []
+    assert omni.engine.prepared == []
     assert omni.pod.active == 0
     assert not omni.temp.exists() or os.listdir(omni.temp) == []
 
@@ -225,7 +225,7 @@ NOTES: list[tuple[Degraded, str, str]] = [
 
 @pytest.mark.parametrize(("degraded", "method", "says"), NOTES)
 async def test_degraded_answers_say_so(omni: EchoPod, degraded: Degraded, method: str, says: str) -> None:
-    omni.runtime.degraded = degraded
+    omni.engine.degraded = degraded
     status, body = await omni.generate(image=b64(PNG), audio=b64(WAV))
     assert (status, body["degraded"], body["generation_method"]) == (200, degraded, method)
     assert says in body["note"]
@@ -243,19 +243,19 @@ async def test_degraded_answers_say_so(omni: EchoPod, degraded: Degraded, method
 
 async def test_usage_is_of_the_prompt_that_was_read(omni: EchoPod) -> None:
     """Without its media, where there was no memory for them."""
-    omni.runtime.hold, omni.runtime.degraded = True, "text-only"
+    omni.engine.hold, omni.engine.degraded = True, "text-only"
     asking = asyncio.create_task(omni.generate(image=b64(PNG)))
-    await omni.runtime.submitted.wait()
-    (ticket,) = omni.runtime.tickets
+    await omni.engine.submitted.wait()
+    (ticket,) = omni.engine.tickets
     ticket.prepared = Prepared([ord("h"), ord("i")])
-    omni.runtime.answer(ticket)
+    omni.engine.answer(ticket)
     status, body = await asking
     assert (status, body["response"], body["usage"]["prompt_tokens"]) == (200, "hi", 2)
 
 
 @pytest.mark.parametrize(("degraded", "method", "says"), NOTES)
 async def test_degraded_answers_of_openais_api(omni: EchoPod, degraded: Degraded, method: str, says: str) -> None:
-    omni.runtime.degraded = degraded
+    omni.engine.degraded = degraded
     async with openai.AsyncOpenAI(base_url=omni.url + "/v1", api_key="none", max_retries=0) as client:
         asked: Any = {"model": "echo", "messages": user(("image_url", uri(PNG)), ("text", "?"))}
         plain = await client.chat.completions.create(**asked)
@@ -270,7 +270,7 @@ async def test_degraded_answers_of_openais_api(omni: EchoPod, degraded: Degraded
 
 
 async def test_no_fallback_left(omni: EchoPod) -> None:
-    omni.runtime.error = InsufficientMemory("The request needs 9 GB of GPU memory; 2 GB are free")
+    omni.engine.error = EngineRefusal("out-of-memory", "The request needs 9 GB of GPU memory; 2 GB are free.")
     async with omni.client.post(omni.url + "/generate", json={"prompt": "what", "image": b64(PNG)}) as response:
         body = await response.json()
         assert (response.status, body["details"]["code"]) == (503, "insufficient_memory")
@@ -282,11 +282,11 @@ async def test_no_fallback_left(omni: EchoPod) -> None:
 
 async def test_running_out_of_memory_in_a_stream(omni: EchoPod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ams_pod.serve.answering._SILENCE_SECONDS", 0.0)
-    omni.runtime.hold = True
+    omni.engine.hold = True
     request = asyncio.create_task(omni.generate(stream=True))
-    await omni.runtime.submitted.wait()
-    omni.runtime.error = InsufficientMemory("No memory is left")
-    omni.runtime.answer(omni.runtime.tickets[0])
+    await omni.engine.submitted.wait()
+    omni.engine.error = EngineRefusal("out-of-memory", "No memory is left.")
+    omni.engine.answer(omni.engine.tickets[0])
     status, text = await request
     assert status == 200
     (kind, error), = events(text)  # fmt: skip
@@ -297,7 +297,7 @@ async def test_running_out_of_memory_in_a_stream(omni: EchoPod, monkeypatch: pyt
 async def test_a_stream_begins_while_media_are_prepared(omni: EchoPod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ams_pod.serve.answering._SILENCE_SECONDS", 0.01)
     go = threading.Event()
-    omni.runtime.on_prepare = lambda _: go.wait(30)
+    omni.engine.on_prepare = lambda _: go.wait(30)
     body = {"prompt": "what", "image": b64(PNG), "stream": True}
     async with omni.client.post(omni.url + "/generate", json=body) as response:
         assert await response.content.readline() == b": preparing\n"
@@ -313,7 +313,7 @@ async def test_texts_overtake_media_that_are_prepared(omni: EchoPod) -> None:
             begun.set()
             go.wait(30)
 
-    omni.runtime.on_prepare = slow
+    omni.engine.on_prepare = slow
     picture_request = asyncio.create_task(omni.generate(image=b64(PNG)))
     await asyncio.to_thread(begun.wait, 30)
     assert (await omni.generate())[1]["response"] == "user: what"
@@ -351,12 +351,12 @@ async def test_a_client_that_leaves_while_its_video_is_decoded(omni: EchoPod, mo
 
 
 async def test_memory_is_held_until_the_model_has_read_the_media(omni: EchoPod) -> None:
-    omni.runtime.hold = True
+    omni.engine.hold = True
     request = asyncio.create_task(omni.generate(image=b64(JPEG)))
-    await omni.runtime.submitted.wait()
+    await omni.engine.submitted.wait()
     assert omni.pod.intake.budget.used == 64 * 48 * 3
     assert not omni.temp.exists() or os.listdir(omni.temp) == []
-    omni.runtime.answer(omni.runtime.tickets[0])
+    omni.engine.answer(omni.engine.tickets[0])
     assert (await request)[0] == 200
     assert omni.pod.intake.budget.used == 0
 
@@ -366,7 +366,7 @@ async def test_large_uploads_leave_no_file(omni: EchoPod) -> None:
     large = saved(PIL.Image.fromarray(noise), "PNG")
     assert len(large) > 5 << 20
     seen: list[list[str]] = []
-    omni.runtime.on_prepare = lambda _: seen.append(os.listdir(omni.temp))
+    omni.engine.on_prepare = lambda _: seen.append(os.listdir(omni.temp))
     status, body = await omni.generate(image=b64(large))
     assert (status, body["response"]) == (200, "user: <image 2000x1500> what")
     assert seen == [[]], "the upload is gone as soon as it is decoded"
@@ -384,10 +384,10 @@ async def test_decoding_is_measured(omni: EchoPod) -> None:
 
 async def test_a_full_queue_is_told_before_media_are_looked_at(tmp_path: Path) -> None:
     async with echo_pod(tmp_path, "omni", info={"concurrent_requests": 1}, queued_requests=0) as pod:
-        pod.runtime.hold = True
+        pod.engine.hold = True
         first = asyncio.create_task(pod.generate())
-        await pod.runtime.submitted.wait()
+        await pod.engine.submitted.wait()
         status, body = await pod.generate(image="!! no base64 !!")
         assert (status, body["details"]["code"]) == (429, "queue_full")
-        pod.runtime.answer(pod.runtime.tickets[0])
+        pod.engine.answer(pod.engine.tickets[0])
         assert (await first)[0] == 200

@@ -61,16 +61,16 @@ async def test_emergency_cleanup(pod: EchoPod) -> None:
     body = await _ask(pod, "POST", "/admin/emergency_cleanup")
     assert body["status"] == "success"
     assert body["timestamp"] == pytest.approx(time.time(), abs=60)
-    assert (body["freed_bytes"], body["cleaned_files"], pod.runtime.freed) == (1 << 28, 1, 1)
+    assert (body["freed_bytes"], body["cleaned_files"], pod.engine.freed) == (1 << 28, 1, 1)
     assert body["message"] == "Freed 256 MB of memory and 1 temporary files."
 
 
 async def test_emergency_cleanup_disturbs_nobody(pod: EchoPod) -> None:
-    pod.runtime.hold = True
+    pod.engine.hold = True
     request = asyncio.create_task(pod.generate())
-    await pod.runtime.submitted.wait()
+    await pod.engine.submitted.wait()
     await _ask(pod, "POST", "/admin/emergency_cleanup")
-    pod.runtime.answer(pod.runtime.tickets[0])
+    pod.engine.answer(pod.engine.tickets[0])
     assert (await request)[1]["response"] == "user: what"
 
 

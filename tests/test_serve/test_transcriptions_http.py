@@ -36,7 +36,7 @@ async def test_json(client: openai.AsyncOpenAI, pod: EchoPod) -> None:
     assert answer.usage is not None
     assert answer.usage.type == "tokens"
     assert answer.usage.output_tokens == len(SAID)
-    assert pod.runtime.tickets[0].sampling.temperature == 0
+    assert pod.engine.tickets[0].sampling.temperature == 0
 
 
 async def test_language_prompt_and_temperature(client: openai.AsyncOpenAI, pod: EchoPod) -> None:
@@ -46,7 +46,7 @@ async def test_language_prompt_and_temperature(client: openai.AsyncOpenAI, pod: 
     assert answer.text.startswith(SAID)
     assert "The language is pt-BR." in answer.text
     assert "Olá, AMS" in answer.text
-    assert pod.runtime.tickets[0].sampling.temperature == 0.4
+    assert pod.engine.tickets[0].sampling.temperature == 0.4
 
 
 async def test_text(client: openai.AsyncOpenAI) -> None:
@@ -90,7 +90,7 @@ async def test_files_that_are_no_audio(client: openai.AsyncOpenAI, pod: EchoPod)
         with pytest.raises(openai.BadRequestError) as caught:
             await client.audio.transcriptions.create(model="echo", file=("a.wav", data))
         assert (caught.value.code, caught.value.param) == ("undecodable_audio", "file")
-    assert pod.runtime.prepared == []
+    assert pod.engine.prepared == []
 
 
 async def test_another_model(client: openai.AsyncOpenAI) -> None:

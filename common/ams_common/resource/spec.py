@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.families import FamilySetting
 from ams_common.names import API_VERSION, KIND
-from ams_common.pod_settings import Family, Precision, Quantization
+from ams_common.pod_settings import Precision, Quantization
 from ams_common.resource.core import (
     Count,
     EnvVar,
@@ -48,7 +49,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
             "a GGUF file is named by ?file=name.gguf",
         ),
     ]
-    family: Annotated[Family, Meta(description="kind of model; auto reads architectures in config.json")] = "auto"
+    family: Annotated[FamilySetting, Meta(description="kind of model; auto reads architectures in config.json")] = (
+        "auto"
+    )
     token_secret_ref: Annotated[TokenSecretRef | None, Meta(description="hub token for gated or private models")] = None
     lock: Annotated[
         dict[Annotated[str, Meta(max_length=1024)], Annotated[str, Meta(max_length=64)]],

@@ -1,26 +1,58 @@
-"""What `ams_pod.serve` sees of the runtime. No torch here: another engine can stand behind the same types."""
+"""The port: what the pod's HTTP side needs of an engine, and all that it knows of one. No torch, no HTTP here.
+
+An engine loads one model and computes for many requests at once. `ams_pod.engines.registry` opens one by its name.
+
+    EngineError
+    ├── LoadFailed      the model can't be served: the pod ends
+    └── EngineRefusal   a request can't be computed: it ends, others go on
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ams_common.families import Modality
 from ams_common.lifecycle import Phase
+from ams_common.pod_settings import ServeSettings
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
-ReportPhase = Callable[[Phase, float | None], None]
 Degraded = Literal["cpu", "text-only", "simplified"]
+Feature = Literal["reasoning", "raw-prompts"]
+"""`reasoning`: answers may begin with a <think> block. `raw-prompts`: texts and token ids without a chat template."""
+
+RefusalKind = Literal[
+    "invalid-prompt", "missing-prompt", "unsupported-modality", "context-length-exceeded", "out-of-memory"
+]
+
+ReportPhase = Callable[[Phase, float | None], None]
+"""How far loading is: the phase and its percentage, where one is known. May be called from any thread."""
 
 
-class InsufficientMemory(Exception):
-    """A request ended because memory ran out and no fallback was left; the text says what it needed."""
+class EngineError(Exception):
+    """What an engine raises on purpose; the text is a sentence for whoever reads the answer or the status."""
 
 
-class LoadFailed(Exception):
-    """The model can't be served; `reason` is a condition reason, the text a sentence for its owner."""
+class LoadFailed(EngineError):
+    """The model can't be served; the text is a sentence for its owner."""
 
-    def __init__(self, message: str, reason: str = "LoadFailed") -> None:
+
+class EngineRefusal(EngineError):
+    """A request can't be computed. `part` is the part of it that is at fault; `limit` and `given` are the numbers."""
+
+    def __init__(
+        self,
+        kind: RefusalKind,
+        message: str,
+        *,
+        part: Literal["prompt", "messages", "image"] | None = None,
+        limit: int | None = None,
+        given: int | None = None,
+    ) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.kind: RefusalKind = kind
+        self.part = part
+        self.limit, self.given = limit, given
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +79,20 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do with its model. `audio_rate` is in Hz, of the audio that `prepare_chat` takes."""
+
+    modalities: tuple[Modality, ...]
+    features: frozenset[Feature] = frozenset({"raw-prompts"})
+    audio_rate: int = 16_000
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is and holds."""
+    """What a loaded model is and holds. `engine` names what computes, as people should see it."""
 
     architecture: str
     family: str
-    modalities: tuple[str, ...]
     device: str
     precision: str
     parameters: int
@@ -61,18 +101,16 @@ class ModelInfo:
     cache_bytes_per_token: int
     concurrent_requests: int
     engine: str
-    thinks: bool
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     quantization: str = "none"
     quantization_reason: str = ""
-    audio_rate: int = 16_000  # Hz, of the audio that `prepare_chat` takes
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A prompt as token ids, made on the CPU side. `thinking` is true if the prompt itself opened a <think> block.
 
-    `ids` holds one id for each position, those of media included. `media` is the family's own: what its towers take.
+    `ids` holds one id for each position, those of media included. `media` is the engine's own: what its towers take.
     `media_items` is how many images, clips and videos there are; `text_only` makes the same prompt without them, None
     where that makes no sense. It costs little, and any thread may call it.
     """
@@ -86,30 +124,27 @@ class Prepared:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One submitted request. The compute thread reads `cancelled` before each step.
+    """One submitted request. `sink` takes its events, on the pod's event loop; the engine only carries it along.
 
-    `sink` belongs to the submitter: the engine only carries it along.
+    Times are monotonic seconds. `rungs` are all steps of the memory ladder that were tried, `degraded` the one that
+    the answer comes from.
     """
 
     prepared: Prepared
     sampling: Sampling
-    sink: Any
+    sink: "Sink"
     submitted_at: float
-    cancelled: bool = False
+    cancelled: bool = False  # read by the engine before each step
     started_at: float | None = None  # when the first token of the prompt was computed
-    degraded: Degraded | None = None  # the rung of the memory ladder that this answer comes from
-    rungs: tuple[str, ...] = ()  # all that were tried
-
-    def cancel(self) -> None:
-        """Ask the engine to forget this request; it does so before its next step."""
-        self.cancelled = True
+    degraded: Degraded | None = None
+    rungs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TokenEvent:
     """One token of one request, or its end. `token` is None where a request ends without a further token.
 
-    A request whose ticket is degraded to `simplified` ends with `stop` and no token: the submitter has the words.
+    A request whose ticket is degraded to `simplified` ends with `stop` and no token: the submitter has the text.
     """
 
     ticket: Ticket
@@ -118,22 +153,25 @@ class Event:
     error: BaseException | None = None
 
 
-Publish = Callable[[list[Event]], None]
+Sink = Callable[[TokenEvent], None]
+
+Publish = Callable[[list[TokenEvent]], None]
+"""Takes the events of one step. An engine may call it from any of its threads."""
 
 
 @dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """Requests running, waiting, and cached tokens against the room for them."""
+class Occupancy:
+    """Requests running and waiting, and cached tokens against the room for them."""
 
-    running: int
-    waiting: int
-    cache_tokens: int
-    cache_capacity_tokens: int
+    running: int = 0
+    waiting: int = 0
+    cache_tokens: int = 0
+    cache_capacity_tokens: int = 0
 
 
 @dataclass(slots=True)
 class EngineCounters:
-    """Totals since start, written by the compute thread alone. `busy_seconds` is time inside steps.
+    """Totals since start. `busy_seconds` is time inside steps.
 
     `tower_calls` took `tower_seconds` beside them. `out_of_memory` counts by stage and by what was done about it.
     """
@@ -147,6 +185,28 @@ class EngineCounters:
     out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Bytes, sums over the GPUs; `least_free_bytes` is what the fullest one has left."""
+
+    total_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+    least_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """Bytes of the machine, or of the container, and of this process. `gpu` is None where the model runs on a CPU."""
+
+    device: str
+    ram_total_bytes: int
+    ram_available_bytes: int
+    process_bytes: int
+    gpu: GpuMemory | None = None
+
+
 class Detokenizer(Protocol):
     """Text of one request, token by token; never splits a character."""
 
@@ -154,37 +214,56 @@ class Detokenizer(Protocol):
         """The text that this token completes; empty while a character is incomplete."""
 
 
-class Runtime(Protocol):
-    """A loaded model. `run` is the compute thread's; `prepare_*` may run in any; the rest never blocks."""
+class Engine(Protocol):
+    """A loaded model. `run` has a thread of its own; `prepare_*` may be called in any thread; the rest never blocks.
 
-    info: ModelInfo
-    counters: EngineCounters
+    To drain, the pod submits nothing more, waits for what runs as long as it is allowed to, and calls `stop`.
+    """
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def counters(self) -> EngineCounters: ...
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """Messages of {"role", "content"} through the model's chat template.
+        """Messages of {"role", "content"} through the model's chat template. EngineRefusal if it doesn't take them.
 
         A content is a text or a list of parts: {"type": "text", "text": ...} and those of `ams_pod.media.items.part`.
         """
 
     def prepare_text(self, text: str) -> Prepared:
-        """A raw prompt, for completions."""
+        """A raw prompt, for completions. EngineRefusal for a model that takes none."""
 
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
-        """A prompt of token ids. ApiError if one is outside the vocabulary."""
+        """A prompt of token ids. EngineRefusal if one is outside the vocabulary."""
 
     def detokenizer(self) -> Detokenizer: ...
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket: ...
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+        """Queue a request; its events arrive through `publish`. EngineRefusal if it could never be computed."""
 
-    def load(self) -> EngineLoad: ...
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a request before the next step; it then ends with `cancelled`. Nothing happens if it ended before."""
 
-    def memory(self) -> dict[str, Any]:
-        """The fields of /admin/memory_status."""
+    def occupancy(self) -> Occupancy: ...
+
+    def memory(self) -> MemoryUsage: ...
 
     def free_memory(self) -> None:
-        """Ask the compute thread to drop caches that no running request needs, before its next step."""
+        """Ask for caches to be dropped that no running request needs."""
 
     def run(self) -> None:
         """Compute until `stop`; requests that are left then end with `cancelled`."""
 
     def stop(self) -> None: ...
+
+
+class Opener(Protocol):
+    """Loads the model of a folder and puts an engine around it; called in the thread that `run` will have."""
+
+    def __call__(self, folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
+        """LoadFailed if the model can't be served."""

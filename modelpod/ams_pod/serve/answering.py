@@ -11,7 +11,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
 
-from ams_pod.engines.port import Prepared, Runtime, Sampling
+from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Media
 from ams_pod.media.spool import Spool
@@ -19,6 +19,7 @@ from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD, REQUEST_ID
 from ams_pod.serve.pod import Pod
+from ams_pod.serve.refusals import refusals_as_api_errors
 from ams_pod.serve.thinking import Delta
 
 T = TypeVar("T")
@@ -36,14 +37,14 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class GenerationJob:
     """A parsed request: its media, how its prompt is prepared from them (in a worker thread), sampled, and answered.
 
     `spool` holds what `media` were sent as; it is emptied once they are decoded.
     """
 
-    prepare: Callable[[Runtime, list[Media]], Prepared]
-    sampling: Callable[[Runtime, Prepared], Sampling]
+    prepare: Callable[[Engine, list[Media]], Prepared]
+    sampling: Callable[[Engine, Prepared], Sampling]
     stops: Sequence[str]
     stream: bool
     format: Format
@@ -52,23 +53,24 @@ class Work:
     spool: Spool | None = None
 
 
-async def answer(request: web.Request, work: Work) -> web.StreamResponse:
+async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
     """Run the request. Errors before the first byte are raised, later ones travel in the stream."""
     pod = request.app[POD]
     headers = {HEADER_MODEL: pod.settings.name}
-    if work.ignored:
-        headers[HEADER_IGNORED_FIELDS] = ", ".join(work.ignored)[:1000]
+    if job.ignored:
+        headers[HEADER_IGNORED_FIELDS] = ", ".join(job.ignored)[:1000]
     stream = EventStream(request, headers)
     try:
-        async with pod.admit() as runtime, AsyncExitStack() as memory:
-            preparing = _prepare(pod, runtime, work, memory)
-            prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if work.stream else preparing)
-            sampling = work.sampling(runtime, prepared)
-            async with Generation(runtime, prepared, sampling, work.stops, pod.metrics, release) as generation:
+        async with pod.admit() as engine, AsyncExitStack() as memory:
+            memory.enter_context(refusals_as_api_errors())
+            preparing = _prepare(pod, engine, job, memory)
+            prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
+            sampling = job.sampling(engine, prepared)
+            async with Generation(engine, prepared, sampling, job.stops, pod.metrics, release) as generation:
                 del prepared  # the engine drops it when it no longer needs it
-                if work.stream:
-                    return await _stream(stream, work, generation)
-                return await _whole(work, generation, headers)
+                if job.stream:
+                    return await _stream(stream, job, generation)
+                return await _whole(job, generation, headers)
     except ApiError as error:
         if stream.response is None:
             raise
@@ -76,32 +78,34 @@ async def answer(request: web.Request, work: Work) -> web.StreamResponse:
 
 
 async def _prepare(
-    pod: Pod, runtime: Runtime, work: Work, memory: AsyncExitStack
+    pod: Pod, engine: Engine, job: GenerationJob, memory: AsyncExitStack
 ) -> tuple[Prepared, Callable[[], None]]:
     """The prompt, and what to call once the engine has read it: until then its media hold memory."""
     loop = asyncio.get_running_loop()
-    if not work.media:
-        return await loop.run_in_executor(pod.text_pool, work.prepare, runtime, []), lambda: None
-    media, share = await memory.enter_async_context(pod.intake.decoded(work.media, pod.wanted_media(runtime.info)))
-    if work.spool is not None:
-        work.spool.close()
-    prepared = await loop.run_in_executor(pod.media_pool, work.prepare, runtime, media)
+    if not job.media:
+        return await loop.run_in_executor(pod.text_pool, job.prepare, engine, []), lambda: None
+    media, share = await memory.enter_async_context(
+        pod.intake.decoded(job.media, pod.wanted_media(engine.capabilities))
+    )
+    if job.spool is not None:
+        job.spool.close()
+    prepared = await loop.run_in_executor(pod.media_pool, job.prepare, engine, media)
     media.clear()
     return prepared, lambda: share.shrink(0)
 
 
-async def _whole(work: Work, generation: Generation, headers: dict[str, str]) -> web.Response:
+async def _whole(job: GenerationJob, generation: Generation, headers: dict[str, str]) -> web.Response:
     delta = await generation.whole()
     headers[HEADER_USAGE] = usage_text(generation.usage)
     headers[HEADER_QUEUE_SECONDS] = f"{generation.queue_seconds:.3f}"
-    body = work.format.whole(delta, generation)
+    body = job.format.whole(delta, generation)
     if isinstance(body, str):
         return web.Response(text=body, headers=headers)
     return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers=headers)
 
 
-async def _stream(stream: EventStream, work: Work, generation: Generation) -> web.StreamResponse:
-    form = work.format
+async def _stream(stream: EventStream, job: GenerationJob, generation: Generation) -> web.StreamResponse:
+    form = job.format
     delta = await _patiently(stream, generation.next(), b": queued\n\n")
     await stream.write(form.begin() + (form.piece(delta) if delta is not None else b""))
     while delta is not None and (delta := await generation.next()) is not None:

@@ -66,7 +66,7 @@ class Chat:
         ]
 
     def messages(self, media: Sequence[Media]) -> list[dict[str, Any]]:
-        """As `Runtime.prepare_chat` takes them; a message without media is plain text."""
+        """As `Engine.prepare_chat` takes them; a message without media is plain text."""
         items = iter(media)
         return [{"role": role, "content": _filled(content, items)} for role, content in self._turns]
 

@@ -10,13 +10,12 @@ from typing import Self
 from ams_common.errors import ApiError
 from ams_common.wire import FinishReason, Usage
 
-from ams_pod.engines.port import Degraded, Event, InsufficientMemory, Prepared, Runtime, Sampling, Ticket
+from ams_pod.engines.port import Degraded, Engine, Prepared, Sampling, Ticket, TokenEvent
 from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.refusals import api_error
 from ams_pod.serve.stops import StopStrings
 from ams_pod.serve.thinking import Delta, ThinkSplitter
-
-_MEMORY_RETRY_SECONDS = 10.0
 
 
 class Generation:
@@ -24,7 +23,7 @@ class Generation:
 
     def __init__(
         self,
-        runtime: Runtime,
+        engine: Engine,
         prepared: Prepared,
         sampling: Sampling,
         stops: Sequence[str],
@@ -34,13 +33,13 @@ class Generation:
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
         self.media_items = prepared.media_items
-        self._runtime, self._sampling = runtime, sampling
+        self._engine, self._sampling = engine, sampling
         self._prepared: Prepared | None = prepared
         self._prompt_tokens = len(prepared.ids)
         self._metrics = metrics
         self._on_start: Callable[[], None] | None = on_start
-        self._detokenizer = runtime.detokenizer()
-        self._splitter = ThinkSplitter(prepared.thinking) if runtime.info.thinks else None
+        self._detokenizer = engine.detokenizer()
+        self._splitter = ThinkSplitter(prepared.thinking) if "reasoning" in engine.capabilities.features else None
         self._stops = StopStrings(stops)
         self._deltas: collections.deque[Delta] = collections.deque()
         self._news = asyncio.Event()
@@ -51,14 +50,14 @@ class Generation:
     async def __aenter__(self) -> Self:
         if (prepared := self._prepared) is not None:
             self._prepared = None
-            self._ticket = self._runtime.submit(prepared, self._sampling, self.take)
+            self._ticket = self._engine.submit(prepared, self._sampling, self.take)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._ticket is not None and self.finish_reason is None:
-            self._ticket.cancel()
+            self._engine.cancel(self._ticket)
 
     @property
     def usage(self) -> Usage:
@@ -84,7 +83,7 @@ class Generation:
         """False if the tokens ran out inside the reasoning block, so that there is no answer."""
         return self._splitter is None or not self._splitter.thinking
 
-    def take(self, event: Event) -> None:
+    def take(self, event: TokenEvent) -> None:
         """An event of the engine, on the event loop."""
         if self.finish_reason is not None or self._error is not None:
             return
@@ -92,7 +91,7 @@ class Generation:
             self._on_start()
             self._on_start = None
         if event.error is not None:
-            self._error = _failure(event.error)
+            self._error = api_error(event.error)
         elif event.finish == "cancelled":
             self._error = ApiError("draining", "The model is shutting down.", retry_after=5)
         elif event.token is not None:
@@ -125,7 +124,7 @@ class Generation:
             thinking.append(delta.thinking)
         return Delta("".join(content), "".join(thinking))
 
-    def _take_token(self, event: Event) -> None:
+    def _take_token(self, event: TokenEvent) -> None:
         self._observe_token()
         self.completion_tokens += 1
         if event.finish != "stop":  # the token that ends an answer is no part of it
@@ -133,11 +132,11 @@ class Generation:
         if self._stops.stopped:
             self.finish_reason = "stop"
             if self._ticket is not None:
-                self._ticket.cancel()
+                self._engine.cancel(self._ticket)
         elif event.finish is not None:
             self._end(event)
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: TokenEvent) -> None:
         if event.ticket.degraded == "simplified" and not self.completion_tokens:
             self._splitter = None  # what is told is the server's own, no reasoning
             self._deltas.append(Delta(SIMPLIFIED))
@@ -170,16 +169,3 @@ class Generation:
             self._metrics.first_token.observe(now - self._ticket.submitted_at)
             self._metrics.queue_wait.observe(self.queue_seconds)
         self._last_token_at = now
-
-
-def _failure(error: BaseException) -> ApiError:
-    """What the client hears of a request that ended in the engine."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, InsufficientMemory):
-        return ApiError("insufficient_memory", _sentence(str(error)), retry_after=_MEMORY_RETRY_SECONDS)
-    return ApiError("generation_failed", "The model failed on this request.")
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text or 'There is not enough memory for this request'}."

@@ -11,7 +11,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.wire import GenerateRequest
 
-from ams_pod.engines.port import Runtime
+from ams_pod.engines.port import Engine, EngineRefusal
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.parameters import sampling_of
@@ -33,7 +33,7 @@ def parse_golden_prompts(text: str) -> list[GoldenPrompt]:
 
 
 async def check(
-    prompts: list[GoldenPrompt], runtime: Runtime, settings: ServeSettings, metrics: PodMetrics, pool: Executor
+    prompts: list[GoldenPrompt], engine: Engine, settings: ServeSettings, metrics: PodMetrics, pool: Executor
 ) -> str | None:
     """Ask each, greedily, one after another: why the first that fails did, as a sentence; None if all are as wished."""
     for prompt in prompts:
@@ -41,11 +41,11 @@ async def check(
         started = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                answer = await _ask(prompt, runtime, settings, metrics, pool)
+                answer = await _ask(prompt, engine, settings, metrics, pool)
         except TimeoutError:
             return f"The golden prompt {_quoted(prompt.prompt)} was not answered within {seconds:g} s."
-        except ApiError as error:
-            return f"The golden prompt {_quoted(prompt.prompt)} was not answered: {error.message}"
+        except (ApiError, EngineRefusal) as error:
+            return f"The golden prompt {_quoted(prompt.prompt)} was not answered: {error}"
         if (complaint := judge(prompt, answer)) is not None:
             took = f"{time.monotonic() - started:.1f} s"
             return f"The golden prompt {_quoted(prompt.prompt)} was answered in {took} {complaint}."
@@ -62,17 +62,17 @@ def judge(prompt: GoldenPrompt, answer: str) -> str | None:
 
 
 async def _ask(
-    prompt: GoldenPrompt, runtime: Runtime, settings: ServeSettings, metrics: PodMetrics, pool: Executor
+    prompt: GoldenPrompt, engine: Engine, settings: ServeSettings, metrics: PodMetrics, pool: Executor
 ) -> str:
     """The answer, without reasoning; as far as it went when it held what it must contain."""
     messages = [{"role": "user", "content": prompt.prompt}]
-    prepared = await asyncio.get_running_loop().run_in_executor(pool, runtime.prepare_chat, messages)
+    prepared = await asyncio.get_running_loop().run_in_executor(pool, engine.prepare_chat, messages)
     request = GenerateRequest(prompt=prompt.prompt, temperature=0)
     sampling = sampling_of(
-        request, settings.max_new_tokens, "max_new_tokens", runtime.info, settings.max_new_tokens, len(prepared.ids)
+        request, settings.max_new_tokens, "max_new_tokens", engine.info, settings.max_new_tokens, len(prepared.ids)
     )
     answer = ""
-    async with Generation(runtime, prepared, sampling, [], metrics) as generation:
+    async with Generation(engine, prepared, sampling, [], metrics) as generation:
         while (delta := await generation.next()) is not None:
             answer += delta.content
             if prompt.contains is not None and prompt.contains in answer:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ams_pod.engines.port import EngineCounters, EngineLoad
+from ams_pod.engines.port import EngineCounters, Occupancy
 
 _TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -14,7 +14,7 @@ _REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 class PodMetrics:
     """All series of a pod; `engine` is asked at each scrape, so that steps cost nothing."""
 
-    def __init__(self, engine: Callable[[], tuple[EngineLoad, EngineCounters, int] | None]) -> None:
+    def __init__(self, engine: Callable[[], tuple[Occupancy, EngineCounters, int] | None]) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.requests = Counter("ams_pod_requests", "Requests by outcome.", ["outcome"], registry=registry)
@@ -57,7 +57,7 @@ class PodMetrics:
 class _EngineCollector:
     """Reads the engine's own figures when somebody asks."""
 
-    def __init__(self, engine: Callable[[], tuple[EngineLoad, EngineCounters, int] | None]) -> None:
+    def __init__(self, engine: Callable[[], tuple[Occupancy, EngineCounters, int] | None]) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:

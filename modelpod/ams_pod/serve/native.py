@@ -6,8 +6,8 @@ from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.wire import GenerateRequest, GenerateResponse
 
-from ams_pod.engines.port import ModelInfo, Prepared, Runtime, Sampling
-from ams_pod.serve.answering import Work, answer
+from ams_pod.engines.port import Engine, ModelInfo, Prepared, Sampling
+from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import Chat, Content, check_modalities, generate_sources
 from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
@@ -27,8 +27,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
             if not fields.prompt.strip():
                 raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
             sources = generate_sources(fields)
-            info = pod.check_room().info
-            check_modalities(sources, info.modalities, pod.settings.name)
+            engine = pod.check_room()
+            check_modalities(sources, engine.capabilities.modalities, pod.settings.name)
             contents: list[tuple[str, Content]] = [("user", [*sources, fields.prompt])]
             if fields.system:
                 contents.insert(0, ("system", [fields.system]))
@@ -37,27 +37,27 @@ async def generate(request: web.Request) -> web.StreamResponse:
             fields = msgspec.structs.replace(fields, image=None, audio=None, video=None)
             del sources, contents
 
-        def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
+        def sampling(engine: Engine, prepared: Prepared) -> Sampling:
             return sampling_of(
-                fields, fields.max_new_tokens, "max_new_tokens", runtime.info, pod.settings.max_new_tokens,
+                fields, fields.max_new_tokens, "max_new_tokens", engine.info, pod.settings.max_new_tokens,
                 len(prepared.ids),
             )  # fmt: skip
 
-        work = Work(
+        job = GenerationJob(
             media=media,
             spool=spool,
-            prepare=lambda runtime, items: runtime.prepare_chat(chat.messages(items)),
+            prepare=lambda engine, items: engine.prepare_chat(chat.messages(items)),
             sampling=sampling,
             stops=stop_list(fields.stop),
             stream=bool(fields.stream),
-            format=_NativeFormat(pod.settings.name, info, bool(fields.include_thinking)),
+            format=_NativeFormat(pod.settings.name, engine.info, bool(fields.include_thinking)),
             ignored=ignored,
         )
-        return await answer(request, work)
+        return await answer(request, job)
 
 
 class _NativeFormat:
-    """{"response": ...} and what is added beside it; an omni model's answer tells how it was made."""
+    """{"response": ...} and what is added beside it; of some families it also tells how the answer was made."""
 
     def __init__(self, model: str, info: ModelInfo, include_thinking: bool) -> None:
         self._model = model
@@ -77,11 +77,12 @@ class _NativeFormat:
             degraded=generation.degraded,
             note=note,
         )
-        if self._info.family != "omni":
+        family = BY_NAME[self._info.family]
+        if not family.answer_details:
             return answer
         return msgspec.structs.replace(
             answer,
-            model_type=BY_NAME["omni"].model_type,
+            model_type=family.model_type,
             generation_method=generation_method(self._info, generation.media_items, generation.degraded),
             memory_optimized=memory_optimized(self._info),
         )

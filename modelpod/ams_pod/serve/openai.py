@@ -22,9 +22,9 @@ from ams_common.wire import (
     ModelList,
 )
 
-from ams_pod.engines.port import Prepared, Runtime, Sampling
+from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.intake import Source
-from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
@@ -47,7 +47,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             refuse_unsupported(fields)
             contents = chat_contents(fields.messages)
             sources = sources_of(contents)
-            check_modalities(sources, pod.check_room().info.modalities, pod.settings.name)
+            check_modalities(sources, pod.check_room().capabilities.modalities, pod.settings.name)
             if not sources and not any(text.strip() for _, content in contents for text in content if _is_text(text)):
                 raise ApiError("missing_prompt", "messages hold no text.", param="messages")
             chat = Chat(contents)
@@ -56,17 +56,17 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             del contents, sources
         field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
         asked = fields.max_completion_tokens or fields.max_tokens
-        work = Work(
+        job = GenerationJob(
             media=media,
             spool=spool,
-            prepare=lambda runtime, items: runtime.prepare_chat(chat.messages(items)),
+            prepare=lambda engine, items: engine.prepare_chat(chat.messages(items)),
             sampling=_sampler(pod, fields, asked, field),
             stops=stop_list(fields.stop),
             stream=bool(fields.stream),
             format=_ChatFormat(fields),
             ignored=ignored,
         )
-        return await answer(request, work)
+        return await answer(request, job)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -75,9 +75,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
         check_model(pod, fields.model)
         refuse_unsupported(fields)
         prompt = _single_prompt(fields.prompt)
-    work = Work(
-        prepare=lambda runtime, _: (
-            runtime.prepare_text(prompt) if isinstance(prompt, str) else runtime.prepare_ids(prompt)
+    job = GenerationJob(
+        prepare=lambda engine, _: (
+            engine.prepare_text(prompt) if isinstance(prompt, str) else engine.prepare_ids(prompt)
         ),
         sampling=_sampler(pod, fields, fields.max_tokens, "max_tokens"),
         stops=stop_list(fields.stop),
@@ -85,7 +85,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         format=_CompletionFormat(fields),
         ignored=ignored,
     )
-    return await answer(request, work)
+    return await answer(request, job)
 
 
 async def models(request: web.Request) -> web.Response:
@@ -136,8 +136,8 @@ def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]
 
 
 def _sampler(pod: Pod, fields: ChatRequest | CompletionRequest, asked: int | None, field: str) -> Any:
-    def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
-        return sampling_of(fields, asked, field, runtime.info, pod.settings.max_new_tokens, len(prepared.ids))
+    def sampling(engine: Engine, prepared: Prepared) -> Sampling:
+        return sampling_of(fields, asked, field, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
 
     return sampling
 

@@ -16,17 +16,8 @@ from ams_common.progress import Failure, Load, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 
-from ams_pod.engines.builtin.model.read_ahead import read_ahead
-from ams_pod.engines.port import (
-    EngineCounters,
-    EngineLoad,
-    Event,
-    LoadFailed,
-    ModelInfo,
-    Publish,
-    ReportPhase,
-    Runtime,
-)
+from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
+from ams_pod.engines.registry import open_engine
 from ams_pod.media.decoding import Wanted, preload
 from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
@@ -40,18 +31,14 @@ _LARGE_BODIES = 2
 _STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
-Loader = Callable[[Path, ServeSettings, Publish, ReportPhase], Runtime]
-"""Loads the model of a folder, on the compute thread; LoadFailed if it can't be served."""
-
-
 class Pod:
-    """Loads the model on the compute thread and counts requests; lives on one event loop."""
+    """Opens an engine on the compute thread and counts requests; lives on one event loop."""
 
-    def __init__(self, settings: ServeSettings, folder: Path, load: Loader | None = None) -> None:
+    def __init__(self, settings: ServeSettings, folder: Path, open_engine: Opener = open_engine) -> None:
         self.settings = settings
         self.folder = folder
         self.progress = Progress(Phase.STARTING)
-        self.runtime: Runtime | None = None
+        self.engine: Engine | None = None
         self.draining = False
         self.active = 0
         self.started = int(time.time())
@@ -64,7 +51,7 @@ class Pod:
             TempFolder(settings.temp_dir), AllowedHosts.parse(settings.media_url_hosts), settings.max_body_bytes,
             self.metrics.observe_media,
         )  # fmt: skip
-        self._load = load or _load
+        self._open_engine = open_engine
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,47 +65,47 @@ class Pod:
         self._compute.start()
         self.tidied = self._loop.run_in_executor(None, self.intake.folder.clean, _STALE_SECONDS)
 
-    def ready(self) -> Runtime:
-        """The runtime, or ApiError while there is none or the pod drains."""
+    def ready(self) -> Engine:
+        """The engine, or ApiError while there is none or the pod drains."""
         if self.draining:
             raise ApiError("draining", "This model is shutting down.", retry_after=1, headers={"Connection": "close"})
-        if self.runtime is None:
+        if self.engine is None:
             raise ApiError(
                 "model_loading", f"The model is not ready: {self.progress.comment()}.", retry_after=2,
                 phase=self.progress.phase, percent=self.progress.percent,
             )  # fmt: skip
-        return self.runtime
+        return self.engine
 
-    def wanted_media(self, info: ModelInfo) -> Wanted:
+    def wanted_media(self, capabilities: Capabilities) -> Wanted:
         """What this model takes of videos and sound."""
-        both = {"audio", "video"} <= set(info.modalities)
-        return Wanted(frames=self.settings.video_frames, rate=info.audio_rate, sound=both)
+        both = {"audio", "video"} <= set(capabilities.modalities)
+        return Wanted(frames=self.settings.video_frames, rate=capabilities.audio_rate, sound=both)
 
-    def check_room(self) -> Runtime:
-        """The runtime; ApiError `queue_full` if there is no place for one more request."""
-        runtime = self.ready()
-        limit = runtime.info.concurrent_requests + self.settings.queued_requests
+    def check_room(self) -> Engine:
+        """The engine; ApiError `queue_full` if there is no place for one more request."""
+        engine = self.ready()
+        limit = engine.info.concurrent_requests + self.settings.queued_requests
         if self.active >= limit:
-            waiting = self.active - runtime.info.concurrent_requests
-            retry_after = self._recent_seconds * (1 + waiting / runtime.info.concurrent_requests)
+            waiting = self.active - engine.info.concurrent_requests
+            retry_after = self._recent_seconds * (1 + waiting / engine.info.concurrent_requests)
             self.metrics.requests.labels("refused").inc()
             raise ApiError(
                 "queue_full", f"{self.active} requests are running or waiting; the limit is {limit}.",
                 retry_after=retry_after, limit=limit,
             )  # fmt: skip
-        return runtime
+        return engine
 
     @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[Runtime]:
+    async def admit(self) -> AsyncIterator[Engine]:
         """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none."""
-        runtime = self.check_room()
+        engine = self.check_room()
         self.active += 1
         self._idle.clear()
         started = time.monotonic()
         outcome = "failed"
         try:
             async with asyncio.timeout(self.settings.request_timeout_seconds):
-                yield runtime
+                yield engine
             outcome = "completed"
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -140,7 +127,8 @@ class Pod:
                 self._idle.set()
 
     def load(self) -> Load:
-        engine = self.runtime.load() if self.runtime else EngineLoad(0, 0, 0, 0)
+        """The body of `GET /load`."""
+        engine = self.engine.occupancy() if self.engine else Occupancy()
         return Load(
             in_flight=engine.running,
             queued=max(engine.waiting, self.active - engine.running),
@@ -161,9 +149,9 @@ class Pod:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 await self._idle.wait()
-        if self.runtime is not None:
-            self.runtime.stop()
-        if self.runtime is not None or self._checking is not None:
+        if self.engine is not None:
+            self.engine.stop()
+        if self.engine is not None or self._checking is not None:
             await asyncio.to_thread(self._compute.join, 5.0)
         self.intake.close()
         for pool in (self.text_pool, self.media_pool):
@@ -177,19 +165,19 @@ class Pod:
         """The compute thread: import, load, then compute until stopped."""
         try:
             self._report(Phase.IMPORTING, None)
-            runtime = self._load(self.folder, self.settings, self._publish, self._report)
-            self._post(self._be_checked, runtime)
-            runtime.run()
+            engine = self._open_engine(self.folder, self.settings, self._publish, self._report)
+            self._post(self._be_checked, engine)
+            engine.run()
         except LoadFailed as error:
-            self._post(self._fail, Failure(error.reason, str(error)))
+            self._post(self._fail, Failure(Reason.LOAD_FAILED, str(error)))
         except BaseException as error:
             log.exception("the compute thread ended")
-            self._post(self._fail, Failure("LoadFailed", f"{type(error).__name__}: {error}"))
+            self._post(self._fail, Failure(Reason.LOAD_FAILED, f"{type(error).__name__}: {error}"))
 
     def _report(self, phase: Phase, percent: float | None) -> None:
         self._post(self._note_phase, phase, percent, time.monotonic())
 
-    def _publish(self, events: list[Event]) -> None:
+    def _publish(self, events: list[TokenEvent]) -> None:
         self._post(_dispatch, events)
 
     def _post(self, function: Callable[..., None], *arguments: object) -> None:
@@ -206,33 +194,33 @@ class Pod:
         if not self.draining:
             self.progress = Progress(phase, percent)
 
-    def _be_checked(self, runtime: Runtime) -> None:
+    def _be_checked(self, engine: Engine) -> None:
         """By the golden prompts, before anybody may ask."""
         if prompts := parse_golden_prompts(self.settings.golden_prompts):
-            self._checking = self._loop.create_task(self._check(prompts, runtime))
+            self._checking = self._loop.create_task(self._check(prompts, engine))
         else:
-            self._become_ready(runtime)
+            self._become_ready(engine)
 
-    async def _check(self, prompts: list[GoldenPrompt], runtime: Runtime) -> None:
+    async def _check(self, prompts: list[GoldenPrompt], engine: Engine) -> None:
         self._note_phase(Phase.CHECKING, None, time.monotonic())
         try:
-            complaint = await check(prompts, runtime, self.settings, self.metrics, self.text_pool)
+            complaint = await check(prompts, engine, self.settings, self.metrics, self.text_pool)
             if complaint is None:
-                self._become_ready(runtime)
+                self._become_ready(engine)
         except Exception as error:
             log.exception("a golden prompt could not be asked")
             complaint = f"A golden prompt could not be asked: {type(error).__name__}: {error}"
         finally:
-            if self.runtime is None:  # it failed, or the pod ends
-                runtime.stop()
+            if self.engine is None:  # it failed, or the pod ends
+                engine.stop()
         if complaint is not None:
             self._fail(Failure(Reason.GOLDEN_PROMPT_FAILED, complaint))
 
-    def _become_ready(self, runtime: Runtime) -> None:
+    def _become_ready(self, engine: Engine) -> None:
         self._note_phase(Phase.READY, None, time.monotonic())
-        self.runtime = runtime
-        info = runtime.info
-        if set(info.modalities) != {"text"}:
+        self.engine = engine
+        info = engine.info
+        if set(engine.capabilities.modalities) != {"text"}:
             self.media_pool.submit(preload)
         log.info(
             "%s is ready: %s, %s on %s, %d tokens of context, engine %s",
@@ -244,21 +232,12 @@ class Pod:
         if not self.failure.done():
             self.failure.set_result(failure)
 
-    def _figures(self) -> tuple[EngineLoad, EngineCounters, int] | None:
-        if self.runtime is None:
+    def _figures(self) -> tuple[Occupancy, EngineCounters, int] | None:
+        if self.engine is None:
             return None
-        return self.runtime.load(), self.runtime.counters, resident_bytes()
+        return self.engine.occupancy(), self.engine.counters, resident_bytes()
 
 
-def _dispatch(events: list[Event]) -> None:
+def _dispatch(events: list[TokenEvent]) -> None:
     for event in events:
         event.ticket.sink(event)
-
-
-def _load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
-    read_ahead(folder)
-    from ams_pod.engines.builtin.opener import (
-        load,  # torch and transformers take seconds: not before the server listens
-    )
-
-    return load(folder, settings, publish, report)

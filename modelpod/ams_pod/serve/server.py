@@ -14,6 +14,7 @@ from aiohttp import web
 from ams_common.options import parse
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
+from ams_common.reasons import Reason
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 
 from ams_pod.heap import share_one_heap
@@ -41,14 +42,14 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         stream=sys.stderr,
     )
     if (refusal := unsupported(settings)) is not None:
-        return explain_end(settings.termination_log, Failure("LoadFailed", refusal))
+        return explain_end(settings.termination_log, Failure(Reason.LOAD_FAILED, refusal))
     try:
         source = parse_source(settings.source)
         folder = find_model(source, Path(settings.models_dir))
     except InvalidSource as error:
-        return explain_end(settings.termination_log, Failure("InvalidSource", str(error)))
+        return explain_end(settings.termination_log, Failure(Reason.INVALID_SOURCE, str(error)))
     if folder is None:
-        return explain_end(settings.termination_log, Failure("WeightsMissing", _missing(source, settings)))
+        return explain_end(settings.termination_log, Failure(Reason.WEIGHTS_MISSING, _missing(source, settings)))
     sys.setswitchinterval(_SWITCH_SECONDS)
     share_one_heap()
     failure = uvloop.run(serve(settings, folder))

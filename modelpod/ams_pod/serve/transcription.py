@@ -17,11 +17,11 @@ from ams_common.wire import (
     TranscriptionUsage,
 )
 
-from ams_pod.engines.port import Prepared, Runtime, Sampling
+from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Media, part
 from ams_pod.media.spool import Spool, Upload
-from ams_pod.serve.answering import Work, answer
+from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import unsupported
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
@@ -42,25 +42,25 @@ _TASK = "Transcribe the speech in the audio word for word. Answer with the trans
 
 async def transcriptions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    info = pod.check_room().info
-    if "audio" not in info.modalities:
-        raise unsupported("audio", "file", info.modalities, pod.settings.name)
+    modalities = pod.check_room().capabilities.modalities
+    if "audio" not in modalities:
+        raise unsupported("audio", "file", modalities, pod.settings.name)
     with pod.intake.spool() as spool:
         upload, texts = await _read_form(request, pod, spool)
         fields = _fields(texts)
         check_model(pod, fields.model)
 
-        def prepare(runtime: Runtime, media: list[Media]) -> Prepared:
+        def prepare(engine: Engine, media: list[Media]) -> Prepared:
             content = [part(media[0]), {"type": "text", "text": _task(fields)}]
-            prepared = runtime.prepare_chat([{"role": "user", "content": content}])
+            prepared = engine.prepare_chat([{"role": "user", "content": content}])
             return replace(prepared, text_only=None)  # without the sound there is nothing to transcribe
 
-        def sampling(runtime: Runtime, prepared: Prepared) -> Sampling:
+        def sampling(engine: Engine, prepared: Prepared) -> Sampling:
             as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)
             cap = pod.settings.max_new_tokens
-            return sampling_of(as_chat, None, "max_tokens", runtime.info, cap, len(prepared.ids))
+            return sampling_of(as_chat, None, "max_tokens", engine.info, cap, len(prepared.ids))
 
-        work = Work(
+        job = GenerationJob(
             media=[Encoded("audio", "file", upload)],
             spool=spool,
             prepare=prepare,
@@ -70,7 +70,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
             format=_TranscriptionFormat(fields.response_format == "text"),
             ignored=sorted(set(texts) - _KNOWN),
         )
-        return await answer(request, work)
+        return await answer(request, job)
 
 
 def _task(fields: TranscriptionRequest) -> str:
@@ -101,7 +101,7 @@ async def _read_form(request: web.Request, pod: Pod, spool: Spool) -> tuple[Uplo
                 break
             name = "" if isinstance(field, MultipartReader) else field.name or ""
             if isinstance(field, MultipartReader):
-                raise ApiError("invalid_parameter", "The form must not hold a form.")
+                raise ApiError("invalid_parameter", "A part of the form is a form itself; send its fields one by one.")
             if name == "file" and upload is None:
                 upload = await _keep(field, spool, limit)
                 total += upload.bytes

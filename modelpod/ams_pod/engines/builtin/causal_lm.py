@@ -1,18 +1,17 @@
-"""What all families share that answer by a causal language model: forward, engine and the `Runtime` around them."""
+"""What all families share that answer by a causal language model: forward, engine and the `Engine` around them."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
-from ams_common.families import BY_NAME
+from ams_common.families import BY_NAME, modalities_of
 from ams_common.fit import HEADROOM
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
 from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place
 from ams_pod.engines.builtin.model import verify
@@ -23,36 +22,25 @@ from ams_pod.engines.builtin.model.weights import count_parameters, load_weights
 from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.engines.builtin.scheduler import admission
 from ams_pod.engines.builtin.scheduler.batch import Forward
-from ams_pod.engines.builtin.scheduler.core import Engine
-from ams_pod.engines.builtin.scheduler.cpu_fallback import CpuLane
+from ams_pod.engines.builtin.scheduler.core import EngineCore
+from ams_pod.engines.builtin.scheduler.cpu_copy import CpuCopy
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.builtin.towers.queue import Embedder
 from ams_pod.engines.port import (
+    Capabilities,
     EngineCounters,
-    EngineLoad,
     LoadFailed,
+    MemoryUsage,
     ModelInfo,
+    Occupancy,
     Prepared,
-    Publish,
-    ReportPhase,
     Sampling,
+    Sink,
     Ticket,
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What `load` was asked for, with device and number format chosen."""
-
-    folder: Path
-    settings: ServeSettings
-    device: str
-    dtype: torch.dtype
-    publish: Publish
-    report: ReportPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +56,28 @@ class Recipe:
     prompts: Callable[[int], TextPrompts]
     embedder: Callable[[Any], Embedder] | None = None
     audio_rate: int = 16_000
-    weights_prefix: str = ""  # of the tensors that are loaded, where the files hold others as well
 
 
-class DecodingRuntime:
-    """A loaded language model with its engine, whatever goes through the towers in front of it: a `Runtime`."""
+class CausalLmEngine:
+    """A loaded language model with its core, whatever goes through the towers in front of it: an `Engine`."""
 
-    def __init__(self, info: ModelInfo, prompts: TextPrompts, engine: Engine, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        capabilities: Capabilities,
+        prompts: TextPrompts,
+        core: EngineCore,
+        limits: Mapping[str, int],
+    ) -> None:
         self.info = info
+        self.capabilities = capabilities
+        self.core = core
         self._limits = limits
         self._prompts = prompts
-        self._engine = engine
 
     @property
     def counters(self) -> EngineCounters:
-        return self._engine.counters
+        return self.core.counters
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
         return self._prompts.chat(messages)
@@ -96,8 +91,8 @@ class DecodingRuntime:
     def detokenizer(self) -> StreamDetokenizer:
         return self._prompts.detokenizer()
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
-        """Queue a request. ApiError if it couldn't be computed even with nothing else running."""
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+        """Queue a request. EngineRefusal if it couldn't be computed even with nothing else running."""
         refused = admission.refusal(
             len(prepared.ids),
             sampling.max_new_tokens,
@@ -107,84 +102,97 @@ class DecodingRuntime:
         )
         if refused is not None:
             raise refused
-        return self._engine.submit(prepared, sampling, sink)
+        return self.core.submit(prepared, sampling, sink)
 
-    def load(self) -> EngineLoad:
-        return self._engine.load()
+    def cancel(self, ticket: Ticket) -> None:
+        self.core.cancel(ticket)
 
-    def memory(self) -> dict[str, Any]:
-        return device_memory.status(self.info.device)
+    def occupancy(self) -> Occupancy:
+        return self.core.occupancy()
+
+    def memory(self) -> MemoryUsage:
+        return device_memory.usage(self.info.device)
 
     def free_memory(self) -> None:
-        self._engine.free_memory()
+        self.core.free_memory()
 
     def _room(self) -> int:
         """Bytes that the cache can take, all told: what it has already, and what is free."""
         if self.info.device != "cpu" and self.info.engine == Decoder.name:
             return self.info.concurrent_requests * self.info.context_tokens * self.info.cache_bytes_per_token
-        held = self._engine.most_cached * self.info.cache_bytes_per_token
+        held = self.core.most_cached * self.info.cache_bytes_per_token
         return held + device_memory.free_bytes(self.info.device, self._limits)
 
     def run(self) -> None:
-        self._engine.run()
+        self.core.run()
 
     def stop(self) -> None:
-        self._engine.stop()
+        self.core.stop()
 
 
-def build(load: Load, recipe: Recipe) -> DecodingRuntime:
+def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
     """Load the weights and put the engine around them. LoadFailed if the model can't be served."""
-    config = read_config(load.folder)
-    prefix = recipe.weights_prefix if "thinker_config" in config else ""
-    situation = placing.look(load.folder, config, load.settings, load.device, load.dtype, prefix)
-    return place(situation, lambda placement: _build(load, recipe, placement))
+    config, prefix = read_config(request.folder), BY_NAME[recipe.family].weights_prefix
+    inputs = placing.measure(request.folder, config, request.settings, request.device, request.dtype, prefix)
+    return place(inputs, lambda placement: _build(request, recipe, placement))
 
 
-def _build(load: Load, recipe: Recipe, placement: Placement) -> DecodingRuntime:
-    load.report(Phase.BUILDING, None)
-    model = load_weights(recipe.model_class, load.folder, placement, load.report)
+def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> CausalLmEngine:
+    request.report(Phase.BUILDING, None)
+    model = _load_model(request, recipe, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
-    context = _context(load.settings, model, load.device)
-    model, forward = _choose_forward(load, recipe, model, placement, context)
-    load.report(Phase.WARMING_UP, None)
+    context = _context(request.settings, model, request.device)
+    model, forward = _choose_forward(request, recipe, model, placement, context)
+    request.report(Phase.WARMING_UP, None)
     prompts = recipe.prompts(forward.length)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    relief = Relief(parse_fallbacks(load.settings.fallbacks), load.device, _lane(load, recipe, parameters))
-    engine = Engine(forward, stop_tokens(load.folder, recipe.tokenizer), load.publish, embedder, relief)
+    fallbacks = OomFallbacks(
+        parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, parameters)
+    )
+    core = EngineCore(forward, stop_tokens(request.folder, recipe.tokenizer), request.publish, embedder, fallbacks)
     info = ModelInfo(
         architecture=type(model).__name__,
         family=recipe.family,
-        modalities=tuple(sorted(BY_NAME[recipe.family].modalities)),
-        device=load.device,
-        precision=str(load.dtype).removeprefix("torch."),
+        device=request.device,
+        precision=str(request.dtype).removeprefix("torch."),
         parameters=parameters,
         weights_bytes=weights,
         context_tokens=forward.length,
         cache_bytes_per_token=forward.bytes_per_token,
         concurrent_requests=forward.max_rows,
         engine=forward.name,
-        thinks=prompts.thinks,
-        defaults=sampling_defaults(load.folder),
+        defaults=sampling_defaults(request.folder),
         quantization=placement.quantization,
         quantization_reason=placement.reason,
+    )
+    capabilities = Capabilities(
+        modalities=modalities_of(recipe.family),
+        features=frozenset({"raw-prompts", "reasoning"} if prompts.thinks else {"raw-prompts"}),
         audio_rate=recipe.audio_rate,
     )
-    return DecodingRuntime(info, prompts, engine, device_memory.limits(load.settings.max_memory))
+    return CausalLmEngine(info, capabilities, prompts, core, device_memory.limits(request.settings.max_memory))
 
 
-def _lane(load: Load, recipe: Recipe, parameters: int) -> CpuLane | None:
+def _load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
+    unquantized = BY_NAME[recipe.family].unquantized
+    return load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
+
+
+def _cpu_copy(request: LoadRequest, recipe: Recipe, parameters: int) -> CpuCopy | None:
     """Where requests go that the GPU has no memory for; it takes one at a time."""
-    if load.device == "cpu" or "cpu" not in parse_fallbacks(load.settings.fallbacks):
+    if request.device == "cpu" or "cpu" not in parse_fallbacks(request.settings.fallbacks):
         return None
-    settings = msgspec.structs.replace(load.settings, concurrent_requests=1, quantization="none")
-    there = replace(load, device="cpu", dtype=best_dtype("cpu"), settings=settings, report=lambda phase, percent: None)
+    settings = msgspec.structs.replace(request.settings, concurrent_requests=1, quantization="none")
+    there = replace(
+        request, device="cpu", dtype=best_dtype("cpu"), settings=settings, report=lambda phase, percent: None
+    )
     placement = Placement("cpu", there.dtype)
-    limits = device_memory.limits(load.settings.max_memory)
-    return CpuLane(
-        lambda: _build(there, recipe, placement)._engine,
+    limits = device_memory.limits(request.settings.max_memory)
+    return CpuCopy(
+        lambda: _build(there, recipe, placement).core,
         int(parameters * there.dtype.itemsize * (1 + HEADROOM)),
         lambda: device_memory.free_bytes("cpu", limits),
-        load.publish,
+        request.publish,
     )
 
 
@@ -201,9 +209,11 @@ def _context(settings: ServeSettings, model: Any, device: str) -> int:
     return settings.context_tokens
 
 
-def _choose_forward(load: Load, recipe: Recipe, model: Any, placement: Placement, context: int) -> tuple[Any, Forward]:
+def _choose_forward(
+    request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, context: int
+) -> tuple[Any, Forward]:
     """Our decoder if it computes what the model's own forward does, else that forward; and the model it runs."""
-    rows = load.settings.concurrent_requests
+    rows = request.settings.concurrent_requests
     try:
         stack = find_stack(model)
     except UnsupportedStack as reason:
@@ -212,11 +222,11 @@ def _choose_forward(load: Load, recipe: Recipe, model: Any, placement: Placement
     prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
     positions = verify.probe_positions(model)
     expected = verify.expected_logits(model, prompts, positions)
-    decoder = Decoder(stack, rows, context, lambda percent: load.report(Phase.PACKING, percent))
+    decoder = Decoder(stack, rows, context, lambda percent: request.report(Phase.PACKING, percent))
     distance = verify.distance(decoder, prompts, expected, positions)
-    if verify.close_enough(distance, load.dtype):
+    if verify.close_enough(distance, request.dtype):
         return model, decoder
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
     del decoder, stack, model  # the decoder took its weights
-    model = load_weights(recipe.model_class, load.folder, placement, load.report)
+    model = _load_model(request, recipe, placement)
     return model, PaddedForward(model, rows, context)

@@ -21,8 +21,18 @@ from transformers import DynamicCache, EncoderDecoderCache
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, let_go, release
 from ams_pod.engines.builtin.model.sampling import RowSampler, sample
 from ams_pod.engines.builtin.scheduler.ladder import Stage
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief, Setbacks
-from ams_pod.engines.port import EngineCounters, EngineLoad, Event, Finish, Prepared, Publish, Sampling, Ticket
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
+from ams_pod.engines.port import (
+    EngineCounters,
+    Finish,
+    Occupancy,
+    Prepared,
+    Publish,
+    Sampling,
+    Sink,
+    Ticket,
+    TokenEvent,
+)
 
 _WINDOW_SECONDS = 0.004  # how long the first request of a batch waits for others
 
@@ -36,15 +46,15 @@ class _Row:
     tokens: list[int]  # the start token, then those that were made
 
 
-class VqaEngine:
+class MicroBatchCore:
     """Runs requests through a `BlipForQuestionAnswering`. `publish` is called from the compute thread, once a step."""
 
     def __init__(
-        self, model: Any, max_rows: int, context_tokens: int, publish: Publish, relief: Relief | None = None
+        self, model: Any, max_rows: int, context_tokens: int, publish: Publish, fallbacks: OomFallbacks | None = None
     ) -> None:
-        """`relief` is what may be done when memory runs out: a fallback that needs another model is passed over."""
+        """`fallbacks` is what may be done when memory runs out: a fallback that needs another model is passed over."""
         self.counters = EngineCounters()
-        self._setbacks = Setbacks(relief or Relief(), self.counters)
+        self._oom_policy = OomPolicy(fallbacks or OomFallbacks(), self.counters)
         self._asked_to_free = False
         self._model = model
         _heed_masks(model)
@@ -58,20 +68,24 @@ class VqaEngine:
         self._stopped = False
         self._running = 0
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: object) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
         """Queue a request. `prepared.media` is its image as the processor made it, [3, height, width]."""
         ticket = Ticket(prepared, sampling, sink, time.monotonic())
         self._inbox.append(ticket)
         self._wake.set()
         return ticket
 
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a request before the next step."""
+        ticket.cancelled = True
+
     def free_memory(self) -> None:
         """Give back what no running request needs, before the next batch."""
         self._asked_to_free = True
         self._wake.set()
 
-    def load(self) -> EngineLoad:
-        return EngineLoad(self._running, len(self._inbox), 0, self._max_rows * self._context)
+    def occupancy(self) -> Occupancy:
+        return Occupancy(self._running, len(self._inbox), 0, self._max_rows * self._context)
 
     def stop(self) -> None:
         self._stopped = True
@@ -83,14 +97,14 @@ class VqaEngine:
             self._wake.clear()
             if not self.step():
                 self._wake.wait()
-        self._publish([Event(ticket, None, "cancelled") for ticket in self._inbox])
+        self._publish([TokenEvent(ticket, None, "cancelled") for ticket in self._inbox])
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Answer one batch; False if nobody waits."""
         if self._asked_to_free:
             self._asked_to_free = False
-            release(self._setbacks.relief.device)
+            release(self._oom_policy.fallbacks.device)
         if not self._inbox:
             return False
         if len(self._inbox) < self._max_rows:
@@ -98,7 +112,7 @@ class VqaEngine:
         tickets = [self._inbox.popleft() for _ in range(min(self._max_rows, len(self._inbox)))]
         gone = [ticket for ticket in tickets if ticket.cancelled]
         if gone:
-            self._publish([Event(ticket, None, "cancelled") for ticket in gone])
+            self._publish([TokenEvent(ticket, None, "cancelled") for ticket in gone])
         tickets = [ticket for ticket in tickets if not ticket.cancelled]
         started = time.perf_counter()
         self._running = len(tickets)
@@ -140,7 +154,7 @@ class VqaEngine:
             return error, stage
         return None
 
-    def _step(self, rows: Sequence[_Row], tokens: Sequence[int]) -> tuple[list[Event], list[int]]:
+    def _step(self, rows: Sequence[_Row], tokens: Sequence[int]) -> tuple[list[TokenEvent], list[int]]:
         """The events of one token each, and the indices of the rows that go on."""
         events = [self._accept(row, token) for row, token in zip(rows, tokens, strict=True)]
         return events, [index for index, event in enumerate(events) if event.finish is None]
@@ -148,30 +162,30 @@ class VqaEngine:
     def _divide(self, rows: Sequence[_Row], error: Exception, stage: Stage) -> None:
         """A batch failed: its rows are answered one by one, each from where it was. A single one has its own fault."""
         if is_device_lost(error):
-            self._publish([Event(row.ticket, None, "failed", error) for row in rows])
+            self._publish([TokenEvent(row.ticket, None, "failed", error) for row in rows])
             raise error
         memory_ran_out = is_out_of_memory(error)
         if memory_ran_out:
             let_go(error)
-            release(self._setbacks.relief.device)
+            release(self._oom_policy.fallbacks.device)
         if len(rows) == 1:
             self._publish([self._end(rows[0], error, stage, memory_ran_out)])
             return
         log.warning("a batch of %d failed (%s): its requests are answered one by one", len(rows), type(error).__name__)
         for row in rows:
             if memory_ran_out:
-                self._setbacks.step_down(row.ticket, stage, others=True)
+                self._oom_policy.step_down(row.ticket, stage, others=True)
             single = [row]
             if (failure := self._try(single)) is not None:
                 self._divide(single, *failure)
 
-    def _end(self, row: _Row, error: Exception, stage: Stage, memory_ran_out: bool) -> Event:
+    def _end(self, row: _Row, error: Exception, stage: Stage, memory_ran_out: bool) -> TokenEvent:
         if not memory_ran_out:
             log.error("a request failed", exc_info=error)
-            return Event(row.ticket, None, "failed", error)
-        if self._setbacks.step_down(row.ticket, stage, streamed=len(row.tokens) > 1) == "simplified":
-            return Event(row.ticket, None, "stop")
-        return Event(row.ticket, None, "failed", self._setbacks.refusal(row.ticket, stage, 0))
+            return TokenEvent(row.ticket, None, "failed", error)
+        if self._oom_policy.step_down(row.ticket, stage, streamed=len(row.tokens) > 1) == "simplified":
+            return TokenEvent(row.ticket, None, "stop")
+        return TokenEvent(row.ticket, None, "failed", self._oom_policy.refusal(row.ticket, stage, 0))
 
     def _encode(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """(states of the questions [rows, tokens, hidden], 1 where a state is a token's [rows, tokens])."""
@@ -213,9 +227,9 @@ class VqaEngine:
         self.counters.decode_tokens += len(rows)
         return sample(logits, [row.sampler for row in rows])
 
-    def _accept(self, row: _Row, token: int) -> Event:
+    def _accept(self, row: _Row, token: int) -> TokenEvent:
         if row.ticket.cancelled:
-            return Event(row.ticket, None, "cancelled")
+            return TokenEvent(row.ticket, None, "cancelled")
         sampling = row.ticket.sampling
         row.tokens.append(token)
         made = len(row.tokens) - 1
@@ -225,7 +239,7 @@ class VqaEngine:
             finish = "stop"
         elif made >= sampling.max_new_tokens or made + 1 >= self._context:
             finish = "length"
-        return Event(row.ticket, token, finish)
+        return TokenEvent(row.ticket, token, finish)
 
 
 def _heed_masks(model: Any) -> None:

@@ -1,52 +1,36 @@
-"""From a folder of weights to a running engine."""
+"""Opens the builtin engine: torch and transformers are imported here, while the weights come into the page cache."""
 
 from pathlib import Path
-from typing import Any
 
-import torch
-import transformers
-from ams_common.families import UnsupportedArchitecture, family_of
+from ams_common.families import FAMILIES
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.engines.builtin.families import family_module
-from ams_pod.engines.builtin.memory.placing import best_dtype
-from ams_pod.engines.builtin.model.weights import read_config
-from ams_pod.engines.builtin.threads import default_threads
-from ams_pod.engines.port import LoadFailed, Publish, ReportPhase, Runtime
+from ams_pod.engines.builtin.model.read_ahead import read_ahead
+from ams_pod.engines.port import Engine, Publish, ReportPhase
+
+# What every family needs beside its own modules.
+_PRELOAD = (
+    "ams_pod.engines.builtin.loading",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.integrations.sdpa_attention",
+    "transformers.generation.utils",
+    "safetensors.torch",
+    "tokenizers.decoders",
+    "jinja2",
+)
 
 
-def load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Runtime:
-    """Load and check the model in `folder`, by its family; LoadFailed if it can't be served.
+def open_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
+    """The `Opener` of the engine port; in the thread that computes, for good."""
+    read_ahead(folder)
+    from ams_pod.engines.builtin.loading import load_engine  # torch and transformers take seconds
 
-    Call it on the compute thread: a second thread with multi-threaded torch operations would slow both for good.
-    """
-    torch.set_num_threads(settings.threads or default_threads())
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    config = read_config(folder)
-    family = choose_family(settings.family, config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = choose_dtype(settings.precision, device)
-    runtime: Runtime = family_module(family).load(folder, settings, device, dtype, publish, report)
-    return runtime
+    return load_engine(folder, settings, publish, report)
 
 
-def choose_family(asked: str, config: dict[str, Any]) -> str:
-    """The family that was asked for, or the one of the architectures that config.json names."""
-    if asked != "auto":
-        return asked
-    architectures = config.get("architectures")
-    try:
-        return family_of(architectures if isinstance(architectures, list) else []).name
-    except UnsupportedArchitecture as error:
-        raise LoadFailed(str(error)) from None
-
-
-def choose_dtype(precision: str, device: str) -> torch.dtype:
-    """bfloat16 where the device computes in it; float32 on a CPU without bfloat16 instructions."""
-    if precision != "auto":
-        dtype: torch.dtype = getattr(torch, precision)
-        if device == "cpu" and dtype == torch.float16:
-            raise LoadFailed("precision float16 needs a GPU; use bfloat16, float32 or auto on a CPU")
-        return dtype
-    return best_dtype(device)
+def preload_modules() -> tuple[str, ...]:
+    """All that `open_engine` imports, whatever the family."""
+    modules = [family_module(row.name) for row in FAMILIES]
+    return (*_PRELOAD, *(name for module in modules for name in (module.__name__, *module.PRELOAD)))

@@ -1,21 +1,17 @@
-"""The families, one module each: which class loads it, how a prompt and media become inputs, what it can't do.
+"""The families of the builtin engine, one module each, named as its row in `ams_common.families`.
 
-Each module has `load(folder, settings, device, dtype, publish, report) -> Runtime`. Modules are imported on use: one
-pod serves one family.
+A module has
+
+- `open_family(request: LoadRequest) -> Engine`: the model of a folder, loaded and checked;
+- `PRELOAD`: modules that its models import, for the fork server. None may compute or start a thread when imported.
+
+One pod serves one family, so that a module is imported on use.
 """
 
 import importlib
 from typing import Any
 
-MODULES = {
-    "text": "ams_pod.engines.builtin.families.text",
-    "vision-language": "ams_pod.engines.builtin.families.vision_language",
-    "audio-language": "ams_pod.engines.builtin.families.audio_language",
-    "omni": "ams_pod.engines.builtin.families.omni",
-    "vqa": "ams_pod.engines.builtin.families.vqa",
-}
-
 
 def family_module(name: str) -> Any:
-    """The module that loads and serves family `name`, one of `ams_common.families`."""
-    return importlib.import_module(MODULES[name])
+    """The module that loads and serves the family of this name."""
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ams_common.pod_settings import ServeSettings
 from torch import Tensor
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ams_pod.engines.builtin.causal_lm import DecodingRuntime, Load, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompts
 from ams_pod.engines.builtin.towers import sound
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.builtin.towers.queue import Piece
-from ams_pod.engines.port import Publish, ReportPhase
 from ams_pod.media.items import Audio, Samples
+
+PRELOAD = (
+    "transformers.models.qwen2_audio.modeling_qwen2_audio",
+    "transformers.models.qwen2_audio.processing_qwen2_audio",
+    "transformers.models.whisper.feature_extraction_whisper",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +130,5 @@ def recipe(folder: Path) -> Recipe:
     )
 
 
-def load(
-    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
-) -> DecodingRuntime:
-    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))
+def open_family(request: LoadRequest) -> CausalLmEngine:
+    return build(request, recipe(request.folder))

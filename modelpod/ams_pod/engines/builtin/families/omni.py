@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ams_common.pod_settings import ServeSettings
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-from ams_pod.engines.builtin.causal_lm import DecodingRuntime, Load, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaInputs, MediaPrompts
 from ams_pod.engines.builtin.towers import sound, vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.builtin.towers.queue import Piece
-from ams_pod.engines.port import Publish, ReportPhase
 from ams_pod.media.items import Audio, Image, Video
+
+PRELOAD = (
+    "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni",
+    "transformers.models.qwen2_5_omni.processing_qwen2_5_omni",
+    "transformers.models.qwen2_vl.image_processing_qwen2_vl",
+    "transformers.models.qwen2_vl.video_processing_qwen2_vl",
+    "transformers.models.whisper.feature_extraction_whisper",
+    "torchvision.transforms.v2.functional",
+)
 
 _AUDIO_SECONDS_PER_PIECE = 30
 
@@ -218,11 +226,8 @@ def recipe(folder: Path) -> Recipe:
             OmniPositions(model),
         ),
         audio_rate=processor.feature_extractor.sampling_rate,
-        weights_prefix="thinker.",
     )
 
 
-def load(
-    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
-) -> DecodingRuntime:
-    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))
+def open_family(request: LoadRequest) -> CausalLmEngine:
+    return build(request, recipe(request.folder))

@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
-import torch
-from ams_common.pod_settings import ServeSettings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ams_pod.engines.builtin.causal_lm import DecodingRuntime, Load, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.prompts.text import TextPrompts
-from ams_pod.engines.port import Publish, ReportPhase
+
+# Of the architectures that are served most; another is imported when it is loaded.
+PRELOAD = (
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.qwen2.tokenization_qwen2",
+    "transformers.models.qwen3.modeling_qwen3",
+    "transformers.models.mistral.modeling_mistral",
+)
 
 
 def recipe(folder: Path) -> Recipe:
@@ -22,7 +29,5 @@ def recipe(folder: Path) -> Recipe:
     )
 
 
-def load(
-    folder: Path, settings: ServeSettings, device: str, dtype: torch.dtype, publish: Publish, report: ReportPhase
-) -> DecodingRuntime:
-    return build(Load(folder, settings, device, dtype, publish, report), recipe(folder))
+def open_family(request: LoadRequest) -> CausalLmEngine:
+    return build(request, recipe(request.folder))

@@ -1,20 +1,17 @@
 """Visual question answering: BLIP. One image and one question; the answer is a few words."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from ams_common.errors import ApiError
-from ams_common.families import BY_NAME
+from ams_common.families import BY_NAME, modalities_of
 from ams_common.lifecycle import Phase
-from ams_common.pod_settings import ServeSettings
 from PIL import Image as Picture
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 
+from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
 from ams_pod.engines.builtin.memory.placing import Placement, place
-from ams_pod.engines.builtin.micro_batches import VqaEngine
+from ams_pod.engines.builtin.micro_batches import MicroBatchCore
 from ams_pod.engines.builtin.model.weights import (
     count_parameters,
     load_processor,
@@ -22,37 +19,47 @@ from ams_pod.engines.builtin.model.weights import (
     read_config,
     weight_bytes,
 )
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer
+from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, unsupported_modality
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
+    Capabilities,
     EngineCounters,
-    EngineLoad,
+    EngineRefusal,
+    MemoryUsage,
     ModelInfo,
+    Occupancy,
     Prepared,
-    Publish,
-    ReportPhase,
     Sampling,
+    Sink,
     Ticket,
 )
 from ams_pod.media.items import Image
 
+PRELOAD = (
+    "transformers.models.blip.modeling_blip",
+    "transformers.models.blip.processing_blip",
+    "transformers.models.blip.image_processing_blip",
+    "torchvision.transforms.v2.functional",
+)
 
-class VqaRuntime:
-    """A loaded BLIP with its engine: the `Runtime` of the vqa family."""
 
-    def __init__(self, info: ModelInfo, processor: Any, engine: VqaEngine) -> None:
+class VqaEngine:
+    """A loaded BLIP with its core: the `Engine` of the vqa family."""
+
+    def __init__(self, info: ModelInfo, processor: Any, core: MicroBatchCore) -> None:
         self.info = info
+        self.capabilities = Capabilities(modalities_of("vqa"), frozenset())
         self._processor = processor
         self._tokenizer = processor.tokenizer.backend_tokenizer
-        self._engine = engine
+        self.core = core
 
     @property
     def counters(self) -> EngineCounters:
-        return self._engine.counters
+        return self.core.counters
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """One user message with one image and a question. ApiError for anything else."""
+        """One user message with one image and a question. EngineRefusal for anything else."""
         if len(messages) != 1 or messages[0]["role"] != "user":
             raise _refused(
                 "This model answers one question about one image: send one user message and no system prompt."
@@ -61,21 +68,17 @@ class VqaRuntime:
         parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             if part["type"] not in ("text", "image"):
-                raise ApiError(
-                    "unsupported_modality",
-                    f"This model takes image and text, not {part['type']}.",
-                    modalities=list(self.info.modalities),
-                )
+                raise unsupported_modality(part["type"], self.capabilities.modalities)
         images: list[Image] = [part["image"] for part in parts if part["type"] == "image"]
         question = "\n".join(part["text"] for part in parts if part["type"] == "text").strip()
         if len(images) != 1:
             raise _refused(f"This model answers a question about exactly one image; there are {len(images)}.", "image")
         if not question:
-            raise ApiError("missing_prompt", "There is no question about the image.", param="prompt")
+            raise EngineRefusal("missing-prompt", "There is no question about the image.", part="prompt")
         ids = self._processor.tokenizer(question).input_ids
         if len(ids) > self.info.context_tokens:
-            raise ApiError(
-                "context_length_exceeded",
+            raise EngineRefusal(
+                "context-length-exceeded",
                 f"The question has {len(ids)} tokens; this model takes {self.info.context_tokens}.",
                 limit=self.info.context_tokens,
                 given=len(ids),
@@ -94,57 +97,55 @@ class VqaRuntime:
     def detokenizer(self) -> StreamDetokenizer:
         return StreamDetokenizer(self._tokenizer)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Any) -> Ticket:
-        return self._engine.submit(prepared, sampling, sink)
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+        return self.core.submit(prepared, sampling, sink)
 
-    def load(self) -> EngineLoad:
-        return self._engine.load()
+    def cancel(self, ticket: Ticket) -> None:
+        self.core.cancel(ticket)
 
-    def memory(self) -> dict[str, Any]:
-        return device_memory.status(self.info.device)
+    def occupancy(self) -> Occupancy:
+        return self.core.occupancy()
+
+    def memory(self) -> MemoryUsage:
+        return device_memory.usage(self.info.device)
 
     def free_memory(self) -> None:
-        self._engine.free_memory()
+        self.core.free_memory()
 
     def run(self) -> None:
-        self._engine.run()
+        self.core.run()
 
     def stop(self) -> None:
-        self._engine.stop()
+        self.core.stop()
 
 
-def load(
-    folder: Path,
-    settings: ServeSettings,
-    device: str,
-    dtype: torch.dtype,
-    publish: Publish,
-    report: ReportPhase,
-) -> VqaRuntime:
+def open_family(request: LoadRequest) -> VqaEngine:
     """The class is the one for visual question answering: the one for image-text-to-text loads another silently."""
-    processor = load_processor(AutoProcessor, folder)
-    situation = placing.look(folder, read_config(folder), settings, device, dtype)
+    processor = load_processor(AutoProcessor, request.folder)
+    inputs = placing.measure(
+        request.folder, read_config(request.folder), request.settings, request.device, request.dtype
+    )
 
-    def build(placement: Placement) -> VqaRuntime:
-        report(Phase.BUILDING, None)
-        model = load_weights(AutoModelForVisualQuestionAnswering, folder, placement, report)
-        return _runtime(model, processor, placement, settings, publish, report)
+    def build(placement: Placement) -> VqaEngine:
+        request.report(Phase.BUILDING, None)
+        model = load_weights(
+            AutoModelForVisualQuestionAnswering, request.folder, placement, request.report, BY_NAME["vqa"].unquantized
+        )
+        return _engine(model, processor, placement, request)
 
-    return place(situation, build)
+    return place(inputs, build)
 
 
-def _runtime(
-    model: Any, processor: Any, placement: Placement, settings: ServeSettings, publish: Publish, report: ReportPhase
-) -> VqaRuntime:
+def _engine(model: Any, processor: Any, placement: Placement, request: LoadRequest) -> VqaEngine:
+    settings = request.settings
     own = int(model.config.text_config.max_position_embeddings)
     context = min(settings.context_tokens or own, own)
-    report(Phase.WARMING_UP, None)
-    relief = Relief(parse_fallbacks(settings.fallbacks), placement.device)
-    engine = VqaEngine(model, settings.concurrent_requests, context, publish, relief)
+    request.report(Phase.WARMING_UP, None)
+    fallbacks = OomFallbacks(parse_fallbacks(settings.fallbacks), placement.device)
+    core = MicroBatchCore(model, settings.concurrent_requests, context, request.publish, fallbacks)
     info = ModelInfo(
         architecture=type(model).__name__,
         family="vqa",
-        modalities=tuple(sorted(BY_NAME["vqa"].modalities)),
         device=placement.device,
         precision=str(placement.dtype).removeprefix("torch."),
         parameters=count_parameters(model),
@@ -153,12 +154,11 @@ def _runtime(
         cache_bytes_per_token=0,
         concurrent_requests=settings.concurrent_requests,
         engine="micro-batches",
-        thinks=False,
         quantization=placement.quantization,
         quantization_reason=placement.reason,
     )
-    return VqaRuntime(info, processor, engine)
+    return VqaEngine(info, processor, core)
 
 
-def _refused(sentence: str, param: str = "messages") -> ApiError:
-    return ApiError("invalid_parameter", sentence, param=param)
+def _refused(sentence: str, part: Literal["messages", "prompt", "image"] = "messages") -> EngineRefusal:
+    return EngineRefusal("invalid-prompt", sentence, part=part)

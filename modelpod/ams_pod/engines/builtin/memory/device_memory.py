@@ -1,19 +1,14 @@
-"""Memory of this process's devices, in the older server's fields; and how much a cache may take."""
+"""Memory of this process's devices, and how much of it a cache may take."""
 
 import json
 import os
-import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from ams_common import memory
 
-from ams_pod.engines.port import LoadFailed
+from ams_pod.engines.port import GpuMemory, LoadFailed, MemoryUsage
 from ams_pod.resident import read_text, resident_bytes
-
-_GIB = 1 << 30
-_WARNING_BYTES, _MULTIMODAL_BYTES = 1 * _GIB, 2 * _GIB
 
 
 def available_bytes() -> int:
@@ -47,32 +42,27 @@ def free_bytes(device: str, limits: Mapping[str, int]) -> int:
     return free if limit is None else max(0, min(free, limit - taken))
 
 
-def status(device: str) -> dict[str, Any]:
-    """The fields of /admin/memory_status, sums over GPUs. On CPU the figures are those of the machine's RAM."""
-    total_ram = memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free_ram = available_bytes()
-    fields: dict[str, Any] = {
-        "timestamp": time.time(),
-        "gpu_available": device != "cpu",
-        "device": device,
-        "ram_total_gb": _gb(total_ram),
-        "ram_available_gb": _gb(free_ram),
-        "process_gb": _gb(resident_bytes()),
-    }
-    if device == "cpu":
-        worst = free_ram
-    else:
-        gpus = range(torch.cuda.device_count())
-        pairs = [torch.cuda.mem_get_info(gpu) for gpu in gpus]
-        worst, free, total = min(pair[0] for pair in pairs), sum(pair[0] for pair in pairs), sum(p[1] for p in pairs)
-        fields |= {
-            "gpu_total_gb": _gb(total),
-            "gpu_allocated_gb": _gb(sum(map(torch.cuda.memory_allocated, gpus))),
-            "gpu_reserved_gb": _gb(sum(map(torch.cuda.memory_reserved, gpus))),
-            "gpu_free_gb": _gb(free),
-            "gpu_utilization_percent": round(100 * (total - free) / total, 1),
-        }
-    return fields | {"memory_warning": worst < _WARNING_BYTES, "multimodal_safe": worst >= _MULTIMODAL_BYTES}
+def usage(device: str) -> MemoryUsage:
+    """What there is and what this process takes, of the machine and, with a model on GPUs, of all of them."""
+    return MemoryUsage(
+        device=device,
+        ram_total_bytes=memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        ram_available_bytes=available_bytes(),
+        process_bytes=resident_bytes(),
+        gpu=None if device == "cpu" else _gpu_memory(),
+    )
+
+
+def _gpu_memory() -> GpuMemory:
+    gpus = range(torch.cuda.device_count())
+    pairs = [torch.cuda.mem_get_info(gpu) for gpu in gpus]
+    return GpuMemory(
+        total_bytes=sum(total for _, total in pairs),
+        allocated_bytes=sum(map(torch.cuda.memory_allocated, gpus)),
+        reserved_bytes=sum(map(torch.cuda.memory_reserved, gpus)),
+        free_bytes=sum(free for free, _ in pairs),
+        least_free_bytes=min(free for free, _ in pairs),
+    )
 
 
 def fit_context(model_tokens: int, bytes_per_token: int, rows: int, available: int) -> int:
@@ -84,5 +74,9 @@ def fit_context(model_tokens: int, bytes_per_token: int, rows: int, available: i
     return min(model_tokens, max(512, affordable // 64 * 64))
 
 
-def _gb(value: int) -> float:
-    return round(value / _GIB, 3)
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

@@ -35,7 +35,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class PlacementInputs:
     """What the choice depends on. `free` and `ram` are bytes, within the limits that were set."""
 
     parameters: int
@@ -47,22 +47,22 @@ class Situation:
     ram: int
 
 
-def choose_placement(situation: Situation) -> Placement:
+def choose_placement(inputs: PlacementInputs) -> Placement:
     """By `ams_common.fit`, as the operator and `ams plan` do. LoadFailed if the weights fit nowhere."""
-    device, dtype, settings = situation.device, situation.dtype, situation.settings
+    device, dtype, settings = inputs.device, inputs.dtype, inputs.settings
     wanted = settings.quantization
-    if (own := situation.config.get("quantization_config")) is not None:
+    if (own := inputs.config.get("quantization_config")) is not None:
         method = own.get("quant_method", "its authors") if isinstance(own, dict) else "its authors"
         if wanted in ("8bit", "4bit"):
             raise LoadFailed(f"quantization {wanted} was asked for, but the weights are quantized already ({method})")
         return Placement(device, dtype, "none", f"the weights come quantized by {method}")
-    sizes = _needs(situation)
-    free = situation.ram if device == "cpu" else situation.free[0]
+    sizes = _needs(inputs)
+    free = inputs.ram if device == "cpu" else inputs.free[0]
     fit = choose(sizes, free, wanted=wanted, device=device)
     placement = Placement(device, dtype, fit.chosen, fit.reason)
     if fit.fits:
         return placement
-    if (spread := _spread(situation, sizes[0])) is not None:
+    if (spread := _spread(inputs, sizes[0])) is not None:
         return replace(placement, quantization="none", reason=f"{fit.reason}: spread over devices", spread=spread)
     chosen = _need(sizes, fit.chosen)
     if chosen.weights_bytes > free:
@@ -70,36 +70,36 @@ def choose_placement(situation: Situation) -> Placement:
     return replace(placement, reason=f"{fit.reason}; the weights do, with less for the cache")
 
 
-def next_smaller(placement: Placement, situation: Situation) -> Placement | None:
+def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | None:
     """What to try when memory ran out while loading; None if there is nothing left."""
     if placement.spread is not None:
         return None
-    sizes = _needs(situation)
-    if situation.settings.quantization == "auto" and "quantization_config" not in situation.config:
+    sizes = _needs(inputs)
+    if inputs.settings.quantization == "auto" and "quantization_config" not in inputs.config:
         for smaller in _SMALLER[placement.quantization]:
             if smaller == "8bit" and placement.device == "cpu":
                 continue
             words = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
             return replace(placement, quantization=smaller, reason=words)
-    if (spread := _spread(situation, sizes[0])) is not None:
+    if (spread := _spread(inputs, sizes[0])) is not None:
         return replace(
             placement, quantization="none", reason="memory of the GPU ran out: spread over devices", spread=spread
         )
     return None
 
 
-def place(situation: Situation, build: Callable[[Placement], T]) -> T:
+def place(inputs: PlacementInputs, build: Callable[[Placement], T]) -> T:
     """What `build` makes of the chosen placement, or of smaller ones when memory runs out while it does.
 
     LoadFailed if it ran out for all.
     """
-    placement: Placement | None = choose_placement(situation)
+    placement: Placement | None = choose_placement(inputs)
     while placement is not None:
         log.info("weights in %s: %s", placement.quantization, placement.reason)
         failure: Exception | None = None
         try:
             built = build(placement)
-            release(situation.device)  # loading leaves as much behind as it loaded
+            release(inputs.device)  # loading leaves as much behind as it loaded
             return built
         except Exception as error:
             if not is_out_of_memory(error):
@@ -107,10 +107,10 @@ def place(situation: Situation, build: Callable[[Placement], T]) -> T:
             failure = error
         log.warning("memory ran out while loading (%s)", str(failure).partition("\n")[0])
         let_go(failure)
-        release(situation.device)
-        tried, placement = placement, next_smaller(placement, situation)
-    free = situation.ram if situation.device == "cpu" else situation.free[0]
-    raise too_large(_needs(situation), tried.quantization, free, situation.device)
+        release(inputs.device)
+        tried, placement = placement, next_smaller(placement, inputs)
+    free = inputs.ram if inputs.device == "cpu" else inputs.free[0]
+    raise too_large(_needs(inputs), tried.quantization, free, inputs.device)
 
 
 def too_large(sizes: tuple[Need, ...], chosen: Chosen, free: int, device: str) -> LoadFailed:
@@ -130,13 +130,13 @@ def best_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def look(
+def measure(
     folder: Path, config: Mapping[str, Any], settings: ServeSettings, device: str, dtype: torch.dtype, prefix: str = ""
-) -> Situation:
-    """Sizes of the weights whose names begin with `prefix`, and the memory that there is now."""
+) -> PlacementInputs:
+    """Sizes of the weights whose names begin with `prefix`, and the memory that is free now."""
     limits = device_memory.limits(settings.max_memory)
     gpus = range(torch.cuda.device_count()) if device != "cpu" else range(0)
-    return Situation(
+    return PlacementInputs(
         parameters=count_parameters(folder, config, prefix),
         config=config,
         settings=settings,
@@ -148,21 +148,25 @@ def look(
 
 
 def count_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "") -> int:
-    """From the headers of the weights' files; from their sizes where they have none."""
-    counts = [count for name, count in _tensors(folder) if name.startswith(prefix)]
+    """From the headers of the weights' files; from their sizes where they have none.
+
+    Only tensors whose names begin with `prefix` count, where there are any.
+    """
+    tensors = list(_tensors(folder))
+    counts = [count for name, count in tensors if name.startswith(prefix)] or [count for _, count in tensors]
     if counts:
         return sum(counts)
     pickled = sum(path.stat().st_size for path in folder.glob("*.bin"))
     return pickled // stored_bytes_per_parameter(config)
 
 
-def _needs(situation: Situation) -> tuple[Need, ...]:
+def _needs(inputs: PlacementInputs) -> tuple[Need, ...]:
     return needs(
-        situation.parameters,
-        shape_of(situation.config),
-        rows=situation.settings.concurrent_requests,
-        context_tokens=situation.settings.context_tokens or None,
-        precision=str(situation.dtype).removeprefix("torch."),
+        inputs.parameters,
+        shape_of(inputs.config),
+        rows=inputs.settings.concurrent_requests,
+        context_tokens=inputs.settings.context_tokens or None,
+        precision=str(inputs.dtype).removeprefix("torch."),
     )
 
 
@@ -170,13 +174,13 @@ def _need(sizes: tuple[Need, ...], quantization: Chosen) -> Need:
     return next(need for need in sizes if need.quantization == quantization)
 
 
-def _spread(situation: Situation, plain: Need) -> Mapping[int | str, int] | None:
+def _spread(inputs: PlacementInputs, plain: Need) -> Mapping[int | str, int] | None:
     """Bytes for weights on each device, if they fit all together; the cache stays where the layers are."""
-    if situation.device == "cpu" or situation.settings.quantization in ("8bit", "4bit"):
+    if inputs.device == "cpu" or inputs.settings.quantization in ("8bit", "4bit"):
         return None
     share = plain.weights_bytes / max(1, plain.weights_bytes + plain.cache_bytes)
-    room: dict[int | str, int] = {number: int(free * share / (1 + HEADROOM)) for number, free in situation.free.items()}
-    room["cpu"] = int(situation.ram / (1 + HEADROOM))
+    room: dict[int | str, int] = {number: int(free * share / (1 + HEADROOM)) for number, free in inputs.free.items()}
+    room["cpu"] = int(inputs.ram / (1 + HEADROOM))
     return room if sum(room.values()) >= plain.weights_bytes else None
 
 

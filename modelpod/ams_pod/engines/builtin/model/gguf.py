@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from ams_common.progress import Failure
+from ams_common.reasons import Reason
 
 # Tokens that end an assistant's turn in common chat formats. GGUF has room for one id as "eos", which for some
 # models is the end of a text and not of a turn.
@@ -25,7 +26,7 @@ _SPARE_BYTES = 64 << 20
 
 
 class _NotConverted(Exception):
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.failure = Failure(reason, message)
 
@@ -74,7 +75,9 @@ def _describe(gguf: Path) -> tuple[dict[str, Any], int]:
     try:
         reader = GGUFReader(str(gguf))
     except (ValueError, IndexError, OSError) as error:
-        raise _NotConverted("ConversionFailed", f"{gguf.name} is not a GGUF file that can be read ({error}).") from None
+        raise _NotConverted(
+            Reason.CONVERSION_FAILED, f"{gguf.name} is not a GGUF file that can be read ({error})."
+        ) from None
     wanted = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
     metadata = {
         name: reader.fields[name].contents() for name in wanted if "merges" not in name and "scores" not in name
@@ -90,7 +93,7 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise _NotConverted(
-            "DiskFull",
+            Reason.DISK_FULL,
             f"{folder.parent} has {free >> 20} MiB free and the converted model needs"
             f" {(needed + _SPARE_BYTES) >> 20} MiB; enlarge the volume (spec.cache.size) or remove what isn't used.",
         )
@@ -112,10 +115,12 @@ def main(argv: list[str]) -> int:
     except _NotConverted as error:
         failure = error.failure
     except MemoryError:
-        failure = Failure("ConversionFailed", f"{Path(argv[0]).name} needs more memory to be converted than there is.")
+        failure = Failure(
+            Reason.CONVERSION_FAILED, f"{Path(argv[0]).name} needs more memory to be converted than there is."
+        )
     except Exception as error:  # whatever transformers raises: the person reads its sentence
         sentence = (str(error).strip().splitlines() or [""])[0][:600]
-        failure = Failure("ConversionFailed", f"{Path(argv[0]).name}: {type(error).__name__}: {sentence}")
+        failure = Failure(Reason.CONVERSION_FAILED, f"{Path(argv[0]).name}: {type(error).__name__}: {sentence}")
     else:
         return 0
     sys.stdout.buffer.write(msgspec.json.encode(failure) + b"\n")

@@ -16,15 +16,12 @@ from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.port import LoadFailed, ReportPhase
 
 _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
-# Towers lose more by quantization than their size is worth; the output embeddings stay as bitsandbytes leaves them.
-_UNQUANTIZED = [
-    rf"(?:.*\.)?{name}"
-    for name in ("lm_head", "visual", "audio_tower", "multi_modal_projector", "vision_model", "text_decoder.cls")
-]
 
 
-def load_weights(model_class: Any, folder: Path, placement: Placement, report: ReportPhase) -> Any:
-    """The model of `folder` as `model_class` builds it, where `placement` says.
+def load_weights(
+    model_class: Any, folder: Path, placement: Placement, report: ReportPhase, unquantized: Sequence[str] = ()
+) -> Any:
+    """The model of `folder` as `model_class` builds it, where `placement` says. `unquantized` are names of modules.
 
     LoadFailed if the files don't fit it; whatever `is_out_of_memory` knows if memory runs out.
     """
@@ -35,7 +32,7 @@ def load_weights(model_class: Any, folder: Path, placement: Placement, report: R
         arguments = {"device_map": {"": placement.device}}  # each tensor goes to its device as it is read
     phase = Phase.READING if placement.quantization == "none" else Phase.QUANTIZING
     if placement.quantization != "none":
-        arguments["quantization_config"] = _bitsandbytes(placement)
+        arguments["quantization_config"] = _bitsandbytes(placement, unquantized)
     try:
         with _percent(lambda percent: report(phase, percent)):
             model, found = model_class.from_pretrained(
@@ -88,16 +85,17 @@ def weight_bytes(model: Any) -> int:
     return int(model.get_memory_footprint())
 
 
-def _bitsandbytes(placement: Placement) -> BitsAndBytesConfig:
+def _bitsandbytes(placement: Placement, unquantized: Sequence[str]) -> BitsAndBytesConfig:
     for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).setLevel(logging.ERROR)  # one warning for each call of each layer
+    skipped = [rf"(?:.*\.)?{name}" for name in ("lm_head", *unquantized)]
     if placement.quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_UNQUANTIZED)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=placement.dtype,
-        llm_int8_skip_modules=_UNQUANTIZED,
+        llm_int8_skip_modules=skipped,
     )
 
 

@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ams_common.errors import ApiError
-
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.builtin.towers.queue import Piece
-from ams_pod.engines.port import Prepared
+from ams_pod.engines.port import EngineRefusal, Prepared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +52,7 @@ class MediaPrompts(TextPrompts):
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
 
     def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """Messages through the chat template. ApiError if the model doesn't take them, or they are too long."""
+        """Messages through the chat template. EngineRefusal if the model doesn't take them, or they are too long."""
         use_one_thread()
         found = [
             (part["type"], part[part["type"]])
@@ -102,23 +100,23 @@ class MediaPrompts(TextPrompts):
             return
         for text, kind in self._kinds.items():
             if found.count(kind) > wanted.count(kind):
-                raise ApiError(
-                    "invalid_parameter",
+                raise EngineRefusal(
+                    "invalid-prompt",
                     f"messages: {text} stands for {kind} input in this model's prompts and can't be part of a text.",
-                    param="messages",
+                    part="messages",
                 )
-        raise ApiError(
-            "invalid_parameter",
+        raise EngineRefusal(
+            "invalid-prompt",
             "messages: the model's chat template has no place for media in one of these messages; "
             "put them into messages of the user.",
-            param="messages",
+            part="messages",
         )
 
     def _check_context(self, text_tokens: int, media_tokens: int) -> None:
         given = text_tokens + media_tokens
         if given > self._context_tokens:
-            raise ApiError(
-                "context_length_exceeded",
+            raise EngineRefusal(
+                "context-length-exceeded",
                 f"The prompt has {given} tokens, {media_tokens} of them for its media; this model takes "
                 f"{self._context_tokens}, answer included.",
                 limit=self._context_tokens,

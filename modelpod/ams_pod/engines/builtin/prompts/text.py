@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ams_common.errors import ApiError
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
-from ams_pod.engines.port import Prepared, SamplingDefaults
+from ams_pod.engines.port import EngineRefusal, Prepared, SamplingDefaults
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -41,7 +40,7 @@ class TextPrompts:
         self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
 
     def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        """Messages of {"role", "content"} through the chat template; ApiError if the template refuses them."""
+        """Messages of {"role", "content"} through the chat template; EngineRefusal if the template refuses them."""
         messages = [{**message, "content": _only_text(message["content"])} for message in messages]
         if self._template is None:
             return self.text("\n\n".join(message["content"] for message in messages))
@@ -56,8 +55,8 @@ class TextPrompts:
                 list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
-            raise ApiError(
-                "invalid_parameter", f"messages: the model's chat template refuses them: {error}.", param="messages"
+            raise EngineRefusal(
+                "invalid-prompt", f"messages: the model's chat template refuses them: {error}.", part="messages"
             ) from None
         return text
 
@@ -66,13 +65,13 @@ class TextPrompts:
         return Prepared(self._encode(text, special=True))
 
     def ids(self, ids: Sequence[int]) -> Prepared:
-        """Token ids as given. ApiError if one is outside the vocabulary."""
+        """Token ids as given. EngineRefusal if one is outside the vocabulary."""
         for index, token in enumerate(ids):
             if not 0 <= token < self.vocabulary_size:
-                raise ApiError(
-                    "invalid_parameter",
-                    f"prompt[{index}]: {token} is no token of this model; they are 0 to {self.vocabulary_size - 1}.",
-                    param="prompt",
+                raise EngineRefusal(
+                    "invalid-prompt",
+                    f"prompt[{index}]: token id {token} is out of range (0 to {self.vocabulary_size - 1}).",
+                    part="prompt",
                 )
         return Prepared(list(ids))
 
@@ -80,8 +79,8 @@ class TextPrompts:
         """Token ids; a text that can't fit the context is refused before it costs anything."""
         least = len(text) // self._longest_token
         if least > self._context_tokens:
-            raise ApiError(
-                "context_length_exceeded",
+            raise EngineRefusal(
+                "context-length-exceeded",
                 f"The prompt has more than {least} tokens; this model takes {self._context_tokens}, answer included.",
                 limit=self._context_tokens,
                 given=least,
@@ -93,10 +92,10 @@ class TextPrompts:
         return StreamDetokenizer(self._fast)
 
 
-def unsupported_modality(kind: str, modalities: Sequence[str]) -> ApiError:
+def unsupported_modality(kind: str, modalities: Sequence[str]) -> EngineRefusal:
     """The refusal of a part of a kind that the model doesn't take."""
     taken = " and ".join(filter(None, [", ".join(modalities[:-1]), modalities[-1]]))
-    return ApiError("unsupported_modality", f"This model takes {taken}, not {kind}.", modalities=list(modalities))
+    return EngineRefusal("unsupported-modality", f"This model takes {taken}, not {kind}.")
 
 
 def _only_text(content: str | Sequence[dict[str, Any]]) -> str:

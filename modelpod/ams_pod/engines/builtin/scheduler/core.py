@@ -18,20 +18,30 @@ from torch import Tensor
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
 from ams_pod.engines.builtin.model.sampling import sample
 from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk, Forward
-from ams_pod.engines.builtin.scheduler.oom_policy import Relief, Setbacks
+from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row, readable
 from ams_pod.engines.builtin.scheduler.schedule import GAP_SECONDS, Pace, chunk_budget, share_budget
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.builtin.towers.queue import Arrival, Embedder, Towers
-from ams_pod.engines.port import EngineCounters, EngineLoad, Event, Finish, Prepared, Publish, Sampling, Ticket
+from ams_pod.engines.port import (
+    EngineCounters,
+    Finish,
+    Occupancy,
+    Prepared,
+    Publish,
+    Sampling,
+    Sink,
+    Ticket,
+    TokenEvent,
+)
 
 
-class Engine:
+class EngineCore:
     """Runs requests through a `Forward`. `publish` is called from the compute thread, once a step.
 
-    `embedder` makes prompts of requests with media; without one they are read by their token ids. `relief` is what may
-    be done when memory runs out.
+    `embedder` makes prompts of requests with media; without one they are read by their token ids. `fallbacks` is what
+    may be done when memory runs out.
     """
 
     def __init__(
@@ -40,10 +50,10 @@ class Engine:
         stop_tokens: frozenset[int],
         publish: Publish,
         embedder: Embedder | None = None,
-        relief: Relief | None = None,
+        fallbacks: OomFallbacks | None = None,
     ) -> None:
         self.counters = EngineCounters()
-        self._setbacks = Setbacks(relief or Relief(), self.counters)
+        self._oom_policy = OomPolicy(fallbacks or OomFallbacks(), self.counters)
         self._forward = forward
         self._stop_tokens = stop_tokens
         self._publish = publish
@@ -51,7 +61,7 @@ class Engine:
         self._towers = Towers(embedder) if embedder is not None else None
         self._waiting: collections.deque[Row] = collections.deque()
         self._slots = Slots(forward)
-        self._recovery = Recovery(forward, self._slots, self._waiting, self._setbacks)
+        self._recovery = Recovery(forward, self._slots, self._waiting, self._oom_policy)
         self._pace = Pace()
         self._stepped_at = 0.0  # when the last step ended
         self._stepped_seconds = 0.0  # what steps took, all together
@@ -60,9 +70,9 @@ class Engine:
         self._stopped = False
         self._asked_to_free = False
         self.most_cached = 0  # tokens at one time since the last `free_memory`
-        self._load = EngineLoad(0, 0, 0, forward.max_rows * forward.length)
+        self._occupancy = Occupancy(0, 0, 0, forward.max_rows * forward.length)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: object) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
         """Queue a request; its events arrive through `publish`. The prompt must fit the context."""
         ticket = Ticket(prepared, sampling, sink, time.monotonic())
         self._inbox.append(ticket)
@@ -74,14 +84,18 @@ class Engine:
         self._inbox.append(row)
         self._wake.set()
 
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a request before the next step."""
+        ticket.cancelled = True
+
     def free_memory(self) -> None:
         """Give back what no running request needs, before the next step."""
         self._asked_to_free = True
         self._wake.set()
 
-    def load(self) -> EngineLoad:
+    def occupancy(self) -> Occupancy:
         """As of the last step."""
-        return self._load
+        return self._occupancy
 
     def stop(self) -> None:
         """Make `run` return after its step."""
@@ -98,9 +112,9 @@ class Engine:
 
     def end(self) -> None:
         """All that is left ends with `cancelled`."""
-        if (lane := self._setbacks.relief.lane) is not None:
-            lane.stop()
-        self._publish([Event(ticket, None, "cancelled") for ticket in self._everyone()])
+        if (cpu := self._oom_policy.fallbacks.cpu) is not None:
+            cpu.stop()
+        self._publish([TokenEvent(ticket, None, "cancelled") for ticket in self._everyone()])
 
     def _everyone(self) -> list[Ticket]:
         """Whose request hasn't ended."""
@@ -119,7 +133,7 @@ class Engine:
 
     def _step(self) -> bool:
         started = time.perf_counter()
-        events: list[Event] = []
+        events: list[TokenEvent] = []
         self._admit(events)
         self._evict()
         self._free()
@@ -129,7 +143,7 @@ class Engine:
         if computing:
             self._compute(running, chunked, events)
             self._account(len(running), chunked, time.perf_counter() - started)
-        self._note_load()
+        self._note_occupancy()
         if events:
             self._publish(events)
         self._stepped_at = time.perf_counter()
@@ -152,13 +166,13 @@ class Engine:
             raise self._broken
         self.counters.tower_calls += 1
         self.counters.tower_seconds += time.perf_counter() - started - (self._stepped_seconds - stepped)
-        events: list[Event] = []
+        events: list[TokenEvent] = []
         for arrival in arrivals:
             self._arrive(arrival, events)
         if self._towers.divided:
-            release(self._setbacks.relief.device)
+            release(self._oom_policy.fallbacks.device)
             for ticket in self._towers.divided:
-                self._setbacks.step_down(ticket, "tower", others=True)
+                self._oom_policy.step_down(ticket, "tower", others=True)
             self._towers.divided.clear()
         if events:
             self._publish(events)
@@ -173,7 +187,7 @@ class Engine:
             return
         if not (self._slots or self._waiting or self._inbox):
             return
-        if self._setbacks.relief.device != "cpu":
+        if self._oom_policy.fallbacks.device != "cpu":
             torch.cuda.current_stream().synchronize()  # the layers so far are only queued
         if time.perf_counter() - self._stepped_at < GAP_SECONDS:
             return
@@ -183,7 +197,7 @@ class Engine:
             self._broken = error  # the engine's own, not of the media that are encoded
             raise
 
-    def _arrive(self, arrival: Arrival, events: list[Event]) -> None:
+    def _arrive(self, arrival: Arrival, events: list[TokenEvent]) -> None:
         ticket = arrival.ticket
         if arrival.prompt is None:
             self._fail_tower(ticket, arrival.error, events)
@@ -191,7 +205,7 @@ class Engine:
         ticket.prepared = replace(ticket.prepared, media=None)  # it can be large, and the prompt holds all of it
         self._waiting.append(Row.of(ticket, arrival.prompt))
 
-    def _admit(self, events: list[Event]) -> None:
+    def _admit(self, events: list[TokenEvent]) -> None:
         while self._inbox:
             entry = self._inbox.popleft()
             ticket = entry if isinstance(entry, Ticket) else entry.ticket
@@ -200,16 +214,16 @@ class Engine:
             else:
                 self._waiting.append(entry if isinstance(entry, Row) else Row.of(entry))
         if self._towers:
-            events.extend(Event(ticket, None, "cancelled") for ticket in self._towers.remove_cancelled())
+            events.extend(TokenEvent(ticket, None, "cancelled") for ticket in self._towers.remove_cancelled())
         if any(row.ticket.cancelled for row in self._waiting):
-            events.extend(Event(row.ticket, None, "cancelled") for row in self._waiting if row.ticket.cancelled)
+            events.extend(TokenEvent(row.ticket, None, "cancelled") for row in self._waiting if row.ticket.cancelled)
             staying = [row for row in self._waiting if not row.ticket.cancelled]
             self._waiting.clear()
             self._waiting.extend(staying)
         for row in self._slots.rows():
             if row.ticket.cancelled and not row.done:
                 row.done = True
-                events.append(Event(row.ticket, None, "cancelled"))
+                events.append(TokenEvent(row.ticket, None, "cancelled"))
 
     def _evict(self) -> None:
         failure: Exception | None = None
@@ -226,7 +240,7 @@ class Engine:
         if self._asked_to_free:
             self._asked_to_free, self.most_cached = False, 0
             self._forward.release(len(self._slots))
-            release(self._setbacks.relief.device)
+            release(self._oom_policy.fallbacks.device)
 
     def _plan_chunks(self) -> list[tuple[Row, Chunk]]:
         """Which prompts are read in this step, and how far. Those that are begun leave the queue for a slot."""
@@ -247,7 +261,7 @@ class Engine:
             planned.append((row, row.chunk(row.next_end(row.read + count))))
         return planned
 
-    def _compute(self, running: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], events: list[Event]) -> None:
+    def _compute(self, running: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], events: list[TokenEvent]) -> None:
         for row, _ in chunked:
             if row.ticket.started_at is None:
                 row.ticket.started_at = time.monotonic()
@@ -275,11 +289,11 @@ class Engine:
         for row, chunk in chunked:
             row.read = chunk.end
             if chunk.last:
-                row.alone = row.solo = False
+                row.own_prefill = row.own_batch = False
         for row, token in zip(rows, tokens, strict=True):
             events.append(self._accept(row, token))
 
-    def _accept(self, row: Row, token: int) -> Event:
+    def _accept(self, row: Row, token: int) -> TokenEvent:
         sampling = row.ticket.sampling
         row.tokens.append(token)
         row.sampler.accept(token)
@@ -289,17 +303,17 @@ class Engine:
         elif len(row.tokens) >= sampling.max_new_tokens or row.length >= self._forward.length:
             finish = "length"
         row.done = finish is not None
-        return Event(row.ticket, token, finish)
+        return TokenEvent(row.ticket, token, finish)
 
-    def _fail_tower(self, ticket: Ticket, error: Exception | None, events: list[Event]) -> None:
+    def _fail_tower(self, ticket: Ticket, error: Exception | None, events: list[TokenEvent]) -> None:
         if error is not None and is_device_lost(error):
             self._give_up(error, ticket)
         if self._recovery.tower_failed(ticket, error, events) and self._towers is not None:
-            self._towers.enter_solo(ticket)
+            self._towers.enter_when_idle(ticket)
 
     def _give_up(self, error: Exception, *tickets: Ticket) -> None:
         """Nothing that this process computes from now on can succeed."""
-        self._publish([Event(ticket, None, "failed", error) for ticket in (*tickets, *self._everyone())])
+        self._publish([TokenEvent(ticket, None, "failed", error) for ticket in (*tickets, *self._everyone())])
         raise error
 
     def _account(self, running: int, chunked: Sequence[tuple[Row, Chunk]], seconds: float) -> None:
@@ -311,10 +325,10 @@ class Engine:
         counters.decode_tokens += running
         self._pace.note(read, running > 0, seconds)
 
-    def _note_load(self) -> None:
+    def _note_occupancy(self) -> None:
         rows = self._slots.rows()
         cached = sum(row.cached for row in rows)
         self.most_cached = max(self.most_cached, cached)
         waiting = len(self._waiting) + len(self._inbox) + (len(self._towers) if self._towers else 0)
         running = sum(not row.done for row in rows)
-        self._load = EngineLoad(running, waiting, cached, self._forward.max_rows * self._forward.length)
+        self._occupancy = Occupancy(running, waiting, cached, self._forward.max_rows * self._forward.length)

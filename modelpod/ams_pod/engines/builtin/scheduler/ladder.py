@@ -11,7 +11,7 @@ Rung = Literal["shrink", "cpu", "text-only", "simplified", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class OomSituation:
     """Of a request that memory ran out for.
 
     `others` were computed or held memory beside it; `streamed` means that tokens of its answer are with the client;
@@ -25,7 +25,7 @@ class Situation:
     tried: frozenset[str] = frozenset()
 
 
-def next_rung(fallbacks: Sequence[Degraded], situation: Situation) -> Rung:
+def next_rung(fallbacks: Sequence[Degraded], situation: OomSituation) -> Rung:
     """First without others beside it; then each fallback, in order, that can help and hasn't been tried.
 
     An answer of which the client has a part is never continued from another prompt.

@@ -7,9 +7,9 @@ from typing import Protocol
 from ams_common.quantity import format_bytes
 
 from ams_pod.engines.builtin.memory import device_memory
-from ams_pod.engines.builtin.scheduler.ladder import Rung, Situation, Stage, next_rung
+from ams_pod.engines.builtin.scheduler.ladder import OomSituation, Rung, Stage, next_rung
 from ams_pod.engines.builtin.scheduler.row import Row
-from ams_pod.engines.port import Degraded, EngineCounters, InsufficientMemory, Ticket
+from ams_pod.engines.port import Degraded, EngineCounters, EngineRefusal, Ticket
 
 _WORDS: dict[Stage, str] = {
     "tower": "its media were encoded",
@@ -20,7 +20,7 @@ _WORDS: dict[Stage, str] = {
 log = logging.getLogger(__name__)
 
 
-class Lane(Protocol):
+class CpuFallback(Protocol):
     """Another place that can compute requests: a copy of the model on the CPU."""
 
     def fits(self) -> bool:
@@ -33,32 +33,32 @@ class Lane(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Relief:
-    """What an engine may do when memory runs out on its device."""
+class OomFallbacks:
+    """What may be done when memory runs out on `device`: each of `order` in turn; `cpu` takes requests over."""
 
-    fallbacks: tuple[Degraded, ...] = ()
+    order: tuple[Degraded, ...] = ()
     device: str = "cpu"
-    lane: Lane | None = None
+    cpu: CpuFallback | None = None
 
 
-class Setbacks:
+class OomPolicy:
     """The ladder of one engine. For the compute thread."""
 
-    def __init__(self, relief: Relief, counters: EngineCounters) -> None:
-        self.relief = relief
+    def __init__(self, fallbacks: OomFallbacks, counters: EngineCounters) -> None:
+        self.fallbacks = fallbacks
         self._counters = counters
 
     def step_down(self, ticket: Ticket, stage: Stage, *, others: bool = False, streamed: bool = False) -> Rung:
         """The next rung for this request; its ticket then tells how its answer is degraded."""
-        lane = self.relief.lane
-        situation = Situation(
+        cpu = self.fallbacks.cpu
+        situation = OomSituation(
             others=others,
             streamed=streamed,
             text=ticket.prepared.text_only is not None,
-            cpu=lane is not None and lane.fits(),
+            cpu=cpu is not None and cpu.fits(),
             tried=frozenset(ticket.rungs),
         )
-        rung = next_rung(self.relief.fallbacks, situation)
+        rung = next_rung(self.fallbacks.order, situation)
         key = (stage, rung)
         self._counters.out_of_memory[key] = self._counters.out_of_memory.get(key, 0) + 1
         if rung not in ticket.rungs:
@@ -68,12 +68,13 @@ class Setbacks:
             ticket.degraded = rung
         return rung
 
-    def refusal(self, ticket: Ticket, stage: Stage, bytes_per_token: int) -> InsufficientMemory:
+    def refusal(self, ticket: Ticket, stage: Stage, bytes_per_token: int) -> EngineRefusal:
         """Why the request ends, with its numbers."""
         tokens = len(ticket.prepared.ids)
-        free = device_memory.free_bytes(self.relief.device, {})
+        free = device_memory.free_bytes(self.fallbacks.device, {})
         cache = f", {format_bytes(tokens * bytes_per_token)} of cache" if bytes_per_token else ""
-        return InsufficientMemory(
+        return EngineRefusal(
+            "out-of-memory",
             f"Memory ran out while {_WORDS[stage]}, with nothing else running: its prompt has {tokens} tokens{cache}; "
-            f"{format_bytes(free)} of {'memory' if self.relief.device == 'cpu' else 'the GPU'} are free."
+            f"{format_bytes(free)} of {'memory' if self.fallbacks.device == 'cpu' else 'the GPU'} are free.",
         )

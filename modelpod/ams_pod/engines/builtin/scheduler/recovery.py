@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
 from ams_pod.engines.builtin.scheduler.batch import Forward
 from ams_pod.engines.builtin.scheduler.ladder import Stage
-from ams_pod.engines.builtin.scheduler.oom_policy import Setbacks
+from ams_pod.engines.builtin.scheduler.oom_policy import OomPolicy
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.slots import Slots
-from ams_pod.engines.port import Event, Ticket
+from ams_pod.engines.port import Ticket, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 class Recovery:
     """Changes who is in `slots` and in `waiting` (next first). Nothing of a step that failed was said yet."""
 
-    def __init__(self, forward: Forward, slots: Slots, waiting: collections.deque[Row], setbacks: Setbacks) -> None:
+    def __init__(self, forward: Forward, slots: Slots, waiting: collections.deque[Row], oom_policy: OomPolicy) -> None:
         self._forward = forward
         self._slots = slots
         self._waiting = waiting
-        self._setbacks = setbacks
+        self._oom_policy = oom_policy
 
-    def step_failed(self, error: Exception, computed: bool, reading: Sequence[Row], events: list[Event]) -> None:
+    def step_failed(self, error: Exception, computed: bool, reading: Sequence[Row], events: list[TokenEvent]) -> None:
         """A step that read prompts of `reading` failed, after all was `computed` or before."""
         if not is_out_of_memory(error):
             if reading:
@@ -38,15 +38,15 @@ class Recovery:
         else:
             self._shrink_decoding(error, events)
 
-    def tower_failed(self, ticket: Ticket, error: Exception | None, events: list[Event]) -> bool:
+    def tower_failed(self, ticket: Ticket, error: Exception | None, events: list[TokenEvent]) -> bool:
         """A tower failed on this request's media, and on no other's; True if they may be tried when nothing runs."""
         if error is None or not is_out_of_memory(error):
             log.error("a request's media could not be encoded", exc_info=error)
-            events.append(Event(ticket, None, "failed", error))
+            events.append(TokenEvent(ticket, None, "failed", error))
             return False
         self._let_go(error)
         if self._slots:
-            self._setbacks.step_down(ticket, "tower", others=True)
+            self._oom_policy.step_down(ticket, "tower", others=True)
             return True
         self._step_down(Row.of(ticket), "tower", events)
         return False
@@ -59,31 +59,31 @@ class Recovery:
         self._forward.reset()
         self._set_aside([row for row in rows if not row.done], "decode")
 
-    def _fail_reading(self, error: Exception, reading: Sequence[Row], events: list[Event]) -> None:
+    def _fail_reading(self, error: Exception, reading: Sequence[Row], events: list[TokenEvent]) -> None:
         """The prompts are the suspects: one fails, several are read again one by one."""
         if len(reading) == 1:
             log.error("a prompt could not be read beside %d rows", len(self._slots) - 1, exc_info=error)
             self._slots.vacate(reading[0])
-            events.append(Event(reading[0].ticket, None, "failed", error))
+            events.append(TokenEvent(reading[0].ticket, None, "failed", error))
             return
         log.warning("a step with %d prompts failed (%s): they are read one by one", len(reading), type(error).__name__)
         self._read_apart(reading)
 
-    def _fail_decoding(self, error: Exception, events: list[Event]) -> None:
+    def _fail_decoding(self, error: Exception, events: list[TokenEvent]) -> None:
         """A step of nothing but rows failed: nobody knows whose fault it is, and their cache is lost."""
         running, reading = self._slots.running(), self._slots.reading()
         log.error("a step failed with %d rows", len(running), exc_info=error)
-        events.extend(Event(row.ticket, None, "failed", error) for row in running)
+        events.extend(TokenEvent(row.ticket, None, "failed", error) for row in running)
         self._read_apart(reading)
         self._slots.clear()
         self._forward.reset()
 
-    def _shrink_reading(self, error: Exception, reading: Sequence[Row], events: list[Event]) -> None:
+    def _shrink_reading(self, error: Exception, reading: Sequence[Row], events: list[TokenEvent]) -> None:
         """Memory ran out where prompts were read: they are read one by one, then with nothing else in the batch."""
         self._let_go(error)
         if len(reading) > 1:
             for row in reading:
-                self._setbacks.step_down(row.ticket, "prefill", others=True)
+                self._oom_policy.step_down(row.ticket, "prefill", others=True)
             self._read_apart(reading)
             return
         self._slots.vacate(reading[0])
@@ -92,7 +92,7 @@ class Recovery:
         else:
             self._step_down(reading[0], "prefill", events)
 
-    def _shrink_decoding(self, error: Exception, events: list[Event]) -> None:
+    def _shrink_decoding(self, error: Exception, events: list[TokenEvent]) -> None:
         """Memory ran out in a step of nothing but rows: the newest is set aside, and the rest goes on."""
         self._let_go(error)
         newest = max(self._slots.rows(), key=lambda row: row.ticket.submitted_at)
@@ -106,38 +106,38 @@ class Recovery:
         """From the start, each with no other prompt in its step."""
         for row in reversed(rows):
             self._slots.vacate(row)
-            row.read, row.alone = 0, True
+            row.read, row.own_prefill = 0, True
             self._waiting.appendleft(row)
 
     def _set_aside(self, rows: Sequence[Row], stage: Stage) -> None:
         """To be read again when nothing else is in the batch, before anybody new."""
         for row in sorted(rows, key=lambda row: row.ticket.submitted_at, reverse=True):
-            self._setbacks.step_down(row.ticket, stage, others=True)
+            self._oom_policy.step_down(row.ticket, stage, others=True)
             row.set_aside()
             self._waiting.appendleft(row)
 
-    def _step_down(self, row: Row, stage: Stage, events: list[Event]) -> None:
+    def _step_down(self, row: Row, stage: Stage, events: list[TokenEvent]) -> None:
         """Memory ran out for a request with nothing else in the batch: what its fallbacks allow."""
         ticket = row.ticket
-        rung = self._setbacks.step_down(ticket, stage, streamed=bool(row.tokens))
-        lane = self._setbacks.relief.lane
-        if rung == "cpu" and lane is not None:
+        rung = self._oom_policy.step_down(ticket, stage, streamed=bool(row.tokens))
+        cpu = self._oom_policy.fallbacks.cpu
+        if rung == "cpu" and cpu is not None:
             row.set_aside()
-            row.solo = False
-            lane.take(row)
+            row.own_batch = False
+            cpu.take(row)
         elif rung == "text-only" and ticket.prepared.text_only is not None:
             try:
                 ticket.prepared = ticket.prepared.text_only()
             except Exception as error:  # a template may refuse messages without media
-                events.append(Event(ticket, None, "failed", error))
+                events.append(TokenEvent(ticket, None, "failed", error))
                 return
             self._waiting.appendleft(Row.of(ticket))
         elif rung == "simplified":
-            events.append(Event(ticket, None, "stop"))
+            events.append(TokenEvent(ticket, None, "stop"))
         else:
-            refusal = self._setbacks.refusal(ticket, stage, self._forward.bytes_per_token)
-            events.append(Event(ticket, None, "failed", refusal))
+            refusal = self._oom_policy.refusal(ticket, stage, self._forward.bytes_per_token)
+            events.append(TokenEvent(ticket, None, "failed", refusal))
 
     def _let_go(self, error: Exception) -> None:
         let_go(error)
-        release(self._setbacks.relief.device)
+        release(self._oom_policy.fallbacks.device)

@@ -27,8 +27,8 @@ class Row:
     tokens: list[int] = field(default_factory=list)  # all that were made
     done: bool = False
     slot: int = -1  # of the cache, while it has one
-    alone: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
-    solo: bool = False  # memory ran out beside others: nothing else in the batch while it is read
+    own_prefill: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
+    own_batch: bool = False  # memory ran out beside others: nothing else in the batch while it is read
 
     @classmethod
     def of(cls, ticket: Ticket, prompt: Prompt | None = None) -> "Row":
@@ -59,7 +59,7 @@ class Row:
         """Back to the start: what was computed is computed again, without others; nothing is said twice."""
         self.ids = [*self.ticket.prepared.ids, *self.tokens]
         self.read, self.reread = 0, len(self.tokens)
-        self.solo = True
+        self.own_batch = True
 
     def next_end(self, end: int) -> int:
         """How far a chunk may go that should end at `end`: embeddings and ids don't mix."""
@@ -83,8 +83,8 @@ def readable(queue: Sequence[Row], running: bool) -> list[Row]:
     """The prompts that may be read in one step: one that failed beside others goes alone, or while nothing runs."""
     taken: list[Row] = []
     for row in queue:
-        apart = row.alone or row.solo
-        if (apart and taken) or (row.solo and running):
+        apart = row.own_prefill or row.own_batch
+        if (apart and taken) or (row.own_batch and running):
             break
         taken.append(row)
         if apart:

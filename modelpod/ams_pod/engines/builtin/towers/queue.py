@@ -63,8 +63,8 @@ class Visit:
     ticket: Ticket
     pieces: collections.deque[Piece]
     features: list[Tensor] = field(default_factory=list)
-    alone: bool = False  # its last call failed, maybe because of another request's pieces
-    solo: bool = False  # memory ran out: it waits until nothing runs
+    own_call: bool = False  # its last call failed, maybe because of another request's pieces
+    when_idle: bool = False  # memory ran out: it waits until nothing runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ class Towers:
     def enter(self, ticket: Ticket) -> None:
         self._visits.append(Visit(ticket, collections.deque(self._embedder.pieces(ticket.prepared))))
 
-    def enter_solo(self, ticket: Ticket) -> None:
+    def enter_when_idle(self, ticket: Ticket) -> None:
         """Next, from its first piece on, but not before the engine is idle: see `waits_for_idle`."""
         pieces = collections.deque(self._embedder.pieces(ticket.prepared))
-        self._visits.appendleft(Visit(ticket, pieces, alone=True, solo=True))
+        self._visits.appendleft(Visit(ticket, pieces, own_call=True, when_idle=True))
 
     @property
     def waits_for_idle(self) -> bool:
-        return bool(self._visits) and self._visits[0].solo
+        return bool(self._visits) and self._visits[0].when_idle
 
     def tickets(self) -> list[Ticket]:
         return [visit.ticket for visit in self._visits]
@@ -114,7 +114,7 @@ class Towers:
 
         A call with pieces of several requests that fails is repeated for each of them alone, by later steps.
         """
-        call = choose(self._visits)
+        call = next_call(self._visits)
         try:
             features = self._embedder.encode([piece for _, piece in call], between)
         except Exception as error:
@@ -129,7 +129,7 @@ class Towers:
     def _divide(self, visits: Sequence[Visit], error: Exception) -> list[Arrival]:
         if len(visits) > 1:
             for visit in visits:
-                visit.alone = True
+                visit.own_call = True
             if is_out_of_memory(error):
                 self.divided += [visit.ticket for visit in visits]
             return []
@@ -145,13 +145,13 @@ class Towers:
             return Arrival(visit.ticket, error=error)
 
 
-def choose(visits: Sequence[Visit]) -> list[tuple[Visit, Piece]]:
+def next_call(visits: Sequence[Visit]) -> list[tuple[Visit, Piece]]:
     """The pieces of the next call: the first request's, and others' of the same tower, in order, within the bound."""
     first = visits[0]
     tower = first.pieces[0].tower
     call: list[tuple[Visit, Piece]] = []
     room = 1.0
-    for visit in [first] if first.alone else [visit for visit in visits if not visit.alone]:
+    for visit in [first] if first.own_call else [visit for visit in visits if not visit.own_call]:
         for piece in visit.pieces:
             if piece.tower != tower:
                 break

@@ -8,23 +8,23 @@ from collections.abc import Callable
 from ams_common.quantity import format_bytes
 
 from ams_pod.engines.builtin.memory.out_of_memory import release
-from ams_pod.engines.builtin.scheduler.core import Engine
+from ams_pod.engines.builtin.scheduler.core import EngineCore
 from ams_pod.engines.builtin.scheduler.row import Row
-from ams_pod.engines.port import Event, InsufficientMemory, Publish
+from ams_pod.engines.port import EngineRefusal, Publish, TokenEvent
 
 _IDLE_SECONDS = 300.0  # then its memory is given back
 
 log = logging.getLogger(__name__)
 
 
-class CpuLane:
-    """A `Lane` with an engine and a thread of its own; both end when nobody has needed them for a while."""
+class CpuCopy:
+    """A `CpuFallback` with an engine core and a thread of its own; both end when nobody has needed them for a while."""
 
     def __init__(
-        self, load: Callable[[], Engine], needed_bytes: int, available: Callable[[], int], publish: Publish
+        self, load_core: Callable[[], EngineCore], needed_bytes: int, available: Callable[[], int], publish: Publish
     ) -> None:
-        """`load` is called in the lane's thread. `available` tells the free bytes of RAM."""
-        self._load, self._needed, self._available, self._publish = load, needed_bytes, available, publish
+        """`load_core` is called in a thread of its own. `available` tells the free bytes of RAM."""
+        self._load_core, self._needed, self._available, self._publish = load_core, needed_bytes, available, publish
         self._rows: collections.deque[Row] = collections.deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -39,7 +39,7 @@ class CpuLane:
             self._rows.append(row)
             if self._thread is None:
                 log.info("a copy of the model, %s, is loaded on the CPU", format_bytes(self._needed))
-                self._thread = threading.Thread(target=self._run, name="cpu-lane", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="cpu-copy", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
@@ -53,21 +53,21 @@ class CpuLane:
 
     def _run(self) -> None:
         try:
-            engine = self._load()
+            core = self._load_core()
         except Exception as error:  # whatever it is, the requests must hear of it
             log.error("the model could not be loaded on the CPU", exc_info=error)
             self._fail()
             return
-        while self._feed(engine):
-            while not self._stopped and engine.step():
+        while self._feed(core):
+            while not self._stopped and core.step():
                 with self._changed:
                     while self._rows:
-                        engine.adopt(self._rows.popleft())
-        engine.end()
-        del engine
+                        core.adopt(self._rows.popleft())
+        core.end()
+        del core
         release("cpu")
 
-    def _feed(self, engine: Engine) -> bool:
+    def _feed(self, core: EngineCore) -> bool:
         """Hand over what came; wait for it a while. False when it is time to end."""
         with self._changed:
             if not self._rows and not self._stopped:
@@ -76,7 +76,7 @@ class CpuLane:
                 self._thread = None
                 return False
             while self._rows:
-                engine.adopt(self._rows.popleft())
+                core.adopt(self._rows.popleft())
             return True
 
     def _fail(self) -> None:
@@ -84,5 +84,7 @@ class CpuLane:
             rows = list(self._rows)
             self._rows.clear()
             self._thread = None
-        words = "The GPU's memory ran out, and the model could not be loaded on the CPU for this request."
-        self._publish([Event(row.ticket, None, "failed", InsufficientMemory(words)) for row in rows])
+        sentence = "The GPU's memory ran out, and the model could not be loaded on the CPU for this request."
+        self._publish(
+            [TokenEvent(row.ticket, None, "failed", EngineRefusal("out-of-memory", sentence)) for row in rows]
+        )

@@ -1,0 +1,52 @@
+"""From a folder of weights to a running engine."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from ams_common.families import UnsupportedArchitecture, family_of
+from ams_common.pod_settings import ServeSettings
+
+from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.load_request import LoadRequest
+from ams_pod.engines.builtin.memory.placing import best_dtype
+from ams_pod.engines.builtin.model.weights import read_config
+from ams_pod.engines.builtin.threads import default_threads
+from ams_pod.engines.port import Engine, LoadFailed, Publish, ReportPhase
+
+
+def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
+    """Load and check the model in `folder`, by its family; LoadFailed if it can't be served.
+
+    Call it on the compute thread: a second thread with multi-threaded torch operations would slow both for good.
+    """
+    torch.set_num_threads(settings.threads or default_threads())
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    family = choose_family(settings.family, read_config(folder))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = choose_dtype(settings.precision, device)
+    engine: Engine = family_module(family).open_family(LoadRequest(folder, settings, device, dtype, publish, report))
+    return engine
+
+
+def choose_family(asked: str, config: dict[str, Any]) -> str:
+    """The family that was asked for, or the one of the architectures that config.json names."""
+    if asked != "auto":
+        return asked
+    architectures = config.get("architectures")
+    try:
+        return family_of(architectures if isinstance(architectures, list) else []).name
+    except UnsupportedArchitecture as error:
+        raise LoadFailed(str(error)) from None
+
+
+def choose_dtype(precision: str, device: str) -> torch.dtype:
+    """bfloat16 where the device computes in it; float32 on a CPU without bfloat16 instructions."""
+    if precision != "auto":
+        dtype: torch.dtype = getattr(torch, precision)
+        if device == "cpu" and dtype == torch.float16:
+            raise LoadFailed("precision float16 needs a GPU; use bfloat16, float32 or auto on a CPU")
+        return dtype
+    return best_dtype(device)

@@ -1,0 +1,176 @@
+"""An engine of another make fits behind the port: all of the pod's HTTP side works on one that knows no torch."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.port import (
+    Capabilities,
+    Engine,
+    EngineCounters,
+    EngineRefusal,
+    MemoryUsage,
+    ModelInfo,
+    Occupancy,
+    Prepared,
+    Ticket,
+    TokenEvent,
+)
+from ams_pod.serve.app import make_app
+from ams_pod.serve.pod import Pod
+
+
+class ShoutingEngine:
+    """Answers with the last message in capitals, a character a token: all that the port asks for, and nothing else."""
+
+    info = ModelInfo(
+        architecture="Shout", family="text", device="cpu", precision="float32", parameters=1, weights_bytes=1,
+        context_tokens=200, cache_bytes_per_token=1, concurrent_requests=2, engine="shouting",
+    )  # fmt: skip
+    capabilities = Capabilities(("text",), frozenset({"raw-prompts"}))
+
+    def __init__(self, folder, settings, publish, report):
+        self.counters = EngineCounters()
+        self._publish, self._stopped = publish, threading.Event()
+
+    def prepare_chat(self, messages):
+        return self.prepare_text(messages[-1]["content"])
+
+    def prepare_text(self, text):
+        if "whisper" in text:
+            raise EngineRefusal("invalid-prompt", "This model doesn't whisper.", part="prompt")
+        return Prepared([ord(character) for character in text])
+
+    def prepare_ids(self, ids):
+        return Prepared(list(ids))
+
+    def detokenizer(self):
+        return self
+
+    def push(self, token):
+        return chr(token).upper()
+
+    def submit(self, prepared, sampling, sink):
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
+        tokens = prepared.ids[: sampling.max_new_tokens]
+        ends = [None] * (len(tokens) - 1) + ["length"]
+        self.counters.decode_tokens += len(tokens)
+        self._publish([TokenEvent(ticket, token, end) for token, end in zip(tokens, ends, strict=True)])
+        return ticket
+
+    def cancel(self, ticket):
+        ticket.cancelled = True
+
+    def occupancy(self):
+        return Occupancy(cache_capacity_tokens=400)
+
+    def memory(self):
+        return MemoryUsage("cpu", ram_total_bytes=8 << 30, ram_available_bytes=6 << 30, process_bytes=1 << 30)
+
+    def free_memory(self):
+        pass
+
+    def run(self):
+        self._stopped.wait()
+
+    def stop(self):
+        self._stopped.set()
+
+
+ENGINE: type[Engine] = ShoutingEngine
+
+
+class Client:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url, self._session = url, session
+
+    async def post(self, path: str, **fields: object) -> tuple[int, str]:
+        body, kind = io.BytesIO(json.dumps(fields).encode()), {"Content-Type": "application/json"}
+        async with self._session.post(self._url + path, data=body, headers=kind) as response:
+            return response.status, await response.text()
+
+    async def get(self, path: str) -> str:
+        async with self._session.get(self._url + path) as response:
+            assert response.status == 200
+            return await response.text()
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    settings = ServeSettings(name="shout", source=f"file://{tmp_path}", temp_dir=str(tmp_path / "temp"))
+    pod = Pod(settings, tmp_path, ENGINE)
+    runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pod.start()
+    while pod.engine is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Client(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
+    finally:
+        await runner.cleanup()
+        await pod.drain()
+
+
+async def test_generate(client: Client) -> None:
+    status, text = await client.post("/generate", prompt="say hi")
+    assert status == 200
+    assert json.loads(text) == {
+        "response": "SAY HI",
+        "usage": {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12},
+        "model": "shout",
+        "finish_reason": "length",
+    }
+
+
+async def test_a_streamed_chat(client: Client) -> None:
+    messages = [{"role": "user", "content": "say hi"}]
+    status, text = await client.post("/v1/chat/completions", model="shout", messages=messages, stream=True)
+    assert status == 200
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    choices = [json.loads(event)["choices"][0] for event in events[:-1]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "SAY HI"
+    assert choices[-1]["finish_reason"] == "length"
+
+
+async def test_a_refusal_of_the_engine_is_an_answer(client: Client) -> None:
+    status, text = await client.post("/v1/completions", model="shout", prompt="whisper")
+    assert (status, json.loads(text)["error"]["code"]) == (400, "invalid_parameter")
+    assert json.loads(text)["error"]["message"] == "This model doesn't whisper."
+    status, text = await client.post("/generate", prompt="say hi", image="AAAA")
+    assert (status, json.loads(text)["details"]["code"]) == (422, "unsupported_modality")
+
+
+async def test_admin_and_metrics(client: Client) -> None:
+    assert (await client.post("/generate", prompt="say hi"))[0] == 200
+    memory = json.loads(await client.get("/admin/memory_status"))
+    del memory["timestamp"]
+    assert memory == {
+        "model": "shout", "gpu_available": False, "device": "cpu", "ram_total_gb": 8.0, "ram_available_gb": 6.0,
+        "process_gb": 1.0, "memory_warning": False, "multimodal_safe": True,
+    }  # fmt: skip
+    model = json.loads(await client.get("/admin/model_status"))
+    assert (model["architecture"], model["state"], model["modalities"]) == ("Shout", "ready", ["text"])
+    assert json.loads(await client.get("/load"))["cache_capacity_tokens"] == 400
+    assert "ams_pod_decode_tokens_total 6.0" in (await client.get("/metrics")).splitlines()
+
+
+def test_the_http_side_needs_no_torch() -> None:
+    program = (
+        "import sys, ams_pod.serve.server, ams_pod.engines.registry\n"
+        "print(sorted({'torch', 'transformers', 'tokenizers', 'safetensors'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[]\n", done.stderr
