@@ -27,7 +27,7 @@ def test_the_command_is_one_and_serves_all_models() -> None:
     arguments = _parser().parse_args(SERVER["command"][1:])
     assert (arguments.command, arguments.filename, arguments.port) == ("up", ["/manifests"], "5000")
     names = [model.metadata.name for model in manifests.load_manifests([str(ROOT / "examples")]).models]
-    assert names == ["blip-vqa", "deepseek", "qwen-audio", "qwen-omni", "qwen-vl", "smollm2"]
+    assert len(names) == len(list((ROOT / "examples").glob("*.yaml"))) > 5
 
 
 def test_it_runs_without_rights_and_only_for_this_machine() -> None:

@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
+import yaml
+from ams_common.families import FAMILIES
 from fakehub import checkpoints
 from fakehub.repository import from_folder
 from fakehub.server import FakeHub
 from fakehub.tiny_gguf import make_gguf
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+MANIFESTS = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(EXAMPLES.glob("*.yaml"))}
+MODELS = sorted(manifest["metadata"]["name"] for manifest in MANIFESTS.values())
 REPOSITORIES = {
-    "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B": "qwen3",
-    "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
-    "Qwen/Qwen2-Audio-7B-Instruct": "qwen2_audio",
-    "Qwen/Qwen2.5-Omni-3B": "qwen2_5_omni",
-    "Salesforce/blip-vqa-base": "blip_vqa",
+    MANIFESTS[row.example]["spec"]["model"]["source"].removeprefix("hf://"): checkpoints.OF_FAMILY[row.name]
+    for row in FAMILIES
 }
 _LONG = 131_072  # tokens of context: the manifests ask for as many as the real models take
 _PATIENCE_SECONDS = 300.0  # a failing test's, never a passing one's

@@ -16,7 +16,7 @@ from ams_common.quantity import format_bytes
 from fakehub.faults import Fault
 from fakehub.server import FakeHub
 from test_cli import real_models
-from test_cli.examples_world import EXAMPLES, Client, Machine, fill, make_machine, make_quickstart_wheel
+from test_cli.examples_world import EXAMPLES, MODELS, Client, Machine, fill, make_machine, make_quickstart_wheel
 from test_media.media_files import picture, saved, sound, video
 
 pytestmark = [
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning"),  # of the fake hub
 ]
 
-MODELS = ["blip-vqa", "deepseek", "qwen-audio", "qwen-omni", "qwen-vl", "smollm2"]
 IMAGE = base64.b64encode(saved(picture(112, 84), "JPEG")).decode()
 AUDIO = base64.b64encode(sound("wav", "pcm_s16le", seconds=1.0)).decode()
 VIDEO = base64.b64encode(video(sound_codec="aac", frames=20)).decode()
@@ -51,7 +50,7 @@ def test_plan_and_download(machines: Callable[[str], Machine], hub: FakeHub) -> 
     machine = machines("downloads")
     planned = machine.ams("plan", *ALL)
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    assert [line.split()[0] for line in planned.stdout.splitlines()[1:7]] == MODELS
+    assert [line.split()[0] for line in planned.stdout.splitlines()[1 : len(MODELS) + 1]] == MODELS
     assert not hub.downloads("model.safetensors"), "it fetches nothing"
 
     hub.fail(Fault("stall", "model.safetensors", after=300_000))

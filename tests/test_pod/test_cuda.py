@@ -94,10 +94,9 @@ def test_a_mixed_batch_equals_generate_in_float32(folder: Path, kind: str) -> No
 
 def test_bfloat16_is_within_tolerance(folder: Path) -> None:
     model = load_model(folder, torch.bfloat16).to("cuda")
-    probes = verify.probe_prompts(500)
-    expected = verify.expected_logits(model, probes)
+    probes = verify.text_probes(model)
     forward = forward_of("flat", model, ROWS, LENGTH)
-    assert verify.close_enough(verify.distance(forward, probes, expected), torch.bfloat16)
+    assert verify.close_enough(verify.distance(forward, probes), torch.bfloat16)
 
 
 def test_memory_that_really_runs_out_is_recognised(little_memory: Any) -> None:

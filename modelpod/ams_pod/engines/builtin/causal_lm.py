@@ -1,8 +1,8 @@
 """What all families share that answer by a causal language model: forward, engine and the `Engine` around them."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,22 +11,21 @@ from ams_common.fit import HEADROOM
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.engines.builtin.choosing import choose_forward, load_model
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
 from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place
 from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.decoder import Decoder
-from ams_pod.engines.builtin.model.padded import PaddedForward, cache_bytes_per_token
-from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
-from ams_pod.engines.builtin.model.weights import count_parameters, load_weights, read_config, weight_bytes
+from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
+from ams_pod.engines.builtin.model.weights import count_parameters, read_config, weight_bytes
 from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
+from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.scheduler import admission
-from ams_pod.engines.builtin.scheduler.batch import Forward
 from ams_pod.engines.builtin.scheduler.core import EngineCore
 from ams_pod.engines.builtin.scheduler.cpu_copy import CpuCopy
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
-from ams_pod.engines.builtin.towers.queue import Embedder
 from ams_pod.engines.port import (
     Capabilities,
     EngineCounters,
@@ -41,21 +40,6 @@ from ams_pod.engines.port import (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a family adds. `processor` is its tokenizer or processor; `tokenizer` that of its texts.
-
-    `prompts` gets the context in tokens; `embedder` the model, None for a family without media.
-    """
-
-    family: str
-    model_class: Any
-    tokenizer: Any
-    prompts: Callable[[int], TextPrompts]
-    embedder: Callable[[Any], Embedder] | None = None
-    audio_rate: int = 16_000
 
 
 class CausalLmEngine:
@@ -139,19 +123,19 @@ def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
 
 def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> CausalLmEngine:
     request.report(Phase.BUILDING, None)
-    model = _load_model(request, recipe, placement)
+    model = load_model(request, recipe, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
     context = _context(request.settings, model, request.device)
-    model, forward = _choose_forward(request, recipe, model, placement, context)
+    loaded = choose_forward(request, recipe, model, placement, context)
+    forward, embedder = loaded.forward, loaded.embedder
     request.report(Phase.WARMING_UP, None)
     prompts = recipe.prompts(forward.length)
-    embedder = recipe.embedder(model) if recipe.embedder is not None else None
     fallbacks = OomFallbacks(
         parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, parameters)
     )
     core = EngineCore(forward, stop_tokens(request.folder, recipe.tokenizer), request.publish, embedder, fallbacks)
     info = ModelInfo(
-        architecture=type(model).__name__,
+        architecture=type(loaded.model).__name__,
         family=recipe.family,
         device=request.device,
         precision=str(request.dtype).removeprefix("torch."),
@@ -171,11 +155,6 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         audio_rate=recipe.audio_rate,
     )
     return CausalLmEngine(info, capabilities, prompts, core, device_memory.limits(request.settings.max_memory))
-
-
-def _load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
-    unquantized = BY_NAME[recipe.family].unquantized
-    return load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
 
 
 def _cpu_copy(request: LoadRequest, recipe: Recipe, parameters: int) -> CpuCopy | None:
@@ -207,26 +186,3 @@ def _context(settings: ServeSettings, model: Any, device: str) -> int:
     if settings.context_tokens > own:
         raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}, but the model was made for {own}")
     return settings.context_tokens
-
-
-def _choose_forward(
-    request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, context: int
-) -> tuple[Any, Forward]:
-    """Our decoder if it computes what the model's own forward does, else that forward; and the model it runs."""
-    rows = request.settings.concurrent_requests
-    try:
-        stack = find_stack(model)
-    except UnsupportedStack as reason:
-        log.info("the model runs through transformers' forward: %s", reason)
-        return model, PaddedForward(model, rows, context)
-    prompts = verify.probe_prompts(model.get_input_embeddings().weight.shape[0], rows)
-    positions = verify.probe_positions(model)
-    expected = verify.expected_logits(model, prompts, positions)
-    decoder = Decoder(stack, rows, context, lambda percent: request.report(Phase.PACKING, percent))
-    distance = verify.distance(decoder, prompts, expected, positions)
-    if verify.close_enough(distance, request.dtype):
-        return model, decoder
-    log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
-    del decoder, stack, model  # the decoder took its weights
-    model = _load_model(request, recipe, placement)
-    return model, PaddedForward(model, rows, context)

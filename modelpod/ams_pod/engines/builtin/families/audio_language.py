@@ -4,7 +4,8 @@ Its encoder hears 30 seconds at a time, and its processor would drop the rest si
 model as several clips of at most 30 seconds that follow each other in the prompt, so that nothing is lost.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from torch import Tensor
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
+from ams_pod.engines.builtin.prompts.media_probe import PROBE_CONTEXT, media_probe
 from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompts
+from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import sound
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
-from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.builtin.towers.queue import Features, Piece
 from ams_pod.media.items import Audio, Samples
 
 PRELOAD = (
@@ -54,16 +57,21 @@ class ClipExpander:
         tokens = sum(sound.tokens_of(sound.frames_of(len(clip), self._extractor.hop_length)) for clip in clips)
         return tokens + len(self._between) * (len(clips) - 1)
 
+    def process(self, item: Audio) -> Mapping[str, Tensor]:
+        """As one clip: of a longer one the processor drops the rest."""
+        made = self._processor(
+            text=[self._processor.audio_token],
+            audio=[sound.long_enough(item.samples, self._extractor.hop_length)],
+            audio_kwargs={"sampling_rate": item.rate},
+            return_tensors="pt",
+        )
+        return dict(made)
+
     def expand(self, item: Audio) -> Expansion:
         ids: list[int] = []
         pieces = []
         for clip in self._divide(item.samples):
-            made = self._processor(
-                text=[self._processor.audio_token],
-                audio=[sound.long_enough(clip, self._extractor.hop_length)],
-                audio_kwargs={"sampling_rate": item.rate},
-                return_tensors="pt",
-            )
+            made = self.process(Audio(clip, item.rate))
             tokens = made["input_ids"][0].tolist()
             ids += [*(self._between if ids else []), *tokens]
             inputs = Clip(made["input_features"], made["feature_attention_mask"], len(tokens))
@@ -87,7 +95,7 @@ class ClipTower:
     def __init__(self, model: Any, token: int) -> None:
         self._model, self._token = model, token
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Tensor]:
+    def __call__(self, clips: Sequence[Clip]) -> list[Features]:
         device = self._model.device
         counts = [clip.tokens for clip in clips]
         ids = torch.full((1, sum(counts)), self._token, device=device)
@@ -105,28 +113,46 @@ class ClipTower:
         finally:
             replacing.remove()
             vars(language_model).pop("forward", None)
-        return list(output.last_hidden_state[0].split(counts))
+        return [Features(each) for each in output.last_hidden_state[0].split(counts)]
 
 
 def _hand_back(inputs_embeds: Tensor, **ignored: Any) -> BaseModelOutputWithPast:
     return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
+@contextlib.contextmanager
+def _one_layer(model: Any) -> Iterator[None]:
+    """Within the block the encoder has one layer: it takes 30 seconds however short a clip is, and the check of what
+    comes behind it need not wait for all of them."""
+    tower = model.model.audio_tower
+    layers = tower.layers
+    tower.layers = layers[:1]
+    try:
+        yield
+    finally:
+        tower.layers = layers
+
+
 def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
+    rate = processor.feature_extractor.sampling_rate
+
+    def prompts(context: int) -> MediaPrompts:
+        return MediaPrompts(processor.tokenizer, processor.chat_template, context, ClipExpander(processor))
+
     return Recipe(
         family="audio-language",
         model_class=Qwen2AudioForConditionalGeneration,
         tokenizer=processor.tokenizer,
-        prompts=lambda context: MediaPrompts(
-            processor.tokenizer, processor.chat_template, context, ClipExpander(processor)
-        ),
+        prompts=prompts,
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT), rate),
+        while_probing=_one_layer,
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {sound.TOWER: ClipTower(model.model, processor.audio_token_id)},
             [model.model.audio_tower],
         ),
-        audio_rate=processor.feature_extractor.sampling_rate,
+        audio_rate=rate,
     )
 
 

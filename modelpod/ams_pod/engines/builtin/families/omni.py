@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
+from ams_pod.engines.builtin.prompts.media_probe import PROBE_CONTEXT, media_probe
 from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaInputs, MediaPrompts
+from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import sound, vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
-from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.builtin.towers.queue import Features, Piece
 from ams_pod.media.items import Audio, Image, Video
 
 PRELOAD = (
@@ -49,9 +51,11 @@ class Layout:
 class OmniExpander:
     """Media through the model's processor; `window` is how many frames of a spectrogram its encoder hears together."""
 
-    def __init__(self, processor: Any, window: int) -> None:
+    def __init__(self, processor: Any, window: int, size: Mapping[str, int] | None = None) -> None:
+        """`size` are other bounds of pixels than those of the model."""
         self._processor = processor
         self._window = window
+        self._size: dict[str, Any] = {} if size is None else {"size": dict(size)}
         extractor = processor.feature_extractor
         self._hop, self._overlap, self._rate = extractor.hop_length, extractor.n_fft, extractor.sampling_rate
         self.placeholders: Mapping[str, str] = {
@@ -68,26 +72,13 @@ class OmniExpander:
             tokens += self._sound_tokens(heard) + 2  # and the marks around both
         return tokens
 
-    def expand(self, item: Image | Audio | Video) -> Expansion:
+    def process(self, item: Image | Audio | Video) -> Mapping[str, Tensor]:
+        processor = self._processor
         if isinstance(item, Image):
-            return self._image(item)
-        return self._audio(item) if isinstance(item, Audio) else self._video(item)
-
-    def _image(self, item: Image) -> Expansion:
-        processor = self._processor
-        made = processor(text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt")
-        patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
-        pieces = vision.divide(patches, processor.image_token_id)
-        return Expansion(made["input_ids"][0].tolist(), pieces, Layout("image", patches.grid))
-
-    def _audio(self, item: Audio) -> Expansion:
-        made = self._processor(text=[self._processor.audio_token], return_tensors="pt", **self._sound(item))
-        spectrogram = _spectrogram(made)
-        layout = Layout("audio", frames=spectrogram.shape[1])
-        return Expansion(made["input_ids"][0].tolist(), self._divide(spectrogram), layout)
-
-    def _video(self, item: Video) -> Expansion:
-        processor = self._processor
+            options: dict[str, Any] = {"images": [vision.picture(item)], "images_kwargs": self._size}
+            return dict(processor(text=[processor.image_token], return_tensors="pt", **options))
+        if isinstance(item, Audio):
+            return dict(processor(text=[processor.audio_token], return_tensors="pt", **self._sound(item)))
         heard = _heard(item)
         with_sound: dict[str, Any] = {}
         if heard is not None:
@@ -99,19 +90,31 @@ class OmniExpander:
                 "fps": vision.frame_rate(item),
                 "do_sample_frames": False,
                 "input_data_format": "channels_last",
+                **self._size,
             },
             return_tensors="pt",
             **with_sound,
         )
+        return dict(made)
+
+    def expand(self, item: Image | Audio | Video) -> Expansion:
+        made = self.process(item)
+        ids = made["input_ids"][0].tolist()
+        if isinstance(item, Image):
+            patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
+            return Expansion(ids, vision.divide(patches, self._processor.image_token_id), Layout("image", patches.grid))
+        if isinstance(item, Audio):
+            spectrogram = _spectrogram(made)
+            return Expansion(ids, self._divide(spectrogram), Layout("audio", frames=spectrogram.shape[1]))
         patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
-        pieces = vision.divide(patches, processor.video_token_id)
+        pieces = vision.divide(patches, self._processor.video_token_id)
         frames = 0
-        if heard is not None:
+        if _heard(item) is not None:
             spectrogram = _spectrogram(made)
             frames = spectrogram.shape[1]
             pieces += self._divide(spectrogram)
         seconds = float(made["video_second_per_grid"][0])
-        return Expansion(made["input_ids"][0].tolist(), pieces, Layout("video", patches.grid, seconds, frames))
+        return Expansion(ids, pieces, Layout("video", patches.grid, seconds, frames))
 
     def _sound(self, item: Audio) -> dict[str, Any]:
         """The processor's arguments for a clip, padded no further than the last frame's overlap: not to 300 seconds."""
@@ -146,11 +149,11 @@ class SoundTower:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def __call__(self, spectrograms: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, spectrograms: Sequence[Tensor]) -> list[Features]:
         features, mask = (each.to(self._model.device) for each in sound.stack(list(spectrograms)))
         output = self._model.get_audio_features(features, feature_attention_mask=mask)
         counts = [sound.tokens_of(each.shape[1]) for each in spectrograms]
-        return list(output.last_hidden_state.split(counts))
+        return [Features(each) for each in output.last_hidden_state.split(counts)]
 
 
 class OmniPositions:
@@ -209,23 +212,25 @@ def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
     config = load_processor(AutoConfig, folder)
     thinker = getattr(config, "thinker_config", config)
+    rate = processor.feature_extractor.sampling_rate
+
+    def prompts(context: int, size: Mapping[str, int] | None = None) -> MediaPrompts:
+        expander = OmniExpander(processor, 2 * thinker.audio_config.n_window, size)
+        return MediaPrompts(processor.tokenizer, processor.chat_template, context, expander)
+
     return Recipe(
         family="omni",
         model_class=Qwen2_5OmniThinkerForConditionalGeneration,
         tokenizer=processor.tokenizer,
-        prompts=lambda context: MediaPrompts(
-            processor.tokenizer,
-            processor.chat_template,
-            context,
-            OmniExpander(processor, 2 * thinker.audio_config.n_window),
-        ),
+        prompts=prompts,
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT, vision.PROBE_SIZE), rate),
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model), sound.TOWER: SoundTower(model.model)},
             [model.model.visual, model.model.audio_tower],
             OmniPositions(model),
         ),
-        audio_rate=processor.feature_extractor.sampling_rate,
+        audio_rate=rate,
     )
 
 

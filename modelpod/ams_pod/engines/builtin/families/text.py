@@ -4,10 +4,11 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.prompts.text import TextPrompts
+from ams_pod.engines.builtin.recipe import Recipe
 
 # Of the architectures that are served most; another is imported when it is loaded.
 PRELOAD = (

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from ams_pod.engines.builtin.causal_lm import CausalLmEngine, Recipe, build
+from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
-from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaInputs, MediaPrompts
+from ams_pod.engines.builtin.prompts.media_probe import PROBE_CONTEXT, media_probe
+from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompts
+from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.media.items import Image, Video
@@ -26,22 +27,23 @@ PRELOAD = (
 
 
 class VisionExpander:
-    """Images and videos through the model's processor."""
+    """Images and videos through the model's processor. `size` are other bounds of pixels than those of the model."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, size: Mapping[str, int] | None = None) -> None:
         self._processor = processor
-        self._frame_size = vision.frame_size(processor)
+        self._image_options = {} if size is None else {"images_kwargs": {"size": dict(size)}}
+        self._frame_size = vision.frame_size(processor) if size is None else dict(size)
         self.placeholders: Mapping[str, str] = {"image": processor.image_token, "video": processor.video_token}
 
     def count(self, item: Image | Video) -> int:
         return vision.tokens(self._processor, item, size=self._frame_size)
 
-    def expand(self, item: Image | Video) -> Expansion:
+    def process(self, item: Image | Video) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
-            made = processor(text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt")
-            patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
-            token, layout = processor.image_token_id, vision.Layout("image", patches.grid)
+            made = processor(
+                text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt", **self._image_options
+            )
         else:
             made = processor(
                 text=[processor.video_token],
@@ -54,48 +56,37 @@ class VisionExpander:
                 },
                 return_tensors="pt",
             )
+        return dict(made)
+
+    def expand(self, item: Image | Video) -> Expansion:
+        made = self.process(item)
+        if isinstance(item, Image):
+            patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
+            token, layout = self._processor.image_token_id, vision.Layout("image", patches.grid)
+        else:
             patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
             layout = vision.Layout("video", patches.grid, float(made["second_per_grid_ts"][0]))
-            token = processor.video_token_id
+            token = self._processor.video_token_id
         return Expansion(made["input_ids"][0].tolist(), vision.divide(patches, token), layout)
-
-
-class VisionPositions:
-    """Rope positions of a prompt, by the model's own rule."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._config = model, model.config
-
-    def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
-        kinds = torch.zeros_like(ids)
-        kinds[ids == self._config.image_token_id] = 1
-        kinds[ids == self._config.video_token_id] = 2
-        images = [layout.grid for layout in media.layouts if layout.kind == "image"]
-        videos = [layout for layout in media.layouts if layout.kind == "video"]
-        positions: Tensor = self._model.get_rope_index(
-            ids[None],
-            mm_token_type_ids=kinds[None],
-            image_grid_thw=torch.tensor(images) if images else None,
-            video_grid_thw=torch.tensor([layout.grid for layout in videos]) if videos else None,
-            second_per_grid_ts=torch.tensor([layout.seconds for layout in videos]) if videos else None,
-        )[0]
-        return positions[:, 0]
 
 
 def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
+
+    def prompts(context: int, size: Mapping[str, int] | None = None) -> MediaPrompts:
+        return MediaPrompts(processor.tokenizer, processor.chat_template, context, VisionExpander(processor, size))
+
     return Recipe(
         family="vision-language",
         model_class=AutoModelForImageTextToText,
         tokenizer=processor.tokenizer,
-        prompts=lambda context: MediaPrompts(
-            processor.tokenizer, processor.chat_template, context, VisionExpander(processor)
-        ),
+        prompts=prompts,
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT, vision.PROBE_SIZE)),
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model)},
             [model.model.visual],
-            VisionPositions(model.model),
+            vision.VisionPositions(model.model),
         ),
     )
 

@@ -114,6 +114,7 @@ class Decoder:
         flat = torch.tensor(where, device=self.device)
         x = F.embedding(ids.to(self.device), self._embeddings)
         cos, sin = self._turns(positions)
+        deep: list[tuple[int, int, Tensor]] = []
         at = rows
         for chunk in batch.chunks:
             end = at + chunk.end - chunk.start
@@ -121,9 +122,11 @@ class Decoder:
                 x[at:end] = chunk.embeds.to(x.device)
             if chunk.positions is not None:
                 cos[at:end], sin[at:end] = self.rotary(chunk.positions)
+            if chunk.deep is not None:
+                deep.append((at, end, chunk.deep.to(x.device)))
             at = end
         wanted = self._wanted(rows, batch.chunks)
-        return self._forward(x, cos, sin, flat, self._attention(batch), wanted)
+        return self._forward(x, cos, sin, flat, self._attention(batch), wanted, deep)
 
     def _turns(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size]. The positions behind a long video can lie beyond the table."""
@@ -166,14 +169,24 @@ class Decoder:
         return mask.masked_fill_(keys[None] > queries[:, None], float("-inf"))
 
     def _forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, flat: Tensor, attention: _Attention, wanted: Tensor | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        flat: Tensor,
+        attention: _Attention,
+        wanted: Tensor | None,
+        deep: Sequence[tuple[int, int, Tensor]],
     ) -> Tensor:
-        """x [tokens, hidden]; `flat` [tokens] is slot * length + position of each token in the cache."""
+        """x [tokens, hidden]; `flat` [tokens] is slot * length + position of each token in the cache.
+
+        `deep` is first token, end and what is added to those behind each of the first layers.
+        """
         tokens, hidden = x.shape
         size, queries, keys = self.head_size, self.query_heads, self.key_heads
         half, epsilon, rms_norm = size // 2, self.epsilon, F.rms_norm
         rotated = queries + keys
-        for layer, cached in zip(self._layers, self.cache.layers, strict=True):
+        for index, (layer, cached) in enumerate(zip(self._layers, self.cache.layers, strict=True)):
             qkv = layer.qkv(rms_norm(x, (hidden,), layer.input_norm, epsilon)).view(tokens, rotated + keys, size)
             qk = qkv[:, :rotated]
             if layer.qk_norm is not None:
@@ -185,6 +198,9 @@ class Decoder:
             x = layer.out.add(self._attend(qkv[:, :queries], cached, attention), x)
             z = rms_norm(x, (hidden,), layer.post_norm, epsilon)
             x = layer.down.add(layer.up.mul(z, layer.gate.silu(z)), x)
+            for first, end, features in deep:
+                if index < len(features):
+                    x[first:end] += features[index]
         if wanted is not None:
             x = x[wanted]
         return self._head(rms_norm(x, (hidden,), self._norm, epsilon))

@@ -4,7 +4,8 @@ Slower than `decoder` (the cache grows by concatenation, and padding is computed
 beyond transformers' usual contract of attention_mask, position_ids and past_key_values.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from ams_pod.engines.builtin.model.stack import find_body
 from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk
 
 
@@ -109,14 +111,32 @@ class PaddedForward:
             inputs["position_ids"] = torch.arange(chunk.start, chunk.end, device=device)[None]
         else:
             inputs["position_ids"] = chunk.positions[:, None].to(device)
-        output = self.model(
-            **inputs,
-            attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self._deep_features(chunk.deep):
+            output = self.model(
+                **inputs,
+                attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return cache, output.logits[:, -1]
+
+    @contextlib.contextmanager
+    def _deep_features(self, deep: Tensor | None) -> Iterator[None]:
+        """Within the block, the decoder gets these: the model's forward hands on only those of its own tower."""
+        if deep is None:
+            yield
+            return
+        body = find_body(self.model)
+        places = torch.ones(1, deep.shape[1], dtype=torch.bool, device=self.model.device)
+        given = {"visual_pos_masks": places, "deepstack_visual_embeds": list(deep)}
+        hook = body.register_forward_pre_hook(
+            lambda module, arguments, named: (arguments, {**named, **given}), with_kwargs=True
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _decode(self, batch: Batch) -> Tensor:
         cache, mask = self._batch, self._mask

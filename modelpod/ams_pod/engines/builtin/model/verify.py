@@ -1,27 +1,114 @@
-"""Whether our decoder computes what the model's own forward does: compared once, at load, on the real weights."""
+"""Whether a forward pass computes what the model's own does: compared once, at load, on the real weights.
+
+The own forward gets what transformers' processor makes: token ids, and pictures and sound as they are. Ours gets what
+it will get of requests: ids, or the embeddings, positions and deep features that come out of the towers.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ams_pod.engines.builtin.prompts.media_probe import MediaProbe
 from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk, Forward
+from ams_pod.engines.builtin.towers.queue import Prompt
 
 # Relative distance of logits that rounding explains, by the model's number format.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}
 _PROMPTS, _PROMPT_TOKENS = 2, 20
-SHORTEST_CONTEXT = 32  # tokens; the probes must fit
+SHORTEST_CONTEXT = 32  # tokens; the probes of text must fit
 
 
-def probe_prompts(vocabulary: int, rows: int = _PROMPTS) -> list[list[int]]:
-    """Token ids spread over the vocabulary, always the same: two prompts, or one where only one row fits."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A prompt whose first `read` ids are read, and the next one decoded.
+
+    `expected` [2, vocabulary] are the own forward's logits behind both. `positions` [3, tokens] are those of all ids;
+    `prompt` is what stands in for the ids of a prompt with media.
+    """
+
+    ids: Sequence[int]
+    read: int
+    expected: Tensor
+    positions: Tensor | None = None
+    prompt: Prompt | None = None
+
+    def chunk(self, slot: int, start: int, end: int) -> Chunk:
+        positions = None if self.positions is None else self.positions[:, start:end]
+        ids, last = self.ids[start:end], end == self.read
+        if self.prompt is None:
+            return Chunk(slot, start, ids, last, positions=positions)
+        deep = None if self.prompt.deep is None else self.prompt.deep[:, start:end]
+        return Chunk(slot, start, ids, last, self.prompt.embeds[start:end], positions, deep)
+
+    @property
+    def delta(self) -> int:
+        """From the index of the decoded token to its rope position."""
+        return 0 if self.positions is None else int(self.positions[0, self.read]) - self.read
+
+
+def text_probes(model: Any, rows: int = _PROMPTS) -> list[Probe]:
+    """Prompts of token ids spread over the vocabulary: two, or one where only one row fits.
+
+    Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator).tolist()
+    ids = torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator)
+    positions = _probe_positions(model)
+    expected = _own_logits(model, ids, positions)
+    return [
+        Probe(prompt, _PROMPT_TOKENS - 1, logits[-2:], positions)
+        for prompt, logits in zip(ids.tolist(), expected, strict=True)
+    ]
 
 
-def probe_positions(model: Any) -> Tensor | None:
-    """Positions [3, tokens] of a prompt with media, where the model tells time, height and width apart; else None."""
+@torch.inference_mode()
+def prompt_probe(model: Any, probe: MediaProbe, prompt: Prompt) -> Probe:
+    """A prompt with media, read to the last token of the last medium; `prompt` is what our towers made of it."""
+    inputs = {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in probe.inputs.items()
+    }
+    logits = model(**inputs).logits[0, probe.end - 1 : probe.end + 1].float()
+    return Probe(list(probe.prepared.ids), probe.end, logits, prompt.positions, prompt)
+
+
+def distance(forward: Forward, probes: Sequence[Probe]) -> float:
+    """The largest relative distance of a probe's logits, when they are read together, in chunks, then decoded."""
+    results = []
+    for first in range(0, len(probes), forward.max_rows):
+        results += _distances(forward, probes[first : first + forward.max_rows])
+    return max(results)
+
+
+def close_enough(value: float, dtype: torch.dtype) -> bool:
+    return value <= _TOLERANCE.get(dtype, 2e-2)
+
+
+def _distances(forward: Forward, probes: Sequence[Probe]) -> list[float]:
+    """All but the last probe are read at once, beside the first half of it; then its other half; then all decode."""
+    *others, last = probes
+    slot = len(others)
+    half = last.read // 2
+    chunks = [probe.chunk(number, 0, probe.read) for number, probe in enumerate(others)]
+    first = forward.step(Batch([], [], [], [], [*chunks, last.chunk(slot, 0, half)]))
+    rest = forward.step(Batch([], [], [], [], [last.chunk(slot, half, last.read)]))
+    read = [*first[:slot], rest[0]]
+    tokens = [probe.ids[probe.read] for probe in probes]
+    lengths, deltas = [probe.read for probe in probes], [probe.delta for probe in probes]
+    decoded = forward.step(Batch(range(len(probes)), tokens, lengths, deltas, []))
+    forward.compact([], [])
+    return [
+        float((torch.stack(pair).float() - probe.expected).norm() / probe.expected.norm().clamp(min=1e-9))
+        for probe, *pair in zip(probes, read, decoded, strict=True)
+    ]
+
+
+def _probe_positions(model: Any) -> Tensor | None:
+    """Positions [3, tokens] as of a prompt with media; None for a model with one position a token."""
     if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
         return None
     generator = torch.Generator().manual_seed(1)
@@ -31,36 +118,9 @@ def probe_positions(model: Any) -> Tensor | None:
 
 
 @torch.inference_mode()
-def expected_logits(model: Any, prompts: Sequence[Sequence[int]], positions: Tensor | None = None) -> Tensor:
-    """The own forward's logits [prompts, vocabulary] behind the last token; run it before weights are taken away."""
-    ids = torch.tensor(prompts, device=model.device)
+def _own_logits(model: Any, ids: Tensor, positions: Tensor | None) -> Tensor:
+    """Logits [prompts, 2 or all tokens, vocabulary] of the own forward."""
+    ids = ids.to(model.device)
     if positions is None:
-        return model(input_ids=ids, logits_to_keep=1).logits[:, -1].float()
-    position_ids = positions[:, None].expand(-1, len(prompts), -1)
-    return model(input_ids=ids, position_ids=position_ids).logits[:, -1].float()
-
-
-def distance(
-    forward: Forward, prompts: Sequence[Sequence[int]], expected: Tensor, positions: Tensor | None = None
-) -> float:
-    """Relative distance of a forward's logits when it reads all prompts together, in chunks, then decodes a token."""
-    half, last = _PROMPT_TOKENS // 2, _PROMPT_TOKENS - 1
-    halved = len(prompts) - 1
-
-    def chunk(slot: int, start: int, end: int) -> Chunk:
-        part = None if positions is None else positions[:, start:end]
-        return Chunk(slot, start, prompts[slot][start:end], end == last, positions=part)
-
-    chunks = [chunk(slot, 0, last) for slot in range(halved)]
-    forward.step(Batch([], [], [], [], [*chunks, chunk(halved, 0, half)]))
-    forward.step(Batch([], [], [], [], [chunk(halved, half, last)]))
-    delta = 0 if positions is None else int(positions[0, -1]) - last
-    rows = len(prompts)
-    logits = forward.step(Batch(range(rows), [prompt[last] for prompt in prompts], [last] * rows, [delta] * rows, []))
-    forward.compact([], [])
-    logits = logits.float()
-    return float((logits - expected).norm() / expected.norm().clamp(min=1e-9))
-
-
-def close_enough(value: float, dtype: torch.dtype) -> bool:
-    return value <= _TOLERANCE.get(dtype, 2e-2)
+        return model(input_ids=ids, logits_to_keep=2).logits.float()
+    return model(input_ids=ids, position_ids=positions[:, None].expand(-1, len(ids), -1)).logits.float()

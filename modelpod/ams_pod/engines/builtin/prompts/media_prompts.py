@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.builtin.towers.queue import Piece
@@ -39,6 +41,9 @@ class Expander(Protocol):
     def count(self, item: Any) -> int:
         """How many tokens the medium will take; costs nothing."""
 
+    def process(self, item: Any) -> Mapping[str, Tensor]:
+        """What the processor makes of the medium by itself: its tokens, and inputs of the model's own forward."""
+
     def expand(self, item: Any) -> Expansion: ...
 
 
@@ -47,7 +52,7 @@ class MediaPrompts(TextPrompts):
 
     def __init__(self, tokenizer: Any, template: str | None, context_tokens: int, expander: Expander) -> None:
         super().__init__(tokenizer, context_tokens, template)
-        self._expander = expander
+        self.expander = expander
         self._kinds = {text: kind for kind, text in expander.placeholders.items()}
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
 
@@ -62,17 +67,17 @@ class MediaPrompts(TextPrompts):
             if part["type"] != "text"
         ]
         for kind, _ in found:
-            if kind not in self._expander.placeholders:
-                raise unsupported_modality(kind, ["text", *self._expander.placeholders])
+            if kind not in self.expander.placeholders:
+                raise unsupported_modality(kind, ["text", *self.expander.placeholders])
         texts = self._pattern.split(self.render([_bare(message) for message in messages]))
         self._check_places([self._kinds[text] for text in texts[1::2]], [kind for kind, _ in found])
         items = [item for _, item in found]
         encoded = [self._encode(text, special=False) for text in texts[::2]]
-        self._check_context(sum(map(len, encoded)), sum(map(self._expander.count, items)))
+        self._check_context(sum(map(len, encoded)), sum(map(self.expander.count, items)))
         ids = list(encoded[0])
         starts, ends, expansions = [], [], []
         for item, after in zip(items, encoded[1:], strict=True):
-            expansion = self._expander.expand(item)
+            expansion = self.expander.expand(item)
             starts.append(len(ids))
             ends.append(len(ids) + len(expansion.ids))
             ids += [*expansion.ids, *after]

@@ -11,7 +11,8 @@ from torch import Tensor
 class Chunk:
     """Tokens `start` to `end` of a prompt that is read into a slot of its own; `last` if the prompt ends here.
 
-    `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`.
+    `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`. `deep`
+    [layers, tokens, hidden] is added to the hidden states behind each of the first layers.
     """
 
     slot: int
@@ -20,6 +21,7 @@ class Chunk:
     last: bool
     embeds: Tensor | None = None
     positions: Tensor | None = None
+    deep: Tensor | None = None
 
     @property
     def end(self) -> int:

@@ -76,7 +76,8 @@ class Row:
             positions = torch.arange(start, end, device=prompt.embeds.device).expand(3, -1) + prompt.delta
             return Chunk(slot, start, ids, last, positions=positions if prompt.positions is not None else None)
         positions = prompt.positions[:, start:end] if prompt.positions is not None else None
-        return Chunk(slot, start, ids, last, embeds=prompt.embeds[start:end], positions=positions)
+        deep = prompt.deep[:, start:end] if prompt.deep is not None else None
+        return Chunk(slot, start, ids, last, embeds=prompt.embeds[start:end], positions=positions, deep=deep)
 
 
 def readable(queue: Sequence[Row], running: bool) -> list[Row]:

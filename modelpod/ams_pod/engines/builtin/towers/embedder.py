@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
-from ams_pod.engines.builtin.towers.queue import Piece, Prompt
+from ams_pod.engines.builtin.towers.queue import Features, Piece, Prompt
 from ams_pod.engines.port import Prepared
 
-# The features [tokens, hidden] of each of some pieces' inputs, all computed in one call.
-Tower = Callable[[Sequence[Any]], list[Tensor]]
+# The features of each of some pieces' inputs, all computed in one call.
+Tower = Callable[[Sequence[Any]], list[Features]]
 # Rope positions [3, tokens] from ids [tokens] and the media among them.
 Positions = Callable[[Tensor, MediaInputs], Tensor]
 
@@ -46,28 +46,47 @@ class MediaEmbedder:
         return pieces
 
     @torch.inference_mode()
-    def encode(self, pieces: Sequence[Piece], between: Callable[[], None] = _nothing) -> list[Tensor]:
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None] = _nothing) -> list[Features]:
         self._between = between
         try:
             return self._towers[pieces[0].tower]([piece.inputs for piece in pieces])
         finally:
             self._between = _nothing
 
+    def embed(self, prepared: Prepared) -> Prompt:
+        """The prompt of a request, with one call for each tower: for few and small media."""
+        pieces = self.pieces(prepared)
+        features: dict[int, Features] = {}
+        for tower in dict.fromkeys(piece.tower for piece in pieces):
+            indices = [index for index, piece in enumerate(pieces) if piece.tower == tower]
+            features |= zip(indices, self.encode([pieces[index] for index in indices]), strict=True)
+        return self.merge(prepared, [features[index] for index in range(len(pieces))])
+
     @torch.inference_mode()
-    def merge(self, prepared: Prepared, features: Sequence[Tensor]) -> Prompt:
+    def merge(self, prepared: Prepared, features: Sequence[Features]) -> Prompt:
         ids = torch.tensor(list(prepared.ids))
         embeds = self._embedding(ids.to(self._embedding.weight.device))
-        by_token: dict[int, list[Tensor]] = {}
+        deep = _no_deep_features(features, embeds)
+        by_token: dict[int, list[Features]] = {}
         for piece, result in zip(prepared.media.pieces, features, strict=True):
             by_token.setdefault(piece.token, []).append(result)
         for token, results in by_token.items():
-            embeds[(ids == token).to(embeds.device)] = torch.cat(results).to(embeds)
+            places = (ids == token).to(embeds.device)
+            embeds[places] = torch.cat([each.embeds for each in results]).to(embeds)
+            if deep is not None and (levels := [each.deep for each in results if each.deep is not None]):
+                deep[:, places] = torch.cat(levels, 1).to(deep)
         if self._positions is None:
-            return Prompt(embeds)
+            return Prompt(embeds, deep=deep)
         positions = self._positions(ids, prepared.media)
         # New tokens follow the last one, as in `generate`. That of a long video's frames may lie further.
         delta = int(positions[0, -1]) + 1 - len(ids)
-        return Prompt(embeds, positions.to(embeds.device), delta)
+        return Prompt(embeds, positions.to(embeds.device), delta, deep)
+
+
+def _no_deep_features(features: Sequence[Features], embeds: Tensor) -> Tensor | None:
+    """Zeros for all tokens and as many layers as any of the features have; None if none has any."""
+    layers = max((len(each.deep) for each in features if each.deep is not None), default=0)
+    return embeds.new_zeros(layers, *embeds.shape) if layers else None
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

@@ -30,15 +30,29 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """What a tower makes of one piece: `embeds` [tokens, hidden] in the places of its placeholders.
+
+    `deep` [layers, tokens, hidden] is added to the hidden states behind each of the decoder's first layers (DeepStack,
+    arXiv 2406.04334); None for towers that make none.
+    """
+
+    embeds: Tensor
+    deep: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """What the decoder reads instead of token ids: `embeds` [tokens, hidden] and `positions` [3, tokens].
 
-    `positions` is None where they are 0, 1, 2 …; new tokens lie at their index + `delta`.
+    `positions` is None where they are 0, 1, 2 …; new tokens lie at their index + `delta`. `deep` is as in `Features`,
+    of all tokens: zero where they are not a medium's.
     """
 
     embeds: Tensor
     positions: Tensor | None = None
     delta: int = 0
+    deep: Tensor | None = None
 
 
 class Embedder(Protocol):
@@ -46,13 +60,13 @@ class Embedder(Protocol):
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]: ...
 
-    def encode(self, pieces: Sequence[Piece], between: Callable[[], None]) -> list[Tensor]:
-        """One tower call: the features [tokens, hidden] of each piece. All are of one tower.
+    def encode(self, pieces: Sequence[Piece], between: Callable[[], None]) -> list[Features]:
+        """One tower call: the features of each piece. All are of one tower.
 
         `between` is called before each of the tower's layers, and may run steps of the engine.
         """
 
-    def merge(self, prepared: Prepared, features: Sequence[Tensor]) -> Prompt:
+    def merge(self, prepared: Prepared, features: Sequence[Features]) -> Prompt:
         """The prompt, from the features of all its pieces in their order."""
 
 
@@ -62,7 +76,7 @@ class Visit:
 
     ticket: Ticket
     pieces: collections.deque[Piece]
-    features: list[Tensor] = field(default_factory=list)
+    features: list[Features] = field(default_factory=list)
     own_call: bool = False  # its last call failed, maybe because of another request's pieces
     when_idle: bool = False  # memory ran out: it waits until nothing runs
 

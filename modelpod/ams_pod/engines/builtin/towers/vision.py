@@ -1,6 +1,6 @@
 """Images and videos for Qwen's vision towers: what the processor makes of them, and the tower itself.
 
-Shared by the vision-language and the omni family.
+Shared by the families of Qwen's models.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from PIL import Image as Picture
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
-from ams_pod.engines.builtin.towers.queue import Piece
+from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
+from ams_pod.engines.builtin.towers.queue import Features, Piece
 from ams_pod.media.items import Image, Video
 
 PATCHES_PER_CALL = 3072
@@ -37,6 +38,9 @@ it everybody, for 65,536 patches. So the longest call of a tower is for one imag
 """
 
 TOWER = "vision"
+
+PROBE_SIZE = {"shortest_edge": 1, "longest_edge": 64 * 64}
+"""Bounds of pixels, as the processors' argument `size`, that make an image of the probe four tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,11 +132,38 @@ class VisionTower:
         """`model` has get_image_features, as transformers' Qwen models have; it serves videos as well."""
         self._model = model
 
-    def __call__(self, inputs: Sequence[Patches]) -> list[Tensor]:
+    def __call__(self, inputs: Sequence[Patches]) -> list[Features]:
         device = self._model.device
         pixels = torch.cat([patches.pixels for patches in inputs]).to(device)
         grids = torch.tensor([patches.grid for patches in inputs], device=device)
-        return list(self._model.get_image_features(pixels, grids).pooler_output)
+        output = self._model.get_image_features(pixels, grids)
+        embeds = output.pooler_output
+        layers = getattr(output, "deepstack_features", None)
+        if not layers:
+            return [Features(each) for each in embeds]
+        return [Features(each, torch.stack(deep)) for each, *deep in zip(embeds, *layers, strict=True)]
+
+
+class VisionPositions:
+    """Rope positions of a prompt, by the rule of the model, which tells images and videos by their tokens."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._config = model, model.config
+
+    def __call__(self, ids: Tensor, media: MediaInputs) -> Tensor:
+        kinds = torch.zeros_like(ids)
+        kinds[ids == self._config.image_token_id] = 1
+        kinds[ids == self._config.video_token_id] = 2
+        images = [layout.grid for layout in media.layouts if layout.kind == "image"]
+        videos = [layout for layout in media.layouts if layout.kind == "video"]
+        positions: Tensor = self._model.get_rope_index(
+            ids[None],
+            mm_token_type_ids=kinds[None],
+            image_grid_thw=torch.tensor(images) if images else None,
+            video_grid_thw=torch.tensor([layout.grid for layout in videos]) if videos else None,
+            second_per_grid_ts=torch.tensor([layout.seconds for layout in videos]) if videos else None,
+        )[0]
+        return positions[:, 0]
 
 
 def grid_of(rows: Tensor) -> tuple[int, int, int]:

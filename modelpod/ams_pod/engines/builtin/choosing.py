@@ -1,0 +1,87 @@
+"""Which forward pass serves a loaded model: our own decoder where it computes what the model does, else the model's."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from ams_common.families import BY_NAME
+from ams_common.lifecycle import Phase
+
+from ams_pod.engines.builtin.load_request import LoadRequest
+from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.padded import PaddedForward
+from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
+from ams_pod.engines.builtin.model.weights import load_weights
+from ams_pod.engines.builtin.recipe import Recipe
+from ams_pod.engines.builtin.scheduler.batch import Forward
+from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.port import EngineRefusal, LoadFailed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The model, the forward that serves it, and what makes prompts of its media."""
+
+    model: Any
+    forward: Forward
+    embedder: MediaEmbedder | None
+
+
+def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
+    """The weights in the recipe's class. LoadFailed if they don't fit it."""
+    unquantized = BY_NAME[recipe.family].unquantized
+    return load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
+
+
+def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, context: int) -> Serving:
+    """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does."""
+    rows = request.settings.concurrent_requests
+    embedder = recipe.embedder(model) if recipe.embedder is not None else None
+    with_media = media_probes(recipe, model, embedder, context)
+    try:
+        stack = find_stack(model)
+    except UnsupportedStack as reason:
+        log.info("the model runs through transformers' forward: %s", reason)
+        return _checked(Serving(model, PaddedForward(model, rows, context), embedder), with_media, request)
+    probes = [*verify.text_probes(model, rows), *with_media]
+    decoder = Decoder(stack, rows, context, lambda percent: request.report(Phase.PACKING, percent))
+    distance = verify.distance(decoder, probes)
+    if verify.close_enough(distance, request.dtype):
+        return Serving(model, decoder, embedder)
+    log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
+    del decoder, stack, model, embedder  # the decoder took its weights
+    model = load_model(request, recipe, placement)
+    embedder = recipe.embedder(model) if recipe.embedder is not None else None
+    return _checked(Serving(model, PaddedForward(model, rows, context), embedder), with_media, request)
+
+
+def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.Probe]:
+    """One prompt with media; none for a model without, or where no prompt with media can be served."""
+    if recipe.probe is None or embedder is None:
+        return []
+    try:
+        probe = recipe.probe()
+    except EngineRefusal as refusal:
+        log.warning("prompts with media are not checked: %s", refusal)
+        return []
+    if len(probe.prepared.ids) > context:
+        return []
+    with recipe.while_probing(model):
+        return [verify.prompt_probe(model, probe, embedder.embed(probe.prepared))]
+
+
+def _checked(serving: Serving, probes: list[verify.Probe], request: LoadRequest) -> Serving:
+    """The model's own forward needs no check on text; with media it gets what our side makes of them."""
+    if not probes:
+        return serving
+    distance = verify.distance(serving.forward, probes)
+    if not verify.close_enough(distance, request.dtype):
+        raise LoadFailed(
+            f"{type(serving.model).__name__} answers prompts with media differently from how it is served here "
+            f"(by {distance:.3g}), so it is not served"
+        )
+    return serving

@@ -1,0 +1,28 @@
+"""What a family of causal language models says of itself: how it is loaded, prompted, and checked."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ams_pod.engines.builtin.prompts.media_probe import MediaProbe
+from ams_pod.engines.builtin.prompts.text import TextPrompts
+from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a family adds. `tokenizer` is that of its texts.
+
+    `prompts` gets the context in tokens; `embedder` the model, None for a family without media. `probe` makes the
+    prompt with media that the forward is checked with, and `while_probing` may make the model smaller meanwhile.
+    """
+
+    family: str
+    model_class: Any
+    tokenizer: Any
+    prompts: Callable[[int], TextPrompts]
+    embedder: Callable[[Any], MediaEmbedder] | None = None
+    probe: Callable[[], MediaProbe] | None = None
+    while_probing: Callable[[Any], AbstractContextManager[None]] = nullcontext
+    audio_rate: int = 16_000
