@@ -66,6 +66,17 @@ FAMILIES: tuple[FamilyRow, ...] = (
         language_config=("text_config",),
     ),
     FamilyRow(
+        name="qwen3-vl",  # as transformers calls this kind of model: prompt and tower differ from Qwen2.5-VL's
+        models="Qwen3-VL",
+        takes="text, images, video",
+        example="qwen3-vl.yaml",
+        modalities=frozenset({"text", "image", "video"}),
+        model_type="vision-language",
+        architectures=frozenset({"Qwen3VLForConditionalGeneration"}),
+        unquantized=("visual",),
+        language_config=("text_config",),
+    ),
+    FamilyRow(
         name="audio-language",
         models="Qwen2-Audio",
         takes="text, audio",

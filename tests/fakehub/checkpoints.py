@@ -122,6 +122,66 @@ def qwen2_5_vl(folder: Path, dtype: Any) -> None:
     _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
 
 
+def qwen3_vl(folder: Path, dtype: Any) -> None:
+    """Vision-language with deep features behind two layers. Needs torchvision."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    shape = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
+    image = Qwen2VLImageProcessor(**shape, size={"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 64})
+    video = Qwen3VLVideoProcessor(**shape, size={"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 64 * 8})
+    tokenizer = qwen_tokenizer(
+        [
+            *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+            *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+        ]
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    text = _text_config(len(tokenizer), layers=3)
+    config = Qwen3VLConfig(
+        text_config={
+            **text,
+            "head_dim": HIDDEN // 4,
+            "rope_parameters": {**text["rope_parameters"], "mrope_interleaved": True},
+            "bos_token_id": ids("<|endoftext|>"),
+            "eos_token_id": ids("<|im_end|>"),
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 2 * HIDDEN,
+            "num_heads": 4,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+            "out_hidden_size": HIDDEN,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    template = media_template(
+        "<|vision_start|><|image_pad|><|vision_end|>", "", "<|vision_start|><|video_pad|><|vision_end|>"
+    )
+    processor = Qwen3VLProcessor(
+        image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=template
+    )
+    model = Qwen3VLForConditionalGeneration(config)
+    for layer in model.model.language_model.layers:  # its norms would undo what `_save` does to queries and keys
+        layer.self_attn.q_norm.weight.data *= 2
+        layer.self_attn.k_norm.weight.data *= 2
+    _save(model, processor, folder, dtype)
+    _save_generation(folder, [ids("<|im_end|>"), ids("<|endoftext|>")], ids("<|endoftext|>"))
+
+
 def qwen2_audio(folder: Path, dtype: Any) -> None:
     """Audio-language."""
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
@@ -239,6 +299,7 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
     "qwen3": qwen3,
     "llama": llama,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
     "qwen2_audio": qwen2_audio,
     "qwen2_5_omni": qwen2_5_omni,
     "blip_vqa": blip_vqa,
@@ -247,6 +308,7 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
 OF_FAMILY = {
     "text": "qwen3",
     "vision-language": "qwen2_5_vl",
+    "qwen3-vl": "qwen3_vl",
     "audio-language": "qwen2_audio",
     "omni": "qwen2_5_omni",
     "vqa": "blip_vqa",

@@ -36,6 +36,23 @@ REAL: dict[str, tuple[dict[str, Any], int]] = {
         16_381_516_776,
     ),
     "Qwen/Qwen2.5-VL-3B-Instruct": (_VL, 7_509_337_584),
+    "Qwen/Qwen3-VL-2B-Instruct": (
+        {
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "text_config": {
+                "hidden_size": 2048,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "max_position_embeddings": 262144,
+                "vocab_size": 151936,
+                "dtype": "bfloat16",
+            },
+            "tie_word_embeddings": True,
+        },
+        4_255_140_312,
+    ),
     "Qwen/Qwen2-Audio-7B-Instruct": (
         {
             "architectures": ["Qwen2AudioForConditionalGeneration"],

@@ -105,6 +105,7 @@ def test_all_are_served_on_demand(machines: Callable[[str], Machine]) -> None:
         assert states(client)["deepseek"] == "ready"
         assert states(client)["qwen_vl"] == "idle"
         ask(client, "qwen_vl", prompt="Describe what you see in this image", image=IMAGE)
+        ask(client, "qwen3_vl", prompt="Describe what you see in this image", image=IMAGE, video=VIDEO)
         ask(client, "blip_vqa", prompt="What color is the car?", image=IMAGE)
         ask(client, "qwen_audio", prompt="Transcribe this audio", audio=AUDIO)
         asked = {"image": IMAGE, "audio": AUDIO, "video": VIDEO}

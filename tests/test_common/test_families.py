@@ -11,6 +11,7 @@ from ams_common.families import BY_NAME, FAMILIES, FamilySetting, UnsupportedArc
     [
         ("Qwen3ForCausalLM", "text"),  # deepseek-ai/DeepSeek-R1-0528-Qwen3-8B
         ("Qwen2_5_VLForConditionalGeneration", "vision-language"),
+        ("Qwen3VLForConditionalGeneration", "qwen3-vl"),
         ("Qwen2AudioForConditionalGeneration", "audio-language"),
         ("Qwen2_5OmniModel", "omni"),
         ("Qwen2_5OmniForConditionalGeneration", "omni"),

@@ -16,7 +16,7 @@ from families_harness import Family, audio, image, video
 # transformers' omni processor gives torch's tensors to numpy in a way that numpy 2 frowns on
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.family("vision-language", "audio-language", "omni"),
+    pytest.mark.family("vision-language", "qwen3-vl", "audio-language", "omni"),
 ]
 
 ROWS, LENGTH = 3, 2400
@@ -31,6 +31,14 @@ CASES = {
         [image(1, 200, 60), image(2, 64, 64), WHERE],
         [video(3, 5), WHAT],
         [image(4, 130, 130), WHAT, video(5, 8), image(6, 1, 3), "and then"],
+        ["no"],
+    ],
+    "qwen3-vl": [
+        [image(0, 90, 120), WHAT],
+        [WHERE],
+        [image(1, 200, 64), image(2, 64, 64), WHERE],
+        [video(3, 5), WHAT],
+        [WHAT, ":", video(5, 8), image(4, 130, 130), image(6, 2, 3), "and then", video(7, 3)],
         ["no"],
     ],
     "audio-language": [
@@ -152,7 +160,7 @@ def test_the_decoder_serves_the_language_model_after_its_check(families, name):
     assert engine.capabilities.modalities == modalities_of(name)
 
 
-@pytest.mark.parametrize("name", ["vision-language", "omni"])
+@pytest.mark.parametrize("name", ["vision-language", "qwen3-vl", "omni"])
 def test_the_check_sees_a_decoder_that_mixes_up_time_height_and_width(families, name):
     model = families(name).load_model()
     probes = verify.text_probes(model)

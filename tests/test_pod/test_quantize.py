@@ -48,6 +48,7 @@ def test_4_bit_in_a_mixed_batch_equals_its_own_generate(folder):
     [
         ("llama", "text", ()),
         ("qwen2_5_vl", "vision-language", ("model.visual",)),
+        ("qwen3_vl", "qwen3-vl", ("model.visual",)),
         ("qwen2_audio", "audio-language", ("model.audio_tower", "model.multi_modal_projector")),
         ("qwen2_5_omni", "omni", ("model.visual", "model.audio_tower")),
         ("blip_vqa", "vqa", ("vision_model",)),
