@@ -70,6 +70,7 @@ crds: $(VENV)/.dev
 # What tests compare with its source.
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.troubleshooting > docs/troubleshooting.md
+	$(VENV)/bin/python tests/metrics_page.py > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 	for page in README.md docs/*.md; do \
 		$(VENV)/bin/python -m ams_common.reference < $$page > $$page.new && mv $$page.new $$page || exit 1; done
 

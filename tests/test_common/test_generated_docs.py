@@ -1,5 +1,6 @@
 """Generated pages and parts of pages say what the code says: `make docs` writes them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import ROWS
 from ams_common.reference import with_tables
 from ams_common.troubleshooting import page
+from metrics_page import COMPONENTS, lines_of
+from metrics_page import page as metrics_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,3 +30,15 @@ def test_the_troubleshooting_page_is_what_the_table_of_reasons_says() -> None:
 def test_every_reason_that_keeps_a_model_from_being_ready_has_a_section() -> None:
     headings = [line.removeprefix("### ").partition(":")[0] for line in page().splitlines() if line.startswith("### ")]
     assert sorted(headings) == sorted(reason for reason, row in ROWS.items() if row.phase is not Phase.READY)
+
+
+def test_the_metrics_page_is_what_the_components_expose() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == metrics_page(), "run `make docs`"
+
+
+def test_every_metric_in_the_code_is_on_the_page() -> None:
+    packages = ("common", "gateway", "modelpod", "operator", "cli")
+    source = "\n".join(path.read_text() for package in packages for path in (ROOT / package).rglob("*.py"))
+    named = set(re.findall(r'"(ams_(?:gateway|operator|pod|download)_\w+)"', source))
+    shown = {line.name.removesuffix("_total") for expose in COMPONENTS.values() for line in lines_of(expose())}
+    assert named == shown, "give a new metric a series in tests/metrics_page.py and run `make docs`"

@@ -97,7 +97,7 @@ class Report:
                     case "/progress":
                         self._answer(200, "application/json", msgspec.json.encode(tracker.snapshot()))
                     case "/metrics":
-                        self._answer(200, *_metrics(tracker, time.monotonic() - started))
+                        self._answer(200, *exposition_of(tracker, time.monotonic() - started))
                     case "/health":
                         self._answer(200, "application/json", b'{"status":"healthy"}')
                     case _:
@@ -134,7 +134,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _metrics(tracker: Tracker, seconds: float) -> tuple[str, bytes]:
+def exposition_of(tracker: Tracker, seconds: float) -> tuple[str, bytes]:
+    """(content type, body) of /metrics, `seconds` after the download began."""
     from prometheus_client import CollectorRegistry, exposition
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
