@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from ams_common.lifecycle import Phase
+from ams_common.memory_offers import needs_for
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 from ams_common.quantity import format_bytes
@@ -145,8 +146,10 @@ class Fleet:
         """Bytes of memory that suffice for the model: unquantized first, then of the quantizations it may get."""
         folder = weights.folder(supervisor.resource, self._setup.folders.models_dir)
         found = preview.of_folder(supervisor.resource, folder) if folder is not None else None
-        if found is None or not found.parameters:
+        if found is None or found.size is None or not found.size.parameters:
             return [weights.bytes_on_disk(folder)]
-        asked = supervisor.resource.spec.quantization
-        needs = weights.needs_of(supervisor.resource, found.parameters, found.config)
-        return [need.total_bytes for need in needs if asked in ("auto", need.quantization)]
+        spec = supervisor.resource.spec
+        needs = needs_for(spec, found.size)
+        return [need.total_bytes for need in needs if spec.quantization in ("auto", need.quantization)] or [
+            needs[0].total_bytes
+        ]

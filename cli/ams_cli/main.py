@@ -156,7 +156,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     folder = models_dir(settings, os.environ)
     try:
-        where = asyncio.run(places.of_cluster()) if arguments.kubernetes else places.of_machine()
+        if arguments.kubernetes:
+            where = plan.on_nodes(asyncio.run(places.nodes_of_cluster()))
+        else:
+            where = plan.on_machine(places.this_machine())
     except places.PlacesError as error:
         return _say(str(error), _FAILED)
     disk = None if arguments.kubernetes else places.disk_free(folder)

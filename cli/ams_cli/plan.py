@@ -1,27 +1,58 @@
 """`ams plan`: what each model needs, and whether it fits. Pure: previews and places in, rows out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from ams_common.fit import Fit, Need, choose
-from ams_common.quantity import format_bytes
+from ams_common.fit import DeviceMemory
+from ams_common.memory_offers import MemoryOffer, MemoryOffers, best_fit, needs_for
+from ams_common.quantity import format_bytes, format_count
+from ams_common.resource.spec import ModelDeployment
+from ams_kube.node_memory import declared_memory, memory_offers
+from ams_kube.objects import Node
 
 from ams_cli.local import gpus_wanted
 from ams_cli.preview import Preview
-from ams_cli.weights import needs_of
 
 _WORDS = {"none": "unquantized", "8bit": "8-bit", "4bit": "4-bit"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where models may run: this machine, or a node. `gpu_free` has the free bytes of each GPU, largest first."""
+class Machine:
+    """This one: free bytes of its memory, None if unknown, and of each GPU that tells."""
 
-    name: str
     ram_free: int | None
     gpu_free: tuple[int, ...] = ()
-    gpus: int = 0  # also those whose memory isn't known
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where models may run: the offers for each, and the machine if they all share one."""
+
+    offers_for: Callable[[ModelDeployment], MemoryOffers]
+    machine: Machine | None = None
+
+
+def on_machine(machine: Machine) -> Places:
+    """A GPU where one is asked for and there, else the CPU, as `ams up` does."""
+
+    def offers(resource: ModelDeployment) -> MemoryOffers:
+        declared = declared_memory(resource.spec)
+        gpus = machine.gpu_free if gpus_wanted(resource.spec.resources) else ()
+        if declared.gpus:
+            gpus = tuple(min(pair) for pair in zip(gpus, declared.gpus, strict=False))
+        known = [size for size in (machine.ram_free, declared.ram) if size is not None]
+        ram = min(known) if known else None
+        if not gpus and ram is None:
+            return MemoryOffers(unknown="This machine doesn't tell its memory.")
+        return MemoryOffers((MemoryOffer("this machine", DeviceMemory(gpus, ram)),))
+
+    return Places(offers, machine)
+
+
+def on_nodes(nodes: Sequence[Node]) -> Places:
+    """The nodes of a cluster, as the operator's preflight sees them."""
+    return Places(lambda resource: memory_offers(resource, nodes))
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +74,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All models. `disk_fits` tells whether everything that is missing fits the models folder at once.
 
-    `memory_bytes` is what those take together that fit, of the `memory_free_bytes` of the only place there is.
+    `memory_bytes` is what those take together that fit, of the `memory_free_bytes` of this machine.
     """
 
     models: list[Row]
@@ -54,14 +85,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     disk_fits: bool | None
 
 
-def make_plan(previews: Sequence[Preview], places: Sequence[Place], disk_free: int | None) -> Plan:
+def make_plan(previews: Sequence[Preview], places: Places, disk_free: int | None) -> Plan:
     rows = [_row(preview, places) for preview in previews]
     download = sum(row.download_bytes or 0 for row in rows)
     fits = None if disk_free is None else download <= disk_free
     memory = sum(row.memory_bytes[row.quantization] for row in rows if row.fits and row.quantization)
     free = None
-    if len(places) == 1:
-        free = places[0].gpu_free[0] if any(row.device == "cuda" for row in rows) else places[0].ram_free
+    if (machine := places.machine) is not None:
+        free = machine.gpu_free[0] if any(row.device == "cuda" for row in rows) else machine.ram_free
     return Plan(
         models=rows,
         memory_bytes=memory,
@@ -72,50 +103,36 @@ def make_plan(previews: Sequence[Preview], places: Sequence[Place], disk_free: i
     )
 
 
-def _row(preview: Preview, places: Sequence[Place]) -> Row:
-    resource = preview.resource
+def _row(preview: Preview, places: Places) -> Row:
+    resource, size = preview.resource, preview.size
     row = Row(
         name=resource.metadata.name,
         source=resource.spec.model.source,
         family=preview.family.name if preview.family else None,
-        parameters=preview.parameters,
+        parameters=size.parameters if size is not None else None,
         download_bytes=preview.missing_bytes,
         disk_bytes=preview.total_bytes,
     )
     if preview.problem:
         return msgspec.structs.replace(row, fits=False, verdict=preview.problem)
-    parameters = preview.parameters
-    if parameters is None:
+    if size is None:
         return msgspec.structs.replace(row, verdict="its size is known once it is downloaded")
-    given = needs_of(resource, parameters, preview.config)
-    device, where, fit = _best(given, places, gpus_wanted(resource.spec.resources) > 0, resource.spec.quantization)
-    if fit is None:
-        verdict = "nowhere is memory known"
-    else:
-        verdict = f"{'fits' if fit.fits else 'does not fit'} {where}: {fit.reason}"
-        if not fit.fits and min(need.cache_bytes for need in given) > min(need.weights_bytes for need in given):
-            verdict += "; limits.contextTokens × concurrentRequests is what the cache is for"
+    needs = needs_for(resource.spec, size)
+    row = msgspec.structs.replace(row, memory_bytes={need.quantization: need.total_bytes for need in needs})
+    offers = places.offers_for(resource)
+    if not offers.options:
+        return msgspec.structs.replace(row, verdict=offers.unknown)
+    offer, fit = best_fit(resource.spec, size, offers.options)
+    verdict = f"{'fits' if fit.fits else 'does not fit'} {offer.place}: {fit.reason}"
+    if not fit.fits and min(need.cache_bytes for need in needs) > min(need.weights_bytes for need in needs):
+        verdict += "; limits.contextTokens × concurrentRequests is what the cache is for"
     return msgspec.structs.replace(
         row,
-        memory_bytes={need.quantization: need.total_bytes for need in given},
-        device=device,
-        quantization=fit.chosen if fit else None,
-        fits=fit.fits if fit else None,
+        device="cuda" if offer.memory.gpus else "cpu",
+        quantization=fit.chosen,
+        fits=fit.fits,
         verdict=verdict,
     )
-
-
-def _best(given: Sequence[Need], places: Sequence[Place], wants_gpu: bool, wanted: str) -> tuple[str, str, Fit | None]:
-    """(device, where, choice) on the place with most room; a GPU where one is asked for and there, else the CPU."""
-    options: list[tuple[str, str, int]] = []
-    if wants_gpu:
-        options = [("cuda", f"a GPU of {place.name}", place.gpu_free[0]) for place in places if place.gpu_free]
-    if not options:
-        options = [("cpu", place.name, place.ram_free) for place in places if place.ram_free is not None]
-    if not options:
-        return "", "", None
-    device, where, free = max(options, key=lambda option: option[2])
-    return device, where, choose(given, free, wanted=wanted, device=device)
 
 
 def lines(plan: Plan) -> list[tuple[str, ...]]:
@@ -135,7 +152,7 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
             (
                 row.name,
                 row.family or "?",
-                "?" if row.parameters is None else short_number(row.parameters),
+                "?" if row.parameters is None else format_count(row.parameters),
                 download,
                 size(row.disk_bytes),
                 *memory,
@@ -162,11 +179,3 @@ def remarks(plan: Plan, folder: str) -> list[str]:
         fits = "fits" if plan.disk_fits else "does not fit"
         result.append(f"Download: {wanted} {fits} {folder}, which has {free} free")
     return result
-
-
-def short_number(count: int) -> str:
-    """3_754_622_976 as 3.75B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)

@@ -1,6 +1,7 @@
 """What a model is before it is served: sizes and configuration, from the weights on disk or from the hub."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
-from ams_common.fit import stored_bytes_per_parameter
+from ams_common.hub_files import INDEX, UnusableFiles, choose_files, described, is_weights
+from ams_common.memory_offers import ModelSize, size_of
+from ams_common.options import variable_name
+from ams_common.resource.core import EnvVar
 from ams_common.resource.spec import ModelDeployment
+from ams_common.settings_from_spec import allows_pickle
 from ams_common.source import HubSource, parse_source
 
 from ams_cli import weights
@@ -32,11 +38,14 @@ class Preview:
     family: FamilyRow | None = None
     problem: str = ""
 
+    counted_parameters: int | None = None  # by the hub
+
     @property
-    def parameters(self) -> int | None:
+    def size(self) -> ModelSize | None:
+        """None while the size of the weights is unknown."""
         if self.weights_bytes is None:
             return None
-        return self.weights_bytes // stored_bytes_per_parameter(self.config)
+        return size_of(self.config, self.weights_bytes, self.counted_parameters)
 
 
 def look_all(resources: Sequence[ModelDeployment], models_dir: Path) -> list[Preview]:
@@ -79,7 +88,6 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
     from ams_pod.download.failures import Failed
     from ams_pod.download.from_hub import with_patience
     from ams_pod.download.hub import Hub
-    from ams_pod.download.plan import INDEX, choose_files, is_weights
     from ams_pod.layout import hub_folder, partial_of
 
     try:
@@ -101,14 +109,14 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
             with_patience(lambda file=file: hub.complete(listing.commit, file), _PATIENCE_SECONDS)  # type: ignore[misc]
             for file in choose_files(
                 listing.files,
-                where=f"hf://{source.repository}",
+                where=described(source, listing.commit),
                 gguf=source.file,
-                index=read(INDEX),
-                allow_pickle=False,
+                index=read(INDEX) if source.file is None else None,
+                allow_pickle=_allows_pickle(resource),
             )
         ]
         config = json.loads(read("config.json") or b"{}")
-    except Failed as error:
+    except (Failed, UnusableFiles) as error:
         return _with_family(Preview(resource, problem=str(error)))
     except ValueError as error:
         return _with_family(Preview(resource, problem=f"its config.json can't be read ({error})."))
@@ -122,8 +130,16 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
             total_bytes=total,
             missing_bytes=max(0, total - started),
             config=config if isinstance(config, dict) else {},
+            counted_parameters=listing.parameters,
         )
     )
+
+
+def _allows_pickle(resource: ModelDeployment) -> bool:
+    """As the download that `ams up` starts: the manifest's variable goes before the terminal's."""
+    name = variable_name("allow_pickle")
+    inherited = EnvVar(name=name, value=os.environ.get(name, "false"))
+    return allows_pickle(msgspec.structs.replace(resource.spec, env=[inherited, *resource.spec.env]))
 
 
 def _with_family(preview: Preview) -> Preview:

@@ -1,12 +1,9 @@
 """What the downloaded weights tell about a model: its family, and how much memory it takes."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
-from ams_common.fit import Need, needs, shape_of
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
 from ams_pod.layout import find_model
@@ -33,15 +30,3 @@ def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
 def bytes_on_disk(where: Path | None) -> int:
     """Size of the weights' files; 0 while unknown."""
     return sum(file.stat().st_size for file in where.glob("*.safetensors")) if where else 0
-
-
-def needs_of(resource: ModelDeployment, parameters: int, config: Mapping[str, Any]) -> tuple[Need, ...]:
-    """What the model takes in each quantization, with the cache that its limits ask for."""
-    spec = resource.spec
-    return needs(
-        parameters,
-        shape_of(config),
-        rows=spec.limits.concurrent_requests,
-        context_tokens=None if spec.limits.context_tokens == "auto" else spec.limits.context_tokens,
-        precision=spec.precision if spec.precision != "auto" else "bfloat16",
-    )

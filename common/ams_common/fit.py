@@ -60,12 +60,27 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes that a model may take: of each GPU, in their order, and of the machine. No GPUs: it runs on the CPU.
+
+    `ram` is None where it isn't known.
+    """
+
+    gpus: tuple[int, ...] = ()
+    ram: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
-    """The quantization that is chosen and why. `fits` is false where not even the smallest fits."""
+    """The quantization that is chosen and why. `fits` is false where not even the smallest fits.
+
+    `spread`: unquantized over all GPUs and the machine's memory, as no GPU holds it alone.
+    """
 
     fits: bool
     chosen: Chosen
     reason: str
+    spread: bool = False
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -114,7 +129,7 @@ def needs(
     return tuple(result)
 
 
-def choose(needs: Sequence[Need], free_bytes: int, *, wanted: str = "auto", device: str = "cuda") -> Fit:
+def choose(needs: Sequence[Need], free_bytes: int, *, wanted: Quantization = "auto", device: str = "cuda") -> Fit:
     """The first of none, 8bit and 4bit that fits `free_bytes`, or the one that is `wanted`, and whether that fits.
 
     8-bit weights are passed over on a CPU, where they are slower than both others.
@@ -132,24 +147,36 @@ def choose(needs: Sequence[Need], free_bytes: int, *, wanted: str = "auto", devi
     return Fit(False, smallest.quantization, sentence + (", the smallest there is" if wanted == "auto" else ""))
 
 
-def choose_quantization(
-    parameters: int | None,
-    memory: int | None,
-    asked: Quantization,
-    precision: str = "auto",
-    *,
-    shape: Shape | None = None,
-    rows: int = 16,
-    context_tokens: int | None = None,
-    device: str = "cuda",
-) -> Fit:
-    """As `choose`, where parameters or memory may not be known: the pod decides then by what it finds."""
-    precision = "bfloat16" if precision == "auto" else precision
-    if parameters is None or memory is None:
-        unknown = "the number of parameters" if parameters is None else "the memory that there will be"
-        return Fit(True, "none" if asked == "auto" else asked, f"{unknown} isn't known, so the pod decides")
-    given = needs(parameters, shape or Shape(), rows=rows, context_tokens=context_tokens, precision=precision)
-    return choose(given, memory, wanted=asked, device=device)
+def fit_on(needs: Sequence[Need], memory: DeviceMemory, *, wanted: Quantization = "auto") -> Fit:
+    """As `choose`, for what a pod finds: the first GPU, else all of them together, else the machine.
+
+    Weights that no quantization fits into one GPU stay unquantized and are spread, unless one is `wanted`.
+    """
+    if not memory.gpus:
+        return choose(needs, memory.ram or 0, wanted=wanted, device="cpu")
+    fit = choose(needs, memory.gpus[0], wanted=wanted, device="cuda")
+    if fit.fits or wanted in ("8bit", "4bit") or spread(needs[0], memory) is None:
+        return fit
+    return Fit(True, "none", f"{fit.reason}: spread over devices", spread=True)
+
+
+def spread(plain: Need, memory: DeviceMemory) -> Mapping[int | str, int] | None:
+    """Bytes for unquantized weights on each device, GPUs by number and "cpu"; None if they don't fit all together.
+
+    The cache stays where the layers are.
+    """
+    share = plain.weights_bytes / max(1, plain.weights_bytes + plain.cache_bytes)
+    room: dict[int | str, int] = {gpu: int(free * share / (1 + HEADROOM)) for gpu, free in enumerate(memory.gpus)}
+    room["cpu"] = int((memory.ram or 0) / (1 + HEADROOM))
+    return room if sum(room.values()) >= plain.weights_bytes else None
+
+
+def too_large_sentence(fit: Fit) -> str:
+    """What a person reads, and may do, where a model doesn't fit."""
+    return (
+        f"{fit.reason}; give it more memory (spec.resources or spec.maxMemory), lower spec.limits.contextTokens or"
+        " concurrentRequests, or choose a smaller model."
+    )
 
 
 def _reason(too_large: Sequence[Need], chosen: Need, free: int, wanted: str) -> str:

@@ -57,3 +57,11 @@ def format_bytes(count: float) -> str:
             break
         size /= 1024
     return f"{size.to_integral_value(ROUND_CEILING) if unit == 'B' else round(size, 1)} {unit}"
+
+
+def format_count(count: int) -> str:
+    """A count for people in three digits: `3.75B`, `135M`, `999`."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)

@@ -2,9 +2,10 @@
 
 import msgspec
 
+from ams_common.options import variable_name
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.quantity import parse_bytes
-from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.spec import ModelDeployment, Spec
 
 
 def download_settings(resource: ModelDeployment) -> DownloadSettings:
@@ -37,6 +38,20 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         video_frames=limits.video_frames,
         golden_prompts=msgspec.json.encode(spec.rollout.golden_prompts).decode() if spec.rollout.golden_prompts else "",
     )
+
+
+def allows_pickle(spec: Spec) -> bool:
+    """Whether the download may take pickled weights, by AMS_ALLOW_PICKLE in spec.env."""
+    name = variable_name("allow_pickle")
+    variable = next((each for each in reversed(spec.env) if each.name == name), None)
+    if variable is None:
+        return False
+    if variable.value_from is not None:
+        return True  # only the pod knows, and decides
+    try:
+        return msgspec.convert(variable.value, bool, strict=False)
+    except msgspec.ValidationError:
+        return False
 
 
 def _max_memory(devices: dict[str, str | int]) -> str:

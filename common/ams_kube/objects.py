@@ -181,6 +181,14 @@ class Taint(_Part, frozen=True):
     effect: str = ""
 
 
+class NodeMetadata(_Part, frozen=True):
+    """Without annotations, of which nodes have many."""
+
+    name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] = {}
+
+
 class NodeSpec(_Part, frozen=True):
     unschedulable: bool = False
     taints: list[Taint] = []
@@ -191,7 +199,7 @@ class NodeStatus(_Part, frozen=True):
 
 
 class Node(_Part, frozen=True):
-    metadata: Metadata
+    metadata: NodeMetadata
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 

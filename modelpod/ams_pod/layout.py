@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+from ams_common.hub_files import MANIFEST, is_gguf
 from ams_common.source import ClaimSource, FileSource, HubSource, Source, WheelSource
 
-MANIFEST = "manifest.json"
 DEFAULT_REVISION = "main"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -26,10 +26,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def is_commit(revision: str | None) -> bool:
     """Whether a revision pins a commit, so that what it means can never change."""
     return revision is not None and _COMMIT.fullmatch(revision) is not None
-
-
-def is_gguf(path: str) -> bool:
-    return path.lower().endswith(".gguf")
 
 
 def is_finished(folder: Path) -> bool:

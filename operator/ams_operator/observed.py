@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ams_common.memory_offers import MemoryOffers
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
@@ -10,7 +11,7 @@ from ams_kube.objects import Pod
 
 from ams_operator.children.common import Object
 from ams_operator.objects import Child
-from ams_operator.preflight.answer import Answer
+from ams_operator.preflight.report import HubReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Observed:
     """One ModelDeployment and all that is known about it.
 
     `children` by kind, whoever owns them. `refusals`: the API server's words about a child that it refused, by kind.
-    `asking`: the hub has not answered yet. `replicas`: what the load asks for, None while it isn't known.
+    `report` is the hub's, None where it isn't asked; `asking`: it hasn't answered yet. `offers` of memory count for a
+    report only. `replicas`: what the load asks for, None while it isn't known.
     `progress` by a pod's uid. `generations`: the children's generation after our last apply.
     """
 
@@ -26,8 +28,9 @@ class Observed:
     children: Mapping[str, Child] = field(default_factory=dict)
     pods: Sequence[Pod] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    answer: Answer | None = None
+    report: HubReport | None = None
     asking: bool = False
+    offers: MemoryOffers = field(default_factory=MemoryOffers)
     replicas: int | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
     generations: Mapping[str, int] = field(default_factory=dict)

@@ -2,11 +2,12 @@
 
 from ams_common.lock import lock_of, lock_status
 from ams_common.quantity import parse_bytes
-from ams_common.reasons import Reason
+from ams_common.reasons import Reason, row_of
 from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
+from ams_kube.node_memory import gpus_requested
 from ams_kube.objects import Claim, Deployment
 
 from ams_operator.children.common import Object
@@ -17,13 +18,15 @@ from ams_operator.hashes import source_digest
 from ams_operator.objects import ANNOTATION_LOCK, ANNOTATION_WEIGHTS
 from ams_operator.observed import Observed, Plan
 from ams_operator.ownership import owner_of, taken
-from ams_operator.preflight.answer import Verdict, devices, judge
+from ams_operator.preflight.verdict import Verdict, judge
 from ams_operator.replicas import Wanted, wanted
 from ams_operator.settings import OperatorSettings
 from ams_operator.status.assemble import conditions_of, events_of, status_of
 from ams_operator.status.facts import Facts
 from ams_operator.status.pods import PodView, Problem, living, read_pod
 
+# What no pod could serve, though it has the weights already.
+_EVEN_WITH_WEIGHTS = {Reason.UNSUPPORTED_ARCHITECTURE, Reason.DOES_NOT_FIT_MEMORY}
 _LOOK_AGAIN_SECONDS = 30.0  # at what somebody has to change outside of this resource
 
 
@@ -41,9 +44,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Plan:
     present = _deployment(observed)
     waits = any(owner_of(child, resource) == "predecessor's" for child in observed.children.values())
     asks_first = observed.asking and present is None
-    blocked = verdict.unsupported is not None or (
-        verdict.status == "False" and (not weights or verdict.reason == Reason.DOES_NOT_FIT_MEMORY)
-    )
+    blocked = verdict.status == "False" and (not weights or verdict.reason in _EVEN_WITH_WEIGHTS)
     goal = wanted(resource, source, observed.replicas, present, weights=weights)
     facts = Facts(
         resource=resource,
@@ -93,7 +94,7 @@ def _only_status(observed: Observed, settings: OperatorSettings, now: float, ref
     facts = Facts(
         resource=observed.resource,
         wanted=Wanted(0, 0),
-        verdict=Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub was not asked."),
+        verdict=Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub wasn't asked."),
         asking=False,
         refusal=refusal,
         blocked=True,
@@ -125,39 +126,38 @@ def _refusal(observed: Observed) -> tuple[Problem | None, Source | None]:
 
 
 def _verdict(observed: Observed, source: Source) -> Verdict:
-    """By the hub's answer; as long as there is none, as it was found before."""
+    """By the hub's report; as long as there is none, as status reports it."""
     resource = observed.resource
-    if observed.answer is not None:
-        return judge(resource, source, observed.answer)
-    before = told_verdict(resource)
+    if observed.report is not None:
+        return judge(resource, source, observed.report, observed.offers)
+    before = reported_verdict(resource)
     if before is not None and (observed.asking or before.passed):
         return before
     if observed.asking:
-        return Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub has not answered yet.")
-    return judge(resource, source, None)
+        return Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub hasn't answered yet.")
+    return judge(resource, source, None, observed.offers)
 
 
-def told_verdict(resource: ModelDeployment) -> Verdict | None:
-    """The verdict that the status holds, if it is about this generation: a good one needn't be asked for again."""
-    told, status = conditions_of(resource.status), resource.status
-    condition, accepted = told.get("PreflightPassed"), told.get("Accepted")
+def reported_verdict(resource: ModelDeployment) -> Verdict | None:
+    """The verdict in status, if it is about this generation: a good one needn't be asked for again."""
+    condition, status = conditions_of(resource.status).get("PreflightPassed"), resource.status
     if condition is None or status is None or condition.observed_generation != resource.metadata.generation:
         return None
-    unsupported = accepted is not None and accepted.reason == Reason.UNSUPPORTED_ARCHITECTURE
+    row = row_of(condition.reason)
     return Verdict(
         condition.status,
         condition.reason,
         condition.message,
         status.model,
         status.quantization,
-        accepted.message.removesuffix(".") if accepted is not None and unsupported else None,
-        status.model.weights_bytes if status.model is not None else None,
+        rejects=row is not None and row.condition == "Accepted",
+        weights_bytes=status.model.weights_bytes if status.model is not None else None,
     )
 
 
 def _views(observed: Observed) -> list[PodView]:
-    lacking = devices(observed.resource)
-    return [read_pod(pod, observed.progress.get(pod.metadata.uid), lacking) for pod in living(observed.pods)]
+    devices = gpus_requested(observed.resource.spec)
+    return [read_pod(pod, observed.progress.get(pod.metadata.uid), devices) for pod in living(observed.pods)]
 
 
 def _claim(observed: Observed) -> Claim | None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
-from ams_common.resource.spec import ModelDeployment
-from ams_common.source import HubSource, InvalidSource, parse_source
+from ams_common.reasons import Reason
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
 from ams_kube.objects import PODS, Deployment, Pod
@@ -20,13 +19,15 @@ from ams_operator.demand import DemandReader
 from ams_operator.lease import Election, Terms
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.objects import CHILDREN, SELECTOR, Child
-from ams_operator.preflight.asking import Preflight, has_token
-from ams_operator.preflight.hub import Hub
+from ams_operator.preflight.hub import HubClient
+from ams_operator.preflight.reports import HubReports, question_of
 from ams_operator.progress import ProgressPoller
 from ams_operator.reconcile import Reconciler
 from ams_operator.scaler import Scaler
 from ams_operator.settings import OperatorSettings
+from ams_operator.status.assemble import conditions_of
 from ams_operator.watch_models import ModelWatch
+from ams_operator.watch_nodes import NodeWatch
 from ams_operator.web import serve
 from ams_operator.workqueue import WorkQueue
 from ams_operator.writer import Writer
@@ -77,8 +78,9 @@ class _Operator:
         self._poller = ProgressPoller(
             pod_session, settings.progress_port, self._pods_on_their_way, lambda key: self._queue.add(key), metrics
         )
-        self._preflight = (
-            Preflight(Hub(hub_session, hub_endpoint(settings), settings.preflight_seconds), self._answered)
+        self._nodes = NodeWatch(client, self._nodes_changed)
+        self._reports = (
+            HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), self._add)
             if settings.preflight
             else None
         )
@@ -88,7 +90,15 @@ class _Operator:
             self._scaler = Scaler(self._cache, self._reader, lambda key: self._queue.add(key, first=True), metrics)
         writer = Writer(client, self._election, metrics)
         reconciler = Reconciler(
-            client, self._cache, writer, self._preflight, settings, metrics, self._poller.of, self._by_load
+            client,
+            self._cache,
+            writer,
+            self._reports,
+            lambda: self._nodes.nodes,
+            settings,
+            metrics,
+            self._poller.of,
+            self._by_load,
         )
         self._queue = WorkQueue(reconciler, at_once=settings.concurrent_writes)
         namespaces = [name for name in settings.namespaces.split(",") if name]
@@ -103,10 +113,18 @@ class _Operator:
     @property
     def synced(self) -> bool:
         """Every kind was listed once; nothing is planned before."""
-        return self._models.synced.is_set() and all(each.synced.is_set() for each in self._reflectors)
+        return (
+            self._models.synced.is_set()
+            and self._nodes.known.is_set()
+            and all(each.synced.is_set() for each in self._reflectors)
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
-        watches: list[Coroutine[Any, Any, None]] = [self._models.run(), *(each.run() for each in self._reflectors)]
+        watches: list[Coroutine[Any, Any, None]] = [
+            self._models.run(),
+            self._nodes.run(),
+            *(each.run() for each in self._reflectors),
+        ]
         tasks = [asyncio.create_task(watch) for watch in watches]
         lead = asyncio.create_task(self._lead())
         stopping = asyncio.create_task(stop.wait())
@@ -123,12 +141,13 @@ class _Operator:
             for task in (*tasks, lead, stopping):
                 task.cancel()
             await asyncio.gather(*tasks, lead, stopping, return_exceptions=True)
-            if self._preflight is not None:
-                await self._preflight.close()
+            if self._reports is not None:
+                await self._reports.close()
             await self._election.release()
 
     async def _lead(self) -> None:
         await self._models.synced.wait()
+        await self._nodes.known.wait()
         for each in self._reflectors:
             await each.synced.wait()
         log.info("the cluster is known: %d ModelDeployments", len(self._cache.keys()))
@@ -147,9 +166,9 @@ class _Operator:
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(_TIDY_SECONDS)
-            if self._preflight is not None:
-                named = {(source, has_token(each)) for each in self._cache.resources() if (source := _hub_source(each))}
-                self._preflight.keep(named)
+            if self._reports is not None:
+                asked = (question_of(resource) for resource in self._cache.resources())
+                self._reports.forget_others({question for question in asked if question is not None})
 
     def _reflector(self, client: Client, kind: Kind[Any], namespace: str | None) -> Reflector[Any]:
         if kind is PODS:
@@ -178,8 +197,15 @@ class _Operator:
     def _pods_on_their_way(self) -> list[Pod]:
         return list(self._waking.values())
 
-    def _answered(self, key: str) -> None:
+    def _add(self, key: str) -> None:
         self._queue.add(key)
+
+    def _nodes_changed(self) -> None:
+        """A model that fitted no node before may fit one now."""
+        for resource in self._cache.resources():
+            condition = conditions_of(resource.status).get("PreflightPassed")
+            if condition is not None and condition.reason == Reason.DOES_NOT_FIT_MEMORY:
+                self._queue.add(resource.metadata.key)
 
     def _heard(self) -> None:
         if self._scaler is not None:
@@ -205,14 +231,6 @@ class _Operator:
 
 def hub_endpoint(settings: OperatorSettings) -> str:
     return settings.hub_endpoint or os.environ.get("HF_ENDPOINT") or HUB
-
-
-def _hub_source(resource: ModelDeployment) -> HubSource | None:
-    try:
-        source = parse_source(resource.spec.model.source)
-    except InvalidSource:
-        return None
-    return source if isinstance(source, HubSource) else None
 
 
 async def _first_failure(jobs: list[Coroutine[Any, Any, None]]) -> None:

@@ -2,26 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ams_common.memory_offers import MemoryOffers
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
-from ams_common.source import HubSource, InvalidSource, parse_source
 from ams_kube.client import Client
 from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
-from ams_kube.objects import MODELS_METADATA
+from ams_kube.node_memory import memory_offers
+from ams_kube.objects import MODELS_METADATA, Node
 
 from ams_operator.cache import Cache, Known
 from ams_operator.children.common import Object
 from ams_operator.metrics import Metrics
 from ams_operator.objects import ANNOTATION_APPLIED, CHILDREN, Child, model_key
 from ams_operator.observed import Observed, Plan
-from ams_operator.plan import plan, told_verdict
-from ams_operator.preflight.answer import Answer
-from ams_operator.preflight.asking import Preflight, has_token
+from ams_operator.plan import plan, reported_verdict
+from ams_operator.preflight.reports import HubReports, Preflight, question_of
 from ams_operator.settings import OperatorSettings
 from ams_operator.status.assemble import conditions_of
 from ams_operator.writer import NotLeading, Writer
@@ -50,7 +50,8 @@ class Reconciler:
         client: Client,
         cache: Cache,
         writer: Writer,
-        preflight: Preflight | None,
+        reports: HubReports | None,
+        nodes: Callable[[], Sequence[Node] | None],
         settings: OperatorSettings,
         metrics: Metrics,
         progress: Mapping[str, Progress],
@@ -59,7 +60,8 @@ class Reconciler:
         self._client = client
         self._cache = cache
         self._writer = writer
-        self._preflight = preflight
+        self._reports = reports
+        self._nodes = nodes
         self._settings = settings
         self._metrics = metrics
         self._progress = progress
@@ -89,9 +91,9 @@ class Reconciler:
         memory = self._memory.get(key)
         if memory is None or memory.uid != resource.metadata.uid:
             memory = self._memory[key] = _Memory(resource.metadata.uid)
-        answer, asking, again = self._ask(key, known)
+        preflight = self._preflight(key, resource)
         for _ in range(_ROUNDS):
-            observed = self._observe(key, self._cache.get(key), memory, answer, asking)
+            observed = self._observe(key, self._cache.get(key), memory, preflight)
             if observed is None:
                 return None
             decided = plan(observed, self._settings, time.time())
@@ -106,10 +108,10 @@ class Reconciler:
             break
         else:
             return 0.5  # the cluster changes faster than plans are made
-        waits = [each for each in (again, decided.requeue_after) if each is not None]
+        waits = [each for each in (preflight.again_in, decided.requeue_after) if each is not None]
         return min(waits) if waits else None
 
-    def _observe(self, key: str, known: Known, memory: _Memory, answer: Answer | None, asking: bool) -> Observed | None:
+    def _observe(self, key: str, known: Known, memory: _Memory, preflight: Preflight) -> Observed | None:
         if known.resource is None or known.resource.metadata.uid != memory.uid:
             return None
         now = time.monotonic()
@@ -123,27 +125,19 @@ class Reconciler:
             children={**{kind: child for kind, (child, _) in memory.strangers.items()}, **known.children},
             pods=tuple(known.pods.values()),
             progress=self._progress,
-            answer=answer,
-            asking=asking,
+            report=preflight.report,
+            asking=preflight.pending,
+            offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),
             replicas=self._replicas(key),
             refusals={kind: words for kind, (_, words) in memory.refusals.items()},
             generations=memory.generations,
         )
 
-    def _ask(self, key: str, known: Known) -> tuple[Answer | None, bool, float | None]:
-        """(the hub's answer, whether it is still awaited, when to look again)"""
-        resource = known.resource
-        assert resource is not None
-        try:
-            source = parse_source(resource.spec.model.source)
-        except InvalidSource:
-            return None, False, None
-        if self._preflight is None or not isinstance(source, HubSource):
-            return None, False, None
-        before = told_verdict(resource)
-        if before is not None and before.passed:
-            return None, False, None
-        return self._preflight.look(key, source, token=has_token(resource))
+    def _preflight(self, key: str, resource: ModelDeployment) -> Preflight:
+        before, question = reported_verdict(resource), question_of(resource)
+        if self._reports is None or question is None or (before is not None and before.passed):
+            return Preflight()
+        return self._reports.get(key, question)
 
     async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
         """Write; False if the cache or the memory learned something that asks for another plan."""

@@ -4,30 +4,33 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ams_cli.main import main
-from ams_cli.plan import Place, lines, make_plan, short_number
-from ams_cli.preview import Preview
+from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes
+from ams_cli.preview import Preview, look
 from ams_common.families import BY_NAME
 from ams_common.resource.parse import parse_model_deployment
+from ams_kube.objects import Node
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
+from hub_listings import CONFIG, LISTINGS, Listing, repository, source
 from test_cli.local_fleet import PROGRAMS
 
 pytest_plugins = ["fakehub.fixtures"]
 
 GIB = 1 << 30
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "hidden_size": 1024,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "max_position_embeddings": 40960,
-    "torch_dtype": "bfloat16",
-}
+SEVENTY_BILLION_BYTES = 141_000_000_000
+
+
+def node(name: str, mebibytes_of_a_card: str, gpus: str = "1", memory: str = "512Gi") -> Node:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "labels": {"nvidia.com/gpu.memory": mebibytes_of_a_card}},
+            "status": {"allocatable": {"nvidia.com/gpu": gpus, "memory": memory}},
+        },
+        Node,
+    )
 
 
 def resource(name: str = "m", source: str = "hf://acme/m", **spec: Any) -> Any:
@@ -53,34 +56,27 @@ def preview(weights: int = 16 * GIB, **spec: Any) -> Preview:
 
 
 def test_a_gpu_is_used_where_one_is_asked_for_and_there() -> None:
-    place = Place("this machine", 64 * GIB, (24 * GIB,), 1)
+    place = on_machine(Machine(64 * GIB, (24 * GIB,)))
     gpu = preview(resources={"limits": {"nvidia.com/gpu": 1}})
-    asks, none = make_plan([gpu, preview()], [place], None).models
+    asks, none = make_plan([gpu, preview()], place, None).models
     assert (asks.device, asks.quantization, asks.fits) == ("cuda", "none", True)
     assert (none.device, none.quantization) == ("cpu", "none")
-    small = make_plan([gpu], [Place("small", 64 * GIB, (8 * GIB,), 1)], None).models[0]
+    small = make_plan([gpu], on_machine(Machine(64 * GIB, (8 * GIB,))), None).models[0]
     assert (small.quantization, small.fits) == ("4bit", True)
-    assert small.verdict.startswith("fits a GPU of small: 16.0 GiB in bfloat16")
+    assert small.verdict.startswith("fits this machine: 16.0 GiB in bfloat16")
 
 
 def test_a_model_that_fits_nowhere_and_a_disk_that_is_too_small() -> None:
-    plan = make_plan([preview(), preview()], [Place("laptop", 2 * GIB)], 20 * GIB)
+    plan = make_plan([preview(), preview()], on_machine(Machine(2 * GIB)), 20 * GIB)
     assert [row.fits for row in plan.models] == [False, False]
     assert plan.disk_fits is False
     assert [row[-1] for row in lines(plan)[1:]] == ["does not fit", "does not fit"]
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
-    row = make_plan([Preview(resource())], [Place("laptop", 2 * GIB)], None).models[0]
+    row = make_plan([Preview(resource())], on_machine(Machine(2 * GIB)), None).models[0]
     assert (row.fits, row.parameters, row.memory_bytes) == (None, None, {})
     assert row.verdict == "its size is known once it is downloaded"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(3_754_622_976, "3.75B"), (134_515_008, "135M"), (999, "999"), (1_500, "1.5K")]
-)
-def test_short_numbers(count: int, text: str) -> None:
-    assert short_number(count) == text
 
 
 @pytest.fixture
@@ -144,3 +140,35 @@ def test_a_volume_of_a_cluster_is_passed_over(tmp_path: Path, capsys: pytest.Cap
     places = ["--models-dir", str(tmp_path / "models"), "--log-dir", str(tmp_path / "logs")]
     assert main(["download", "-f", str(manifest), *places], PROGRAMS) == 0
     assert "m: skipped: pvc://claim/path is a volume of a cluster" in capsys.readouterr().out
+
+
+@pytest.fixture
+def of_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    files = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub.url + files)
+    return hub
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=lambda each: each.name)
+def test_a_listing_is_told_as_the_download_tells_it(listing: Listing, of_hub: FakeHub, tmp_path: Path) -> None:
+    of_hub.add(repository(listing))
+    found = look(resource(source=source(listing), **listing.spec), tmp_path)
+    assert (found.weights_bytes or 0) == listing.weights_bytes
+    assert listing.words in found.problem
+    assert bool(found.problem) == bool(listing.reason)
+
+
+def test_what_no_card_of_the_cluster_holds_does_not_fit() -> None:
+    card = node("a100", "40960", memory="64Gi")
+    large = preview(SEVENTY_BILLION_BYTES, resources={"limits": {"nvidia.com/gpu": 1, "memory": "32Gi"}})
+    row = make_plan([large], on_nodes([node("t4", "15360"), card]), None).models[0]
+    assert (row.fits, row.device) == (False, "cuda")
+    assert row.verdict.startswith("does not fit node a100: ")
+    two = preview(SEVENTY_BILLION_BYTES, resources={"limits": {"nvidia.com/gpu": 2}})
+    assert make_plan([two], on_nodes([node("a100", "61440", gpus="2")]), None).models[0].quantization == "4bit"
+    unlabelled = make_plan([large], on_nodes([node("a100", "")]), None).models[0]
+    assert unlabelled.fits is None
+    assert unlabelled.verdict.endswith(
+        "Set spec.maxMemory, or the nodes' label nvidia.com/gpu.memory (GPU feature discovery does)."
+    )

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from ams_common.quantity import InvalidQuantity, format_bytes, parse_bytes, parse_memory, parse_quantity
+from ams_common.quantity import InvalidQuantity, format_bytes, format_count, parse_bytes, parse_memory, parse_quantity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,3 +88,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 def test_bytes_for_people(count: int, words: str) -> None:
     assert format_bytes(count) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(3_754_622_976, "3.75B"), (134_515_008, "135M"), (999, "999"), (1_500, "1.5K"), (2 * 10**12, "2T")],
+)
+def test_counts_for_people(count: int, text: str) -> None:
+    assert format_count(count) == text

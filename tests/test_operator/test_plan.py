@@ -9,8 +9,8 @@ from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
 from ams_operator.hashes import source_digest
 from ams_operator.observed import Observed
 from ams_operator.ownership import owner_of
-from ams_operator.plan import plan, told_verdict
-from ams_operator.preflight.answer import Answer
+from ams_operator.plan import plan, reported_verdict
+from ams_operator.preflight.report import HubReport
 from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, child, pod, resource
 
 
@@ -72,18 +72,18 @@ def test_what_was_applied_is_not_applied_again() -> None:
 
 def test_what_no_family_serves_stays_refused_while_its_status_is_all_that_is_known() -> None:
     given = resource("hf://acme/mamba")
-    answer = Answer(revision="a" * 40, architectures=("MambaModel",))
-    first = plan(Observed(given, answer=answer), SETTINGS, NOW)
+    report = HubReport(revision="a" * 40, architectures=("MambaModel",))
+    first = plan(Observed(given, report=report), SETTINGS, NOW)
     assert first.apply == ()
     told = msgspec.structs.replace(given, status=first.status)
-    verdict = told_verdict(told)
+    verdict = reported_verdict(told)
     assert verdict is not None
     assert not verdict.passed, "so that the hub is asked again"
     again = plan(Observed(told, asking=True), SETTINGS, NOW + 1)
     assert again.apply == ()
     assert again.status == first.status
-    assert plan(Observed(told, answer=answer), SETTINGS, NOW + 2).status == first.status
-    served = plan(Observed(told, answer=Answer(architectures=("Qwen3ForCausalLM",))), SETTINGS, NOW + 3)
+    assert plan(Observed(told, report=report), SETTINGS, NOW + 2).status == first.status
+    served = plan(Observed(told, report=HubReport(architectures=("Qwen3ForCausalLM",))), SETTINGS, NOW + 3)
     assert served.apply != (), "a newer operator may serve it"
 
 

@@ -6,40 +6,9 @@ import json
 import pytest
 from ams_common.progress import Failure
 from ams_pod.download.backoff import next_delay, retry_after_seconds
-from ams_pod.download.failures import encode, hub_answered, redact, size_text, volume_refused
+from ams_pod.download.failures import encode, redact, volume_refused
 from hypothesis import given
 from hypothesis import strategies as st
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "words", "token", "reason", "retryable", "advice"),
-    [
-        (401, "GatedRepo", "restricted", False, "GatedModel", False, "accept its terms"),
-        (403, "GatedRepo", "not in the authorized list", True, "GatedModel", False, "ask for it there"),
-        (401, None, "Invalid credentials in Authorization header", True, "BadToken", False, "valid"),
-        (403, None, None, True, "BadToken", False, "read access"),
-        (403, None, None, False, "BadToken", False, "give a token"),
-        (401, None, "Invalid username or password.", False, "ModelNotFound", False, "check the name"),
-        (404, "RepoNotFound", "Repository not found", True, "ModelNotFound", False, "account may not"),
-        (404, "RevisionNotFound", "Invalid rev id", False, "RevisionNotFound", False, "no revision 'v1'"),
-        (404, "EntryNotFound", "Entry not found", False, "ModelNotFound", False, "listed but"),
-        (403, None, "Access to this resource is disabled.", False, "ModelNotFound", False, "hides it"),
-        (429, None, None, False, "HubRateLimited", True, "a token raises the limit"),
-        (500, None, None, False, "HubUnreachable", True, "later"),
-        (503, None, None, False, "HubUnreachable", True, "later"),
-        (408, None, None, False, "HubUnreachable", True, "later"),
-        (418, None, None, False, "HubRefused", False, "418"),
-    ],
-)
-def test_an_answer_becomes_a_reason_and_advice(
-    status: int, code: str | None, words: str | None, token: bool, reason: str, retryable: bool, advice: str
-) -> None:
-    failure = hub_answered(
-        status, code, words, repository="acme/m", revision="v1", hub="https://hub.example", token=token
-    ).failure
-    assert (failure.reason, failure.retryable) == (reason, retryable)
-    assert advice in failure.message
-    assert "acme/m" in failure.message
 
 
 @pytest.mark.parametrize(
@@ -74,12 +43,6 @@ def test_a_failure_is_never_longer_than_kubernetes_reads(message: str) -> None:
 def test_secrets_are_taken_out() -> None:
     text = "GET https://user:pass@index.example/a?X-Signature=abc with hf_token failed"
     assert redact(text, ["hf_token", ""]) == "GET https://***@index.example/a?*** with *** failed"
-
-
-def test_sizes_for_people() -> None:
-    assert [size_text(n) for n in (0, 1023, 1536, 3 << 30, 5 << 40)] == [
-        *("0 bytes", "1023 bytes", "1.5 KiB", "3.0 GiB", "5.0 TiB"),
-    ]
 
 
 @pytest.mark.parametrize(

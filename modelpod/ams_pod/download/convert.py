@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.progress import Failure
+from ams_common.reasons import Reason
 
 from ams_pod.download.failures import Failed
 from ams_pod.download.lease import Lease
@@ -81,14 +82,15 @@ def _run(gguf: Path, folder: Path, lease: Lease) -> None:
 def _failed(name: str, status: int, output: bytes) -> Failed:
     for line in reversed(output.splitlines()):
         try:
-            failure = msgspec.json.decode(line, type=Failure)
-            return Failed(failure.reason, failure.message, retryable=failure.retryable)
+            return Failed.of(msgspec.json.decode(line, type=Failure))
         except msgspec.DecodeError:
             continue
     if status == -9:
         return Failed(
-            "ConversionFailed",
+            Reason.CONVERSION_FAILED,
             f"Converting {name} was killed, most likely for lack of memory: it holds the whole model. Give the download"
             " more memory, or take the model as safetensors.",
         )
-    return Failed("ConversionFailed", f"Converting {name} ended with status {status}; its output above says more.")
+    return Failed(
+        Reason.CONVERSION_FAILED, f"Converting {name} ended with status {status}; its output above says more."
+    )

@@ -3,9 +3,12 @@
 import errno
 import re
 from collections.abc import Iterable
+from typing import Self
 
 import msgspec
 from ams_common.progress import Failure
+from ams_common.quantity import format_bytes
+from ams_common.reasons import Reason
 
 LONGEST_LINE = 2000  # bytes; Kubernetes keeps the tail of longer termination messages
 
@@ -16,9 +19,13 @@ _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
 class Failed(Exception):
     """A download that can't go on; carries what the person reads."""
 
-    def __init__(self, reason: str, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.failure = Failure(reason, message, retryable)
+
+    @classmethod
+    def of(cls, failure: Failure) -> Self:
+        return cls(Reason(failure.reason), failure.message, retryable=failure.retryable)
 
 
 class Interrupted(Exception):
@@ -30,76 +37,10 @@ class Interrupted(Exception):
         self.retry_after = retry_after
 
 
-def size_text(count: int) -> str:
-    """A number of bytes for a person: `2.9 GiB`."""
-    if count < 1024:
-        return f"{count} bytes"
-    value = float(count)
-    for unit in ("KiB", "MiB", "GiB"):
-        value /= 1024
-        if value < 1024:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1024:.1f} TiB"
-
-
-def hub_answered(
-    status: int, code: str | None, words: str | None, *, repository: str, revision: str | None, hub: str, token: bool
-) -> Failed:
-    """What an error status of the hub means. `code` and `words` are its X-Error-Code and X-Error-Message headers."""
-    page = f"{hub.rstrip('/')}/{repository}"
-    if code == "GatedRepo":
-        step = (
-            "the token's account has no access yet: ask for it there and wait until it is granted"
-            if token
-            else "accept its terms there and give a token (spec.model.tokenSecretRef, or HF_TOKEN)"
-        )
-        return Failed("GatedModel", f"{repository} is gated; see {page}: {step}.")
-    if code == "RevisionNotFound":
-        return Failed(
-            "RevisionNotFound", f"{repository} has no revision {revision!r}; see {page}/refs for what it has."
-        )
-    if status == 401 and token and code != "RepoNotFound":
-        return Failed("BadToken", f"The hub refused the token (401) for {repository}; give one that is valid.")
-    if code == "EntryNotFound":
-        return Failed("ModelNotFound", f"A file of {repository} at {revision} is listed but can't be fetched (404).")
-    if status in (401, 404) or words == "Access to this resource is disabled.":
-        step = (
-            "the token's account may not be allowed to see it"
-            if token
-            else "a private model needs a token (spec.model.tokenSecretRef, or HF_TOKEN)"
-        )
-        return Failed("ModelNotFound", f"The hub has no model {repository}, or hides it: check the name; {step}.")
-    if status == 403:
-        step = "give one with read access to it" if token else "give a token (spec.model.tokenSecretRef, or HF_TOKEN)"
-        return Failed("BadToken", f"The hub refuses access to {repository} (403); {step}.")
-    if status == 429:
-        return Failed(
-            "HubRateLimited",
-            f"The hub limits the rate of requests (429) for {repository}; it goes on when tried again later"
-            + ("." if token else ", and a token raises the limit."),
-            retryable=True,
-        )
-    if status >= 500 or status == 408:
-        return Failed(
-            "HubUnreachable", f"The hub at {hub} failed ({status}) for {repository}; try again later.", retryable=True
-        )
-    return Failed("HubRefused", f"The hub at {hub} refused the request ({status}) for {repository}.")
-
-
-def hub_silent(hub: str, error: Exception) -> Failed:
-    """No usable answer: no connection, a cut one, or a time-out."""
-    cause = str(error) or type(error).__name__
-    return Failed(
-        "HubUnreachable",
-        f"The hub at {hub} can't be reached ({cause}); check the network, proxy and HF_ENDPOINT.",
-        retryable=True,
-    )
-
-
 def disk_full(folder: str, *, needed: int, free: int) -> Failed:
     return Failed(
-        "DiskFull",
-        f"{folder} has {size_text(free)} free and {size_text(needed)} more are needed;"
+        Reason.DISK_FULL,
+        f"{folder} has {format_bytes(free)} free and {format_bytes(needed)} more are needed;"
         " enlarge the volume (spec.cache.size) or remove what isn't used.",
     )
 
@@ -107,9 +48,11 @@ def disk_full(folder: str, *, needed: int, free: int) -> Failed:
 def volume_refused(folder: str, error: OSError) -> Failed:
     """An operating system's error while writing to the models volume."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failed("DiskFull", f"{folder} is full; enlarge the volume (spec.cache.size) or remove what isn't used.")
+        return Failed(
+            Reason.DISK_FULL, f"{folder} is full; enlarge the volume (spec.cache.size) or remove what isn't used."
+        )
     return Failed(
-        "VolumeNotWritable",
+        Reason.VOLUME_NOT_WRITABLE,
         f"{folder} can't be used ({error.strerror or error}); the volume must be writable for this user.",
     )
 

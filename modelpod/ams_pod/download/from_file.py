@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ams_common.hub_files import INDEX, RemoteFile, choose_files
 from ams_common.lifecycle import Phase
+from ams_common.reasons import Reason
 from ams_common.source import FileSource
 
 from ams_pod.download.convert import convert
@@ -12,7 +14,7 @@ from ams_pod.download.jobs import Context
 from ams_pod.download.lease import Lease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
-from ams_pod.download.plan import INDEX, RemoteFile, check_lock, choose_files
+from ams_pod.download.plan import check_lock
 from ams_pod.layout import converted_folder, local_gguf
 
 
@@ -45,7 +47,7 @@ def gguf_job(source: FileSource, context: Context) -> GgufJob | None:
     if (gguf := local_gguf(source)) is None:
         return None
     if not gguf.is_file():
-        raise Failed("ModelNotFound", f"{gguf} is not a file on this machine.")
+        raise Failed(Reason.MODEL_NOT_FOUND, f"{gguf} is not a file on this machine.")
     return GgufJob(gguf, converted_folder(context.models_dir, gguf))
 
 
@@ -53,10 +55,10 @@ def check_folder(source: FileSource, context: Context) -> Path:
     """A folder that is used in place: it must hold a model, and what the lock pins. Failed otherwise."""
     folder = Path(source.path)
     if source.file is not None:
-        raise Failed("InvalidSource", f"file://{folder}: ?file= names a GGUF file, and {source.file!r} is none.")
+        raise Failed(Reason.INVALID_SOURCE, f"file://{folder}: ?file= names a GGUF file, and {source.file!r} is none.")
     if not folder.is_dir():
         what = "is not a folder or a GGUF file" if folder.exists() else "doesn't exist on this machine"
-        raise Failed("ModelNotFound", f"{folder} {what}.")
+        raise Failed(Reason.MODEL_NOT_FOUND, f"{folder} {what}.")
     paths = [path for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")) if path.is_file()]
     listing = [RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
     index = (folder / INDEX).read_bytes() if (folder / INDEX).is_file() else None

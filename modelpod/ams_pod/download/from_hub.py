@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ams_common.hub_files import INDEX, RemoteFile, choose_files, described
 from ams_common.lifecycle import Phase
 from ams_common.source import HubSource
 
@@ -20,7 +21,7 @@ from ams_pod.download.hub import Hub, Listing
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import Lease
 from ams_pod.download.partial import Partial
-from ams_pod.download.plan import INDEX, RemoteFile, check_lock, choose_files, plan_download
+from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.transfer import Body, Transfer
 from ams_pod.layout import hub_folder, is_commit, known_commit, revision_pointer
 
@@ -71,7 +72,7 @@ class HubJob:
             index = partial.place(INDEX).read_bytes()
         chosen = choose_files(
             self.listing.files,
-            where=f"{self.source}@{self.revision[:12]}",
+            where=described(self.spec, self.revision),
             gguf=self.spec.file,
             index=index,
             allow_pickle=context.allow_pickle,

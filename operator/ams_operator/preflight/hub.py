@@ -1,20 +1,21 @@
-"""Asks a Hugging Face hub for public metadata: no token, small answers, never longer than told."""
+"""Asks a Hugging Face hub for public metadata: no token, small answers, in bounded time."""
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from ams_common.fit import shape_of, stored_bytes_per_parameter
+from ams_common.hub_answers import gated, hub_answered, hub_unreachable
+from ams_common.hub_files import INDEX, RemoteFile, UnusableFiles, choose_files, described, weights_bytes
+from ams_common.memory_offers import ModelSize, size_of
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
-from ams_operator.preflight.answer import Answer, unreachable
+from ams_operator.preflight.report import HubReport, Question, unreachable
 
-_LARGEST = 16 << 20  # bytes of an answer; the listing of a large model has some hundred KB
-_OTHER_LAYOUTS = ("consolidated", "adapter_model")
+_LARGEST_BYTES = 16 << 20  # of an answer; listings have some hundred KB, the index of a very large model 10 MB
+_BLOCKING = {Reason.MODEL_NOT_FOUND, Reason.REVISION_NOT_FOUND, Reason.GATED_MODEL, Reason.BAD_TOKEN}
 
 
 class _Sibling(msgspec.Struct, frozen=True):
@@ -31,19 +32,21 @@ class _Info(msgspec.Struct, frozen=True):
 
     sha: str | None = None
     gated: bool | str = False
-    private: bool = False
     siblings: list[_Sibling] = []
     safetensors: _Tensors | None = None
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, code: str | None) -> None:
+class _NotOk(Exception):
+    """An answer whose status isn't 200."""
+
+    def __init__(self, status: int, code: str | None, message: str | None) -> None:
         super().__init__(status)
         self.status = status
         self.code = code
+        self.message = message
 
 
-class Hub:
+class HubClient:
     """One hub. `ask` never raises."""
 
     def __init__(self, session: aiohttp.ClientSession, endpoint: str, seconds: float) -> None:
@@ -51,101 +54,96 @@ class Hub:
         self._endpoint = endpoint.rstrip("/")
         self._seconds = seconds
 
-    async def ask(self, source: HubSource, *, token: bool) -> Answer:
-        """`token`: the pods have one, which isn't known here; what is hidden from us may be open to them."""
+    async def ask(self, question: Question) -> HubReport:
+        """What is hidden from us may be open to the pods, if they have a token."""
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._ask(source, token)
+                return await self._ask(question)
         except TimeoutError:
-            return unreachable(f"The hub at {self._endpoint} didn't answer within {self._seconds:g} s.")
+            return self._unreachable(f"no answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return unreachable(f"The hub at {self._endpoint} can't be asked: {str(error) or type(error).__name__}.")
+            return self._unreachable(str(error) or type(error).__name__)
 
-    async def _ask(self, source: HubSource, token: bool) -> Answer:
-        repository, revision = source.repository, source.revision or "main"
+    async def _ask(self, question: Question) -> HubReport:
+        source, repository = question.source, question.source.repository
         try:
-            path = f"/api/models/{repository}/revision/{quote(revision, safe='')}"
+            path = f"/api/models/{repository}/revision/{quote(source.revision or 'main', safe='')}"
             info = msgspec.json.decode(await self._get(path, blobs="true"), type=_Info)
-        except _Refused as refused:
-            return self._refusal(refused, source, token)
-        if info.gated and not token:
-            return Answer(
-                Reason.GATED_MODEL,
-                f"{repository} is gated: accept its terms at {self._endpoint}/{repository} and give a token"
-                " (spec.model.tokenSecretRef).",
-                info.sha,
+        except _NotOk as answer:
+            return self._refusal(answer, question)
+        if info.gated and not question.token:
+            return HubReport(gated(repository, hub=self._endpoint, token=False), revision=info.sha)
+        listing = [RemoteFile(sibling.rfilename, sibling.size) for sibling in info.siblings]
+        try:
+            files = choose_files(
+                listing,
+                where=described(source, info.sha or source.revision or "main"),
+                gguf=source.file,
+                index=await self._file(repository, info, INDEX) if source.file is None else None,
+                allow_pickle=question.allow_pickle,
             )
+        except UnusableFiles as error:
+            return HubReport(error.failure, revision=info.sha)
         config = await self._config(repository, info)
         names = config.get("architectures")
-        return Answer(
-            message=f"{repository} is gated; the pod's token is tried when it downloads." if info.gated else "",
+        return HubReport(
+            note=f"{repository} is gated; the pod's token is tried at the download." if info.gated else "",
             revision=info.sha,
             architectures=tuple(str(name) for name in names) if isinstance(names, list) else (),
-            weights_bytes=weights_bytes(info.siblings, source.file),
-            parameters=info.safetensors.total if info.safetensors is not None else _parameters(info, config, source),
-            context_tokens=(shape := shape_of(config)).context_tokens or None,
-            shape=shape if shape.layers else None,
+            weights_bytes=(count := weights_bytes(files)),
+            size=_size(source, config, count, info),
         )
 
     async def _config(self, repository: str, info: _Info) -> dict[str, Any]:
-        if not any(sibling.rfilename == "config.json" for sibling in info.siblings):
-            return {}
-        try:
-            body = await self._get(f"/{repository}/resolve/{info.sha or 'main'}/config.json")
-        except _Refused:
-            return {}  # gated: the pod reads it
-        found = msgspec.json.decode(body)
+        text = await self._file(repository, info, "config.json")
+        found = msgspec.json.decode(text) if text is not None else None
         return found if isinstance(found, dict) else {}
+
+    async def _file(self, repository: str, info: _Info, name: str) -> bytes | None:
+        """A small file of the listing; None if it isn't listed, or hidden from us."""
+        if not any(sibling.rfilename == name for sibling in info.siblings):
+            return None
+        try:
+            return await self._get(f"/{repository}/resolve/{info.sha or 'main'}/{name}")
+        except _NotOk:
+            return None
 
     async def _get(self, path: str, **query: str) -> bytes:
         async with self._session.get(f"{self._endpoint}{path}", params=query) as response:
-            if response.status == 429 or response.status >= 500:
-                raise aiohttp.ClientError(f"it answered {response.status}")
             if response.status != 200:
-                raise _Refused(response.status, response.headers.get("X-Error-Code"))
-            return await response.content.read(_LARGEST) if response.content_length is None else await response.read()
+                headers = response.headers
+                raise _NotOk(response.status, headers.get("X-Error-Code"), headers.get("X-Error-Message"))
+            body = bytearray()
+            async for piece in response.content.iter_chunked(1 << 16):
+                body += piece
+                if len(body) > _LARGEST_BYTES:
+                    raise aiohttp.ClientError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
+            return bytes(body)
 
-    def _refusal(self, refused: _Refused, source: HubSource, token: bool) -> Answer:
-        page = f"{self._endpoint}/{source.repository}"
-        if refused.code == "RevisionNotFound":
-            return Answer(
-                Reason.REVISION_NOT_FOUND,
-                f"{source.repository} has no revision {source.revision or 'main'!r}; see {page}/refs for what it has.",
+    def _refusal(self, answer: _NotOk, question: Question) -> HubReport:
+        source = question.source
+        if question.token and answer.status in (401, 403, 404) and answer.code != "RevisionNotFound":
+            return HubReport(
+                note=f"{source.repository} is hidden without a token; the pod's is tried when it downloads."
             )
-        if refused.status in (401, 403, 404) and token:
-            return Answer(message=f"The hub hides {source.repository}; the pod's token is tried when it downloads.")
-        if refused.status in (401, 404):
-            return Answer(
-                Reason.MODEL_NOT_FOUND,
-                f"The hub has no model {source.repository}, or hides it: check the name; a private model needs a token"
-                " (spec.model.tokenSecretRef).",
-            )
-        if refused.status == 403:
-            return Answer(
-                Reason.GATED_MODEL,
-                f"The hub refuses access to {source.repository} (403); give a token (spec.model.tokenSecretRef).",
-            )
-        return unreachable(f"The hub at {self._endpoint} refused to tell ({refused.status}).")
+        failure = hub_answered(
+            answer.status,
+            answer.code,
+            answer.message,
+            repository=source.repository,
+            revision=source.revision,
+            hub=self._endpoint,
+            token=False,
+        )
+        return HubReport(failure) if failure.reason in _BLOCKING else unreachable(failure.message)
+
+    def _unreachable(self, cause: str) -> HubReport:
+        return HubReport(hub_unreachable(self._endpoint, cause))
 
 
-def weights_bytes(siblings: Iterable[_Sibling], file: str | None) -> int | None:
-    """Size of the files that a pod would fetch as weights; None where the listing has no sizes."""
-    sizes = {sibling.rfilename: sibling.size for sibling in siblings}
-    if file is not None:
-        return sizes.get(file)
-    if "model.safetensors" in sizes and "model.safetensors.index.json" not in sizes:
-        return sizes["model.safetensors"]
-    top = [name for name in sizes if name.endswith(".safetensors") and not name.startswith(_OTHER_LAYOUTS)]
-    own = [name for name in top if "/" not in name] or top
-    if not own:
+def _size(source: HubSource, config: dict[str, Any], weights: int | None, info: _Info) -> ModelSize | None:
+    """None where the files don't tell, as a GGUF file, whose weights become larger when they are loaded."""
+    counted = info.safetensors.total if info.safetensors is not None else None
+    if source.file is not None or (weights is None and counted is None):
         return None
-    known = [size for name in own if (size := sizes[name]) is not None]
-    return sum(known) if len(known) == len(own) else None
-
-
-def _parameters(info: _Info, config: dict[str, Any], source: HubSource) -> int | None:
-    """From the weights' size and type, where the hub doesn't count."""
-    size = weights_bytes(info.siblings, source.file)
-    if size is None or source.file is not None:
-        return None
-    return size // stored_bytes_per_parameter(config)
+    return size_of(config, weights or 0, counted)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from ams_common.names import route_name
+from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Condition, ModelStatus, Status
@@ -76,23 +77,15 @@ def conditions_of(status: Status | None) -> dict[str, Condition]:
 def events_of(before: Status | None, after: Status) -> tuple[Event, ...]:
     """One for each condition whose status or reason changed; of a new resource only what stands in its way."""
     known = conditions_of(before)
-    told = []
+    events = []
     for condition in after.conditions or ():
         previous = known.get(condition.type)
         if previous is not None and (previous.status, previous.reason) == (condition.status, condition.reason):
             continue
-        bad = condition.status == "False" and condition.reason not in _QUIET
-        if (previous is None and not bad) or (condition.type == "Ready" and condition.status != "True"):
-            continue  # what Ready lacks, another condition tells
-        told.append(Event("Warning" if bad else "Normal", condition.reason, f"{condition.type}: {condition.message}"))
-    return tuple(told)
-
-
-_QUIET = {
-    "Starting",
-    "ScaledToZero",
-    "Suspended",
-    "Downloading",
-    "Complete",
-    "VolumePending",
-}
+        row = row_of(condition.reason)
+        if row is not None and row.condition != condition.type and condition.status != "True":
+            continue  # the Event of the other condition says it
+        severity = row.severity if row is not None else "Warning"
+        if previous is not None or severity == "Warning":
+            events.append(Event(severity, condition.reason, f"{condition.type}: {condition.message}"))
+    return tuple(events)

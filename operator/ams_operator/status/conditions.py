@@ -33,8 +33,8 @@ def judge_all(facts: Facts) -> dict[ConditionType, Outcome]:
 def accepted(facts: Facts) -> Outcome:
     if facts.refusal is not None:
         return _false(facts.refusal)
-    if facts.verdict.unsupported is not None:
-        return Outcome("False", Reason.UNSUPPORTED_ARCHITECTURE, f"{facts.verdict.unsupported}.")
+    if facts.verdict.rejects and facts.blocked:
+        return Outcome("False", facts.verdict.reason, facts.verdict.message)
     if (problem := facts.problem("Accepted")) is not None:
         return _false(problem)
     for kind, said in facts.refusals.items():

@@ -7,7 +7,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment
 
-from ams_operator.preflight.answer import Verdict
+from ams_operator.preflight.verdict import Verdict
 from ams_operator.replicas import Wanted
 from ams_operator.status.pods import PodView, Problem
 

@@ -1,7 +1,7 @@
 """What a pod tells about its model: how far it is, and what stands in its way."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +78,7 @@ def living(pods: Iterable[Pod]) -> list[Pod]:
 _ENDED = ("Succeeded", "Failed")
 
 
-def read_pod(pod: Pod, progress: Progress | None, devices: Sequence[str]) -> PodView:
+def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str]) -> PodView:
     """`devices` are the extended resources that the pod asks for, such as nvidia.com/gpu."""
     if (problem := _unscheduled(pod, devices)) is not None:
         return PodView(pod, "scheduling", problem=problem)
@@ -123,7 +123,7 @@ def _moves(progress: Progress | None) -> bool:
     return progress is not None and progress.download is not None and progress.failure is None
 
 
-def _unscheduled(pod: Pod, devices: Sequence[str]) -> Problem | None:
+def _unscheduled(pod: Pod, devices: Collection[str]) -> Problem | None:
     if pod.status.init_container_statuses:
         return None  # a node works on it
     condition = next((each for each in pod.status.conditions if each.type == "PodScheduled"), None)

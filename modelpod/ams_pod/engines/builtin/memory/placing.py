@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from ams_common.fit import HEADROOM, Chosen, Need, choose, needs, shape_of, stored_bytes_per_parameter
+from ams_common.fit import (
+    Chosen,
+    DeviceMemory,
+    Need,
+    choose,
+    needs,
+    shape_of,
+    spread,
+    stored_bytes_per_parameter,
+)
 from ams_common.pod_settings import ServeSettings
 from ams_common.quantity import format_bytes
 
@@ -62,8 +71,8 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
     placement = Placement(device, dtype, fit.chosen, fit.reason)
     if fit.fits:
         return placement
-    if (spread := _spread(inputs, sizes[0])) is not None:
-        return replace(placement, quantization="none", reason=f"{fit.reason}: spread over devices", spread=spread)
+    if (placed := _spread(inputs, sizes[0])) is not None:
+        return replace(placement, quantization="none", reason=f"{fit.reason}: spread over devices", spread=placed)
     chosen = _need(sizes, fit.chosen)
     if chosen.weights_bytes > free:
         raise too_large(sizes, fit.chosen, free, device)
@@ -81,9 +90,9 @@ def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | N
                 continue
             words = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
             return replace(placement, quantization=smaller, reason=words)
-    if (spread := _spread(inputs, sizes[0])) is not None:
+    if (placed := _spread(inputs, sizes[0])) is not None:
         return replace(
-            placement, quantization="none", reason="memory of the GPU ran out: spread over devices", spread=spread
+            placement, quantization="none", reason="memory of the GPU ran out: spread over devices", spread=placed
         )
     return None
 
@@ -175,13 +184,10 @@ def _need(sizes: tuple[Need, ...], quantization: Chosen) -> Need:
 
 
 def _spread(inputs: PlacementInputs, plain: Need) -> Mapping[int | str, int] | None:
-    """Bytes for weights on each device, if they fit all together; the cache stays where the layers are."""
+    """Bytes for weights on each device, where spreading them helps and they fit all together."""
     if inputs.device == "cpu" or inputs.settings.quantization in ("8bit", "4bit"):
         return None
-    share = plain.weights_bytes / max(1, plain.weights_bytes + plain.cache_bytes)
-    room: dict[int | str, int] = {number: int(free * share / (1 + HEADROOM)) for number, free in inputs.free.items()}
-    room["cpu"] = int(inputs.ram / (1 + HEADROOM))
-    return room if sum(room.values()) >= plain.weights_bytes else None
+    return spread(plain, DeviceMemory(tuple(inputs.free[gpu] for gpu in sorted(inputs.free)), inputs.ram))
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,123 @@
+"""What preflight makes of a hub's listings and of the memory that there is: before anything is created."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from ams_common.fit import DeviceMemory
+from ams_common.memory_offers import MemoryOffer, MemoryOffers, ModelSize, size_of
+from ams_common.resource.status import Condition
+from ams_operator.observed import Observed
+from ams_operator.plan import plan
+from ams_operator.preflight.hub import HubClient
+from ams_operator.preflight.report import HubReport
+from ams_operator.preflight.reports import question_of
+from fakehub.server import FakeHub
+from hub_listings import CONFIG, LISTINGS, Listing, repository, source
+from plan_objects import NOW, SETTINGS, resource
+
+pytest_plugins = ["fakehub.fixtures"]
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+async def client(hub: FakeHub) -> AsyncIterator[HubClient]:
+    async with aiohttp.ClientSession() as session:
+        yield HubClient(session, hub.url, 10.0)
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=lambda each: each.name)
+async def test_a_listing_is_told_as_the_download_tells_it(listing: Listing, hub: FakeHub, client: HubClient) -> None:
+    hub.add(repository(listing))
+    given = resource(source(listing), **listing.spec)
+    question = question_of(given)
+    assert question is not None
+    report = await client.ask(question)
+    assert (report.weights_bytes or 0) == listing.weights_bytes
+    decided = plan(Observed(given, report=report), SETTINGS, NOW)
+    told = {each.type: each for each in decided.status.conditions or ()}
+    if not listing.reason:
+        assert (told["Accepted"].status, told["PreflightPassed"].status) == ("True", "True")
+        assert decided.apply
+        return
+    for kind in ("Accepted", "PreflightPassed", "Ready"):
+        assert (told[kind].status, told[kind].reason) == ("False", listing.reason)
+        assert listing.words in told[kind].message
+    assert decided.apply == (), "neither volume nor pod"
+    assert [(event.type, event.reason) for event in decided.events] == [("Warning", listing.reason)], "it is told once"
+
+
+async def test_a_listing_whose_files_are_hidden_is_read_as_far_as_it_goes(hub: FakeHub, client: HubClient) -> None:
+    """The index of a gated model can't be read without the pods' token."""
+    listing = next(each for each in LISTINGS if each.name == "shards")
+    hub.add(repository(listing)).gated = True
+    question = question_of(resource(source(listing), model={"tokenSecretRef": {"name": "hub"}}))
+    assert question is not None
+    report = await client.ask(question)
+    assert report.failure is None
+    assert report.weights_bytes == listing.weights_bytes
+    assert report.note == "acme/shards is gated; the pod's token is tried at the download."
+
+
+SEVENTY = size_of(
+    {**CONFIG, "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "vocab_size": 128256},
+    141_000_000_000,
+)
+ONE_GPU = {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "32Gi"}}}
+
+
+def cards(*sizes: int, ram: int = 32) -> MemoryOffers:
+    return MemoryOffers((MemoryOffer("node a", DeviceMemory(tuple(size * GIB for size in sizes), ram * GIB)),))
+
+
+@pytest.mark.parametrize(
+    ("spec", "offers", "status", "reason", "words"),
+    [
+        ({**ONE_GPU, "quantization": "none"}, cards(80), "False", "DoesNotFitMemory", "131.3 GiB in bfloat16"),
+        (
+            ONE_GPU,
+            cards(24),
+            "False",
+            "DoesNotFitMemory",
+            "24.0 GiB, the smallest there is (node a); give",
+        ),
+        (ONE_GPU, cards(80), "True", "Passed", "131.3 GiB of weights, 70.5B parameters"),
+        (ONE_GPU, MemoryOffers(unknown="Memory wasn't checked: so."), "True", "Passed", "Memory wasn't checked: so."),
+        ({}, cards(ram=64), "True", "Passed", "70.5B parameters"),
+        ({}, cards(ram=16), "False", "DoesNotFitMemory", "16.0 GiB"),
+    ],
+)
+def test_a_model_of_seventy_billion_parameters(
+    spec: dict[str, Any], offers: MemoryOffers, status: str, reason: str, words: str
+) -> None:
+    told = preflight(SEVENTY, offers, **spec)
+    assert (told.status, told.reason) == (status, reason)
+    assert words in told.message
+
+
+def test_auto_chooses_by_the_memory_of_the_card() -> None:
+    for size, chosen in ((320, "none"), (80, "8bit"), (60, "4bit")):
+        decided = plan(Observed(large(**ONE_GPU), report=report_of(SEVENTY), offers=cards(size)), SETTINGS, NOW)
+        assert decided.status.quantization is not None
+        assert decided.status.quantization.chosen == chosen
+
+
+def preflight(size: ModelSize, offers: MemoryOffers, **spec: Any) -> Condition:
+    decided = plan(Observed(large(**spec), report=report_of(size), offers=offers), SETTINGS, NOW)
+    assert bool(decided.apply) == (decided.status.conditions or [])[2].message.startswith("The hub has it")
+    return next(each for each in decided.status.conditions or () if each.type == "PreflightPassed")
+
+
+def large(**spec: Any) -> Any:
+    return resource("hf://acme/large", **{"cache": {"size": "auto"}, **spec})
+
+
+def report_of(size: ModelSize) -> HubReport:
+    return HubReport(
+        revision="a" * 40,
+        architectures=("Qwen3ForCausalLM",),
+        weights_bytes=size.weights_bytes,
+        size=size,
+    )
