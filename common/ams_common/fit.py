@@ -171,10 +171,10 @@ def spread(plain: Need, memory: DeviceMemory) -> Mapping[int | str, int] | None:
     return room if sum(room.values()) >= plain.weights_bytes else None
 
 
-def too_large_sentence(fit: Fit) -> str:
-    """What a person reads, and may do, where a model doesn't fit."""
+def too_large_sentence(reason: str) -> str:
+    """What a person reads, and may do, where a model doesn't fit; `reason` is a `Fit`'s."""
     return (
-        f"{fit.reason}; give it more memory (spec.resources or spec.maxMemory), lower spec.limits.contextTokens or"
+        f"{reason}; give it more memory (spec.resources or spec.maxMemory), lower spec.limits.contextTokens or"
         " concurrentRequests, or choose a smaller model."
     )
 

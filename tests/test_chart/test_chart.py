@@ -66,6 +66,17 @@ def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
         assert environment(objects, part)["AMS_NAMESPACES"] == "a,b"
 
 
+def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
+    for values in ({}, {"watchNamespaces": ["a"]}):
+        objects = render(values)
+        rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}
+        assert objects["ClusterRole", "operator-nodes"]["rules"] == [rule]
+        binding = objects["ClusterRoleBinding", "operator-nodes"]
+        assert binding["subjects"] == objects["RoleBinding", "operator-own"]["subjects"]
+        assert binding["roleRef"]["name"] == objects["ClusterRole", "operator-nodes"]["metadata"]["name"]
+    assert ("ClusterRole", "operator-nodes") not in render({"rbac": {"nodes": False}})
+
+
 @pytest.mark.parametrize(
     ("values", "part", "variable", "expected"),
     [

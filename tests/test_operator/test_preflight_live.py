@@ -84,7 +84,7 @@ async def test_what_the_hub_tells_is_in_the_status_and_sizes_the_volume(
 
 
 REFUSED = {
-    "gone": ("hf://acme/nothing", {}, "ModelNotFound", "The hub has no model acme/nothing"),
+    "gone": ("hf://acme/nothing", {}, "ModelNotFound", "Model acme/nothing doesn't exist on the hub"),
     "revision": ("hf://acme/vision@v9", {}, "RevisionNotFound", "acme/vision has no revision 'v9'"),
     "gated": ("hf://acme/gated", {}, "GatedModel", "acme/gated is gated: accept its terms at http"),
     "small": ("hf://acme/vision", {"cache": {"size": "5Gi"}}, "VolumeTooSmall", "spec.cache.size is 5.0 GiB"),

@@ -66,14 +66,15 @@ def test_what_no_gpu_holds_is_spread_over_it_and_the_machine():
 @pytest.mark.parametrize(
     ("device", "gib", "ram", "settings", "words"),
     [
-        ("cuda", 2, 4, {}, "2.0 GiB of the GPU are free"),
-        ("cuda", 4, 64, {"quantization": "8bit"}, "the weights take 8.8 GiB in 8-bit; 4.0 GiB of the GPU are free"),
-        ("cpu", 4, 4, {}, "4.0 GiB of the machine or the container are free"),
+        ("cuda", 2, 4, {}, "cache does not fit 2.0 GiB, the smallest there is; give it more memory"),
+        ("cuda", 4, 64, {"quantization": "8bit"}, r"8\.8 GiB in 8-bit .* does not fit 4\.0 GiB; give it more memory"),
+        ("cpu", 4, 4, {}, "does not fit 4.0 GiB, the smallest there is; give it more memory"),
     ],
 )
 def test_weights_that_fit_nowhere_are_refused_with_the_numbers(device, gib, ram, settings, words):
-    with pytest.raises(LoadFailed, match=words):
+    with pytest.raises(LoadFailed, match=words) as failed:
         choose_placement(inputs(device, gib, ram, **settings))
+    assert failed.value.reason == "DoesNotFitMemory", "as preflight says it"
 
 
 def test_weights_that_are_quantized_already_stay_as_they_are():
@@ -173,8 +174,11 @@ def test_memory_that_runs_out_for_good_is_told_with_the_numbers(folder, monkeypa
         raise error
 
     monkeypatch.setattr(text.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    with pytest.raises(LoadFailed, match=r"OutOfMemory: the weights take .* KiB in 4-bit; .* are free"):
+    with pytest.raises(
+        LoadFailed, match=r"memory ran out while loading .* KiB of weights in 4-bit; give it more memory"
+    ) as failed:
         load(folder)
+    assert failed.value.reason == "DoesNotFitMemory"
 
 
 def test_other_failures_are_not_taken_for_it(folder, monkeypatch):

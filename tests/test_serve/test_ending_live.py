@@ -162,7 +162,7 @@ def _intact(model: Path) -> None:
         (_cut_weights, {}, "afetensor"),
         (_no_tokenizer, {}, "okenizer"),
         (_intact, {"precision": "float16"}, "float16 needs a GPU"),
-        (_intact, {"max_memory": '{"cpu": 1}'}, "OutOfMemory: the weights take"),
+        (_intact, {"max_memory": '{"cpu": 1}'}, "give it more memory (spec.resources or spec.maxMemory)"),
         (_intact, {"family": "omni"}, ""),  # whatever its parts lack
         (_intact, {"context_tokens": 4096}, "the model was made for 2048"),
     ],

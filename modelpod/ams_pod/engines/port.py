@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from ams_common.families import Modality
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
+from ams_common.reasons import Reason
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 Degraded = Literal["cpu", "text-only", "simplified"]
@@ -34,7 +35,11 @@ class EngineError(Exception):
 
 
 class LoadFailed(EngineError):
-    """The model can't be served; the text is a sentence for its owner."""
+    """The model can't be served; `reason` is that of the condition, the text a sentence for its owner."""
+
+    def __init__(self, message: str, reason: Reason = Reason.LOAD_FAILED) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class EngineRefusal(EngineError):

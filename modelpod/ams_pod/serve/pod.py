@@ -169,7 +169,7 @@ class Pod:
             self._post(self._be_checked, engine)
             engine.run()
         except LoadFailed as error:
-            self._post(self._fail, Failure(Reason.LOAD_FAILED, str(error)))
+            self._post(self._fail, Failure(error.reason, str(error)))
         except BaseException as error:
             log.exception("the compute thread ended")
             self._post(self._fail, Failure(Reason.LOAD_FAILED, f"{type(error).__name__}: {error}"))

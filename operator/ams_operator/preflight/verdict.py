@@ -106,7 +106,7 @@ def _outcome(
                 " it to auto, or larger.",
             )
     if fit is not None and not fit.fits:
-        return "False", Reason.DOES_NOT_FIT_MEMORY, too_large_sentence(fit)
+        return "False", Reason.DOES_NOT_FIT_MEMORY, too_large_sentence(fit.reason)
     return "True", Reason.PASSED, report.note or _summary(report)
 
 

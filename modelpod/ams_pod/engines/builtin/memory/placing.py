@@ -18,9 +18,11 @@ from ams_common.fit import (
     shape_of,
     spread,
     stored_bytes_per_parameter,
+    too_large_sentence,
 )
 from ams_common.pod_settings import ServeSettings
 from ams_common.quantity import format_bytes
+from ams_common.reasons import Reason
 
 from ams_pod.engines.builtin.memory import device_memory
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
@@ -75,7 +77,7 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
         return replace(placement, quantization="none", reason=f"{fit.reason}: spread over devices", spread=placed)
     chosen = _need(sizes, fit.chosen)
     if chosen.weights_bytes > free:
-        raise too_large(sizes, fit.chosen, free, device)
+        raise LoadFailed(too_large_sentence(fit.reason), Reason.DOES_NOT_FIT_MEMORY)
     return replace(placement, reason=f"{fit.reason}; the weights do, with less for the cache")
 
 
@@ -118,18 +120,9 @@ def place(inputs: PlacementInputs, build: Callable[[Placement], T]) -> T:
         let_go(failure)
         release(inputs.device)
         tried, placement = placement, next_smaller(placement, inputs)
-    free = inputs.ram if inputs.device == "cpu" else inputs.free[0]
-    raise too_large(_needs(inputs), tried.quantization, free, inputs.device)
-
-
-def too_large(sizes: tuple[Need, ...], chosen: Chosen, free: int, device: str) -> LoadFailed:
-    """The failure with its numbers."""
-    need = _need(sizes, chosen)
-    where = "of the GPU" if device != "cpu" else "of the machine or the container"
-    return LoadFailed(
-        f"OutOfMemory: the weights take {format_bytes(need.weights_bytes)} in {need.words}; "
-        f"{format_bytes(free)} {where} are free"
-    )
+    need = _need(_needs(inputs), tried.quantization)
+    sentence = f"memory ran out while loading {format_bytes(need.weights_bytes)} of weights in {need.words}"
+    raise LoadFailed(too_large_sentence(sentence), Reason.DOES_NOT_FIT_MEMORY)
 
 
 def best_dtype(device: str) -> torch.dtype:
