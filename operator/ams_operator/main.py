@@ -11,7 +11,7 @@ from ams_common.options import parse
 from ams_kube.client import NoCluster
 
 from ams_operator import logs
-from ams_operator.lease import LeaseLost
+from ams_operator.act.election import LeaseLost
 from ams_operator.program import operate
 from ams_operator.settings import OperatorSettings
 

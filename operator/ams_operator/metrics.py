@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ams_operator.status.assemble import conditions_of
+from ams_operator.decide.status.assemble import conditions_of
 
 
 @dataclass(frozen=True, slots=True)

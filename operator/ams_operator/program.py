@@ -14,23 +14,23 @@ from ams_kube.kinds import Kind
 from ams_kube.objects import PODS, Deployment, Pod
 from ams_kube.reflector import Reflector
 
-from ams_operator.cache import Cache
-from ams_operator.demand import DemandReader
-from ams_operator.lease import Election, Terms
+from ams_operator.act.election import Election, Terms
+from ams_operator.act.hub import HubClient
+from ams_operator.act.hub_reports import HubReports, question_of
+from ams_operator.act.reconcile import Reconciler
+from ams_operator.act.writer import Writer
+from ams_operator.decide.children.kinds import CHILDREN, SELECTOR, Child
+from ams_operator.decide.status.assemble import conditions_of
 from ams_operator.metrics import Figures, Metrics
-from ams_operator.objects import CHILDREN, SELECTOR, Child
-from ams_operator.preflight.hub import HubClient
-from ams_operator.preflight.reports import HubReports, question_of
-from ams_operator.progress import ProgressPoller
-from ams_operator.reconcile import Reconciler
-from ams_operator.scaler import Scaler
 from ams_operator.settings import OperatorSettings
-from ams_operator.status.assemble import conditions_of
-from ams_operator.watch_models import ModelWatch
-from ams_operator.watch_nodes import NodeWatch
+from ams_operator.watch.cache import Cache
+from ams_operator.watch.demand import DemandReader
+from ams_operator.watch.models import ModelWatch
+from ams_operator.watch.nodes import NodeWatch
+from ams_operator.watch.progress import ProgressPoller
+from ams_operator.watch.scaler import Scaler
+from ams_operator.watch.workqueue import WorkQueue
 from ams_operator.web import serve
-from ams_operator.workqueue import WorkQueue
-from ams_operator.writer import Writer
 
 log = logging.getLogger(__name__)
 

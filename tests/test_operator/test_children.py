@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
-from ams_operator.children.volume import size_text, volume_bytes
-from ams_operator.desired import desired
-from ams_operator.observed import Observed
-from ams_operator.plan import plan
+from ams_operator.decide.children.volume import size_text, volume_bytes
+from ams_operator.decide.desired import desired
+from ams_operator.decide.observed import Observed
+from ams_operator.decide.plan import plan
 from plan_objects import NOW, SETTINGS, SOURCE, resource
 
 OWNER = {

@@ -10,10 +10,10 @@ from aiohttp import web
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Status
 from ams_kube.client import Client
-from ams_operator.lease import Election, LeaseLost, Terms
+from ams_operator.act.election import Election, LeaseLost, Terms
+from ams_operator.act.writer import NotLeading, Writer
+from ams_operator.decide.observed import Event
 from ams_operator.metrics import Metrics
-from ams_operator.observed import Event
-from ams_operator.writer import NotLeading, Writer
 from kubernetes.aio.client.configuration import Configuration
 
 TERMS = Terms(duration=4, deadline=2)

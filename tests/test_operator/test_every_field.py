@@ -11,7 +11,7 @@ from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.shape import is_int_or_string, struct_type, unwrap
 from ams_common.resource.spec import ModelDeployment, Spec
 from ams_common.source import parse_source
-from ams_operator.desired import desired
+from ams_operator.decide.desired import desired
 from msgspec import inspect
 from plan_objects import SETTINGS
 

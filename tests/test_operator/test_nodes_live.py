@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
-from ams_operator.watch_nodes import NodeWatch
+from ams_operator.watch.nodes import NodeWatch
 from fakehub.repository import File, Repository, Zeros
 from fakehub.server import FakeHub
 from hub_listings import CONFIG

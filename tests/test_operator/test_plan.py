@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
-from ams_operator.hashes import source_digest
-from ams_operator.observed import Observed
-from ams_operator.ownership import owner_of
-from ams_operator.plan import plan, reported_verdict
-from ams_operator.preflight.report import HubReport
+from ams_operator.decide.hashes import source_digest
+from ams_operator.decide.observed import Observed
+from ams_operator.decide.ownership import owner_of
+from ams_operator.decide.plan import plan, reported_verdict
+from ams_operator.decide.preflight.report import HubReport
 from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, child, pod, resource
 
 

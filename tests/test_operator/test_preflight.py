@@ -8,16 +8,17 @@ import pytest
 from ams_common.fit import DeviceMemory
 from ams_common.memory_offers import MemoryOffer, MemoryOffers, ModelSize, size_of
 from ams_common.resource.status import Condition
-from ams_operator.observed import Observed
-from ams_operator.plan import plan
-from ams_operator.preflight.hub import HubClient
-from ams_operator.preflight.report import HubReport
-from ams_operator.preflight.reports import question_of
+from ams_operator.act.hub import HubClient
+from ams_operator.act.hub_reports import question_of
+from ams_operator.decide.observed import Observed
+from ams_operator.decide.plan import plan
+from ams_operator.decide.preflight.report import HubReport
 from fakehub.server import FakeHub
 from hub_listings import CONFIG, LISTINGS, Listing, repository, source
 from plan_objects import NOW, SETTINGS, resource
 
 pytest_plugins = ["fakehub.fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")  # of the fake hub
 
 GIB = 1 << 30
 

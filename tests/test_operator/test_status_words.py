@@ -1,10 +1,10 @@
 """What people read: the scheduler's words, a container's last line, durations, names of Events."""
 
 import pytest
-from ams_operator.k8s_events import event_name
-from ams_operator.observed import Event
-from ams_operator.status.pods import read_pod, termination_failure
-from ams_operator.status.words import duration
+from ams_operator.act.events import event_name
+from ams_operator.decide.observed import Event
+from ams_operator.decide.status.pods import read_pod, termination_failure
+from ams_operator.decide.status.words import duration
 from plan_objects import pod, resource
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 
-from ams_operator.workqueue import WorkQueue
+from ams_operator.watch.workqueue import WorkQueue
 
 
 class Work:

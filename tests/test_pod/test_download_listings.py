@@ -11,6 +11,7 @@ from fakehub.server import FakeHub
 from hub_listings import LISTINGS, Listing, repository, source
 
 pytest_plugins = ["fakehub.fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")  # of the fake hub
 
 
 @pytest.fixture

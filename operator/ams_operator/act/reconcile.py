@@ -1,0 +1,242 @@
+"""Carries out plans: look, plan, write; again when something changed. Deciding is `ams_operator.plan`'s."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ams_common.memory_offers import MemoryOffers
+from ams_common.progress import Progress
+from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import Status
+from ams_kube.client import Client
+from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
+from ams_kube.node_memory import memory_offers
+from ams_kube.objects import MODELS_METADATA, Node
+
+from ams_operator.act.hub_reports import HubReports, Preflight, question_of
+from ams_operator.act.writer import NotLeading, Writer
+from ams_operator.decide.children.common import Object
+from ams_operator.decide.children.kinds import ANNOTATION_APPLIED, CHILDREN, Child, model_key
+from ams_operator.decide.observed import Observed, Plan
+from ams_operator.decide.plan import plan, reported_verdict
+from ams_operator.decide.status.assemble import conditions_of
+from ams_operator.metrics import Metrics
+from ams_operator.settings import OperatorSettings
+from ams_operator.watch.cache import Cache, Known
+
+_ROUNDS = 4  # a plan may find what was not in the cache, and is made anew then
+_LOOK_AGAIN_SECONDS = 30.0
+_FRESH_SECONDS = 2.0
+_SETTLE_SECONDS = 0.3
+_TELL_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a key between its turns."""
+
+    uid: str
+    strangers: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → not ours; when it was looked at
+    refusals: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash that was refused, words
+    generations: dict[str, int] = field(default_factory=dict)
+    told_at: float = 0.0  # monotonic
+
+
+class Reconciler:
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        writer: Writer,
+        reports: HubReports | None,
+        nodes: Callable[[], Sequence[Node] | None],
+        settings: OperatorSettings,
+        metrics: Metrics,
+        progress: Mapping[str, Progress],
+        replicas: Callable[[str], int | None],
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._writer = writer
+        self._reports = reports
+        self._nodes = nodes
+        self._settings = settings
+        self._metrics = metrics
+        self._progress = progress
+        self._replicas = replicas
+        self._memory: dict[str, _Memory] = {}
+
+    async def __call__(self, key: str) -> float | None:
+        """Bring one resource to what it asks for; in how many seconds to look again."""
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            again = await self._reconcile(key)
+            outcome = "done"
+            return again
+        except NotLeading:
+            outcome = "not-leading"
+            return 1.0
+        finally:
+            self._metrics.reconciles.labels(outcome).inc()
+            self._metrics.reconcile_seconds.observe(time.perf_counter() - began)
+
+    async def _reconcile(self, key: str) -> float | None:
+        known = self._cache.get(key)
+        if (resource := known.resource) is None or resource.metadata.deletion_timestamp is not None:
+            self._memory.pop(key, None)  # its children have an owner that is gone: the cluster collects them
+            self._metrics.forget(key)
+            return None
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != resource.metadata.uid:
+            memory = self._memory[key] = _Memory(resource.metadata.uid)
+        preflight = self._preflight(key, resource)
+        for _ in range(_ROUNDS):
+            observed = self._observe(key, self._cache.get(key), memory, preflight)
+            if observed is None:
+                return None
+            decided = plan(observed, self._settings, time.time())
+            if not await self._carry_out(observed, decided, memory):
+                continue
+            wait = self._hold_back(observed, decided, memory)
+            if wait is not None:
+                return wait
+            if decided.status != observed.resource.status:
+                memory.told_at = time.monotonic()
+                await self._tell(observed, decided)
+            break
+        else:
+            return 0.5  # the cluster changes faster than plans are made
+        waits = [each for each in (preflight.again_in, decided.requeue_after) if each is not None]
+        return min(waits) if waits else None
+
+    def _observe(self, key: str, known: Known, memory: _Memory, preflight: Preflight) -> Observed | None:
+        if known.resource is None or known.resource.metadata.uid != memory.uid:
+            return None
+        now = time.monotonic()
+        memory.strangers = {
+            kind: (child, at)
+            for kind, (child, at) in memory.strangers.items()
+            if now - at < _LOOK_AGAIN_SECONDS - 1 and kind not in known.children
+        }
+        return Observed(
+            resource=known.resource,
+            children={**{kind: child for kind, (child, _) in memory.strangers.items()}, **known.children},
+            pods=tuple(known.pods.values()),
+            progress=self._progress,
+            report=preflight.report,
+            asking=preflight.pending,
+            offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),
+            replicas=self._replicas(key),
+            refusals={kind: words for kind, (_, words) in memory.refusals.items()},
+            generations=memory.generations,
+        )
+
+    def _preflight(self, key: str, resource: ModelDeployment) -> Preflight:
+        before, question = reported_verdict(resource), question_of(resource)
+        if self._reports is None or question is None or (before is not None and before.passed):
+            return Preflight()
+        return self._reports.get(key, question)
+
+    async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
+        """Write; False if the cache or the memory learned something that asks for another plan."""
+        absent = [object for object in decided.apply if object["kind"] not in observed.children]
+        again = bool(memory.generations or observed.children)  # they, or some of them, were there before
+        if absent and again and not await self._is_there(observed.resource):
+            return False
+        if any(await asyncio.gather(*(self._find_stranger(object, memory) for object in absent))):
+            return False
+        for object in decided.apply:
+            kind = object["kind"]
+            if memory.refusals.get(kind, ("", ""))[0] == _hash(object):
+                continue  # it was refused as it is; the plan's requeue tries again
+            present = observed.children.get(kind)
+            if not await self._apply(object, present, memory):
+                return False
+        for kind in decided.remove:
+            with suppress(NotFound, Conflict):  # gone already
+                await self._writer.delete(kind, observed.children[kind])
+        if decided.requeue_after is not None:
+            memory.refusals = {kind: ("", words) for kind, (_, words) in memory.refusals.items()}
+        return True
+
+    async def _is_there(self, resource: ModelDeployment) -> bool:
+        """Whether the resource still exists, where that was not heard just now.
+
+        When its children vanish it may be gone itself: a watch that was cut learns of that later than the cluster's
+        collector, and nothing must be made for it any more.
+        """
+        metadata = resource.metadata
+        key = metadata.key
+        if time.monotonic() - self._cache.get(key).taken_at < _FRESH_SECONDS:
+            return True
+        try:
+            present = await self._client.get(MODELS_METADATA, metadata.namespace, metadata.name)
+        except NotFound:
+            self._cache.forget_resource(key, metadata.uid)
+            return False
+        if present.metadata.uid != metadata.uid:
+            self._cache.forget_resource(key, metadata.uid)
+            return False
+        return True
+
+    async def _find_stranger(self, object: Object, memory: _Memory) -> bool:
+        """Whether an object of this name is there that the cache doesn't have: a user's, without our labels."""
+        kind, metadata = object["kind"], object["metadata"]
+        try:
+            child: Child = await self._client.get(CHILDREN[kind], metadata["namespace"], metadata["name"])
+        except NotFound:
+            return False
+        if model_key(child.metadata).endswith("/"):
+            memory.strangers[kind] = (child, time.monotonic())
+        else:
+            self._cache.take_child(kind, child)
+        return True
+
+    async def _apply(self, object: Object, present: Child | None, memory: _Memory) -> bool:
+        kind, metadata = object["kind"], object["metadata"]
+        try:
+            child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
+        except (Forbidden, Invalid) as error:
+            known = memory.refusals.get(kind)
+            memory.refusals[kind] = (_hash(object), error.message)
+            return known is not None and known[1] == error.message
+        except Conflict:
+            if present is None:
+                raise
+            # Deleted, and maybe made anew by somebody else, since the cache heard of it.
+            self._cache.forget_child(kind, f"{metadata['namespace']}/{metadata['name']}")
+            return False
+        memory.refusals.pop(kind, None)
+        memory.generations[kind] = child.metadata.generation
+        self._cache.take_child(kind, child)
+        return True
+
+    def _hold_back(self, observed: Observed, decided: Plan, memory: _Memory) -> float | None:
+        """In how many seconds to tell what changes: what was just made changes again at once."""
+        if decided.apply and decided.requeue_after is None:
+            return _SETTLE_SECONDS
+        since = time.monotonic() - memory.told_at
+        if since < _TELL_SECONDS and _ready(decided.status) == _ready(observed.resource.status):
+            return _TELL_SECONDS - since
+        return None
+
+    async def _tell(self, observed: Observed, decided: Plan) -> None:
+        resource = observed.resource
+        try:
+            self._cache.take_resource(await self._writer.status(resource, decided.status))
+        except (NotFound, Conflict):
+            return  # deleted, or made anew, meanwhile: the watch will tell
+        for event in decided.events:
+            await self._writer.event(resource, event, time.time())
+
+
+def _ready(status: Status | None) -> tuple[str, str] | None:
+    found = conditions_of(status).get("Ready")
+    return (found.status, found.reason) if found is not None else None
+
+
+def _hash(object: Object) -> str:
+    found: str = object["metadata"]["annotations"][ANNOTATION_APPLIED]
+    return found

@@ -1,0 +1,51 @@
+"""The Deployment that runs the model's pods."""
+
+from typing import Literal
+
+from ams_common.resource.spec import ModelDeployment
+from ams_common.source import Source
+
+from ams_operator.decide.children.common import Object, metadata, selector
+from ams_operator.decide.children.kinds import ANNOTATION_PREFETCH
+from ams_operator.decide.children.pod import pod_template
+from ams_operator.decide.children.volume import Volume
+from ams_operator.settings import OperatorSettings
+
+Strategy = Literal["Surge", "Recreate"]
+
+
+def deployment(
+    resource: ModelDeployment,
+    source: Source,
+    volume: Volume,
+    settings: OperatorSettings,
+    *,
+    replicas: int,
+    strategy: Strategy,
+    prefetch: bool = False,
+) -> Object:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(resource, annotations={ANNOTATION_PREFETCH: "true"} if prefetch else None),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector(resource)},
+            "strategy": _STRATEGIES[strategy],
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": settings.progress_deadline_seconds,
+            "template": pod_template(resource, source, volume, settings, prefetch=prefetch),
+        },
+    }
+
+
+_STRATEGIES: dict[Strategy, Object] = {
+    "Surge": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+    "Recreate": {"type": "Recreate"},
+}
+
+
+def can_share(resource: ModelDeployment) -> bool:
+    """Whether an old and a new pod can have the cache at the same time."""
+    cache = resource.spec.cache
+    return cache.per_replica or cache.access_mode != "ReadWriteOnce"

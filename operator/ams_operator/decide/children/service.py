@@ -1,0 +1,19 @@
+"""The headless Service, whose EndpointSlices tell gateways which pods are ready."""
+
+from ams_common.resource.spec import ModelDeployment
+
+from ams_operator.decide.children.common import Object, metadata, selector
+from ams_operator.decide.children.pod import SERVE_PORT
+
+
+def service(resource: ModelDeployment) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(resource),
+        "spec": {
+            "clusterIP": "None",
+            "selector": selector(resource),
+            "ports": [{"name": "http", "port": SERVE_PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }

@@ -1,0 +1,100 @@
+"""The volume that keeps the weights: which one, how large, and whether it outlives the resource."""
+
+from dataclasses import dataclass
+
+import msgspec
+from ams_common.names import child_name
+from ams_common.quantity import parse_bytes
+from ams_common.resource.spec import CacheSpec, ModelDeployment
+from ams_common.resource.status import LockStatus
+from ams_common.source import ClaimSource, HubSource, Source, WheelSource
+
+from ams_operator.decide.children.common import Object, labels, metadata
+from ams_operator.decide.children.kinds import ANNOTATION_LOCK, ANNOTATION_OWNER, ANNOTATION_WEIGHTS
+
+GIBI = 1 << 30
+UNKNOWN_BYTES = 20 * GIBI  # of a model that nobody could be asked about
+_SPARE = 1.2
+# One GGUF file and its conversion: 4 bits a weight become 16.
+_CONVERTED = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The `models` volume of the pods; `claim` is whether the operator makes a PersistentVolumeClaim for it."""
+
+    source: Object
+    claim: bool
+
+
+def models_volume(resource: ModelDeployment, source: Source, size: int) -> Volume:
+    cache = resource.spec.cache
+    if cache.claim_name is not None:
+        return Volume({"persistentVolumeClaim": {"claimName": cache.claim_name}}, claim=False)
+    if not keeps_weights(source):  # the weights are on a volume of their own already
+        return Volume({"emptyDir": {}}, claim=False)
+    if cache.per_replica:
+        template = {"metadata": {"labels": labels(resource)}, "spec": _claim_spec(cache, size)}
+        return Volume({"ephemeral": {"volumeClaimTemplate": template}}, claim=False)
+    return Volume({"persistentVolumeClaim": {"claimName": child_name(resource.metadata.name)}}, claim=True)
+
+
+def keeps_weights(source: Source) -> bool:
+    """Whether there is something to download or convert, that a volume keeps for the next start."""
+    return not isinstance(source, ClaimSource) or is_gguf(source)
+
+
+def is_gguf(source: Source) -> bool:
+    file = None if isinstance(source, WheelSource) else source.file
+    path = "" if isinstance(source, HubSource) else source.path
+    return (file or path).lower().endswith(".gguf")
+
+
+def needed_bytes(source: Source, weights_bytes: int) -> int:
+    """What a volume must hold for these weights, without anything to spare."""
+    return int(weights_bytes * _CONVERTED) if is_gguf(source) else weights_bytes
+
+
+def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int | None, present: int | None) -> int:
+    """Size to ask for. `present` is what the volume was made with: a size that was chosen here never shrinks."""
+    size = resource.spec.cache.size
+    if size != "auto":
+        return max(parse_bytes(size), present or 0)
+    if weights_bytes is None:
+        return present or UNKNOWN_BYTES
+    wanted = needed_bytes(source, weights_bytes) * _SPARE
+    return max(int(-(-wanted // GIBI)) * GIBI, GIBI, present or 0)
+
+
+def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> Object:
+    """The PersistentVolumeClaim. `weights` is the digest of the source whose weights, of this `lock`, are on it."""
+    retained = resource.spec.cache.retain == "Retain"
+    annotations = {ANNOTATION_WEIGHTS: weights} if weights is not None else {}
+    if lock is not None:
+        annotations[ANNOTATION_LOCK] = msgspec.json.encode(lock).decode()
+    if retained:
+        annotations[ANNOTATION_OWNER] = resource.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(resource, owned=not retained, annotations=annotations),
+        "spec": _claim_spec(resource.spec.cache, size),
+    }
+
+
+def _claim_spec(cache: CacheSpec, size: int) -> Object:
+    spec: Object = {
+        "accessModes": [cache.access_mode],
+        "resources": {"requests": {"storage": size_text(size)}},
+    }
+    if cache.storage_class_name is not None:
+        spec["storageClassName"] = cache.storage_class_name
+    return spec
+
+
+def size_text(size: int) -> str:
+    """A quantity without rounding: `20Gi`, `1536Mi`, `1000`."""
+    for unit, suffix in ((GIBI, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")):
+        if size % unit == 0:
+            return f"{size // unit}{suffix}"
+    return str(size)

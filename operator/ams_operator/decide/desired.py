@@ -1,0 +1,64 @@
+"""The objects that a resource asks for, each with the hash that tells whether it was applied already."""
+
+from collections.abc import Mapping
+
+from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import LockStatus
+from ams_common.source import Source
+from ams_kube.objects import Deployment
+
+from ams_operator.decide.children.account import account
+from ams_operator.decide.children.common import Object
+from ams_operator.decide.children.deployment import Strategy, deployment
+from ams_operator.decide.children.kinds import ANNOTATION_APPLIED, Child
+from ams_operator.decide.children.service import service
+from ams_operator.decide.children.volume import claim, models_volume
+from ams_operator.decide.hashes import digest
+from ams_operator.settings import OperatorSettings
+
+
+def desired(
+    resource: ModelDeployment,
+    source: Source,
+    settings: OperatorSettings,
+    *,
+    replicas: int,
+    strategy: Strategy,
+    prefetch: bool,
+    volume_size: int,
+    weights: str | None,
+    lock: LockStatus | None,
+) -> dict[str, Object]:
+    """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
+    volume = models_volume(resource, source, volume_size)
+    built = [
+        account(resource),
+        service(resource),
+        claim(resource, volume_size, weights, lock) if volume.claim else None,
+        deployment(resource, source, volume, settings, replicas=replicas, strategy=strategy, prefetch=prefetch),
+    ]
+    return {object["kind"]: _hashed(object) for object in built if object is not None}
+
+
+def outdated(wanted: Object, present: Child | None, applied_generation: int | None) -> bool:
+    """Whether an object has to be applied: it is absent, was applied differently, or somebody changed it since."""
+    if present is None or present.metadata.annotations.get(ANNOTATION_APPLIED) != _hash_of(wanted):
+        return True
+    if present.metadata.deletion_timestamp is not None:
+        return False
+    if applied_generation is not None and present.metadata.generation > applied_generation:
+        return True
+    return isinstance(present, Deployment) and present.spec.replicas != wanted["spec"]["replicas"]
+
+
+def _hashed(object: Object) -> Object:
+    annotations: Mapping[str, str] = object["metadata"].get("annotations", {})
+    return {
+        **object,
+        "metadata": {**object["metadata"], "annotations": {**annotations, ANNOTATION_APPLIED: digest(object)}},
+    }
+
+
+def _hash_of(object: Object) -> str:
+    found: str = object["metadata"]["annotations"][ANNOTATION_APPLIED]
+    return found

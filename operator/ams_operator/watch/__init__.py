@@ -1,0 +1,1 @@
+"""What is known: watches of the cluster, what gateways and pods report, and the queue of what changed."""

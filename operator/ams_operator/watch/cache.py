@@ -1,0 +1,154 @@
+"""What is known of the cluster: ModelDeployments, their children and their pods; whatever changes is enqueued."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ams_common.names import child_name
+from ams_common.resource.spec import ModelDeployment
+from ams_kube.objects import Pod
+
+from ams_operator.decide.children.kinds import Child, model_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Known:
+    """All that belongs to one key (`namespace/name` of a ModelDeployment)."""
+
+    resource: ModelDeployment | None = None
+    taken_at: float = 0.0  # monotonic
+    children: dict[str, Child] = field(default_factory=dict)  # by kind
+    pods: dict[str, Pod] = field(default_factory=dict)  # by name
+
+    @property
+    def empty(self) -> bool:
+        return self.resource is None and not self.children and not self.pods
+
+
+class Cache:
+    """Filled by watches and by the answers to our own writes; an older version never replaces a newer one.
+
+    `changed` gets the key of what changed, and whether somebody asks for something else than before.
+    """
+
+    def __init__(self, changed: Callable[[str, bool], None]) -> None:
+        self._tell = changed
+        self._known: dict[str, Known] = {}
+
+    def get(self, key: str) -> Known:
+        return self._known.get(key) or Known()
+
+    def keys(self) -> list[str]:
+        return [key for key, known in self._known.items() if known.resource is not None]
+
+    def resources(self) -> Iterable[ModelDeployment]:
+        return (known.resource for known in self._known.values() if known.resource is not None)
+
+    def _changed(self, key: str) -> None:
+        self._tell(key, False)
+
+    # ModelDeployments
+
+    def take_resource(self, resource: ModelDeployment) -> None:
+        key = resource.metadata.key
+        known = self._known.setdefault(key, Known())
+        before, known.taken_at = known.resource, time.monotonic()
+        if before is not None and _older(resource.metadata, before.metadata):
+            return
+        known.resource = resource
+        if before is None or before.metadata.generation != resource.metadata.generation:
+            self._tell(key, True)
+        elif before != resource:
+            self._changed(key)
+
+    def forget_resource(self, key: str, uid: str = "") -> None:
+        """It was deleted; with `uid`, unless another one of that name is known."""
+        known = self._known.get(key)
+        if known is None or known.resource is None or (uid and known.resource.metadata.uid != uid):
+            return
+        known.resource = None
+        self._tidy(key, known)
+        self._changed(key)
+
+    def forget_vanished(self, present: dict[str, str], since: float) -> None:
+        """Drop resources that a whole list, begun at the monotonic time `since`, doesn't hold (key → uid)."""
+        for key, known in list(self._known.items()):
+            resource = known.resource
+            if resource is not None and known.taken_at < since and present.get(key) != resource.metadata.uid:
+                log.info("%s vanished while nobody watched", key)
+                self.forget_resource(key)
+
+    # children
+
+    def take_child(self, kind: str, child: Child) -> None:
+        if child.metadata.name != child_name(model_key(child.metadata).partition("/")[2]):
+            return  # of a pod, or another's with our labels
+        key = model_key(child.metadata)
+        known = self._known.setdefault(key, Known())
+        before = known.children.get(kind)
+        if before is not None and _older(child.metadata, before.metadata):
+            return
+        known.children[kind] = child
+        if before != child:
+            self._changed(key)
+
+    def forget_child(self, kind: str, key_of_child: str) -> None:
+        namespace, _, name = key_of_child.partition("/")
+        prefix = child_name("")
+        if not name.startswith(prefix):
+            return
+        key = f"{namespace}/{name.removeprefix(prefix)}"
+        known = self._known.get(key)
+        if known is not None and known.children.pop(kind, None) is not None:
+            self._tidy(key, known)
+            self._changed(key)
+
+    # pods
+
+    def take_pod(self, pod: Pod) -> None:
+        key = model_key(pod.metadata)
+        known = self._known.setdefault(key, Known())
+        before = known.pods.get(pod.metadata.name)
+        if before is not None and _older(pod.metadata, before.metadata):
+            return
+        known.pods[pod.metadata.name] = pod
+        self._changed(key)
+
+    def forget_pod(self, key_of_pod: str) -> None:
+        namespace, _, name = key_of_pod.partition("/")
+        # ams-<model>-<hash>-<hash>: the model is found by its pods, as its name may hold dashes too.
+        for key in self._owners(namespace, name):
+            known = self._known[key]
+            if known.pods.pop(name, None) is not None:
+                self._tidy(key, known)
+                self._changed(key)
+                return
+
+    def _owners(self, namespace: str, pod: str) -> Iterable[str]:
+        parts = pod.removeprefix(child_name("")).split("-")
+        for length in range(len(parts), 0, -1):
+            key = f"{namespace}/{'-'.join(parts[:length])}"
+            if key in self._known:
+                yield key
+
+    def _tidy(self, key: str, known: Known) -> None:
+        if known.empty:
+            self._known.pop(key, None)
+
+
+class _Versioned(Protocol):
+    @property
+    def uid(self) -> str: ...
+    @property
+    def resource_version(self) -> str: ...
+
+
+def _older(given: _Versioned, known: _Versioned) -> bool:
+    """Whether `given` is an earlier version of the same object: a watch may lag behind the answers to our writes."""
+    if given.uid != known.uid or not (given.resource_version.isdigit() and known.resource_version.isdigit()):
+        return False
+    return int(given.resource_version) < int(known.resource_version)

@@ -1,0 +1,185 @@
+"""ModelDeployments by kopf, in a thread and loop of its own; its handlers only hand on what they are given.
+
+kopf installs signal handlers and cancels what runs on its loop when it ends, so it gets a loop for itself. What it
+doesn't tell (deletions while the API server was away) is found by comparing lists.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import kopf
+import msgspec
+from ams_common.names import GROUP, PLURAL, VERSION
+from ams_common.resource.spec import ModelDeployment
+from ams_kube.client import Client
+from ams_kube.errors import KubeError
+from ams_kube.objects import MODELS, MODELS_METADATA
+
+from ams_operator.watch.cache import Cache
+
+log = logging.getLogger(__name__)
+
+_COMPARE_SECONDS = 60.0
+_SETTLE_SECONDS = 1.0
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 5.0
+
+
+class ModelWatch:
+    """Keeps the cache's ModelDeployments. Everything but kopf runs on the loop that `run` is called on."""
+
+    def __init__(self, client: Client, cache: Cache, namespaces: Sequence[str]) -> None:
+        self.synced = asyncio.Event()
+        self._client = client
+        self._cache = cache
+        self._namespaces = list(namespaces)
+        self._everywhere: list[str | None] = [*namespaces] or [None]
+        self._listed_again = asyncio.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled: list everything once, then watch by kopf and compare lists now and then."""
+        await self._list_first()
+        self.synced.set()
+        await asyncio.gather(self._watch(), self._compare())
+
+    def stop(self) -> None:
+        """Tell kopf's thread to end; it isn't waited for."""
+        self._stop.set()
+
+    async def _list_first(self) -> None:
+        """The resources themselves. Also waits for the API server, and for the CRD, which kopf would not."""
+        wait = _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                for namespace in self._everywhere:
+                    async for page in self._client.pages(MODELS, namespace):
+                        for raw in page.raw:
+                            self._take(msgspec.json.decode(raw, type=dict[str, Any]))
+                return
+            except KubeError as error:
+                log.warning("ModelDeployments can't be listed, again in %.1f s: %s", wait, error)
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+
+    async def _watch(self) -> None:
+        """kopf, again whenever it gives up."""
+        loop = asyncio.get_running_loop()
+        wait = _FIRST_WAIT_SECONDS
+        while not self._stop.is_set():
+            self._ended.clear()
+            began = time.monotonic()
+            self._thread = threading.Thread(target=self._run_kopf, args=(loop,), name="kopf", daemon=True)
+            self._thread.start()
+            await self._ended.wait()
+            if self._stop.is_set():
+                return
+            wait = _FIRST_WAIT_SECONDS if time.monotonic() - began > 10 else min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+            log.warning("the watch of ModelDeployments ended, again in %.1f s", wait)
+            await asyncio.sleep(wait)
+
+    async def _compare(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_COMPARE_SECONDS):
+                    await self._listed_again.wait()
+                await asyncio.sleep(_SETTLE_SECONDS)
+            except TimeoutError:
+                pass
+            self._listed_again.clear()
+            since = time.monotonic()
+            try:
+                present = {}
+                for namespace in self._everywhere:
+                    async for page in self._client.pages(MODELS_METADATA, namespace):
+                        for raw in page.raw:
+                            metadata = msgspec.json.decode(raw, type=MODELS_METADATA.type).metadata
+                            present[metadata.key] = metadata.uid
+            except KubeError as error:
+                log.info("ModelDeployments can't be listed: %s", error)
+                self._listed_again.set()  # soon again
+                continue
+            self._cache.forget_vanished(present, since)
+
+    # kopf's thread
+
+    def _run_kopf(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            kopf.run(
+                loop=(own := asyncio.new_event_loop()),
+                registry=self._registry(loop),
+                settings=_settings(),
+                standalone=True,
+                namespaces=self._namespaces,
+                clusterwide=not self._namespaces,
+                stop_flag=self._stop,
+            )
+            own.close()
+        except Exception as error:
+            log.warning("kopf ended: %s", error)
+        finally:
+            with _ClosedLoop():
+                loop.call_soon_threadsafe(self._ended.set)
+
+    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def login(**given: Any) -> kopf.ConnectionInfo | None:
+            if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+                return kopf.login_with_service_account(**given)
+            return kopf.login_with_kubeconfig(**given)
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        def changed(event: kopf.RawEvent, **_: Any) -> None:
+            with _ClosedLoop():
+                loop.call_soon_threadsafe(self._deliver, event["type"], event["object"])
+
+        return registry
+
+    # on our loop again
+
+    def _deliver(self, kind: str | None, body: Any) -> None:
+        if kind == "DELETED":
+            metadata = body["metadata"]
+            self._cache.forget_resource(f"{metadata['namespace']}/{metadata['name']}", metadata["uid"])
+            return
+        if kind is None:  # part of a list: what isn't in it is gone, which kopf doesn't tell
+            self._listed_again.set()
+        self._take(body)
+
+    def _take(self, body: Any) -> None:
+        try:
+            self._cache.take_resource(msgspec.convert(body, ModelDeployment))
+        except msgspec.ValidationError as error:
+            metadata = body.get("metadata", {})
+            log.warning("%s/%s can't be read: %s", metadata.get("namespace"), metadata.get("name"), error)
+
+
+class _ClosedLoop:
+    """Our loop may have ended before kopf's thread has: then nobody wants to know."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, RuntimeError)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.watching.chunk_size = 200
+    settings.watching.server_timeout = 290
+    settings.watching.reconnect_backoff = 0.5
+    settings.queueing.idle_timeout = 0.5
+    settings.queueing.exit_timeout = 0.5
+    settings.networking.error_backoffs = [0.2, 0.5, 1]
+    return settings
