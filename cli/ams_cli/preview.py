@@ -106,7 +106,7 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
             return with_patience(fetch, _PATIENCE_SECONDS)
 
         files = [
-            with_patience(lambda file=file: hub.complete(listing.commit, file), _PATIENCE_SECONDS)  # type: ignore[misc]
+            with_patience(lambda file=file: hub.with_metadata(listing.commit, file), _PATIENCE_SECONDS)  # type: ignore[misc]
             for file in choose_files(
                 listing.files,
                 where=described(source, listing.commit),

@@ -9,16 +9,16 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self
+from typing import Any, Generic, Self
 from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from ams_common.backoff import backoff_seconds
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from ams_kube.backoff import wait_seconds
 from ams_kube.errors import Conflict, Invalid, KubeError, Unavailable, refused
 from ams_kube.kinds import Kind, T
 
@@ -99,16 +99,15 @@ class Client:
 
     # objects
 
-    async def get(self, kind: Kind[T], namespace: str | None, name: str, subresource: str = "") -> T:
-        answer = await self.request("GET", kind.path(namespace, name, subresource))
+    async def get(self, kind: Kind[T], namespace: str | None, name: str) -> T:
+        answer = await self.request("GET", kind.path(namespace, name))
         return msgspec.json.decode(answer, type=kind.type)
 
     async def pages(
-        self, kind: Kind[T], namespace: str | None = None, *, labels: str = "", fields: str = "", cached: bool = False
+        self, kind: Kind[T], namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Page[T]]:
-        """All objects in pages of 500. `cached`: in one answer out of the API server's cache, which may lag."""
-        query = _query(labelSelector=labels, fieldSelector=fields)
-        query |= {"resourceVersion": "0"} if cached else {"limit": str(_PAGE)}
+        """All objects in pages of 500."""
+        query = _query(labelSelector=labels, fieldSelector=fields, limit=str(_PAGE))
         while True:
             answer = await self.request("GET", kind.path(namespace), query, seconds=60.0)
             page = msgspec.json.decode(answer, type=_RawPage)
@@ -176,10 +175,9 @@ class Client:
         name: str,
         *,
         uid: str | None = None,
-        propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
         """Conflict where `uid` is given and the object of that name is another one."""
-        body: dict[str, Any] = {"propagationPolicy": propagation}
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         await self.request("DELETE", kind.path(namespace, name), body=body)
@@ -195,16 +193,17 @@ class Client:
         body: dict[str, Any] | None = None,
         content_type: str = "application/json",
         seconds: float = _TIMEOUT_SECONDS,
-        tries: int = _TRIES,
     ) -> bytes:
-        """The answer's body. What may pass is tried `tries` times of `seconds`; a POST whose answer got lost is not."""
-        for attempt in range(1, tries + 1):
+        """The answer's body. What may pass is tried again, `seconds` each time; a POST whose answer got lost is not."""
+        for attempt in range(1, _TRIES + 1):
             try:
                 return await self._once(method, path, query, body, content_type, seconds)
             except Unavailable as error:
-                if attempt == tries or (method == "POST" and error.status == 0):
+                if attempt == _TRIES or (method == "POST" and error.status == 0):
                     raise
-                wait = wait_seconds(attempt, random.random, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
+                wait = backoff_seconds(
+                    attempt, random.random(), first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS
+                )
                 await asyncio.sleep(max(wait, min(error.retry_after or 0.0, _LONGEST_WAIT_SECONDS)))
         raise AssertionError("unreachable")
 

@@ -14,14 +14,14 @@ class Named(Protocol):
     def namespace(self) -> str: ...
 
 
-class Object(Protocol):
+class KubeObject(Protocol):
     """Any msgspec struct with `metadata`; fields that it doesn't name are not read."""
 
     @property
     def metadata(self) -> Named: ...
 
 
-T = TypeVar("T", bound=Object)
+T = TypeVar("T", bound=KubeObject)
 
 
 @dataclass(frozen=True, slots=True)

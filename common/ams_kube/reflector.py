@@ -13,8 +13,8 @@ from typing import Generic, NoReturn
 
 import aiohttp
 import msgspec
+from ams_common.backoff import backoff_seconds
 
-from ams_kube.backoff import wait_seconds
 from ams_kube.client import Client
 from ams_kube.errors import Gone, KubeError, Unavailable, refused, refused_event
 from ams_kube.kinds import Kind, T, key_of
@@ -82,7 +82,7 @@ class Reflector(Generic[T]):
                 failures = 0
                 continue
             failures += 1
-            wait = wait_seconds(failures, random.random, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
+            wait = backoff_seconds(failures, random.random(), first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
             log.log(level, "watch of %s: %s; again in %.1f s", self._kind.plural, problem, wait)
             await asyncio.sleep(wait)
 

@@ -28,7 +28,7 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
-def is_finished(folder: Path) -> bool:
+def is_published(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
@@ -94,7 +94,7 @@ def find_model(source: Source, models_dir: Path) -> Path | None:
                 return None
         case ClaimSource():
             return None
-    return folder if folder is not None and is_finished(folder) else None
+    return folder if folder is not None and is_published(folder) else None
 
 
 def _repository(models_dir: Path, source: HubSource) -> Path:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import conditions_of
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-from ams_operator.decide.status.assemble import conditions_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
+from ams_common.labels import MANAGED_SELECTOR
 from ams_common.reasons import Reason
+from ams_common.resource.status import conditions_of
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
 from ams_kube.objects import PODS, Deployment, Pod
@@ -19,8 +21,7 @@ from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
 from ams_operator.act.writer import Writer
-from ams_operator.decide.children.kinds import CHILDREN, SELECTOR, Child
-from ams_operator.decide.status.assemble import conditions_of
+from ams_operator.decide.children.kinds import CHILDREN, Child
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache
@@ -86,7 +87,7 @@ class _Operator:
         )
         self._reader = self._scaler = None
         if settings.gateway_service:
-            self._reader = DemandReader(client, pod_session, settings.gateway_service, self._heard)
+            self._reader = DemandReader(client, pod_session, settings.gateway_service, self._demand_changed)
             self._scaler = Scaler(self._cache, self._reader, lambda key: self._queue.add(key, first=True), metrics)
         writer = Writer(client, self._election, metrics)
         reconciler = Reconciler(
@@ -172,7 +173,9 @@ class _Operator:
 
     def _reflector(self, client: Client, kind: Kind[Any], namespace: str | None) -> Reflector[Any]:
         if kind is PODS:
-            return Reflector(client, PODS, self._take_pod, self._forget_pod, namespace=namespace, labels=SELECTOR)
+            return Reflector(
+                client, PODS, self._take_pod, self._forget_pod, namespace=namespace, labels=MANAGED_SELECTOR
+            )
 
         def take(child: Child) -> None:
             self._cache.take_child(kind.name, child)
@@ -180,7 +183,7 @@ class _Operator:
         def forget(key: str) -> None:
             self._cache.forget_child(kind.name, key)
 
-        return Reflector(client, kind, take, forget, namespace=namespace, labels=SELECTOR)
+        return Reflector(client, kind, take, forget, namespace=namespace, labels=MANAGED_SELECTOR)
 
     def _take_pod(self, pod: Pod) -> None:
         if self._poller.address(pod) is not None:
@@ -207,9 +210,9 @@ class _Operator:
             if condition is not None and condition.reason == Reason.DOES_NOT_FIT_MEMORY:
                 self._queue.add(resource.metadata.key)
 
-    def _heard(self) -> None:
+    def _demand_changed(self) -> None:
         if self._scaler is not None:
-            self._scaler.heard()
+            self._scaler.update()
 
     def _by_load(self, key: str) -> int | None:
         return self._scaler.replicas(key) if self._scaler is not None else None

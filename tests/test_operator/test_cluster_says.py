@@ -150,7 +150,7 @@ async def test_a_child_that_the_api_server_refuses(kube: Client, home: str, oper
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
     await create(kube, home, "refused", model(affinity=affinity))
     await until_condition(
-        kube, home, "refused", "Accepted", "False", "Rejected", "The API server refuses the Deployment"
+        kube, home, "refused", "Accepted", "False", "Rejected", "The API server rejects the Deployment of this model"
     )
     await create(kube, home, "beside", model(autoscaling={"minReplicas": 0}))
     await until_condition(kube, home, "beside", "Ready", "True", "ScaledToZero")

@@ -12,7 +12,7 @@ from ams_common.resource.status import Status
 from ams_kube.client import Client
 from ams_operator.act.election import Election, LeaseLost, Terms
 from ams_operator.act.writer import NotLeading, Writer
-from ams_operator.decide.observed import Event
+from ams_operator.decide.observed import Transition
 from ams_operator.metrics import Metrics
 from kubernetes.aio.client.configuration import Configuration
 
@@ -103,7 +103,7 @@ async def test_nothing_is_written_after_the_deadline(server: tuple[SilentServer,
     for write in (
         writer.apply(SERVICE, None),
         writer.status(RESOURCE, Status()),
-        writer.event(RESOURCE, Event("Normal", "Ready", "Ready: yes"), 0.0),
+        writer.event(RESOURCE, Transition("Normal", "Ready", "Ready: yes"), 0.0),
     ):
         with pytest.raises(NotLeading):
             await write

@@ -9,8 +9,9 @@ from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
 from ams_operator.decide.hashes import source_digest
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.ownership import owner_of
-from ams_operator.decide.plan import plan, reported_verdict
+from ams_operator.decide.plan import plan
 from ams_operator.decide.preflight.report import HubReport
+from ams_operator.decide.preflight.verdict import reported_verdict
 from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, child, pod, resource
 
 
@@ -67,7 +68,7 @@ def test_what_was_applied_is_not_applied_again() -> None:
     told = msgspec.structs.replace(given, status=again.status)
     settled = plan(Observed(told, present), SETTINGS, NOW + 2000)
     assert settled.status == again.status, "not even times change"
-    assert settled.events == ()
+    assert settled.transitions == ()
 
 
 def test_what_no_family_serves_stays_refused_while_its_status_is_all_that_is_known() -> None:
@@ -79,7 +80,7 @@ def test_what_no_family_serves_stays_refused_while_its_status_is_all_that_is_kno
     verdict = reported_verdict(told)
     assert verdict is not None
     assert not verdict.passed, "so that the hub is asked again"
-    again = plan(Observed(told, asking=True), SETTINGS, NOW + 1)
+    again = plan(Observed(told, preflight_pending=True), SETTINGS, NOW + 1)
     assert again.apply == ()
     assert again.status == first.status
     assert plan(Observed(told, report=report), SETTINGS, NOW + 2).status == first.status

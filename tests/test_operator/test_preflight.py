@@ -47,7 +47,9 @@ async def test_a_listing_is_told_as_the_download_tells_it(listing: Listing, hub:
         assert (told[kind].status, told[kind].reason) == ("False", listing.reason)
         assert listing.words in told[kind].message
     assert decided.apply == (), "neither volume nor pod"
-    assert [(event.type, event.reason) for event in decided.events] == [("Warning", listing.reason)], "it is told once"
+    assert [(each.type, each.reason) for each in decided.transitions] == [("Warning", listing.reason)], (
+        "it is told once"
+    )
 
 
 async def test_a_listing_whose_files_are_hidden_is_read_as_far_as_it_goes(hub: FakeHub, client: HubClient) -> None:

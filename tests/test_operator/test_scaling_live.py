@@ -150,7 +150,7 @@ async def test_a_model_is_not_stopped_under_a_request_or_because_a_gateway_is_si
         "ports": [{"name": "metrics", "port": 9, "protocol": "TCP"}],
     }
     await kube.create(SLICES, home, silent)
-    await asyncio.to_thread(operator.until_logged, "tells no demand")
+    await asyncio.to_thread(operator.until_logged, "does not report its demand")
     gateway.say(f"{home}/busy", idle_seconds=100)
     await gateway.was_asked(4)  # once more than it takes to decide by what was said
     assert (await kube.get(DEPLOYMENTS, home, "ams-busy")).spec["replicas"] == 1

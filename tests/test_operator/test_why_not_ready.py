@@ -128,10 +128,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
     ),
     "volume-not-writable": (
         download_failed("VolumeNotWritable", "/models can't be used (Permission denied)."),
-        "Available",
+        "WeightsReady",
         "False",
-        "CrashLoop",
-        "The download failed (VolumeNotWritable): /models can't be used",
+        "VolumeNotWritable",
+        "/models can't be used",
     ),
     "oom-download": (
         init(waiting=BACK_OFF, restarts=1, last=ended(code=137, reason="OOMKilled")),

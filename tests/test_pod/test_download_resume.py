@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ams_common.lifecycle import Phase
 from ams_common.progress import Download, Progress
-from ams_pod.download.lease import BEAT_SECONDS, STALE_SECONDS, Contender, Lease, LeaseLost
+from ams_pod.download.lease import BEAT_SECONDS, STALE_SECONDS, Contender, FolderLease, FolderLeaseLost
 from fakehub.faults import Fault
 from fakehub.server import FakeHub
 from test_pod.download_model import MIB, READ, TINY, WEIGHTS
@@ -106,8 +106,8 @@ def other_machine(folder: Path, number: int, beat: int, **more: object) -> None:
     folder.with_name(f".{folder.name}.lease.{number}").write_text(json.dumps(content))
 
 
-def won(answer: object) -> Lease:
-    assert isinstance(answer, Lease)
+def won(answer: object) -> FolderLease:
+    assert isinstance(answer, FolderLease)
     return answer
 
 
@@ -118,8 +118,8 @@ def leases(folder: Path) -> list[str]:
 def test_a_free_folder_is_won_by_one(tmp_path: Path) -> None:
     with won(Contender(tmp_path / "m").attempt(0)):
         second = Contender(tmp_path / "m")
-        assert not isinstance(second.attempt(0), Lease)
-        assert not isinstance(second.attempt(STALE_SECONDS / 2), Lease)
+        assert not isinstance(second.attempt(0), FolderLease)
+        assert not isinstance(second.attempt(STALE_SECONDS / 2), FolderLease)
     with won(second.attempt(STALE_SECONDS / 2)) as lease:  # released: at once
         lease.check()
     assert leases(tmp_path / "m") == [".m.lease.2"]
@@ -129,8 +129,8 @@ def test_a_heartbeat_is_waited_for_while_it_changes(tmp_path: Path) -> None:
     folder, waiting = tmp_path / "m", Contender(tmp_path / "m")
     for beat in range(5):
         other_machine(folder, 7, beat)
-        assert not isinstance(waiting.attempt(beat * STALE_SECONDS), Lease)
-    assert not isinstance(waiting.attempt(5 * STALE_SECONDS - 1), Lease)
+        assert not isinstance(waiting.attempt(beat * STALE_SECONDS), FolderLease)
+    assert not isinstance(waiting.attempt(5 * STALE_SECONDS - 1), FolderLease)
     with won(waiting.attempt(5 * STALE_SECONDS + 1)):
         assert leases(folder) == [".m.lease.8"]
 
@@ -149,7 +149,7 @@ def test_only_one_of_two_takes_over(tmp_path: Path) -> None:
     for contender in (first, second):
         contender.attempt(0)
     with won(first.attempt(STALE_SECONDS + 1)) as lease:
-        assert not isinstance(second.attempt(STALE_SECONDS + 1), Lease)
+        assert not isinstance(second.attempt(STALE_SECONDS + 1), FolderLease)
         lease.check()
 
 
@@ -158,9 +158,9 @@ def test_who_was_overtaken_is_told(tmp_path: Path) -> None:
     with won(Contender(folder).attempt(0)) as lease:
         lease.check()
         other_machine(folder, 2, 0)
-        with pytest.raises(LeaseLost):
+        with pytest.raises(FolderLeaseLost):
             lease.check()
-        with pytest.raises(LeaseLost):
+        with pytest.raises(FolderLeaseLost):
             lease.hold()
     assert json.loads((tmp_path / ".m.lease.2").read_text())["owner"] == "other"
 
@@ -168,7 +168,7 @@ def test_who_was_overtaken_is_told(tmp_path: Path) -> None:
 def test_a_lease_that_was_removed_is_lost_and_not_made_again(tmp_path: Path) -> None:
     with won(Contender(tmp_path / "m").attempt(0)) as lease:
         (tmp_path / ".m.lease.1").unlink()
-        with pytest.raises(LeaseLost):
+        with pytest.raises(FolderLeaseLost):
             lease.check()
     assert leases(tmp_path / "m") == []
 

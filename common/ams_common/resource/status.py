@@ -63,3 +63,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
         list[Condition] | None,
         Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = None
+
+
+def conditions_of(status: Status | None) -> dict[str, Condition]:
+    """By type; empty while there is no status."""
+    return {condition.type: condition for condition in (status.conditions or ())} if status is not None else {}

@@ -1,4 +1,6 @@
-"""How long to wait before the next try. Pure: time and chance come in as arguments."""
+"""When a download tries again, or gives up. Pure: time and chance come in as arguments."""
+
+from ams_common.backoff import backoff_seconds
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
@@ -13,7 +15,7 @@ def next_delay(attempt: int, idle: float, patience: float, retry_after: float | 
     if retry_after is not None:
         delay = retry_after * (1 + 0.1 * chance)
     else:
-        delay = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2 ** min(attempt - 1, 16)) * (0.5 + 0.5 * chance)
+        delay = backoff_seconds(attempt, chance, first=_FIRST_SECONDS, longest=_LONGEST_SECONDS)
     return delay if idle + delay <= patience else None
 
 

@@ -12,7 +12,7 @@ from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
 from ams_pod.download.failures import Failed
-from ams_pod.download.lease import Lease
+from ams_pod.download.lease import FolderLease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.progress import Tracker
@@ -26,8 +26,8 @@ _QUIET = {
 }
 
 
-def convert(gguf: Path, partial: Partial, lease: Lease, tracker: Tracker) -> None:
-    """Convert the file into `partial` and record the result. Failed, LeaseLost or OSError."""
+def convert(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) -> None:
+    """Convert the file into `partial` and record the result. Failed, FolderLeaseLost or OSError."""
     tracker.begin(Phase.CONVERTING, message=f"{gguf.name} to safetensors")
     lease.check()
     made = partial.input / "converted"
@@ -46,7 +46,7 @@ def convert(gguf: Path, partial: Partial, lease: Lease, tracker: Tracker) -> Non
     partial.record(digests)
 
 
-def _run(gguf: Path, folder: Path, lease: Lease) -> None:
+def _run(gguf: Path, folder: Path, lease: FolderLease) -> None:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     }

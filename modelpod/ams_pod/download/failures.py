@@ -1,4 +1,4 @@
-"""Why a download ends, in words: every failure has a reason, a sentence that says what to do, and a retry hint."""
+"""Why a download ends: every failure has a reason, a sentence that says what to do, and a retry hint."""
 
 import errno
 import re

@@ -11,7 +11,7 @@ from ams_common.source import FileSource
 from ams_pod.download.convert import convert
 from ams_pod.download.failures import Failed
 from ams_pod.download.jobs import Context
-from ams_pod.download.lease import Lease
+from ams_pod.download.lease import FolderLease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
@@ -31,7 +31,7 @@ class GgufJob:
     def source(self) -> str:
         return f"file://{self.gguf}"
 
-    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+    def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         if partial.has_files():
             return
         size = self.gguf.stat().st_size

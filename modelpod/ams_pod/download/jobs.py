@@ -1,4 +1,4 @@
-"""From a source to a finished folder: look, take the lease, fill, verify, publish."""
+"""From a source to a published folder: look, take the lease, fill, verify, publish."""
 
 import time
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ams_common.lifecycle import Phase
 
-from ams_pod.download.lease import Contender, Lease, LeaseLost
+from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
 from ams_pod.download.manifest import Manifest, read_manifest, verify, write_manifest
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
@@ -29,7 +29,7 @@ class Context:
 
 
 class Job(Protocol):
-    """One model to bring into `folder`. `converts`: the files aren't those of the source, and are made all at once."""
+    """One model to download into `folder`. `converts`: the files are made from the source's, all at once."""
 
     @property
     def folder(self) -> Path: ...
@@ -39,38 +39,38 @@ class Job(Protocol):
     def revision(self) -> str: ...
     @property
     def converts(self) -> bool: ...
-    def fill(self, partial: Partial, lease: Lease, context: Context) -> None:
-        """Bring all files into `partial` and record them. Failed, LeaseLost or OSError."""
+    def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
+        """Bring all files into `partial` and record them. Failed, FolderLeaseLost or OSError."""
 
 
 def inspect(folder: Path, context: Context, *, full: bool = False) -> tuple[Manifest | None, list[str]]:
-    """(the manifest of a folder, its files that are wrong); no manifest if the folder isn't finished.
+    """(the manifest of a folder, its damaged files); no manifest if the folder isn't published.
 
-    Failed (LockMismatch) if all is right but not what the lock pins.
+    Failed (LockMismatch) if all files are intact but not those that the lock pins.
     """
     if (manifest := read_manifest(folder)) is None:
         return None, []
     if full:
         context.tracker.begin(Phase.VERIFYING, total=sum(entry.size for entry in manifest.files.values()))
-    found, wrong = verify(folder, manifest, full=full, read=context.tracker.add if full else lambda count: None)
-    if not wrong:
-        check_lock(context.lock, found.digests())
-        if found != manifest:
+    checked, damaged = verify(folder, manifest, full=full, read=context.tracker.add if full else lambda count: None)
+    if not damaged:
+        check_lock(context.lock, checked.digests())
+        if checked != manifest:
             with suppress(OSError):  # a read-only volume
-                write_manifest(folder, found)  # times changed, as after a restore: not to be hashed each time
-    return found, wrong
+                write_manifest(folder, checked)  # times changed, as after a restore: not to be hashed each time
+    return checked, damaged
 
 
-def is_right(folder: Path, context: Context, *, full: bool = False) -> bool:
+def is_intact(folder: Path, context: Context, *, full: bool = False) -> bool:
     """Whether the folder is finished and its files are as they were verified. Raises as `inspect`."""
-    manifest, wrong = inspect(folder, context, full=full)
-    return manifest is not None and not wrong
+    manifest, damaged = inspect(folder, context, full=full)
+    return manifest is not None and not damaged
 
 
-def complete(job: Job, context: Context, *, full: bool = False) -> Path:
+def ensure_published(job: Job, context: Context, *, full: bool = False) -> Path:
     """Bring the job's folder to its finished state, or wait until another process has. The folder.
 
-    `full`: files of a finished folder are right only if they hash right. Failed or OSError where it can't be done.
+    `full`: files of a published folder are hashed again. Failed or OSError where it can't be done.
     """
     while True:
         try:
@@ -78,31 +78,31 @@ def complete(job: Job, context: Context, *, full: bool = False) -> Path:
                 return job.folder
             with lease:
                 return _produce(job, context, lease, full)
-        except LeaseLost:
+        except FolderLeaseLost:
             continue
 
 
-def _acquire(job: Job, context: Context, *, trust: bool) -> Lease | None:
+def _acquire(job: Job, context: Context, *, trust: bool) -> FolderLease | None:
     """The lease; None if another process finished the folder meanwhile (which counts only with `trust`)."""
     contender = Contender(job.folder, context.tracker.snapshot)
     while True:
-        if trust and is_right(job.folder, context):
+        if trust and is_intact(job.folder, context):
             return None
         answer = contender.attempt(time.monotonic())
-        if isinstance(answer, Lease):
+        if isinstance(answer, FolderLease):
             return answer
         context.tracker.follow(answer, "another process works on this model")
         time.sleep(_LOOK_SECONDS)
 
 
-def _produce(job: Job, context: Context, lease: Lease, full: bool) -> Path:
-    manifest, wrong = inspect(job.folder, context, full=full)
-    if manifest is not None and not wrong:
-        return job.folder  # another process made it right since this one looked
+def _produce(job: Job, context: Context, lease: FolderLease, full: bool) -> Path:
+    manifest, damaged = inspect(job.folder, context, full=full)
+    if manifest is not None and not damaged:
+        return job.folder  # another process repaired it since this one looked
     if manifest is not None and job.converts:
-        wrong = list(manifest.files)
+        damaged = list(manifest.files)
     lease.check()
-    partial = Partial.open(job.folder, wrong)
+    partial = Partial.open(job.folder, damaged)
     job.fill(partial, lease, context)
     result = partial.manifest(job.source, job.revision)
     check_lock(context.lock, result.digests())

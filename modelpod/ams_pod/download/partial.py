@@ -32,19 +32,19 @@ class Partial:
         self._lines: dict[tuple[str, bool], _Line] = {}
 
     @classmethod
-    def open(cls, folder: Path, wrong: Iterable[str] = ()) -> "Partial":
+    def open(cls, folder: Path, damaged: Iterable[str] = ()) -> "Partial":
         """Go on where the last process stopped.
 
-        A finished folder with `wrong` files becomes partial again, without them: who has files of it open keeps them.
+        A finished folder with `damaged` files becomes partial again, without them: who has files of it open keeps them.
         OSError as the file system says. The caller holds the lease.
         """
         partial = cls(folder)
         if folder.exists():
             if (manifest := read_manifest(folder)) is not None:
-                good = [_Line(path, entry) for path, entry in manifest.files.items() if path not in set(wrong)]
+                good = [_Line(path, entry) for path, entry in manifest.files.items() if path not in set(damaged)]
                 (folder / _JOURNAL).write_bytes(_encode(good))
             (folder / MANIFEST).unlink(missing_ok=True)  # from here on it isn't finished, wherever we die
-            for path in wrong:
+            for path in damaged:
                 (folder / path).unlink(missing_ok=True)
             if partial.path.exists():
                 shutil.rmtree(partial.path)

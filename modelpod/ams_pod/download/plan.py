@@ -58,15 +58,15 @@ def check_lock(lock: Mapping[str, str], digests: Mapping[str, str | None]) -> No
     """
     if not lock:
         return
-    for path, wanted in sorted(lock.items()):
+    for path, locked in sorted(lock.items()):
         if path not in digests:
             raise _mismatch(f"{path} is locked but not part of the model")
-        if (found := digests[path]) is not None and found != wanted:
-            raise _mismatch(f"{path} has sha256 {found}, the lock says {wanted}")
+        if (actual := digests[path]) is not None and actual != locked:
+            raise _mismatch(f"{path} has sha256 {actual}, the lock has {locked}")
     for path in sorted(digests):
         if path not in lock and is_weights(path):
             raise _mismatch(f"{path} holds weights but the lock doesn't name it")
 
 
 def _mismatch(what: str) -> Failed:
-    return Failed(Reason.LOCK_MISMATCH, f"{what}; nothing is served. Update spec.model.lock if the change is wanted.")
+    return Failed(Reason.LOCK_MISMATCH, f"{what}; nothing is served. Update spec.model.lock if the change is intended.")

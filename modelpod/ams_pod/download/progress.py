@@ -1,4 +1,4 @@
-"""How far the download is: counted by the threads that transfer, told as `Progress`."""
+"""How far the download is: counted by the threads that transfer, read as `Progress`."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Tells how the download goes: GET /progress and /metrics, a file of JSON lines, and lines on standard error."""
+"""Reports how far the download is: GET /progress and /metrics, a file of JSON lines, and lines on standard error."""
 
 import socket
 import sys
@@ -29,8 +29,8 @@ class Report:
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
         self._last: Progress | None = None
-        self._told: tuple[str, str] = ("", "")
-        self._told_at = 0.0
+        self._printed: tuple[str, str] = ("", "")
+        self._printed_at = 0.0
 
     def start(self) -> None:
         """Begin, if it hasn't; a download that has nothing to do never does."""
@@ -78,10 +78,10 @@ class Report:
 
     def _tell(self, progress: Progress) -> None:
         if progress.failure is not None:
-            return  # the last line says it, as JSON
+            return  # it is the last line, as JSON
         now, what = time.monotonic(), (progress.phase, progress.message)
-        if what != self._told or now - self._told_at >= _LINE_SECONDS:
-            self._told, self._told_at = what, now
+        if what != self._printed or now - self._printed_at >= _LINE_SECONDS:
+            self._printed, self._printed_at = what, now
             say(f"{progress.comment()}: {progress.message}" if progress.message else progress.comment())
 
     def _serve(self) -> None:

@@ -17,13 +17,13 @@ from ams_common.reasons import Reason
 
 from ams_pod.download.backoff import next_delay
 from ams_pod.download.failures import Failed, Interrupted
-from ams_pod.download.lease import Lease
+from ams_pod.download.lease import FolderLease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial, part_of
 from ams_pod.download.progress import Tracker
 
 _READ_BYTES = 1 << 20
-_PROGRESS_BYTES = 1 << 16  # a connection that brings less before it breaks counts as having brought nothing
+_PROGRESS_BYTES = 1 << 16  # a connection that delivers less before it breaks counts as having delivered nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ Opener = Callable[[RemoteFile, int], AbstractContextManager[Body]]
 
 
 class Stopped(Exception):
-    """Another thread of this transfer failed, or it was told to stop."""
+    """Another thread of this transfer failed, or it is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class Transfer:
 
     opener: Opener
     partial: Partial
-    lease: Lease
+    lease: FolderLease
     tracker: Tracker
     patience: float
     workers: int = 4
     input: bool = False  # into the folder of what is converted
 
     def fetch(self, files: Sequence[RemoteFile]) -> None:
-        """Fetch and verify all files. Failed, LeaseLost or OSError of the first that can't be."""
+        """Fetch and verify all files. Failed, FolderLeaseLost or OSError of the first that can't be."""
         waiting: SimpleQueue[RemoteFile] = SimpleQueue()
         for file in files:
             if self.partial.verified(file.path, input=self.input) is None:
@@ -69,7 +69,7 @@ class Transfer:
                     self._fetch(waiting.get_nowait(), stop)
             except (Empty, Stopped):
                 pass
-            except BaseException as error:  # told to the thread that waits
+            except BaseException as error:  # raised in the thread that waits
                 errors.append(error)
                 stop.set()
 
@@ -97,7 +97,7 @@ class Transfer:
         self.tracker.file(file.path, file.size)
         if (sha256 := self._in_place(file, target)) is None:
             sha256 = self._receive(file, part_of(target), stop)
-            if sha256 is None:  # resumed bytes may have been wrong: once more, all of it
+            if sha256 is None:  # resumed bytes may have been damaged: once more, all of it
                 sha256 = self._receive(file, part_of(target), stop)
             if sha256 is None:
                 raise Failed(
@@ -111,7 +111,7 @@ class Transfer:
         self.tracker.file_done(file.path)
 
     def _in_place(self, file: RemoteFile, target: Path) -> str | None:
-        """The sha256 of a file that lies there right though no journal says so; else None, and no file."""
+        """The sha256 of an intact file that the journal doesn't list; else None, and no file."""
         try:
             size = target.stat().st_size
         except FileNotFoundError:
@@ -124,14 +124,14 @@ class Transfer:
         return None
 
     def _receive(self, file: RemoteFile, part: Path, stop: threading.Event) -> str | None:
-        """The sha256 of the file, now completely in `part`; None (and no part) if its bytes are wrong."""
+        """The sha256 of the file, now completely in `part`; None (and no part) if it doesn't match."""
         with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as out:
             digest = _Digest(file)
             self.tracker.add(-digest.resume(out))
             self._fill(file, out, digest, stop)
             out.flush()
             os.fsync(out.fileno())
-        if digest.is_right():
+        if digest.checksum_ok():
             return digest.sha256
         self.tracker.add(-digest.count)
         self.lease.check()
@@ -224,7 +224,7 @@ class _Digest:
     def is_full(self) -> bool:
         return self._too_long or (self._file.size is not None and self.count == self._file.size)
 
-    def is_right(self) -> bool:
+    def checksum_ok(self) -> bool:
         if self._too_long:
             return False
         if self._file.sha256 is not None:

@@ -1,10 +1,12 @@
 """Asks the hub once for each source, in the background, and keeps its reports."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from ams_common.backoff import backoff_seconds
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import allows_pickle
 from ams_common.source import HubSource, InvalidSource, parse_source
@@ -77,8 +79,10 @@ class HubReports:
         finally:
             entry.task = None
         if not report.reached:
-            wait = min(_UNREACHABLE_SECONDS * 2.0**entry.failures, _LONGEST_UNREACHABLE_SECONDS)
-            entry.failures, entry.again_at = entry.failures + 1, time.monotonic() + wait
+            entry.failures += 1
+            entry.again_at = time.monotonic() + backoff_seconds(
+                entry.failures, random.random(), first=_UNREACHABLE_SECONDS, longest=_LONGEST_UNREACHABLE_SECONDS
+            )
         else:
             entry.failures = 0
             entry.again_at = time.monotonic() + _REFUSED_SECONDS if report.failure is not None else None

@@ -1,4 +1,4 @@
-"""Carries out plans: look, plan, write; again when something changed. Deciding is `ams_operator.plan`'s."""
+"""Carries out decisions: observe, decide, write; again when something changed. `ams_operator.decide` decides."""
 
 import asyncio
 import time
@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ams_common import labels
 from ams_common.memory_offers import MemoryOffers
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import Status
+from ams_common.resource.status import Status, conditions_of
 from ams_kube.client import Client
 from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
 from ams_kube.node_memory import memory_offers
@@ -17,20 +18,20 @@ from ams_kube.objects import MODELS_METADATA, Node
 
 from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
-from ams_operator.decide.children.common import Object
-from ams_operator.decide.children.kinds import ANNOTATION_APPLIED, CHILDREN, Child, model_key
-from ams_operator.decide.observed import Observed, Plan
-from ams_operator.decide.plan import plan, reported_verdict
-from ams_operator.decide.status.assemble import conditions_of
+from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decide.observed import Decision, Observed
+from ams_operator.decide.plan import plan
+from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache, Known
 
-_ROUNDS = 4  # a plan may find what was not in the cache, and is made anew then
+_ROUNDS = 4  # writing may find what was not in the cache, and it is decided anew then
 _LOOK_AGAIN_SECONDS = 30.0
 _FRESH_SECONDS = 2.0
 _SETTLE_SECONDS = 0.3
-_TELL_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
+_STATUS_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
 
 
 @dataclass
@@ -38,10 +39,10 @@ class _Memory:
     """What is remembered of a key between its turns."""
 
     uid: str
-    strangers: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → not ours; when it was looked at
-    refusals: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash that was refused, words
+    foreign: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → object of another owner, when seen
+    refused_children: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash, message
     generations: dict[str, int] = field(default_factory=dict)
-    told_at: float = 0.0  # monotonic
+    status_written_at: float = 0.0  # monotonic
 
 
 class Reconciler:
@@ -103,11 +104,11 @@ class Reconciler:
             if wait is not None:
                 return wait
             if decided.status != observed.resource.status:
-                memory.told_at = time.monotonic()
-                await self._tell(observed, decided)
+                memory.status_written_at = time.monotonic()
+                await self._write_status(observed, decided)
             break
         else:
-            return 0.5  # the cluster changes faster than plans are made
+            return 0.5  # the cluster changes faster than it is decided
         waits = [each for each in (preflight.again_in, decided.requeue_after) if each is not None]
         return min(waits) if waits else None
 
@@ -115,21 +116,21 @@ class Reconciler:
         if known.resource is None or known.resource.metadata.uid != memory.uid:
             return None
         now = time.monotonic()
-        memory.strangers = {
+        memory.foreign = {
             kind: (child, at)
-            for kind, (child, at) in memory.strangers.items()
+            for kind, (child, at) in memory.foreign.items()
             if now - at < _LOOK_AGAIN_SECONDS - 1 and kind not in known.children
         }
         return Observed(
             resource=known.resource,
-            children={**{kind: child for kind, (child, _) in memory.strangers.items()}, **known.children},
+            children={**{kind: child for kind, (child, _) in memory.foreign.items()}, **known.children},
             pods=tuple(known.pods.values()),
             progress=self._progress,
             report=preflight.report,
-            asking=preflight.pending,
+            preflight_pending=preflight.pending,
             offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),
             replicas=self._replicas(key),
-            refusals={kind: words for kind, (_, words) in memory.refusals.items()},
+            refused_children={kind: message for kind, (_, message) in memory.refused_children.items()},
             generations=memory.generations,
         )
 
@@ -139,18 +140,18 @@ class Reconciler:
             return Preflight()
         return self._reports.get(key, question)
 
-    async def _carry_out(self, observed: Observed, decided: Plan, memory: _Memory) -> bool:
-        """Write; False if the cache or the memory learned something that asks for another plan."""
+    async def _carry_out(self, observed: Observed, decided: Decision, memory: _Memory) -> bool:
+        """Write; False if the cache or the memory changed so that it has to be decided anew."""
         absent = [object for object in decided.apply if object["kind"] not in observed.children]
         again = bool(memory.generations or observed.children)  # they, or some of them, were there before
-        if absent and again and not await self._is_there(observed.resource):
+        if absent and again and not await self._exists(observed.resource):
             return False
-        if any(await asyncio.gather(*(self._find_stranger(object, memory) for object in absent))):
+        if any(await asyncio.gather(*(self._find_foreign(object, memory) for object in absent))):
             return False
         for object in decided.apply:
             kind = object["kind"]
-            if memory.refusals.get(kind, ("", ""))[0] == _hash(object):
-                continue  # it was refused as it is; the plan's requeue tries again
+            if memory.refused_children.get(kind, ("", ""))[0] == _hash(object):
+                continue  # it was rejected as it is; the decision's requeue tries again
             present = observed.children.get(kind)
             if not await self._apply(object, present, memory):
                 return False
@@ -158,11 +159,11 @@ class Reconciler:
             with suppress(NotFound, Conflict):  # gone already
                 await self._writer.delete(kind, observed.children[kind])
         if decided.requeue_after is not None:
-            memory.refusals = {kind: ("", words) for kind, (_, words) in memory.refusals.items()}
+            memory.refused_children = {kind: ("", message) for kind, (_, message) in memory.refused_children.items()}
         return True
 
-    async def _is_there(self, resource: ModelDeployment) -> bool:
-        """Whether the resource still exists, where that was not heard just now.
+    async def _exists(self, resource: ModelDeployment) -> bool:
+        """Whether the resource still exists, where the watch hasn't said so just now.
 
         When its children vanish it may be gone itself: a watch that was cut learns of that later than the cluster's
         collector, and nothing must be made for it any more.
@@ -181,7 +182,7 @@ class Reconciler:
             return False
         return True
 
-    async def _find_stranger(self, object: Object, memory: _Memory) -> bool:
+    async def _find_foreign(self, object: ObjectBody, memory: _Memory) -> bool:
         """Whether an object of this name is there that the cache doesn't have: a user's, without our labels."""
         kind, metadata = object["kind"], object["metadata"]
         try:
@@ -189,47 +190,47 @@ class Reconciler:
         except NotFound:
             return False
         if model_key(child.metadata).endswith("/"):
-            memory.strangers[kind] = (child, time.monotonic())
+            memory.foreign[kind] = (child, time.monotonic())
         else:
             self._cache.take_child(kind, child)
         return True
 
-    async def _apply(self, object: Object, present: Child | None, memory: _Memory) -> bool:
+    async def _apply(self, object: ObjectBody, present: Child | None, memory: _Memory) -> bool:
         kind, metadata = object["kind"], object["metadata"]
         try:
             child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
         except (Forbidden, Invalid) as error:
-            known = memory.refusals.get(kind)
-            memory.refusals[kind] = (_hash(object), error.message)
+            known = memory.refused_children.get(kind)
+            memory.refused_children[kind] = (_hash(object), error.message)
             return known is not None and known[1] == error.message
         except Conflict:
             if present is None:
                 raise
-            # Deleted, and maybe made anew by somebody else, since the cache heard of it.
+            # Deleted, and maybe made anew by somebody else, since the cache last saw it.
             self._cache.forget_child(kind, f"{metadata['namespace']}/{metadata['name']}")
             return False
-        memory.refusals.pop(kind, None)
+        memory.refused_children.pop(kind, None)
         memory.generations[kind] = child.metadata.generation
         self._cache.take_child(kind, child)
         return True
 
-    def _hold_back(self, observed: Observed, decided: Plan, memory: _Memory) -> float | None:
-        """In how many seconds to tell what changes: what was just made changes again at once."""
+    def _hold_back(self, observed: Observed, decided: Decision, memory: _Memory) -> float | None:
+        """In how many seconds to write the status: what was just applied changes again at once."""
         if decided.apply and decided.requeue_after is None:
             return _SETTLE_SECONDS
-        since = time.monotonic() - memory.told_at
-        if since < _TELL_SECONDS and _ready(decided.status) == _ready(observed.resource.status):
-            return _TELL_SECONDS - since
+        since = time.monotonic() - memory.status_written_at
+        if since < _STATUS_SECONDS and _ready(decided.status) == _ready(observed.resource.status):
+            return _STATUS_SECONDS - since
         return None
 
-    async def _tell(self, observed: Observed, decided: Plan) -> None:
+    async def _write_status(self, observed: Observed, decided: Decision) -> None:
         resource = observed.resource
         try:
             self._cache.take_resource(await self._writer.status(resource, decided.status))
         except (NotFound, Conflict):
-            return  # deleted, or made anew, meanwhile: the watch will tell
-        for event in decided.events:
-            await self._writer.event(resource, event, time.time())
+            return  # deleted, or made anew, meanwhile: the watch brings it
+        for transition in decided.transitions:
+            await self._writer.event(resource, transition, time.time())
 
 
 def _ready(status: Status | None) -> tuple[str, str] | None:
@@ -237,6 +238,6 @@ def _ready(status: Status | None) -> tuple[str, str] | None:
     return (found.status, found.reason) if found is not None else None
 
 
-def _hash(object: Object) -> str:
-    found: str = object["metadata"]["annotations"][ANNOTATION_APPLIED]
+def _hash(object: ObjectBody) -> str:
+    found: str = object["metadata"]["annotations"][labels.APPLIED]
     return found

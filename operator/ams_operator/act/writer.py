@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
 from ams_kube.client import Client
@@ -11,9 +12,9 @@ from ams_kube.objects import MODELS
 
 from ams_operator.act.election import Election
 from ams_operator.act.events import EventPoster
-from ams_operator.decide.children.common import Object
-from ams_operator.decide.children.kinds import CHILDREN, MANAGER, Child
-from ams_operator.decide.observed import Event
+from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.children.kinds import CHILDREN, Child
+from ams_operator.decide.observed import Transition
 from ams_operator.metrics import Metrics
 
 
@@ -28,14 +29,14 @@ class Writer:
         self._metrics = metrics
         self._events = EventPoster(client)
 
-    async def apply(self, object: Object, uid: str | None) -> Child:
+    async def apply(self, object: ObjectBody, uid: str | None) -> Child:
         """Apply a child. With its `uid`, an object of that name that came since is left alone (Conflict)."""
         kind: Kind[Any] = CHILDREN[object["kind"]]
         metadata = object["metadata"]
         body = {**object, "metadata": {**metadata, "uid": uid}} if uid is not None else object
         async with self._lead(kind.name):
             applied: Child = await self._client.apply(
-                kind, metadata["namespace"], metadata["name"], body, manager=MANAGER
+                kind, metadata["namespace"], metadata["name"], body, manager=labels.MANAGER
             )
         return applied
 
@@ -53,12 +54,12 @@ class Writer:
         }
         async with self._lead(MODELS.name):
             return await self._client.apply(
-                MODELS, metadata.namespace, metadata.name, body, manager=MANAGER, subresource="status"
+                MODELS, metadata.namespace, metadata.name, body, manager=labels.MANAGER, subresource="status"
             )
 
-    async def event(self, resource: ModelDeployment, event: Event, now: float) -> None:
+    async def event(self, resource: ModelDeployment, transition: Transition, now: float) -> None:
         async with self._lead("Event"):
-            await self._events.post(resource, event, now)
+            await self._events.post(resource, transition, now)
 
     def _lead(self, kind: str) -> asyncio.Timeout:
         seconds = self._election.seconds_left

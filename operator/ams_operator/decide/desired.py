@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 
+from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import Source
 from ams_kube.objects import Deployment
 
 from ams_operator.decide.children.account import account
-from ams_operator.decide.children.common import Object
+from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.deployment import Strategy, deployment
-from ams_operator.decide.children.kinds import ANNOTATION_APPLIED, Child
+from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.children.service import service
 from ams_operator.decide.children.volume import claim, models_volume
 from ams_operator.decide.hashes import digest
@@ -28,7 +29,7 @@ def desired(
     volume_size: int,
     weights: str | None,
     lock: LockStatus | None,
-) -> dict[str, Object]:
+) -> dict[str, ObjectBody]:
     """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
     volume = models_volume(resource, source, volume_size)
     built = [
@@ -40,9 +41,9 @@ def desired(
     return {object["kind"]: _hashed(object) for object in built if object is not None}
 
 
-def outdated(wanted: Object, present: Child | None, applied_generation: int | None) -> bool:
+def outdated(wanted: ObjectBody, present: Child | None, applied_generation: int | None) -> bool:
     """Whether an object has to be applied: it is absent, was applied differently, or somebody changed it since."""
-    if present is None or present.metadata.annotations.get(ANNOTATION_APPLIED) != _hash_of(wanted):
+    if present is None or present.metadata.annotations.get(labels.APPLIED) != _hash_of(wanted):
         return True
     if present.metadata.deletion_timestamp is not None:
         return False
@@ -51,14 +52,14 @@ def outdated(wanted: Object, present: Child | None, applied_generation: int | No
     return isinstance(present, Deployment) and present.spec.replicas != wanted["spec"]["replicas"]
 
 
-def _hashed(object: Object) -> Object:
+def _hashed(object: ObjectBody) -> ObjectBody:
     annotations: Mapping[str, str] = object["metadata"].get("annotations", {})
     return {
         **object,
-        "metadata": {**object["metadata"], "annotations": {**annotations, ANNOTATION_APPLIED: digest(object)}},
+        "metadata": {**object["metadata"], "annotations": {**annotations, labels.APPLIED: digest(object)}},
     }
 
 
-def _hash_of(object: Object) -> str:
-    found: str = object["metadata"]["annotations"][ANNOTATION_APPLIED]
+def _hash_of(object: ObjectBody) -> str:
+    found: str = object["metadata"]["annotations"][labels.APPLIED]
     return found

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
+from ams_common import labels
 from ams_common.names import KIND, child_name
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.kinds import ANNOTATION_OWNER, Child
+from ams_operator.decide.children.kinds import Child
 
 Owner = Literal["ours", "predecessor's", "another's"]
 
@@ -14,7 +15,7 @@ def owner_of(child: Child, resource: ModelDeployment) -> Owner:
     """A predecessor is a deleted resource of the same name, whose children are being collected."""
     controller = child.metadata.controller
     if controller is None:
-        retained = child.metadata.annotations.get(ANNOTATION_OWNER) == resource.metadata.name
+        retained = child.metadata.annotations.get(labels.RETAINED_BY) == resource.metadata.name
         return "ours" if retained else "another's"
     if controller.uid == resource.metadata.uid:
         return "ours"

@@ -7,6 +7,7 @@ doesn't tell (deletions while the API server was away) is found by comparing lis
 import asyncio
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import kopf
 import msgspec
+from ams_common.backoff import backoff_seconds
 from ams_common.names import GROUP, PLURAL, VERSION
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.client import Client
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _COMPARE_SECONDS = 60.0
 _SETTLE_SECONDS = 1.0
+_STEADY_SECONDS = 10.0  # a watch that lasted for longer did not fail
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 5.0
 
 
@@ -55,7 +58,7 @@ class ModelWatch:
 
     async def _list_first(self) -> None:
         """The resources themselves. Also waits for the API server, and for the CRD, which kopf would not."""
-        wait = _FIRST_WAIT_SECONDS
+        failures = 0
         while True:
             try:
                 for namespace in self._everywhere:
@@ -64,14 +67,15 @@ class ModelWatch:
                             self._take(msgspec.json.decode(raw, type=dict[str, Any]))
                 return
             except KubeError as error:
+                failures += 1
+                wait = _wait(failures)
                 log.warning("ModelDeployments can't be listed, again in %.1f s: %s", wait, error)
             await asyncio.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
 
     async def _watch(self) -> None:
         """kopf, again whenever it gives up."""
         loop = asyncio.get_running_loop()
-        wait = _FIRST_WAIT_SECONDS
+        failures = 0
         while not self._stop.is_set():
             self._ended.clear()
             began = time.monotonic()
@@ -80,7 +84,8 @@ class ModelWatch:
             await self._ended.wait()
             if self._stop.is_set():
                 return
-            wait = _FIRST_WAIT_SECONDS if time.monotonic() - began > 10 else min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+            failures = 1 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
+            wait = _wait(failures)
             log.warning("the watch of ModelDeployments ended, again in %.1f s", wait)
             await asyncio.sleep(wait)
 
@@ -169,6 +174,10 @@ class _ClosedLoop:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         return isinstance(error, RuntimeError)
+
+
+def _wait(failures: int) -> float:
+    return backoff_seconds(failures, random.random(), first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ams_kube.backoff import wait_seconds
+from ams_common.backoff import backoff_seconds
 from ams_kube.errors import KubeError
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ class WorkQueue:
             entry.failures = 0
         except Exception as error:
             entry.failures += 1
-            after = wait_seconds(
-                entry.failures, random.random, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS
+            after = backoff_seconds(
+                entry.failures, random.random(), first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS
             )
             log.warning(
                 "%s: %s; again in %.1f s", key, str(error) or type(error).__name__, after, exc_info=_trace(error)

@@ -2,10 +2,10 @@
 
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.common import Object, metadata
+from ams_operator.decide.children.common import ObjectBody, metadata
 
 
-def account(resource: ModelDeployment) -> Object | None:
+def account(resource: ModelDeployment) -> ObjectBody | None:
     """None where the resource names an account of its own."""
     if resource.spec.service_account_name is not None:
         return None

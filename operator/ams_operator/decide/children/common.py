@@ -2,33 +2,32 @@
 
 from typing import Any
 
+from ams_common import labels
 from ams_common.names import API_VERSION, KIND, child_name
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.kinds import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
-
-Object = dict[str, Any]
+ObjectBody = dict[str, Any]
 
 
-def labels(resource: ModelDeployment) -> dict[str, str]:
+def child_labels(resource: ModelDeployment) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "ai-model",
-        LABEL_MANAGED_BY: MANAGER,
-        LABEL_MODEL: resource.metadata.name,
+        labels.MANAGED_BY: labels.MANAGER,
+        labels.MODEL: resource.metadata.name,
     }
 
 
 def selector(resource: ModelDeployment) -> dict[str, str]:
     """What tells the model's pods from all others; never changes, as a Deployment's selector can't."""
-    return {LABEL_MODEL: resource.metadata.name, LABEL_MANAGED_BY: MANAGER}
+    return {labels.MODEL: resource.metadata.name, labels.MANAGED_BY: labels.MANAGER}
 
 
-def metadata(resource: ModelDeployment, *, owned: bool = True, annotations: dict[str, str] | None = None) -> Object:
+def metadata(resource: ModelDeployment, *, owned: bool = True, annotations: dict[str, str] | None = None) -> ObjectBody:
     """The child's metadata. One that is not `owned` outlives the resource."""
-    built: Object = {
+    built: ObjectBody = {
         "name": child_name(resource.metadata.name),
         "namespace": resource.metadata.namespace,
-        "labels": labels(resource),
+        "labels": child_labels(resource),
     }
     if annotations:
         built["annotations"] = annotations

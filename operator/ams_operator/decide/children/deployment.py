@@ -2,11 +2,11 @@
 
 from typing import Literal
 
+from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import Source
 
-from ams_operator.decide.children.common import Object, metadata, selector
-from ams_operator.decide.children.kinds import ANNOTATION_PREFETCH
+from ams_operator.decide.children.common import ObjectBody, metadata, selector
 from ams_operator.decide.children.pod import pod_template
 from ams_operator.decide.children.volume import Volume
 from ams_operator.settings import OperatorSettings
@@ -23,11 +23,11 @@ def deployment(
     replicas: int,
     strategy: Strategy,
     prefetch: bool = False,
-) -> Object:
+) -> ObjectBody:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(resource, annotations={ANNOTATION_PREFETCH: "true"} if prefetch else None),
+        "metadata": metadata(resource, annotations={labels.PREFETCH: "true"} if prefetch else None),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector(resource)},
@@ -39,7 +39,7 @@ def deployment(
     }
 
 
-_STRATEGIES: dict[Strategy, Object] = {
+_STRATEGIES: dict[Strategy, ObjectBody] = {
     "Surge": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
     "Recreate": {"type": "Recreate"},
 }

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
+from ams_common import labels
 from ams_common.names import child_name
 from ams_common.options import environment_of
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import ClaimSource, Source, WheelSource
 
-from ams_operator.decide.children.common import Object, labels
-from ams_operator.decide.children.kinds import ANNOTATION_WEIGHTS
+from ams_operator.decide.children.common import ObjectBody, child_labels
 from ams_operator.decide.children.volume import Volume
 from ams_operator.decide.hashes import source_digest
 from ams_operator.settings import OperatorSettings
@@ -28,7 +28,7 @@ _TERMINATION_LOG = "/dev/termination-log"
 _HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
 _USER = 1000
-_POD_SECURITY: Object = {
+_POD_SECURITY: ObjectBody = {
     "runAsNonRoot": True,
     "runAsUser": _USER,
     "runAsGroup": _USER,
@@ -36,7 +36,7 @@ _POD_SECURITY: Object = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY: Object = {
+_CONTAINER_SECURITY: ObjectBody = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -45,14 +45,14 @@ _CONTAINER_SECURITY: Object = {
 
 def pod_template(
     resource: ModelDeployment, source: Source, volume: Volume, settings: OperatorSettings, *, prefetch: bool
-) -> Object:
+) -> ObjectBody:
     """The template. With `prefetch` the weights are brought, no GPU is asked for and nothing is served."""
     spec = resource.spec
     containers = {
         "initContainers": [_download(resource, source, settings)],
         "containers": [_hold(resource, settings) if prefetch else _serve(resource, source, settings)],
     }
-    pod: Object = {
+    pod: ObjectBody = {
         "serviceAccountName": spec.service_account_name or child_name(resource.metadata.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -76,8 +76,8 @@ def pod_template(
     if spec.resources.claims:
         pod["resourceClaims"] = spec.resources.claims
     metadata = {
-        "labels": {**spec.pod_labels, **labels(resource)},
-        "annotations": {**spec.pod_annotations, ANNOTATION_WEIGHTS: source_digest(resource)},
+        "labels": {**spec.pod_labels, **child_labels(resource)},
+        "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource)},
     }
     return {"metadata": metadata, "spec": pod}
 
@@ -86,7 +86,7 @@ def grace_seconds(resource: ModelDeployment) -> int:
     return DRAIN_SECONDS + resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS
 
 
-def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> Object:
+def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
     told = msgspec.structs.replace(
         download_settings(resource),
         source=pod_source(source, resource.spec.model.source),
@@ -94,7 +94,7 @@ def _download(resource: ModelDeployment, source: Source, settings: OperatorSetti
         progress_port=settings.progress_port,
         termination_log=_TERMINATION_LOG,
     )
-    environment: dict[str, Object] = _plain(environment_of(told))
+    environment: dict[str, ObjectBody] = _plain(environment_of(told))
     if settings.hub_endpoint:
         environment |= _plain({"HF_ENDPOINT": settings.hub_endpoint})
     if isinstance(source, WheelSource):
@@ -115,7 +115,7 @@ def _pip(index: str) -> dict[str, str]:
     return {"PIP_INDEX_URL": index} | ({"PIP_TRUSTED_HOST": url.hostname} if url.scheme == "http" else {})
 
 
-def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> Object:
+def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
     told = msgspec.structs.replace(
         serve_settings(resource),
         source=pod_source(source, resource.spec.model.source),
@@ -148,7 +148,7 @@ def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }
-    resources: Object = {}
+    resources: ObjectBody = {}
     if resource.spec.resources.limits:
         resources["limits"] = resource.spec.resources.limits
     if resource.spec.resources.requests:
@@ -159,7 +159,7 @@ def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings
     return container
 
 
-def _hold(resource: ModelDeployment, settings: OperatorSettings) -> Object:
+def _hold(resource: ModelDeployment, settings: OperatorSettings) -> ObjectBody:
     container = _container(resource, settings, SERVE, ["python", "-c", _HOLD], {})
     container["resources"] = _without_devices(resource)
     # Holds no model, so it takes no request.
@@ -172,8 +172,8 @@ def _container(
     settings: OperatorSettings,
     name: str,
     command: list[str],
-    environment: dict[str, Object],
-) -> Object:
+    environment: dict[str, ObjectBody],
+) -> ObjectBody:
     spec = resource.spec
     environment = _plain({"HOME": "/tmp", "HF_HOME": "/tmp/hf"}) | environment
     for variable in spec.env:
@@ -181,7 +181,7 @@ def _container(
             **({"value": variable.value} if variable.value is not None else {}),
             **({"valueFrom": variable.value_from} if variable.value_from is not None else {}),
         }
-    mounts: list[Object] = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
+    mounts: list[ObjectBody] = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
     if spec.model.source.startswith("pvc://"):
         mounts.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
     return {
@@ -197,7 +197,7 @@ def _container(
     }
 
 
-def _volumes(source: Source, volume: Volume) -> list[Object]:
+def _volumes(source: Source, volume: Volume) -> list[ObjectBody]:
     volumes = [{"name": "models", **volume.source}, {"name": "tmp", "emptyDir": {}}]
     if isinstance(source, ClaimSource):
         claim = {"claimName": source.claim, "readOnly": True}
@@ -213,7 +213,7 @@ def pod_source(source: Source, text: str) -> str:
     return f"{path}?file={source.file}" if source.file else path
 
 
-def _without_devices(resource: ModelDeployment) -> Object:
+def _without_devices(resource: ModelDeployment) -> ObjectBody:
     """The resources that a download needs: processors and memory, no GPU."""
     given = resource.spec.resources
 
@@ -227,6 +227,6 @@ def _without_devices(resource: ModelDeployment) -> Object:
     }
 
 
-def _plain(variables: Mapping[str, str]) -> dict[str, Object]:
+def _plain(variables: Mapping[str, str]) -> dict[str, ObjectBody]:
     """Literally: the kubelet reads $(NAME) as another variable, and $$ as one dollar."""
     return {name: {"value": value.replace("$", "$$")} for name, value in variables.items()}

@@ -2,11 +2,11 @@
 
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.common import Object, metadata, selector
+from ams_operator.decide.children.common import ObjectBody, metadata, selector
 from ams_operator.decide.children.pod import SERVE_PORT
 
 
-def service(resource: ModelDeployment) -> Object:
+def service(resource: ModelDeployment) -> ObjectBody:
     return {
         "apiVersion": "v1",
         "kind": "Service",

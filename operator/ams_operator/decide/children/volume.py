@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import msgspec
+from ams_common import labels
 from ams_common.names import child_name
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import CacheSpec, ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import ClaimSource, HubSource, Source, WheelSource
 
-from ams_operator.decide.children.common import Object, labels, metadata
-from ams_operator.decide.children.kinds import ANNOTATION_LOCK, ANNOTATION_OWNER, ANNOTATION_WEIGHTS
+from ams_operator.decide.children.common import ObjectBody, child_labels, metadata
 
 GIBI = 1 << 30
 UNKNOWN_BYTES = 20 * GIBI  # of a model that nobody could be asked about
@@ -23,7 +23,7 @@ _CONVERTED = 5.0
 class Volume:
     """The `models` volume of the pods; `claim` is whether the operator makes a PersistentVolumeClaim for it."""
 
-    source: Object
+    source: ObjectBody
     claim: bool
 
 
@@ -34,7 +34,7 @@ def models_volume(resource: ModelDeployment, source: Source, size: int) -> Volum
     if not keeps_weights(source):  # the weights are on a volume of their own already
         return Volume({"emptyDir": {}}, claim=False)
     if cache.per_replica:
-        template = {"metadata": {"labels": labels(resource)}, "spec": _claim_spec(cache, size)}
+        template = {"metadata": {"labels": child_labels(resource)}, "spec": _claim_spec(cache, size)}
         return Volume({"ephemeral": {"volumeClaimTemplate": template}}, claim=False)
     return Volume({"persistentVolumeClaim": {"claimName": child_name(resource.metadata.name)}}, claim=True)
 
@@ -66,14 +66,14 @@ def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int |
     return max(int(-(-wanted // GIBI)) * GIBI, GIBI, present or 0)
 
 
-def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> Object:
+def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> ObjectBody:
     """The PersistentVolumeClaim. `weights` is the digest of the source whose weights, of this `lock`, are on it."""
     retained = resource.spec.cache.retain == "Retain"
-    annotations = {ANNOTATION_WEIGHTS: weights} if weights is not None else {}
+    annotations = {labels.WEIGHTS: weights} if weights is not None else {}
     if lock is not None:
-        annotations[ANNOTATION_LOCK] = msgspec.json.encode(lock).decode()
+        annotations[labels.LOCK] = msgspec.json.encode(lock).decode()
     if retained:
-        annotations[ANNOTATION_OWNER] = resource.metadata.name
+        annotations[labels.RETAINED_BY] = resource.metadata.name
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -82,8 +82,8 @@ def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockS
     }
 
 
-def _claim_spec(cache: CacheSpec, size: int) -> Object:
-    spec: Object = {
+def _claim_spec(cache: CacheSpec, size: int) -> ObjectBody:
+    spec: ObjectBody = {
         "accessModes": [cache.access_mode],
         "resources": {"requests": {"storage": size_text(size)}},
     }

@@ -10,7 +10,7 @@ from ams_common.quantity import format_bytes, format_count, parse_bytes
 from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionStatus
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import ModelStatus, QuantizationStatus
+from ams_common.resource.status import ModelStatus, QuantizationStatus, conditions_of
 from ams_common.source import ClaimSource, HubSource, Source, WheelSource
 
 from ams_operator.decide.children.volume import is_gguf, needed_bytes
@@ -37,6 +37,23 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return self.status == "True"
+
+
+def reported_verdict(resource: ModelDeployment) -> Verdict | None:
+    """The verdict in status, if it is about this generation: a good one needn't be asked for again."""
+    condition, status = conditions_of(resource.status).get("PreflightPassed"), resource.status
+    if condition is None or status is None or condition.observed_generation != resource.metadata.generation:
+        return None
+    row = row_of(condition.reason)
+    return Verdict(
+        condition.status,
+        condition.reason,
+        condition.message,
+        status.model,
+        status.quantization,
+        rejects=row is not None and row.condition == "Accepted",
+        weights_bytes=status.model.weights_bytes if status.model is not None else None,
+    )
 
 
 def judge(resource: ModelDeployment, source: Source, report: HubReport | None, offers: MemoryOffers) -> Verdict:

@@ -1,41 +1,42 @@
-"""The whole status of a resource, and the events that tell what changed."""
+"""The whole status of a resource, and the transitions from the one before."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
+from ams_common import labels
+from ams_common.lifecycle import Phase
 from ams_common.names import route_name
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import Condition, ModelStatus, Status
+from ams_common.resource.status import Condition, ModelStatus, Status, conditions_of
 from ams_common.source import InvalidSource, parse_source, short_name
 
-from ams_operator.decide.children.kinds import LABEL_MODEL
-from ams_operator.decide.observed import Event
+from ams_operator.decide.observed import Transition
 from ams_operator.decide.status.conditions import Outcome, judge_all
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.phase import phase_of
 
 
 def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
-    resource, front = facts.resource, facts.front
+    resource, pod = facts.resource, facts.newest_unready_pod
     outcomes = judge_all(facts)
     phase = phase_of(facts, outcomes)
     deployment = facts.deployment
-    downloads = front is not None and front.stage == "downloading" and front.progress is not None
+    progress = pod.progress if pod is not None and pod.stage is Phase.DOWNLOADING else None
     return Status(
         observed_generation=resource.metadata.generation,
-        phase=phase.phase,
+        phase=phase.phase.title,
         summary=phase.summary,
         message=phase.message,
         replicas=deployment.status.replicas if deployment is not None else 0,
         ready_replicas=facts.ready_pods,
-        selector=f"{LABEL_MODEL}={resource.metadata.name}",
+        selector=f"{labels.MODEL}={resource.metadata.name}",
         endpoint=f"{gateway_url.rstrip('/')}/generate/{route_name(resource.metadata.name)}" if gateway_url else None,
         model=_model(facts),
         quantization=facts.verdict.quantization,
-        download=front.progress.download if downloads and front is not None and front.progress is not None else None,
+        download=progress.download if progress is not None else None,
         lock=facts.lock,
         conditions=_conditions(resource, outcomes, now),
     )
@@ -70,14 +71,10 @@ def _conditions(resource: ModelDeployment, outcomes: Mapping[ConditionType, Outc
 _LONGEST_MESSAGE = 4096
 
 
-def conditions_of(status: Status | None) -> dict[str, Condition]:
-    return {condition.type: condition for condition in (status.conditions or ())} if status is not None else {}
-
-
-def events_of(before: Status | None, after: Status) -> tuple[Event, ...]:
+def transitions_of(before: Status | None, after: Status) -> tuple[Transition, ...]:
     """One for each condition whose status or reason changed; of a new resource only what stands in its way."""
     known = conditions_of(before)
-    events = []
+    transitions = []
     for condition in after.conditions or ():
         previous = known.get(condition.type)
         if previous is not None and (previous.status, previous.reason) == (condition.status, condition.reason):
@@ -87,5 +84,5 @@ def events_of(before: Status | None, after: Status) -> tuple[Event, ...]:
             continue  # the Event of the other condition says it
         severity = row.severity if row is not None else "Warning"
         if previous is not None or severity == "Warning":
-            events.append(Event(severity, condition.reason, f"{condition.type}: {condition.message}"))
-    return tuple(events)
+            transitions.append(Transition(severity, condition.reason, f"{condition.type}: {condition.message}"))
+    return tuple(transitions)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from ams_common.reasons import Reason
+from ams_common.lifecycle import Phase
+from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionStatus, ConditionType
 from ams_kube.objects import Deployment, StatusCondition
 
 from ams_operator.decide.status.facts import Facts
-from ams_operator.decide.status.pods import Problem
-from ams_operator.decide.status.words import download_sentence
+from ams_operator.decide.status.formatting import download_sentence
+from ams_operator.decide.status.pods import PodView, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +21,26 @@ class Outcome:
 
 def judge_all(facts: Facts) -> dict[ConditionType, Outcome]:
     """All conditions, in the order in which people read them."""
-    found: dict[ConditionType, Outcome] = {
+    parts: dict[ConditionType, Outcome] = {
         "Accepted": accepted(facts),
         "PreflightPassed": preflight_passed(facts),
         "WeightsReady": weights_ready(facts),
         "Available": available(facts),
         "Progressing": progressing(facts),
     }
-    return {"Ready": ready(facts, found), **found}
+    return {"Ready": ready(facts, parts), **parts}
 
 
 def accepted(facts: Facts) -> Outcome:
-    if facts.refusal is not None:
-        return _false(facts.refusal)
+    if facts.rejection is not None:
+        return _false(facts.rejection)
     if facts.verdict.rejects and facts.blocked:
         return Outcome("False", facts.verdict.reason, facts.verdict.message)
     if (problem := facts.problem("Accepted")) is not None:
         return _false(problem)
-    for kind, said in facts.refusals.items():
+    for kind, message in facts.refused_children.items():
         if kind != "PersistentVolumeClaim":
-            return Outcome("False", Reason.REJECTED, f"The API server refuses the {kind} that this asks for: {said}")
+            return Outcome("False", Reason.REJECTED, f"The API server rejects the {kind} of this model: {message}")
     return Outcome("True", Reason.VALID, "The resource is valid.")
 
 
@@ -57,67 +58,71 @@ def weights_ready(facts: Facts) -> Outcome:
     if claim is not None and claim.status.phase == "Lost":
         text = f"The volume behind the PersistentVolumeClaim {claim.metadata.name} is gone; delete the claim."
         return Outcome("False", Reason.VOLUME_LOST, text)
-    if (said := facts.refusals.get("PersistentVolumeClaim")) is not None:
-        return _refused_claim(said)
+    if (message := facts.refused_children.get("PersistentVolumeClaim")) is not None:
+        return _refused_claim(message)
     if (problem := facts.problem("WeightsReady")) is not None:
-        wanted = facts.resource.spec.cache.storage_class_name
-        if problem.reason == Reason.VOLUME_PENDING and wanted is not None:
-            return Outcome("False", problem.reason, f"{problem.message} It asks for storage class {wanted!r}.")
+        storage_class = facts.resource.spec.cache.storage_class_name
+        if problem.reason == Reason.VOLUME_PENDING and storage_class is not None:
+            return Outcome("False", problem.reason, f"{problem.message} Its storage class is {storage_class!r}.")
         return _false(problem)
-    front = facts.front
-    if front is not None and front.stage == "downloading" and front.problem is None:
-        progress = front.progress
-        told = "The download begins."
-        if progress is not None:
-            phase = progress.phase.capitalize()
-            told = f"{phase}: {download_sentence(progress.download)}" if progress.download else progress.comment()
-        return Outcome("False", Reason.DOWNLOADING, told)
+    pod = facts.newest_unready_pod
+    if pod is not None and pod.stage is Phase.DOWNLOADING and pod.problem is None:
+        return Outcome("False", Reason.DOWNLOADING, _downloading(pod))
     if facts.weights:
-        return Outcome("True", Reason.VERIFIED, "The weights are there and verified.")
-    why = f" {front.problem.message}" if front is not None and front.problem is not None else ""
-    return Outcome("Unknown", Reason.NOT_DOWNLOADED_YET, f"No pod has brought the weights yet.{why}")
+        return Outcome("True", Reason.VERIFIED, "The weights are on the volume and verified.")
+    why = f" {pod.problem.message}" if pod is not None and pod.problem is not None else ""
+    return Outcome("Unknown", Reason.NOT_DOWNLOADED_YET, f"No pod has downloaded the weights yet.{why}")
 
 
-def _refused_claim(said: str) -> Outcome:
-    if "resize" in said or "expan" in said:
-        return Outcome("False", Reason.VOLUME_NOT_EXPANDABLE, f"The volume can't grow: {said}")
-    return Outcome("False", Reason.VOLUME_PENDING, f"The PersistentVolumeClaim is refused: {said}")
+def _downloading(pod: PodView) -> str:
+    progress = pod.progress
+    if progress is None:
+        return "The download begins."
+    if progress.download is None:
+        return progress.comment()
+    return f"{progress.phase.capitalize()}: {download_sentence(progress.download)}"
+
+
+def _refused_claim(message: str) -> Outcome:
+    if "resize" in message or "expan" in message:
+        return Outcome("False", Reason.VOLUME_NOT_EXPANDABLE, f"The volume can't grow: {message}")
+    return Outcome("False", Reason.VOLUME_PENDING, f"The API server rejects the PersistentVolumeClaim: {message}")
 
 
 def available(facts: Facts) -> Outcome:
     if facts.resource.spec.suspend:
-        return Outcome("False", Reason.SUSPENDED, "spec.suspend is true: it serves nothing until that is taken back.")
-    count, asked = facts.ready_pods, facts.wanted.serving
+        return Outcome("False", Reason.SUSPENDED, "Suspended by spec.suspend; set it to false to resume.")
+    count, desired = facts.ready_pods, facts.replicas.serving
     if count:
-        return Outcome("True", Reason.SERVING, f"{count} of {max(asked, count)} pods answer.")
-    if asked == 0:
-        return Outcome("False", Reason.SCALED_TO_ZERO, "No pod is asked for; the first request starts one.")
+        return Outcome("True", Reason.SERVING, f"{count} of {max(desired, count)} pods answer.")
+    if desired == 0:
+        return Outcome("False", Reason.SCALED_TO_ZERO, "Scaled to zero while idle; the next request starts a pod.")
     if (problem := facts.problem("Available")) is not None:
         return _false(problem)
     if (problem := facts.problem("Progressing")) is not None:  # its golden prompts
         return Outcome("False", Reason.LOAD_FAILED, problem.message)
-    if not facts.pods and (said := _replica_failure(facts.deployment)) is not None:
-        return Outcome("False", Reason.UNSCHEDULABLE, f"The pod is refused: {said}")
+    if not facts.pods and (message := _replica_failure(facts.deployment)) is not None:
+        return Outcome("False", Reason.UNSCHEDULABLE, f"The cluster creates no pod: {message}")
     return Outcome("False", Reason.STARTING, _starting(facts))
 
 
 def _starting(facts: Facts) -> str:
     if facts.waits_for_predecessor:
         return "Waits until the objects of the deleted resource of this name are gone."
-    if facts.blocked or facts.asking:
+    if facts.blocked or facts.preflight_pending:
         return "Nothing is started before the model has passed its checks."
-    front = facts.front
-    match front.stage if front is not None else None:
-        case "downloading":
-            return "The weights are on their way."
-        case "loading":
-            said = front.progress.comment() if front is not None and front.progress is not None else ""
-            return "The model is being loaded" + (f": {said}." if said else ".")
-        case "starting":
+    pod = facts.newest_unready_pod
+    match pod.stage if pod is not None else None:
+        case Phase.DOWNLOADING:
+            return "The weights are being downloaded."
+        case Phase.LOADING:
+            detail = pod.progress.comment() if pod is not None and pod.progress is not None else ""
+            return "The model is being loaded" + (f": {detail}." if detail else ".")
+        case Phase.STARTING:
             return "The pod starts."
-        case "scheduling":
+        case Phase.SCHEDULING:
             return "The pod waits for a node."
-    return "No pod is there yet."
+    return "No pod exists yet."
 
 
 def progressing(facts: Facts) -> Outcome:
@@ -126,42 +131,43 @@ def progressing(facts: Facts) -> Outcome:
     deployment = facts.deployment
     if deployment is None:
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
-    status, wanted = deployment.status, deployment.spec.replicas
+    status, desired = deployment.status, deployment.spec.replicas
     condition = _condition(deployment, "Progressing")
     if condition is not None and condition.reason == "ProgressDeadlineExceeded":
         return Outcome("False", Reason.DEADLINE_EXCEEDED, condition.message)
     if status.observed_generation >= deployment.metadata.generation and (
-        status.updated_replicas == status.replicas == status.available_replicas == wanted
+        status.updated_replicas == status.replicas == status.available_replicas == desired
     ):
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
-    if status.replicas > status.updated_replicas and status.updated_replicas < wanted:
-        return Outcome(
-            "True", Reason.ROLLING_OUT, f"{status.updated_replicas} of {wanted} pods are of the new version."
-        )
-    return Outcome("True", Reason.SCALING, f"{status.available_replicas} of {wanted} pods are there.")
+    if status.replicas > status.updated_replicas and status.updated_replicas < desired:
+        text = f"{status.updated_replicas} of {desired} pods are of the new version."
+        return Outcome("True", Reason.ROLLING_OUT, text)
+    return Outcome("True", Reason.SCALING, f"{status.available_replicas} of {desired} pods are available.")
 
 
-def ready(facts: Facts, found: dict[ConditionType, Outcome]) -> Outcome:
-    """Of the others; Progressing never counts. A model at zero by its own rules is ready."""
+def ready(facts: Facts, parts: dict[ConditionType, Outcome]) -> Outcome:
+    """Of the others; Progressing never counts. A model that is scaled to zero while idle is ready."""
     for kind in ("Accepted", "PreflightPassed"):
-        if found[kind].status == "False":
-            return Outcome("False", found[kind].reason, found[kind].message)
-    weights, pods = found["WeightsReady"], found["Available"]
+        if parts[kind].status == "False":
+            return Outcome("False", parts[kind].reason, parts[kind].message)
+    weights, pods = parts["WeightsReady"], parts["Available"]
     if facts.resource.spec.suspend:
         return Outcome("False", Reason.SUSPENDED, pods.message)
-    if facts.asking and facts.deployment is None:
+    if facts.preflight_pending and facts.deployment is None:
         return Outcome("False", Reason.STARTING, "The hub is being asked about the model.")
-    if facts.wanted.serving == 0:
-        if weights.status == "False" and weights.reason not in _ON_THE_WAY:
+    if facts.replicas.serving == 0:
+        if weights.status == "False" and not _may_pass(weights.reason):
             return Outcome("False", weights.reason, weights.message)
-        return Outcome("True", Reason.SCALED_TO_ZERO, "It is at zero by its own rules; the first request starts it.")
-    if pods.status == "True":  # it serves, whatever the newest pod says
-        return Outcome("True", "Ready", pods.message)
+        return Outcome("True", Reason.SCALED_TO_ZERO, "Scaled to zero while idle; the next request starts a pod.")
+    if pods.status == "True":  # it serves, whatever the newest pod's state
+        return Outcome("True", Reason.READY, pods.message)
     first = next((each for each in (weights, pods) if each.status == "False"), weights)
     return Outcome("False", first.reason, first.message)
 
 
-_ON_THE_WAY = {Reason.DOWNLOADING, Reason.VOLUME_PENDING}
+def _may_pass(reason: str) -> bool:
+    row = row_of(reason)
+    return row is not None and row.waiting_helps
 
 
 def _replica_failure(deployment: Deployment | None) -> str | None:

@@ -1,21 +1,19 @@
-"""What a pod tells about its model: how far it is, and what stands in its way."""
+"""How far a pod is with its model, and what stands in its way, by what the kubelet and the scheduler report."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
+from ams_common.lifecycle import Phase
 from ams_common.lock import Brought
 from ams_common.progress import Failure, Progress
-from ams_common.reasons import Reason
+from ams_common.reasons import ROWS, Reason, row_of
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import ContainerStatus, Pod, TerminatedState
 
 from ams_operator.decide.children.pod import DOWNLOAD, SERVE
-
-Stage = Literal["scheduling", "starting", "downloading", "loading", "ready"]
 
 _IMAGE = {
     "ErrImagePull",
@@ -31,30 +29,18 @@ _SECRET_NOT_FOUND = re.compile(r'secrets? "([^"]+)" not found')
 _SECRET_KEY = re.compile(r"couldn't find key (\S+) in Secret (\S+)")
 _VOLUME = re.compile(r"persistentvolumeclaim|storageclass|unbound|volume node affinity|available volume", re.I)
 
-# What the reason in a termination message belongs to; others are of the container that ended.
-_CONDITION_OF: dict[str, ConditionType] = {
-    Reason.INVALID_SOURCE: "Accepted",
-    Reason.UNSUPPORTED_ARCHITECTURE: "Accepted",
-    Reason.GATED_MODEL: "PreflightPassed",
-    Reason.BAD_TOKEN: "PreflightPassed",
-    Reason.MODEL_NOT_FOUND: "PreflightPassed",
-    Reason.REVISION_NOT_FOUND: "PreflightPassed",
-    Reason.DISK_FULL: "WeightsReady",
-    Reason.CHECKSUM_MISMATCH: "WeightsReady",
-    Reason.LOCK_MISMATCH: "WeightsReady",
-    Reason.HUB_RATE_LIMITED: "WeightsReady",
-    Reason.GOLDEN_PROMPT_FAILED: "Progressing",
-}
-_SYNONYMS = {"PickledWeights": Reason.INVALID_SOURCE, "InvalidLock": Reason.LOCK_MISMATCH}
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What stands in the way, as the condition that it makes False."""
+    """What stands in the way of a model."""
 
-    condition: ConditionType
-    reason: str
+    reason: Reason
     message: str
+
+    @property
+    def condition(self) -> ConditionType:
+        """The one that it makes False."""
+        return ROWS[self.reason].condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,7 @@ class PodView:
     """A pod as far as its model is concerned. `verified`: the weights are on its volume."""
 
     pod: Pod
-    stage: Stage
+    stage: Phase  # SCHEDULING, STARTING, DOWNLOADING, LOADING or READY
     verified: bool = False
     lock: LockStatus | None = None  # of the weights that it verified
     problem: Problem | None = None
@@ -81,21 +67,22 @@ _ENDED = ("Succeeded", "Failed")
 def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str]) -> PodView:
     """`devices` are the extended resources that the pod asks for, such as nvidia.com/gpu."""
     if (problem := _unscheduled(pod, devices)) is not None:
-        return PodView(pod, "scheduling", problem=problem)
+        return PodView(pod, Phase.SCHEDULING, problem=problem)
     download = _status(pod.status.init_container_statuses, DOWNLOAD)
     serve = _status(pod.status.container_statuses, SERVE)
     verified = _succeeded(download)
     if serve is not None and serve.ready and verified:
-        return PodView(pod, "ready", True, _lock(download))
+        return PodView(pod, Phase.READY, True, _lock(download))
     if not pod.spec.node_name and not pod.status.init_container_statuses:
-        return PodView(pod, "scheduling")
+        return PodView(pod, Phase.SCHEDULING)
     if not verified:
         if download is None or (download.state.running is None and download.state.terminated is None):
-            return PodView(pod, "starting", problem=_problem(download), progress=progress)
+            return PodView(pod, Phase.STARTING, problem=_problem(download), progress=progress)
         problem = None if _moves(progress) and download.state.running is not None else _problem(download)
-        return PodView(pod, "downloading", problem=problem, progress=progress)
+        return PodView(pod, Phase.DOWNLOADING, problem=problem, progress=progress)
     running = serve is not None and serve.state.running is not None
-    return PodView(pod, "loading" if running else "starting", True, _lock(download), _problem(serve), progress)
+    stage = Phase.LOADING if running else Phase.STARTING
+    return PodView(pod, stage, True, _lock(download), _problem(serve), progress)
 
 
 def _status(statuses: Sequence[ContainerStatus], name: str) -> ContainerStatus | None:
@@ -109,7 +96,7 @@ def _succeeded(status: ContainerStatus | None) -> bool:
 
 
 def _lock(download: ContainerStatus | None) -> LockStatus | None:
-    """What the download said at its end; None where it said nothing, as one of another version."""
+    """The lock in the download's termination message; None if there is none, as of another version."""
     if download is None or download.state.terminated is None:
         return None
     try:
@@ -129,13 +116,13 @@ def _unscheduled(pod: Pod, devices: Collection[str]) -> Problem | None:
     condition = next((each for each in pod.status.conditions if each.type == "PodScheduled"), None)
     if condition is None or condition.status != "False" or condition.reason == "SchedulingGated":
         return None
-    said = condition.message or condition.reason
-    if _VOLUME.search(said):
-        return Problem("WeightsReady", Reason.VOLUME_PENDING, f"The volume can't be had: {said}")
-    lacking = [device for device in devices if f"Insufficient {device}" in said]
+    message = condition.message or condition.reason
+    if _VOLUME.search(message):
+        return Problem(Reason.VOLUME_PENDING, f"The volume can't be bound: {message}")
+    lacking = [device for device in devices if f"Insufficient {device}" in message]
     if lacking:
-        return Problem("Available", Reason.INSUFFICIENT_GPU, f"No node has {', '.join(lacking)} free: {said}")
-    return Problem("Available", Reason.UNSCHEDULABLE, f"No node takes the pod: {said}")
+        return Problem(Reason.INSUFFICIENT_GPU, f"No node has {', '.join(lacking)} free: {message}")
+    return Problem(Reason.UNSCHEDULABLE, f"No node takes the pod: {message}")
 
 
 def _problem(status: ContainerStatus | None) -> Problem | None:
@@ -144,8 +131,8 @@ def _problem(status: ContainerStatus | None) -> Problem | None:
         return None
     waiting = status.state.waiting
     if waiting is not None and waiting.reason in _IMAGE:
-        said = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
-        return Problem("Available", Reason.IMAGE_PULL_FAILED, f"The image {status.image} can't be pulled: {said}")
+        detail = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
+        return Problem(Reason.IMAGE_PULL_FAILED, f"The image {status.image} can't be pulled: {detail}")
     if waiting is not None and waiting.reason in _CONFIG:
         return _refused(waiting.reason, waiting.message)
     ended = status.state.terminated or status.last_state.terminated
@@ -158,42 +145,42 @@ def _problem(status: ContainerStatus | None) -> Problem | None:
 
 def _refused(reason: str, message: str) -> Problem:
     if found := _SECRET_NOT_FOUND.search(message):
-        return Problem("Accepted", Reason.SECRET_NOT_FOUND, f"There is no Secret {found[1]} in the namespace.")
+        return Problem(Reason.SECRET_NOT_FOUND, f"There is no Secret {found[1]} in the namespace.")
     if found := _SECRET_KEY.search(message):
         secret = found[2].rstrip(",.").rpartition("/")[2]
-        return Problem("Accepted", Reason.SECRET_KEY_MISSING, f"The Secret {secret} has no key {found[1]}.")
-    return Problem("Available", Reason.STARTING, f"The container can't start ({reason}): {message}")
+        return Problem(Reason.SECRET_KEY_MISSING, f"The Secret {secret} has no key {found[1]}.")
+    return Problem(Reason.STARTING, f"The container can't start ({reason}): {message}")
 
 
 def _ended(status: ContainerStatus, ended: TerminatedState) -> Problem:
-    part = "the download" if status.name == DOWNLOAD else "the model server"
+    part = "The download" if status.name == DOWNLOAD else "The model server"
     if ended.reason == "OOMKilled":
         return Problem(
-            "Available",
             Reason.OUT_OF_MEMORY_KILLED,
             f"{part} used more memory than its limit and was killed; raise spec.resources.limits.memory, or choose"
-            " smaller weights with spec.quantization.".capitalize(),
+            " smaller weights with spec.quantization.",
         )
-    failure = termination_failure(ended.message)
-    if failure is not None:
-        reason = _SYNONYMS.get(failure.reason, failure.reason)
-        if (condition := _CONDITION_OF.get(reason)) is not None:
-            return Problem(condition, reason, failure.message)
-        if status.name == SERVE:
-            prefix = "" if reason == Reason.LOAD_FAILED else f"{reason}: "
-            return Problem("Available", Reason.LOAD_FAILED, f"{prefix}{failure.message}")
-        if reason == Reason.HUB_UNREACHABLE:
-            return Problem("WeightsReady", Reason.DOWNLOADING, f"The download waits for the hub: {failure.message}")
-        return Problem("Available", Reason.CRASH_LOOP, f"The download failed ({reason}): {failure.message}")
+    if (failure := termination_failure(ended.message)) is not None:
+        return _of_failure(failure, downloads=status.name == DOWNLOAD)
     how = f"status {ended.exit_code}" + (f", {ended.reason}" if ended.reason not in ("", "Error") else "")
-    last = _last_line(ended.message)
     times = f" {status.restart_count + 1} times" if status.restart_count else ""
-    told = f"; its last line: {last}" if last else "; it said nothing"
-    return Problem("Available", Reason.CRASH_LOOP, f"{part.capitalize()} ended{times} ({how}){told}")
+    line = _last_line(ended.message)
+    detail = f"; its last line: {line}" if line else "; it left no message"
+    return Problem(Reason.CRASH_LOOP, f"{part} ended{times} ({how}){detail}")
+
+
+def _of_failure(failure: Failure, *, downloads: bool) -> Problem:
+    """What a container says of its end. A pod of another version may have a reason that isn't known here."""
+    if failure.reason == Reason.HUB_UNREACHABLE:
+        return Problem(Reason.DOWNLOADING, f"The download waits for the hub: {failure.message}")
+    if row_of(failure.reason) is not None:
+        return Problem(Reason(failure.reason), failure.message)
+    other = Reason.DOWNLOAD_FAILED if downloads else Reason.LOAD_FAILED
+    return Problem(other, f"{failure.reason}: {failure.message}")
 
 
 def termination_failure(message: str) -> Failure | None:
-    """The JSON line by which a container explains its end; None where it left none."""
+    """The JSON line by which a container explains its end; None if there is none."""
     for line in reversed(message.splitlines()):
         if line.lstrip().startswith("{"):
             try:

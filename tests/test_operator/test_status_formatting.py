@@ -1,10 +1,15 @@
 """What people read: the scheduler's words, a container's last line, durations, names of Events."""
 
+import json
+
+import msgspec
 import pytest
+from ams_common.reasons import ROWS, Reason
+from ams_kube.objects import Pod
 from ams_operator.act.events import event_name
-from ams_operator.decide.observed import Event
+from ams_operator.decide.observed import Transition
+from ams_operator.decide.status.formatting import duration
 from ams_operator.decide.status.pods import read_pod, termination_failure
-from ams_operator.decide.status.words import duration
 from plan_objects import pod, resource
 
 
@@ -27,6 +32,30 @@ def test_the_schedulers_words(message: str, reason: str) -> None:
     assert message in problem.message
 
 
+@pytest.mark.parametrize("reason", [reason for reason, row in ROWS.items() if row.status == "False"])
+def test_a_reason_in_a_termination_message_makes_its_condition_false(reason: Reason) -> None:
+    problem = read_pod(failed_download(reason, "Why."), None, []).problem
+    assert problem is not None
+    assert (problem.condition, problem.reason) == (ROWS[reason].condition, reason)
+    assert problem.message == "Why."
+
+
+def test_a_reason_of_another_version_is_passed_on_in_the_message() -> None:
+    problem = read_pod(failed_download("Hiccups", "It has hiccups."), None, []).problem
+    assert problem is not None
+    assert (problem.reason, problem.message) == ("DownloadFailed", "Hiccups: It has hiccups.")
+
+
+def failed_download(reason: str, message: str) -> Pod:
+    termination = {"exitCode": 1, "message": json.dumps({"reason": reason, "message": message})}
+    document = {
+        "metadata": {"name": "ams-tiny-1", "namespace": "models", "uid": "p"},
+        "spec": {"nodeName": "n"},
+        "status": {"initContainerStatuses": [{"name": "download", "state": {"terminated": termination}}]},
+    }
+    return msgspec.convert(document, Pod)
+
+
 def test_the_line_by_which_a_container_explains_its_end() -> None:
     line = '{"reason":"DiskFull","message":"full","retryable":false}'
     found = termination_failure(f"some words\n{line}\n")
@@ -41,6 +70,8 @@ def test_durations_for_people() -> None:
 
 
 def test_the_same_news_about_the_same_object_has_the_same_name() -> None:
-    event = Event("Warning", "DiskFull", "WeightsReady: full")
-    assert event_name(resource(), event) == event_name(resource(), event)
-    assert event_name(resource(), event) != event_name(resource(), Event("Warning", "DiskFull", "WeightsReady: fuller"))
+    transition = Transition("Warning", "DiskFull", "WeightsReady: full")
+    assert event_name(resource(), transition) == event_name(resource(), transition)
+    assert event_name(resource(), transition) != event_name(
+        resource(), Transition("Warning", "DiskFull", "WeightsReady: fuller")
+    )
