@@ -42,3 +42,11 @@ def test_every_metric_in_the_code_is_on_the_page() -> None:
     named = set(re.findall(r'"(ams_(?:gateway|operator|pod|download)_\w+)"', source))
     shown = {line.name.removesuffix("_total") for expose in COMPONENTS.values() for line in lines_of(expose())}
     assert named == shown, "give a new metric a series in tests/metrics_page.py and run `make docs`"
+
+
+@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_the_map_names_exist(document: str) -> None:
+    tracked = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    named = set(re.findall(r"(?<![\w./…])[a-z0-9_/]+[.]py\b", (ROOT / document).read_text()))
+    assert named
+    assert sorted(name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in tracked)) == []
