@@ -14,8 +14,8 @@ from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry.port import Backend, Model
 
 from ams_cli import machine, preview, weights
-from ams_cli.card import model_card
 from ams_cli.eviction import RunningModel, plan_eviction, unclaimed_bytes
+from ams_cli.gateway_model import gateway_model
 from ams_cli.jobs import ProcessSetup
 from ams_cli.supervisor import Supervisor
 
@@ -48,7 +48,7 @@ class Fleet:
             for resource in resources
             for name in (resource.metadata.name, *resource.spec.model.aliases)
         }
-        self._models = {name: self._card(supervisor) for name, supervisor in sorted(self.supervisors.items())}
+        self._models = {name: self._gateway_model(supervisor) for name, supervisor in sorted(self.supervisors.items())}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -95,13 +95,13 @@ class Fleet:
 
     def _changed(self, supervisor: Supervisor) -> None:
         if supervisor.state.weights and not self._models[supervisor.name].facts.source_exists:
-            self._models[supervisor.name] = self._card(supervisor)
+            self._models[supervisor.name] = self._gateway_model(supervisor)
         self._on_change(supervisor)
 
-    def _card(self, supervisor: Supervisor) -> Model:
+    def _gateway_model(self, supervisor: Supervisor) -> Model:
         models_dir = self._setup.folders.models_dir
         always_on = supervisor.policy.always_on and supervisor.policy.suspended is None
-        return model_card(supervisor.resource, models_dir, self._created, always_on=always_on)
+        return gateway_model(supervisor.resource, models_dir, self._created, always_on=always_on)
 
     async def _make_room(self, supervisor: Supervisor) -> None:
         """Stop idle models where `supervisor`'s would not fit beside them. One model at a time asks."""

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import msgspec
+
+T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
@@ -33,8 +35,8 @@ class GatewayClient(Protocol):
         """The answer, its body still to be read. GatewayError."""
 
 
-async def get_json(gateway: GatewayClient, path: str) -> dict[str, Any]:
-    """The JSON object at `path`. GatewayError with the gateway's own message when it refuses."""
+async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
+    """The JSON document at `path`. GatewayError with the gateway's own message when it refuses."""
     answer = await gateway.open("GET", path)
     try:
         data = await answer.read()
@@ -45,7 +47,7 @@ async def get_json(gateway: GatewayClient, path: str) -> dict[str, Any]:
     if answer.status != 200:
         raise GatewayError(error_sentence(answer.status, data))
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return msgspec.json.decode(data, type=type_)
     except msgspec.DecodeError:
         raise GatewayError(f"{gateway.where}{path} is not AI Model Server's") from None
 
@@ -107,33 +109,18 @@ async def in_cluster(namespace: str | None = None) -> AsyncIterator[GatewayClien
     """The gateway that the chart installed, in `namespace` or wherever there is one. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
-    from ams_kube.kinds import Kind
+    from ams_kube.objects import SERVICES
 
-    services = Kind("v1", "Service", "services", _Service)
     try:
         async with await Client.connect("ams") as client:
-            found = [
+            gateways = [
                 each
-                for each in await client.list(services, namespace, labels=_GATEWAYS)
+                for each in await client.list(SERVICES, namespace, labels=_GATEWAYS)
                 if each.spec.cluster_ip != "None"
             ]
-            if not found:
+            if not gateways:
                 place = f"namespace {namespace}" if namespace else "the cluster"
                 raise GatewayError(f"no gateway of AI Model Server in {place}; is the chart installed?")
-            yield _Proxied(client, found[0].metadata.namespace, found[0].metadata.name)
+            yield _Proxied(client, gateways[0].metadata.namespace, gateways[0].metadata.name)
     except (NoCluster, KubeError) as error:
         raise GatewayError(str(error)) from None
-
-
-class _Metadata(msgspec.Struct, frozen=True):
-    name: str
-    namespace: str = ""
-
-
-class _ServiceSpec(msgspec.Struct, frozen=True):
-    cluster_ip: str = msgspec.field(default="", name="clusterIP")
-
-
-class _Service(msgspec.Struct, frozen=True):
-    metadata: _Metadata
-    spec: _ServiceSpec = _ServiceSpec()

@@ -151,18 +151,18 @@ def _plan(arguments: argparse.Namespace) -> int:
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
-    from ams_cli import places, plan, preview
+    from ams_cli import capacity, plan, preview
     from ams_cli.tables import columns
 
     folder = models_dir(settings, os.environ)
     try:
         if arguments.kubernetes:
-            where = plan.on_nodes(asyncio.run(places.nodes_of_cluster()))
+            where = plan.on_nodes(asyncio.run(capacity.nodes_of_cluster()))
         else:
-            where = plan.on_machine(places.this_machine())
-    except places.PlacesError as error:
+            where = plan.on_machine(capacity.this_machine())
+    except capacity.CapacityError as error:
         return _say(str(error), _FAILED)
-    disk = None if arguments.kubernetes else places.disk_free(folder)
+    disk = None if arguments.kubernetes else capacity.disk_free(folder)
     made = plan.make_plan(preview.look_all(read.models, folder), where, disk)
     if arguments.output == "json":
         print(msgspec.json.format(msgspec.json.encode(made)).decode())

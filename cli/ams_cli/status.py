@@ -1,72 +1,32 @@
 """`ams status`: the models of a running `ams up`, or of a cluster."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from ams_common.names import API_VERSION, KIND, PLURAL
+from ams_common.admin import ModelStatuses
+from ams_common.names import resource_name, route_name
 
 from ams_cli.gateway_client import GatewayClient, GatewayError, get_json
 from ams_cli.tables import columns
 
-
-class _Metadata(msgspec.Struct, frozen=True):
-    name: str
-    namespace: str = ""
-
-
-class _Condition(msgspec.Struct, frozen=True):
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
-
-
-class _Found(msgspec.Struct, frozen=True):
-    family: str | None = None
-    revision: str | None = None
-    parameters: str | None = None
-
-
-class _Quantization(msgspec.Struct, frozen=True):
-    chosen: str | None = None
-    reason: str | None = None
-
-
-class _Status(msgspec.Struct, frozen=True, rename="camel"):
-    phase: str = ""
-    summary: str = ""
-    message: str = ""
-    replicas: int = 0
-    ready_replicas: int = 0
-    endpoint: str = ""
-    model: _Found = _Found()
-    quantization: _Quantization = _Quantization()
-    conditions: list[_Condition] = []
-
-
-class Resource(msgspec.Struct, frozen=True):
-    """What of a ModelDeployment is shown."""
-
-    metadata: _Metadata
-    status: _Status = _Status()
+if TYPE_CHECKING:
+    from ams_kube.views import ResourceView
 
 
 async def gateway_status(gateway: GatewayClient, name: str | None) -> str:
     """A table of all models, or everything that is known of one. GatewayError."""
-    answer = await get_json(gateway, "/admin/model_status")
-    models: dict[str, dict[str, Any]] = answer.get("model_configs", {})
+    models = (await get_json(gateway, "/admin/model_status", ModelStatuses)).model_configs
     if name is not None:
-        wanted = name.replace("-", "_").lower()
-        if wanted not in models:
+        key = route_name(resource_name(name))
+        if key not in models:
             raise GatewayError(f"no model {name!r}; available: {', '.join(models) or 'none'}")
-        shown = {key: value for key, value in models[wanted].items() if value not in (None, "", [])}
-        return columns([(f"{key}:", _text(value)) for key, value in shown.items()])
+        fields = msgspec.to_builtins(models[key])
+        return columns([(f"{field}:", _text(value)) for field, value in fields.items() if value not in (None, "", [])])
     rows = [("MODEL", "STATE", "READY", "MODALITIES", "MESSAGE")]
     for key, model in models.items():
-        ready = f"{model.get('ready_replicas', 0)}/{model.get('replicas', 0)}"
-        modalities = ",".join(model.get("modalities") or []) or "?"
-        rows.append((key, str(model.get("state", "?")), ready, modalities, str(model.get("message") or "")))
+        modalities = ",".join(model.modalities or ()) or "?"
+        rows.append((key, model.state.value, f"{model.ready_replicas}/{model.replicas}", modalities, model.message))
     return columns(rows)
 
 
@@ -74,23 +34,22 @@ async def cluster_status(namespace: str | None, name: str | None) -> str:
     """The same from the resources of a cluster; `namespace` None means all. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
-    from ams_kube.kinds import Kind
+    from ams_kube.views import RESOURCES
 
     try:
         async with await Client.connect("ams") as client:
-            kind = Kind(API_VERSION, KIND, PLURAL, Resource)
-            found = await client.list(kind, namespace)
+            resources = await client.list(RESOURCES, namespace)
     except (NoCluster, KubeError) as error:
         raise GatewayError(str(error)) from None
     if name is None:
-        return table(found)
-    chosen = [resource for resource in found if resource.metadata.name == name]
+        return resources_table(resources)
+    chosen = [resource for resource in resources if resource.metadata.name == name]
     if not chosen:
         raise GatewayError(f"no ModelDeployment {name!r}")
-    return "\n\n".join(details(resource) for resource in chosen)
+    return "\n\n".join(resource_details(resource) for resource in chosen)
 
 
-def table(resources: Sequence[Resource]) -> str:
+def resources_table(resources: Sequence["ResourceView"]) -> str:
     rows = [("NAMESPACE", "MODEL", "STATE", "READY", "FAMILY", "QUANTIZATION", "MESSAGE")]
     for resource in sorted(resources, key=lambda each: (each.metadata.namespace, each.metadata.name)):
         status = resource.status
@@ -108,7 +67,7 @@ def table(resources: Sequence[Resource]) -> str:
     return columns(rows) if len(rows) > 1 else "No ModelDeployments found."
 
 
-def details(resource: Resource) -> str:
+def resource_details(resource: "ResourceView") -> str:
     status = resource.status
     facts = [
         ("Model:", f"{resource.metadata.namespace}/{resource.metadata.name}"),

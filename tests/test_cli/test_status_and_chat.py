@@ -9,7 +9,8 @@ import pytest
 from ams_cli.chat import Conversation, attachment, talk
 from ams_cli.gateway_client import GatewayError, at_url, error_sentence
 from ams_cli.main import main
-from ams_cli.status import Resource, details, gateway_status, table
+from ams_cli.status import gateway_status, resource_details, resources_table
+from ams_kube.views import ResourceView
 from msgspec import convert
 from test_cli.up_process import up
 
@@ -172,13 +173,13 @@ def test_a_clusters_models() -> None:
                 "conditions": [{"type": "Ready", "status": "False", "reason": "Downloading", "message": "43 %"}],
             },
         },
-        Resource,
+        ResourceView,
     )
-    new = convert({"metadata": {"name": "new", "namespace": "prod"}}, Resource)
-    assert "Downloading 43 %" in table([new, resource])
-    assert "not reconciled by an operator yet" in table([new])
-    assert table([]) == "No ModelDeployments found."
-    text = details(resource)
+    new = convert({"metadata": {"name": "new", "namespace": "prod"}}, ResourceView)
+    assert "Downloading 43 %" in resources_table([new, resource])
+    assert "not reconciled by an operator yet" in resources_table([new])
+    assert resources_table([]) == "No ModelDeployments found."
+    text = resource_details(resource)
     assert "4bit – it fits" in text
     assert text.splitlines()[-1].split() == ["Ready", "False", "Downloading", "43", "%"]
 

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 from ams_common.errors import ApiError
-from ams_gateway.registry.cluster.objects import ResourceView
 from ams_gateway.registry.cluster.reading import read_resource, read_slice
 from ams_gateway.registry.cluster.registry import ClusterRegistry
 from ams_kube.objects import EndpointSlice
+from ams_kube.views import ResourceView
 from test_gateway.conftest import Start
 
 

@@ -13,8 +13,8 @@ from ams_common.quantity import parse_bytes
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 from ams_kube.objects import EndpointSlice
+from ams_kube.views import ResourceView, StatusView
 
-from ams_gateway.registry.cluster.objects import ResourceView, StatusView
 from ams_gateway.registry.port import Model, ModelFacts
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.

@@ -10,11 +10,11 @@ from ams_common.lifecycle import Phase
 from ams_common.names import child_name, resource_name
 from ams_common.progress import Progress
 from ams_kube.objects import EndpointSlice
+from ams_kube.views import ResourceView
 
 from ams_gateway.broadcast import Broadcast
 from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
 from ams_gateway.proxy.upstream import Pool
-from ams_gateway.registry.cluster.objects import ResourceView
 from ams_gateway.registry.cluster.reading import RoutedResource, name_resources, read_resource, read_slice
 from ams_gateway.registry.port import Backend, Model
 

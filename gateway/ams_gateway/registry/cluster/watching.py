@@ -9,8 +9,8 @@ from ams_common import labels
 from ams_kube.client import Client
 from ams_kube.objects import ENDPOINT_SLICES, EndpointSlice
 from ams_kube.reflector import Reflector
+from ams_kube.views import RESOURCES, ResourceView
 
-from ams_gateway.registry.cluster.objects import RESOURCES, ResourceView
 from ams_gateway.registry.cluster.registry import ClusterRegistry
 
 logger = logging.getLogger("ams_gateway")

@@ -1,4 +1,4 @@
-"""Where models may run, with the memory that is free there: this machine, or the nodes of a cluster."""
+"""The memory where models may run: of this machine, or of the nodes of a cluster."""
 
 import shutil
 from pathlib import Path
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ams_kube.objects import Node
 
 
-class PlacesError(Exception):
-    """The cluster can't be asked; the message is a sentence."""
+class CapacityError(Exception):
+    """The cluster doesn't answer; the message is a sentence."""
 
 
 def this_machine() -> Machine:
@@ -28,7 +28,7 @@ def disk_free(folder: Path) -> int | None:
 
 
 async def nodes_of_cluster() -> list["Node"]:
-    """The nodes, with what they have in all: what others use there is kubectl's to say. PlacesError."""
+    """The nodes, with what they have in all: what others use there is kubectl's to say. CapacityError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
     from ams_kube.objects import NODES
@@ -37,4 +37,4 @@ async def nodes_of_cluster() -> list["Node"]:
         async with await Client.connect("ams") as client:
             return await client.list(NODES)
     except (NoCluster, KubeError) as error:
-        raise PlacesError(str(error)) from None
+        raise CapacityError(str(error)) from None

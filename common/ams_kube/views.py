@@ -1,4 +1,4 @@
-"""What the gateway reads of a ModelDeployment, and nothing else of it.
+"""A ModelDeployment as gateway and command line read it, and nothing else of it.
 
 The types of the contract refuse what the CRD doesn't allow. Here every field has a default and takes any value of its
 JSON type: a resource that is wrong in some place, or was written by a newer version, must not lose its requests.
@@ -8,6 +8,7 @@ import msgspec
 from ams_common.names import API_VERSION, KIND, PLURAL
 from ams_common.progress import Download
 from ams_common.resource.status import ModelStatus, QuantizationStatus
+
 from ams_kube.kinds import Kind
 from ams_kube.objects import Metadata, StatusCondition
 
@@ -36,8 +37,11 @@ class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     phase: str = ""
+    summary: str = ""
     message: str = ""
+    endpoint: str = ""
     replicas: int = 0
+    ready_replicas: int = 0
     model: ModelStatus = ModelStatus()
     quantization: QuantizationStatus = QuantizationStatus()
     download: Download | None = None

@@ -11,7 +11,7 @@ from ams_cli import weights
 _BITS = {"4bit": 4, "8bit": 8}
 
 
-def model_card(resource: ModelDeployment, models_dir: Path, created: int, *, always_on: bool) -> Model:
+def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, always_on: bool) -> Model:
     """The model as routed to and reported; reads config.json if the weights are on this machine."""
     spec = resource.spec
     folder = weights.folder(resource, models_dir)
