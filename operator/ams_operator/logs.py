@@ -24,21 +24,21 @@ class JsonLines(logging.Formatter):
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z"
 
 
-class _Sparse(logging.Filter):
-    """One line of each text in a while: a watch that is retried says the same each time."""
+class _Throttle(logging.Filter):
+    """One line of each text in a while: a watch that is retried logs the same each time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self._seconds = seconds
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = str(record.msg)[:200]
-        if record.created - self._told.get(text, 0.0) < self._seconds:
+        if record.created - self._logged.get(text, 0.0) < self._seconds:
             return False
-        if len(self._told) > 1000:
-            self._told.clear()
-        self._told[text] = record.created
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[text] = record.created
         return True
 
 
@@ -51,6 +51,6 @@ def configure(style: Literal["console", "json"], debug: bool) -> None:
     for name in ("kopf.objects", "kopf._cogs.clients", "kopf._core", "kopf.activities"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
-        logger.addFilter(_Sparse(30.0))
+        logger.addFilter(_Throttle(30.0))
     for name in ("aiohttp.access", "asyncio", "kubernetes"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,7 +11,7 @@ from ams_common.options import parse
 from ams_kube.client import NoCluster
 
 from ams_operator import logs
-from ams_operator.act.election import LeaseLost
+from ams_operator.act.election import LeadershipLost
 from ams_operator.program import operate
 from ams_operator.settings import OperatorSettings
 
@@ -28,7 +28,7 @@ def main() -> None:
         uvloop.run(_run(settings))
     except NoCluster as error:
         sys.exit(f"ams-operator: {error}")
-    except LeaseLost as error:
+    except LeadershipLost as error:
         log.error("%s: ending, so that another one can lead", error)
         _leave(1)
     except OSError as error:
@@ -45,7 +45,7 @@ async def _run(settings: OperatorSettings) -> None:
 
 
 def _leave(status: int) -> None:
-    """End now: kopf's thread may still wait for an answer, and nothing of it is wanted."""
+    """End at once: kopf's thread may still wait for an answer that nobody needs."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

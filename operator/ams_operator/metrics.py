@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is read when somebody asks."""
+    """What is read when the metrics are scraped."""
 
     resources: Iterable[ModelDeployment]
     desired: Callable[[str], int | None]
@@ -70,8 +70,8 @@ class Metrics(Collector):
             for condition in conditions_of(resource.status).values():
                 pair = (condition.type, str(condition.status))
                 conditions[pair] = conditions.get(pair, 0) + 1
-            if (wanted := figures.desired(key)) is not None:
-                desired.add_metric((key,), wanted)
+            if (replicas := figures.desired(key)) is not None:
+                desired.add_metric((key,), replicas)
             if resource.status is not None and resource.status.ready_replicas is not None:
                 ready.add_metric((key,), resource.status.ready_replicas)
         by_condition = GaugeMetricFamily(

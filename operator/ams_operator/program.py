@@ -43,7 +43,7 @@ _TIDY_SECONDS = 300.0
 async def operate(
     settings: OperatorSettings, stop: asyncio.Event, listening: Callable[[int], None] | None = None
 ) -> None:
-    """Until `stop`. LeaseLost if this one led and may not be sure of it any more; `listening` gets the web port."""
+    """Until `stop`. LeadershipLost if it led and may not be sure of that any more; `listening` gets the port."""
     metrics = Metrics()
     async with (
         await Client.connect("ams-operator", connections=2 * settings.concurrent_writes + 16) as client,
@@ -75,22 +75,21 @@ class _Operator:
             identity,
             Terms(settings.lease_seconds, min(settings.renew_seconds, settings.lease_seconds * 0.8)),
         )
-        self._cache = Cache(lambda key, first: self._queue.add(key, first=first))
-        self._poller = ProgressPoller(
-            pod_session, settings.progress_port, self._pods_on_their_way, lambda key: self._queue.add(key), metrics
-        )
+        self._queue = queue = WorkQueue(at_once=settings.concurrent_writes)
+        self._cache = Cache(lambda key, new_spec: queue.add(key, first=new_spec))
+        self._poller = ProgressPoller(pod_session, settings.progress_port, self._pods_on_their_way, queue.add, metrics)
         self._nodes = NodeWatch(client, self._nodes_changed)
         self._reports = (
-            HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), self._add)
+            HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), queue.add)
             if settings.preflight
             else None
         )
         self._reader = self._scaler = None
         if settings.gateway_service:
             self._reader = DemandReader(client, pod_session, settings.gateway_service, self._demand_changed)
-            self._scaler = Scaler(self._cache, self._reader, lambda key: self._queue.add(key, first=True), metrics)
+            self._scaler = Scaler(self._cache, self._reader, lambda key: queue.add(key, first=True), metrics)
         writer = Writer(client, self._election, metrics)
-        reconciler = Reconciler(
+        self._reconcile = Reconciler(
             client,
             self._cache,
             writer,
@@ -101,7 +100,6 @@ class _Operator:
             self._poller.of,
             self._by_load,
         )
-        self._queue = WorkQueue(reconciler, at_once=settings.concurrent_writes)
         namespaces = [name for name in settings.namespaces.split(",") if name]
         self._models = ModelWatch(client, self._cache, namespaces)
         everywhere: list[str | None] = [*namespaces] or [None]
@@ -158,7 +156,7 @@ class _Operator:
 
     async def _work(self, elected: asyncio.Event) -> None:
         await elected.wait()
-        self._queue.start()
+        self._queue.start(self._reconcile)
         jobs = [self._poller.run(), self._tidy()]
         if self._reader is not None:
             jobs.append(self._reader.run())
@@ -199,9 +197,6 @@ class _Operator:
 
     def _pods_on_their_way(self) -> list[Pod]:
         return list(self._waking.values())
-
-    def _add(self, key: str) -> None:
-        self._queue.add(key)
 
     def _nodes_changed(self) -> None:
         """A model that fitted no node before may fit one now."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Status
 from ams_kube.client import Client
-from ams_operator.act.election import Election, LeaseLost, Terms
+from ams_operator.act.election import Election, LeadershipLost, Terms
 from ams_operator.act.writer import NotLeading, Writer
 from ams_operator.decide.observed import Transition
 from ams_operator.metrics import Metrics
@@ -96,7 +96,7 @@ async def test_nothing_is_written_after_the_deadline(server: tuple[SilentServer,
     await silent.came.wait()
     with pytest.raises(TimeoutError):  # what was on its way is cut at the deadline
         await writing
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeadershipLost):
         await leading
     silent.silent = False  # the server is back, but somebody else may lead by now
     before = list(silent.writes)

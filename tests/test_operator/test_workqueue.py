@@ -17,7 +17,7 @@ class Work:
         self.let_go = asyncio.Event()
         self.let_go.set()
         self.changed = asyncio.Event()
-        self.queue = WorkQueue(self, at_once=at_once)
+        self.queue = WorkQueue(at_once=at_once)
 
     async def __call__(self, key: str) -> float | None:
         assert key not in self.running, "one turn of a key at a time"
@@ -50,7 +50,7 @@ async def test_nothing_begins_before_the_start_and_keys_are_kept_once() -> None:
     await asyncio.sleep(0)
     assert work.turns == []
     assert work.queue.depth == 2
-    work.queue.start()
+    work.queue.start(work)
     await work.until_turns(2)
     assert work.turns == ["a", "b"]
     await work.queue.stop(1)
@@ -58,7 +58,7 @@ async def test_nothing_begins_before_the_start_and_keys_are_kept_once() -> None:
 
 async def test_a_key_that_changes_while_it_is_worked_on_gets_one_more_turn() -> None:
     work = Work()
-    work.queue.start()
+    work.queue.start(work)
     work.let_go.clear()
     work.queue.add("a")
     await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_a_key_that_changes_while_it_is_worked_on_gets_one_more_turn() -> 
 
 async def test_so_many_at_once_and_the_urgent_first() -> None:
     work = Work(at_once=2)
-    work.queue.start()
+    work.queue.start(work)
     work.let_go.clear()
     for key in "abcde":
         work.queue.add(key)
@@ -89,7 +89,7 @@ async def test_so_many_at_once_and_the_urgent_first() -> None:
 async def test_a_turn_may_ask_for_another_one_later() -> None:
     work = Work()
     work.results["a"] = [0.01, None]
-    work.queue.start()
+    work.queue.start(work)
     work.queue.add("a")
     await work.until_turns(2)
     await work.queue.stop(1)
@@ -98,7 +98,7 @@ async def test_a_turn_may_ask_for_another_one_later() -> None:
 async def test_a_failing_key_is_tried_again_and_holds_up_no_other() -> None:
     work = Work(at_once=1)
     work.results["bad"] = [ValueError("boom"), ValueError("boom"), None]
-    work.queue.start()
+    work.queue.start(work)
     work.queue.add("bad")
     work.queue.add("good")
     await work.until_turns(2)
@@ -110,7 +110,7 @@ async def test_a_failing_key_is_tried_again_and_holds_up_no_other() -> None:
 
 async def test_stopping_lets_what_runs_end_and_begins_nothing() -> None:
     work = Work()
-    work.queue.start()
+    work.queue.start(work)
     work.let_go.clear()
     for key in "abc":
         work.queue.add(key)

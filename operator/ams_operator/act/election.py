@@ -14,8 +14,8 @@ from ams_kube.objects import LEASES, Lease, LeaseSpec
 log = logging.getLogger(__name__)
 
 
-class LeaseLost(Exception):
-    """The Lease could not be renewed in time, or somebody else has it: nothing may be written any more."""
+class LeadershipLost(Exception):
+    """The Lease could not be renewed in time, or another operator holds it: nothing may be written any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Terms:
 
 
 class Election:
-    """Take part with `run`; `leads` tells whether this process may write now."""
+    """Take part with `run`; `leads` is whether this process may write now."""
 
     def __init__(self, client: Client, namespace: str, name: str, identity: str, terms: Terms) -> None:
         self._client = client
@@ -54,7 +54,7 @@ class Election:
         return max(0.0, self._valid_until - time.monotonic())
 
     async def run(self, elected: Callable[[], None]) -> None:
-        """Wait for the Lease, call `elected`, and renew it until cancelled. LeaseLost ends it."""
+        """Wait for the Lease, call `elected`, and renew it until cancelled. LeadershipLost ends it."""
         while True:
             if await self._try_once():
                 break
@@ -64,7 +64,7 @@ class Election:
         while True:
             await asyncio.sleep(self._terms.retry)
             if not await self._try_once() and not self.leads:
-                raise LeaseLost(f"the Lease {self._name} could not be renewed for {self._terms.deadline:g} s")
+                raise LeadershipLost(f"the Lease {self._name} could not be renewed for {self._terms.deadline:g} s")
 
     async def release(self) -> None:
         """Let the next one begin at once."""
@@ -108,7 +108,7 @@ class Election:
             if not self._may_take(lease):
                 if self.leads:
                     self._valid_until = 0.0
-                    raise LeaseLost(f"the Lease {self._name} was taken by {lease.spec.holder_identity}")
+                    raise LeadershipLost(f"the Lease {self._name} was taken by {lease.spec.holder_identity}")
                 return False
         mine = lease.spec.holder_identity == self._identity
         spec = LeaseSpec(

@@ -26,7 +26,7 @@ class EventPoster:
         self._counts: OrderedDict[str, tuple[int, str]] = OrderedDict()  # name → count, first time
 
     async def post(self, resource: ModelDeployment, transition: Transition, now: float) -> None:
-        """Never raises for what the API server says: an event is not worth a failed reconcile."""
+        """Never raises for what the API server answers: an event is not worth a failed reconcile."""
         name = event_name(resource, transition)
         at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         count, first = self._counts.pop(name, (0, at))

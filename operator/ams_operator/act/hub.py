@@ -96,8 +96,8 @@ class HubClient:
 
     async def _config(self, repository: str, info: _Info) -> dict[str, Any]:
         text = await self._file(repository, info, "config.json")
-        found = msgspec.json.decode(text) if text is not None else None
-        return found if isinstance(found, dict) else {}
+        config = msgspec.json.decode(text) if text is not None else None
+        return config if isinstance(config, dict) else {}
 
     async def _file(self, repository: str, info: _Info, name: str) -> bytes | None:
         """A small file of the listing; None if it isn't listed, or hidden from us."""
@@ -142,7 +142,7 @@ class HubClient:
 
 
 def _size(source: HubSource, config: dict[str, Any], weights: int | None, info: _Info) -> ModelSize | None:
-    """None where the files don't tell, as a GGUF file, whose weights become larger when they are loaded."""
+    """None where the files don't show it, as a GGUF file, whose weights become larger when they are loaded."""
     counted = info.safetensors.total if info.safetensors is not None else None
     if source.file is not None or (weights is None and counted is None):
         return None

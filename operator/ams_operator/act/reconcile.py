@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ams_common import labels
 from ams_common.memory_offers import MemoryOffers
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
@@ -20,12 +19,13 @@ from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
 from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decide.desired import applied_hash
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import plan
 from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
-from ams_operator.watch.cache import Cache, Known
+from ams_operator.watch.cache import Cache, ModelObjects
 
 _ROUNDS = 4  # writing may find what was not in the cache, and it is decided anew then
 _LOOK_AGAIN_SECONDS = 30.0
@@ -112,7 +112,7 @@ class Reconciler:
         waits = [each for each in (preflight.again_in, decided.requeue_after) if each is not None]
         return min(waits) if waits else None
 
-    def _observe(self, key: str, known: Known, memory: _Memory, preflight: Preflight) -> Observed | None:
+    def _observe(self, key: str, known: ModelObjects, memory: _Memory, preflight: Preflight) -> Observed | None:
         if known.resource is None or known.resource.metadata.uid != memory.uid:
             return None
         now = time.monotonic()
@@ -150,7 +150,7 @@ class Reconciler:
             return False
         for object in decided.apply:
             kind = object["kind"]
-            if memory.refused_children.get(kind, ("", ""))[0] == _hash(object):
+            if memory.refused_children.get(kind, ("", ""))[0] == applied_hash(object):
                 continue  # it was rejected as it is; the decision's requeue tries again
             present = observed.children.get(kind)
             if not await self._apply(object, present, memory):
@@ -163,7 +163,7 @@ class Reconciler:
         return True
 
     async def _exists(self, resource: ModelDeployment) -> bool:
-        """Whether the resource still exists, where the watch hasn't said so just now.
+        """Whether the resource still exists, where the watch hasn't shown it just now.
 
         When its children vanish it may be gone itself: a watch that was cut learns of that later than the cluster's
         collector, and nothing must be made for it any more.
@@ -201,7 +201,7 @@ class Reconciler:
             child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
         except (Forbidden, Invalid) as error:
             known = memory.refused_children.get(kind)
-            memory.refused_children[kind] = (_hash(object), error.message)
+            memory.refused_children[kind] = (applied_hash(object), error.message)
             return known is not None and known[1] == error.message
         except Conflict:
             if present is None:
@@ -234,10 +234,5 @@ class Reconciler:
 
 
 def _ready(status: Status | None) -> tuple[str, str] | None:
-    found = conditions_of(status).get("Ready")
-    return (found.status, found.reason) if found is not None else None
-
-
-def _hash(object: ObjectBody) -> str:
-    found: str = object["metadata"]["annotations"][labels.APPLIED]
-    return found
+    condition = conditions_of(status).get("Ready")
+    return (condition.status, condition.reason) if condition is not None else None

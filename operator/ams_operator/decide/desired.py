@@ -1,4 +1,4 @@
-"""The objects that a resource asks for, each with the hash that tells whether it was applied already."""
+"""The objects that a resource asks for, each with the hash by which it is known whether it was applied."""
 
 from collections.abc import Mapping
 
@@ -41,15 +41,15 @@ def desired(
     return {object["kind"]: _hashed(object) for object in built if object is not None}
 
 
-def outdated(wanted: ObjectBody, present: Child | None, applied_generation: int | None) -> bool:
+def outdated(body: ObjectBody, present: Child | None, applied_generation: int | None) -> bool:
     """Whether an object has to be applied: it is absent, was applied differently, or somebody changed it since."""
-    if present is None or present.metadata.annotations.get(labels.APPLIED) != _hash_of(wanted):
+    if present is None or present.metadata.annotations.get(labels.APPLIED) != applied_hash(body):
         return True
     if present.metadata.deletion_timestamp is not None:
         return False
     if applied_generation is not None and present.metadata.generation > applied_generation:
         return True
-    return isinstance(present, Deployment) and present.spec.replicas != wanted["spec"]["replicas"]
+    return isinstance(present, Deployment) and present.spec.replicas != body["spec"]["replicas"]
 
 
 def _hashed(object: ObjectBody) -> ObjectBody:
@@ -60,6 +60,7 @@ def _hashed(object: ObjectBody) -> ObjectBody:
     }
 
 
-def _hash_of(object: ObjectBody) -> str:
-    found: str = object["metadata"]["annotations"][labels.APPLIED]
-    return found
+def applied_hash(object: ObjectBody) -> str:
+    """The hash in a body of `desired`."""
+    applied: str = object["metadata"]["annotations"][labels.APPLIED]
+    return applied

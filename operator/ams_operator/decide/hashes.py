@@ -1,4 +1,4 @@
-"""Digests by which sameness is told."""
+"""Digests: equal for equal content."""
 
 import hashlib
 
@@ -12,5 +12,5 @@ def digest(value: object) -> str:
 
 
 def source_digest(resource: ModelDeployment) -> str:
-    """Of what says which bytes the weights are."""
+    """Of what determines the bytes of the weights."""
     return digest([resource.spec.model.source, resource.spec.model.lock])

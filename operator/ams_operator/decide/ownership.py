@@ -1,4 +1,4 @@
-"""Whose an object of a child's name is: nothing that isn't ours is ever touched."""
+"""Who owns an object that has a child's name: only the model's own are ever touched."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ def owner_of(child: Child, resource: ModelDeployment) -> Owner:
     return "another's"
 
 
-def taken(kind: str, child: Child, resource: ModelDeployment) -> str:
+def name_taken_message(kind: str, child: Child, resource: ModelDeployment) -> str:
     """The sentence for an object in the way."""
     controller = child.metadata.controller
     whose = f"belongs to {controller.kind} {controller.name}" if controller else "was not made by this resource"

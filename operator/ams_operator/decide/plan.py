@@ -17,7 +17,7 @@ from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.desired import desired, outdated
 from ams_operator.decide.hashes import source_digest
 from ams_operator.decide.observed import Decision, Observed
-from ams_operator.decide.ownership import owner_of, taken
+from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge, reported_verdict
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
@@ -133,7 +133,7 @@ def _rejection(observed: Observed) -> tuple[Problem | None, Source | None]:
         return Problem(Reason.CACHE_NOT_SHAREABLE, text), source
     for kind, child in observed.children.items():
         if owner_of(child, resource) == "another's":
-            return Problem(Reason.NAME_TAKEN, taken(kind, child, resource)), source
+            return Problem(Reason.NAME_TAKEN, name_taken_message(kind, child, resource)), source
     return None, source
 
 

@@ -1,4 +1,4 @@
-"""What is known of the cluster: ModelDeployments, their children and their pods; whatever changes is enqueued."""
+"""The cache of the cluster: ModelDeployments, their children and their pods; whatever changes is enqueued."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Known:
+class ModelObjects:
     """All that belongs to one key (`namespace/name` of a ModelDeployment)."""
 
     resource: ModelDeployment | None = None
@@ -32,15 +32,15 @@ class Known:
 class Cache:
     """Filled by watches and by the answers to our own writes; an older version never replaces a newer one.
 
-    `changed` gets the key of what changed, and whether somebody asks for something else than before.
+    `changed` gets the key of what changed, and whether its spec is new.
     """
 
     def __init__(self, changed: Callable[[str, bool], None]) -> None:
-        self._tell = changed
-        self._known: dict[str, Known] = {}
+        self._on_change = changed
+        self._known: dict[str, ModelObjects] = {}
 
-    def get(self, key: str) -> Known:
-        return self._known.get(key) or Known()
+    def get(self, key: str) -> ModelObjects:
+        return self._known.get(key) or ModelObjects()
 
     def keys(self) -> list[str]:
         return [key for key, known in self._known.items() if known.resource is not None]
@@ -49,19 +49,19 @@ class Cache:
         return (known.resource for known in self._known.values() if known.resource is not None)
 
     def _changed(self, key: str) -> None:
-        self._tell(key, False)
+        self._on_change(key, False)
 
     # ModelDeployments
 
     def take_resource(self, resource: ModelDeployment) -> None:
         key = resource.metadata.key
-        known = self._known.setdefault(key, Known())
+        known = self._known.setdefault(key, ModelObjects())
         before, known.taken_at = known.resource, time.monotonic()
         if before is not None and _older(resource.metadata, before.metadata):
             return
         known.resource = resource
         if before is None or before.metadata.generation != resource.metadata.generation:
-            self._tell(key, True)
+            self._on_change(key, True)
         elif before != resource:
             self._changed(key)
 
@@ -88,7 +88,7 @@ class Cache:
         if child.metadata.name != child_name(model_key(child.metadata).partition("/")[2]):
             return  # of a pod, or another's with our labels
         key = model_key(child.metadata)
-        known = self._known.setdefault(key, Known())
+        known = self._known.setdefault(key, ModelObjects())
         before = known.children.get(kind)
         if before is not None and _older(child.metadata, before.metadata):
             return
@@ -111,7 +111,7 @@ class Cache:
 
     def take_pod(self, pod: Pod) -> None:
         key = model_key(pod.metadata)
-        known = self._known.setdefault(key, Known())
+        known = self._known.setdefault(key, ModelObjects())
         before = known.pods.get(pod.metadata.name)
         if before is not None and _older(pod.metadata, before.metadata):
             return
@@ -135,7 +135,7 @@ class Cache:
             if key in self._known:
                 yield key
 
-    def _tidy(self, key: str, known: Known) -> None:
+    def _tidy(self, key: str, known: ModelObjects) -> None:
         if known.empty:
             self._known.pop(key, None)
 
@@ -147,8 +147,8 @@ class _Versioned(Protocol):
     def resource_version(self) -> str: ...
 
 
-def _older(given: _Versioned, known: _Versioned) -> bool:
-    """Whether `given` is an earlier version of the same object: a watch may lag behind the answers to our writes."""
-    if given.uid != known.uid or not (given.resource_version.isdigit() and known.resource_version.isdigit()):
+def _older(incoming: _Versioned, known: _Versioned) -> bool:
+    """Whether `incoming` is an earlier version of the same object: a watch may lag behind the answers to our writes."""
+    if incoming.uid != known.uid or not (incoming.resource_version.isdigit() and known.resource_version.isdigit()):
         return False
-    return int(given.resource_version) < int(known.resource_version)
+    return int(incoming.resource_version) < int(known.resource_version)

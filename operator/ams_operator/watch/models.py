@@ -1,7 +1,7 @@
-"""ModelDeployments by kopf, in a thread and loop of its own; its handlers only hand on what they are given.
+"""ModelDeployments by kopf, in a thread and loop of its own; its handlers only pass events on.
 
 kopf installs signal handlers and cancels what runs on its loop when it ends, so it gets a loop for itself. What it
-doesn't tell (deletions while the API server was away) is found by comparing lists.
+doesn't report (deletions while the API server was away) shows when lists are compared.
 """
 
 import asyncio
@@ -136,10 +136,10 @@ class ModelWatch:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
-        def login(**given: Any) -> kopf.ConnectionInfo | None:
+        def login(**arguments: Any) -> kopf.ConnectionInfo | None:
             if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                return kopf.login_with_service_account(**given)
-            return kopf.login_with_kubeconfig(**given)
+                return kopf.login_with_service_account(**arguments)
+            return kopf.login_with_kubeconfig(**arguments)
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         def changed(event: kopf.RawEvent, **_: Any) -> None:
@@ -155,7 +155,7 @@ class ModelWatch:
             metadata = body["metadata"]
             self._cache.forget_resource(f"{metadata['namespace']}/{metadata['name']}", metadata["uid"])
             return
-        if kind is None:  # part of a list: what isn't in it is gone, which kopf doesn't tell
+        if kind is None:  # part of a list: what isn't in it is gone, which kopf doesn't report
             self._listed_again.set()
         self._take(body)
 

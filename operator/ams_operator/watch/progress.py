@@ -1,4 +1,4 @@
-"""Asks pods that aren't ready how far they are, and hands on what changed, at most every two seconds."""
+"""Polls the progress of pods that aren't ready, every two seconds, and passes on what changed."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ _AT_ONCE = 64
 
 
 class ProgressPoller:
-    """`of` is what each pod said last, by uid; `changed` gets the key of a model whose pods said something new."""
+    """`of` is each pod's last progress by its uid; `changed` gets the key of a model with new progress."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class ProgressPoller:
         self._received: dict[str, int] = {}
 
     def look(self) -> None:
-        """A pod changed: there may be something to ask."""
+        """A pod changed, and may have progress to report."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled. Nobody is asked, and nothing wakes up, while no pod is on its way."""
+        """Until cancelled. Nothing runs while no pod is on its way to ready."""
         while True:
             began = time.monotonic()
             targets = {pod.metadata.uid: (pod, url) for pod in self._pods() if (url := self.address(pod)) is not None}
@@ -59,7 +59,7 @@ class ProgressPoller:
             await asyncio.sleep(max(0.1, _EVERY_SECONDS - (time.monotonic() - began)))
 
     def address(self, pod: Pod) -> str | None:
-        """Where a pod tells its progress; None if it has nothing to tell."""
+        """Where a pod reports its progress; None if it has none."""
         if not pod.address or pod.metadata.deletion_timestamp is not None:
             return None
         for status in pod.status.init_container_statuses:
@@ -74,13 +74,13 @@ class ProgressPoller:
         uid = pod.metadata.uid
         try:
             async with self._slots, asyncio.timeout(_ANSWER_SECONDS), self._session.get(url) as response:
-                told = msgspec.json.decode(await response.content.read(1 << 16), type=Progress)
+                progress = msgspec.json.decode(await response.content.read(1 << 16), type=Progress)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
             return  # the container starts or ends
-        if told.download is not None:
-            received = told.download.bytesDone
+        if progress.download is not None:
+            received = progress.download.bytesDone
             self._metrics.downloaded(model_key(pod.metadata), received - self._received.get(uid, 0))
             self._received[uid] = received
-        if self.of.get(uid) != told:
-            self.of[uid] = told
+        if self.of.get(uid) != progress:
+            self.of[uid] = progress
             self._changed(model_key(pod.metadata))

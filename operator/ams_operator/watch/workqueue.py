@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.25, 60.0
 
+Work = Callable[[str], Awaitable[float | None]]
+"""Gets a key; gives in how many seconds it wants that key again, None if not by itself."""
+
 
 @dataclass
 class _Entry:
@@ -27,21 +30,20 @@ class _Entry:
 
 
 class WorkQueue:
-    """Runs `work(key)` for each key added; `work` returns in how many seconds it wants to run again, or None."""
+    """Works on each key that is added, `at_once` of them side by side, and never twice on one at the same time."""
 
-    def __init__(self, work: Callable[[str], Awaitable[float | None]], *, at_once: int) -> None:
-        self._work = work
+    def __init__(self, *, at_once: int) -> None:
+        self._work: Work | None = None
         self._at_once = at_once
         self._entries: dict[str, _Entry] = {}
         self._urgent: deque[str] = deque()
         self._ready: deque[str] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._paused = True
         self._stopped = False
 
-    def start(self) -> None:
-        """Begin to work; keys that were added before are kept until then."""
-        self._paused = False
+    def start(self, work: Work) -> None:
+        """Begin; keys that were added before are kept until then."""
+        self._work = work
         self._fill()
 
     def add(self, key: str, after: float = 0.0, *, first: bool = False) -> None:
@@ -104,11 +106,11 @@ class WorkQueue:
             self.add(key)
 
     def _fill(self) -> None:
-        while self.depth and not self._paused and not self._stopped and len(self._running) < self._at_once:
+        while self.depth and self._work is not None and not self._stopped and len(self._running) < self._at_once:
             key = (self._urgent or self._ready).popleft()
             entry = self._entries[key]
             entry.queued_at, entry.running, entry.again, entry.first = None, True, False, False
-            task = asyncio.create_task(self._run(key, entry))
+            task = asyncio.create_task(self._run(self._work, key, entry))
             self._running.add(task)
             task.add_done_callback(self._ended)
 
@@ -116,10 +118,10 @@ class WorkQueue:
         self._running.discard(task)
         self._fill()
 
-    async def _run(self, key: str, entry: _Entry) -> None:
+    async def _run(self, work: Work, key: str, entry: _Entry) -> None:
         after: float | None = None
         try:
-            after = await self._work(key)
+            after = await work(key)
             entry.failures = 0
         except Exception as error:
             entry.failures += 1
@@ -140,5 +142,5 @@ class WorkQueue:
 
 
 def _trace(error: Exception) -> Exception | None:
-    """A mistake of ours is told with its trace; what an API server answers speaks for itself."""
+    """The trace of a mistake of ours; an API server's answer needs none."""
     return None if isinstance(error, KubeError | TimeoutError) else error

@@ -18,7 +18,7 @@ def child_labels(resource: ModelDeployment) -> dict[str, str]:
 
 
 def selector(resource: ModelDeployment) -> dict[str, str]:
-    """What tells the model's pods from all others; never changes, as a Deployment's selector can't."""
+    """Selects the model's pods and no others; never changes, as a Deployment's selector can't."""
     return {labels.MODEL: resource.metadata.name, labels.MANAGED_BY: labels.MANAGER}
 
 

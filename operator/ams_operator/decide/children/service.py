@@ -1,4 +1,4 @@
-"""The headless Service, whose EndpointSlices tell gateways which pods are ready."""
+"""The headless Service, whose EndpointSlices list the ready pods for gateways."""
 
 from ams_common.resource.spec import ModelDeployment
 

@@ -13,7 +13,7 @@ from ams_common.source import ClaimSource, HubSource, Source, WheelSource
 from ams_operator.decide.children.common import ObjectBody, child_labels, metadata
 
 GIBI = 1 << 30
-UNKNOWN_BYTES = 20 * GIBI  # of a model that nobody could be asked about
+UNKNOWN_BYTES = 20 * GIBI  # of a model whose size isn't known
 _SPARE = 1.2
 # One GGUF file and its conversion: 4 bits a weight become 16.
 _CONVERTED = 5.0
@@ -62,8 +62,8 @@ def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int |
         return max(parse_bytes(size), present or 0)
     if weights_bytes is None:
         return present or UNKNOWN_BYTES
-    wanted = needed_bytes(source, weights_bytes) * _SPARE
-    return max(int(-(-wanted // GIBI)) * GIBI, GIBI, present or 0)
+    desired = needed_bytes(source, weights_bytes) * _SPARE
+    return max(int(-(-desired // GIBI)) * GIBI, GIBI, present or 0)
 
 
 def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> ObjectBody:

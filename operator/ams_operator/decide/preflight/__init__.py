@@ -1,1 +1,1 @@
-"""What the hub tells about a model before anything is created."""
+"""What is checked of a model before anything is created."""

@@ -170,7 +170,7 @@ def _ended(status: ContainerStatus, ended: TerminatedState) -> Problem:
 
 
 def _of_failure(failure: Failure, *, downloads: bool) -> Problem:
-    """What a container says of its end. A pod of another version may have a reason that isn't known here."""
+    """The failure that a container reports. A pod of another version may have a reason that isn't known here."""
     if failure.reason == Reason.HUB_UNREACHABLE:
         return Problem(Reason.DOWNLOADING, f"The download waits for the hub: {failure.message}")
     if row_of(failure.reason) is not None:
