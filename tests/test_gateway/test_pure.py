@@ -4,8 +4,7 @@ import pytest
 from ams_gateway.front.call import request_id
 from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
-from ams_gateway.proxy.choose import choose_backend
-from ams_gateway.proxy.failures import ejection_seconds
+from ams_gateway.proxy.decisions import choose_backend, ejection_seconds
 from ams_gateway.proxy.headers import named_by_connection, request_head
 from ams_gateway.registry.port import Backend
 from ams_gateway.registry.static import InvalidBackend, parse_backends

@@ -12,13 +12,13 @@ from ams_common.errors import ApiError
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
 from ams_gateway.metrics import GatewayMetrics
-from ams_gateway.proxy.choose import choose_backend
-from ams_gateway.proxy.failures import (
+from ams_gateway.proxy.decisions import (
     Draining,
     ResponseCut,
     StaleConnection,
     Unreachable,
     UpstreamError,
+    choose_backend,
     ejection_seconds,
     may_send_again,
     pause_seconds,

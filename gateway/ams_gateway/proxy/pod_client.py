@@ -9,7 +9,7 @@ from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
 
 from ams_gateway.front.body import WholeBody
-from ams_gateway.proxy.failures import StaleConnection, UpstreamError
+from ams_gateway.proxy.decisions import StaleConnection, UpstreamError
 from ams_gateway.proxy.headers import request_head
 from ams_gateway.proxy.upstream import PodResponse, Pool
 

@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted, wrapped_error
-from ams_gateway.proxy.failures import ResponseCut
+from ams_gateway.proxy.decisions import ResponseCut
 from ams_gateway.proxy.headers import response_headers
 from ams_gateway.proxy.upstream import PodResponse
 from ams_gateway.registry.port import Backend, Model

@@ -19,7 +19,7 @@ from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ams_gateway.front.body import Body, WholeBody
-from ams_gateway.proxy.failures import NoResponse, ResponseCut, StaleConnection, Unreachable
+from ams_gateway.proxy.decisions import NoResponse, ResponseCut, StaleConnection, Unreachable
 from ams_gateway.registry.port import Backend, Registry
 
 _CONNECT_SECONDS = 5.0

@@ -6,7 +6,7 @@ from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
 
-from ams_gateway.routes import admin, generate, health, index, models, monitoring, openai
+from ams_gateway.routes import admin, generate, monitoring, openai, service
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -95,7 +95,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/v1/models",
-        handler=models.list_models,
+        handler=service.list_models,
         operation_id="list_models",
         scope=Scope.PUBLIC,
         summary="List all models",
@@ -105,7 +105,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/v1/models/{id}",
-        handler=models.get_model,
+        handler=service.get_model,
         operation_id="get_model",
         scope=Scope.PUBLIC,
         summary="Describe one model",
@@ -117,7 +117,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/health",
-        handler=health.get_health,
+        handler=service.get_health,
         operation_id="get_health",
         scope=Scope.PUBLIC,
         summary="Check that the gateway is alive",
@@ -127,7 +127,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/ready",
-        handler=health.get_ready,
+        handler=service.get_ready,
         operation_id="get_ready",
         scope=Scope.PUBLIC,
         summary="Check that the gateway takes requests",
@@ -208,7 +208,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/openapi.json",
-        handler=index.get_openapi,
+        handler=service.get_openapi,
         operation_id="get_openapi",
         scope=Scope.PUBLIC,
         summary="Describe this API in OpenAPI 3.1",
@@ -218,7 +218,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/",
-        handler=index.get_index,
+        handler=service.get_index,
         operation_id="get_index",
         scope=Scope.PUBLIC,
         summary="Show the models to a person",
