@@ -10,6 +10,8 @@ import pytest
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 GENERATORS = Path(os.environ.get("AMS_CLIENT_GENERATORS", HERE.parents[1] / ".clients"))
 PYTHON = GENERATORS / "venv" / "bin" / "python"

@@ -1,10 +1,24 @@
 """Decisions without a socket: choice, ejection, headers, ids, gzip negotiation, lines of the log."""
 
+import asyncio
+
 import pytest
+from ams_gateway.broadcast import Broadcast
 from ams_gateway.front.call import request_id
 from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
-from ams_gateway.proxy.decisions import choose_backend, ejection_seconds
+from ams_gateway.proxy.decisions import (
+    Draining,
+    NoResponse,
+    ResponseCut,
+    StaleConnection,
+    Unreachable,
+    UpstreamError,
+    choose_backend,
+    ejection_seconds,
+    may_send_again,
+    pause_seconds,
+)
 from ams_gateway.proxy.headers import named_by_connection, request_head
 from ams_gateway.registry.port import Backend
 from ams_gateway.registry.static import InvalidBackend, parse_backends
@@ -56,6 +70,41 @@ def test_choose_never_refuses_and_never_overloads(given_loads: list[tuple[int, b
 
 def test_ejection_grows_from_the_third_failure_on_to_a_minute() -> None:
     assert [ejection_seconds(n) for n in (0, 1, 2, 3, 4, 5, 8, 9, 10, 10_000)] == [0, 0, 0, 1, 2, 4, 32, 60, 60, 60]
+
+
+# What may be sent once more of a body that is here completely, and of one that streams through.
+SENT_AGAIN = [
+    (Unreachable, True, True),
+    (StaleConnection, True, False),
+    (Draining, True, False),
+    (NoResponse, False, False),
+    (ResponseCut, False, False),
+]
+
+
+@pytest.mark.parametrize(("failure", "whole", "streamed"), SENT_AGAIN, ids=lambda value: getattr(value, "__name__", ""))
+def test_only_what_cannot_have_run_is_sent_again(failure: type[UpstreamError], whole: bool, streamed: bool) -> None:
+    assert (may_send_again(failure, 1, replayable=True), may_send_again(failure, 1, replayable=False)) == (
+        whole,
+        streamed,
+    )
+
+
+def test_a_request_is_sent_three_times_at_most_with_longer_and_longer_pauses() -> None:
+    assert [may_send_again(Unreachable, sends, replayable=True) for sends in (1, 2, 3)] == [True, True, False]
+    assert [pause_seconds(sends) for sends in (1, 2)] == [0.05, 0.1]
+
+
+async def test_a_change_between_two_waits_is_not_lost() -> None:
+    broadcast = Broadcast()
+    version = broadcast.version
+    waiting = [asyncio.create_task(broadcast.changed_since(version)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    broadcast.notify()
+    await asyncio.gather(*waiting)
+    await broadcast.changed_since(version)  # returns at once: the change came after `version`
+    await broadcast.changed_since(broadcast.version, 0.0)  # returns when the time is over
 
 
 def test_request_head() -> None:
