@@ -65,7 +65,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Start what runs beside the requests; `close` ends it."""
-        logger.warning("No API keys are configured: every client may use every model.")
+        logger.warning("There is no authentication: anyone who can reach the port can use every model.")
         self._tidying = asyncio.create_task(self._pools.keep_tidy())
 
     def drain(self) -> None:

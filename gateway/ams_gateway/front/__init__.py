@@ -1,1 +1,1 @@
-"""What a request meets first and last, whatever its route: routing, bodies, responses, the log."""
+"""What requests have in common, whatever their route: bodies, responses, the log."""

@@ -108,7 +108,7 @@ class Relay:
         assert call.stream is not None
         body = await answer.read()
         if b"\n" in body or not body.startswith(b"{"):
-            raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without a reason.")
+            raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without saying why.")
         call.record.error = f"pod_answered_{answer.message.code}"
         await call.stream.write(wrapped_error(body, call.path))
         return call.stream
