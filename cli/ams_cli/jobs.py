@@ -18,7 +18,7 @@ from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_cli.exit_reason import last_log_line, log_size, reported_failure
 from ams_cli.local import variables
 from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
-from ams_cli.readiness import Probe
+from ams_cli.readiness import ReadinessProbe
 from ams_cli.tail import ProgressTail
 
 _TAIL_SECONDS = 0.1
@@ -150,7 +150,7 @@ def _of_model(progress: Progress) -> Progress:
 async def _until_ready(process: Process, socket: Path, report: Callable[[Progress], None]) -> bool:
     """Ask until the process is ready; False when it ended instead."""
     last: Progress | None = None
-    async with Probe(str(socket)) as probe:
+    async with ReadinessProbe(str(socket)) as probe:
         while process.running:
             asked = await probe.ask()
             if asked is not None and asked.ready:

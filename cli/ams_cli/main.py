@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from ams_common.options import OptionError, add_flags, resolve, unread, variables_of
+from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import local, machine, manifests
@@ -125,7 +125,7 @@ def _settings(kind: type[S], arguments: argparse.Namespace, *, passed_on: Collec
     if (line := unread(os.environ, read)) is not None:
         hint = "; for a model's process set it in spec.env of the manifest" if passed_on else ""
         _say(f"{line}{hint}", 0)
-    return resolve(kind, vars(arguments), os.environ)
+    return resolve_settings(kind, vars(arguments), os.environ)
 
 
 def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:

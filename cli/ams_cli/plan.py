@@ -55,7 +55,7 @@ def on_nodes(nodes: Sequence[Node]) -> Places:
     return Places(lambda resource: memory_offers(resource, nodes))
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the plan. Bytes are None where unknown; `fits` also."""
 
     name: str
@@ -77,7 +77,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes` is what those take together that fit, of the `memory_free_bytes` of this machine.
     """
 
-    models: list[Row]
+    models: list[PlanRow]
     memory_bytes: int
     memory_free_bytes: int | None
     download_bytes: int
@@ -103,9 +103,9 @@ def make_plan(previews: Sequence[Preview], places: Places, disk_free: int | None
     )
 
 
-def _row(preview: Preview, places: Places) -> Row:
+def _row(preview: Preview, places: Places) -> PlanRow:
     resource, size = preview.resource, preview.size
-    row = Row(
+    row = PlanRow(
         name=resource.metadata.name,
         source=resource.spec.model.source,
         family=preview.family.name if preview.family else None,

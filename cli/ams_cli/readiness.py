@@ -20,13 +20,13 @@ class Asked:
     progress: Progress | None = None
 
 
-class Probe:
+class ReadinessProbe:
     """A connection to one process, kept alive between questions. Use it as an async context manager."""
 
     def __init__(self, socket_path: str) -> None:
         self._path = socket_path
 
-    async def __aenter__(self) -> "Probe":
+    async def __aenter__(self) -> "ReadinessProbe":
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(self._path), timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         )

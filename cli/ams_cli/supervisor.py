@@ -18,7 +18,7 @@ from ams_gateway.registry.port import Backend
 from ams_cli.jobs import Jobs, ProcessSetup
 from ams_cli.process_state import Action, ProcessDemand, ProcessState, next_action, policy_of
 from ams_cli.processes.process import Process
-from ams_cli.readiness import Probe
+from ams_cli.readiness import ReadinessProbe
 
 logger = logging.getLogger("ams_cli")
 
@@ -207,7 +207,7 @@ class Supervisor:
         self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
 
     async def _end_if_silent(self, backend: Backend) -> None:
-        async with Probe(backend.address.removeprefix("unix://")) as probe:
+        async with ReadinessProbe(backend.address.removeprefix("unix://")) as probe:
             answered = await probe.ask()
         if answered is None and self.backend is backend:
             self.kill()

@@ -129,7 +129,7 @@ def needs(
     return tuple(result)
 
 
-def choose(needs: Sequence[Need], free_bytes: int, *, wanted: Quantization = "auto", device: str = "cuda") -> Fit:
+def choose_fit(needs: Sequence[Need], free_bytes: int, *, wanted: Quantization = "auto", device: str = "cuda") -> Fit:
     """The first of none, 8bit and 4bit that fits `free_bytes`, or the one that is `wanted`, and whether that fits.
 
     8-bit weights are passed over on a CPU, where they are slower than both others.
@@ -148,13 +148,13 @@ def choose(needs: Sequence[Need], free_bytes: int, *, wanted: Quantization = "au
 
 
 def fit_on(needs: Sequence[Need], memory: DeviceMemory, *, wanted: Quantization = "auto") -> Fit:
-    """As `choose`, for what a pod finds: the first GPU, else all of them together, else the machine.
+    """As `choose_fit`, for what a pod finds: the first GPU, else all of them together, else the machine.
 
     Weights that no quantization fits into one GPU stay unquantized and are spread, unless one is `wanted`.
     """
     if not memory.gpus:
-        return choose(needs, memory.ram or 0, wanted=wanted, device="cpu")
-    fit = choose(needs, memory.gpus[0], wanted=wanted, device="cuda")
+        return choose_fit(needs, memory.ram or 0, wanted=wanted, device="cpu")
+    fit = choose_fit(needs, memory.gpus[0], wanted=wanted, device="cuda")
     if fit.fits or wanted in ("8bit", "4bit") or spread(needs[0], memory) is None:
         return fit
     return Fit(True, "none", f"{fit.reason}: spread over devices", spread=True)

@@ -32,7 +32,7 @@ def variable_name(field: str) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: type[msgspec.Struct]) -> None:
-    """Add a flag for each field of `settings`; unset flags stay None, so that `resolve` sees what was given."""
+    """Add a flag for each field of `settings`; a flag that isn't given stays None for `resolve_settings`."""
     for field in msgspec.structs.fields(settings):
         kind, meta = _kind(field.type)
         text = (meta.description or "") if meta else ""
@@ -48,7 +48,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type[msgspec.Struct]) -
             )
 
 
-def resolve(settings: type[S], flags: Mapping[str, Any], environment: Mapping[str, str]) -> S:
+def resolve_settings(settings: type[S], flags: Mapping[str, Any], environment: Mapping[str, str]) -> S:
     """The settings from parsed flags (None = not given) and the environment. OptionError on a bad value."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -100,7 +100,7 @@ def parse(
     if (line := unread(environment, variables_of(*commands))) is not None:
         print(f"{prog}: {line}", file=sys.stderr)
     try:
-        return resolve(settings, vars(arguments), environment)
+        return resolve_settings(settings, vars(arguments), environment)
     except OptionError as error:
         parser.error(str(error))
 

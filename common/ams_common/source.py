@@ -95,6 +95,13 @@ def short_name(source: Source) -> str:
             return source.path.rstrip("/").rpartition("/")[2]
 
 
+def names_gguf(source: Source) -> bool:
+    """Whether the source is one GGUF file, which a download converts."""
+    file = None if isinstance(source, WheelSource) else source.file
+    path = "" if isinstance(source, HubSource) else source.path
+    return (file or path).lower().endswith(".gguf")
+
+
 def _split_file(text: str, rest: str) -> tuple[str, str | None]:
     rest, mark, query = rest.partition("?")
     if not mark:

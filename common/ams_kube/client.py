@@ -19,7 +19,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from ams_kube.errors import Conflict, Invalid, KubeError, Unavailable, refused
+from ams_kube.errors import Conflict, Invalid, KubeError, Unavailable, error_of_answer
 from ams_kube.kinds import Kind, T
 
 _TRIES = 4
@@ -223,7 +223,7 @@ class Client:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(self.server, error) from None
         if response.status >= 300:
-            raise refused(response.status, answer, response.headers.get("Retry-After"))
+            raise error_of_answer(response.status, answer, response.headers.get("Retry-After"))
         return answer
 
     async def open(

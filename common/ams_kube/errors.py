@@ -60,7 +60,7 @@ _TYPES: dict[int, type[KubeError]] = {
 }
 
 
-def refused(status: int, body: bytes, retry_after: str | None = None) -> KubeError:
+def error_of_answer(status: int, body: bytes, retry_after: str | None = None) -> KubeError:
     """The error for an answer that isn't 2xx. `body` is a meta/v1 Status, or whatever stands in between."""
     try:
         told = msgspec.json.decode(body, type=_Status)
@@ -78,4 +78,4 @@ def refused(status: int, body: bytes, retry_after: str | None = None) -> KubeErr
 def refused_event(raw: bytes) -> KubeError:
     """The error that a watch delivers as an event."""
     told = msgspec.json.decode(raw, type=_Status)
-    return refused(told.code or 500, raw)
+    return error_of_answer(told.code or 500, raw)

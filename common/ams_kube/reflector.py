@@ -16,7 +16,7 @@ import msgspec
 from ams_common.backoff import backoff_seconds
 
 from ams_kube.client import Client
-from ams_kube.errors import Gone, KubeError, Unavailable, refused, refused_event
+from ams_kube.errors import Gone, KubeError, Unavailable, error_of_answer, refused_event
 from ams_kube.kinds import Kind, T, key_of
 from ams_kube.objects import VersionOnly
 
@@ -115,7 +115,7 @@ class Reflector(Generic[T]):
         response = await self._client.open("GET", self._kind.path(self._namespace), query, timeout=timeout)
         try:
             if response.status != 200:
-                raise refused(response.status, await response.read(), response.headers.get("Retry-After"))
+                raise error_of_answer(response.status, await response.read(), response.headers.get("Retry-After"))
             async for line in response.content:
                 self._handle(msgspec.json.decode(line, type=_WatchEvent))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

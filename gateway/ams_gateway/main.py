@@ -9,7 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 
 import uvloop
-from ams_common.options import OptionError, add_flags, resolve, unread, variables_of
+from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_kube.client import NoCluster
 
 from ams_gateway.app import Gateway
@@ -34,7 +34,7 @@ def main() -> None:
     flags = vars(parser.parse_args())
     try:
         backends = parse_backends(flags["backend"] or filter(None, os.environ.get("AMS_BACKEND", "").split(",")))
-        settings = resolve(GatewaySettings, flags, os.environ)
+        settings = resolve_settings(GatewaySettings, flags, os.environ)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
     if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:

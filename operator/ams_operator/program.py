@@ -31,7 +31,7 @@ from ams_operator.watch.nodes import NodeWatch
 from ams_operator.watch.progress import ProgressPoller
 from ams_operator.watch.scaler import Scaler
 from ams_operator.watch.workqueue import WorkQueue
-from ams_operator.web import serve
+from ams_operator.web import serve_monitoring
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ async def operate(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as pod_session,
     ):
         program = _Operator(settings, client, hub_session, pod_session, metrics)
-        async with serve(settings.host, settings.port, metrics, lambda: program.synced) as port:
+        async with serve_monitoring(settings.host, settings.port, metrics, lambda: program.synced) as port:
             if listening is not None:
                 listening(port)
             await program.run(stop)

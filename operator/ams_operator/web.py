@@ -9,7 +9,7 @@ from ams_operator.metrics import Metrics
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[int]:
+async def serve_monitoring(host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[int]:
     """Listen while inside; gives the port. `ready`: the cluster was seen once, so that this one could lead."""
 
     async def get_metrics(request: web.Request) -> web.Response:

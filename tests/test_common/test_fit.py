@@ -1,7 +1,7 @@
 """Memory needs and the choice of a quantization, with the real models' sizes."""
 
 import pytest
-from ams_common.fit import Shape, choose, needs, shape_of, stored_bytes_per_parameter
+from ams_common.fit import Shape, choose_fit, needs, shape_of, stored_bytes_per_parameter
 
 GIB = 1 << 30
 QWEN3_8B = {
@@ -54,13 +54,13 @@ def test_needs_of_eight_billion_parameters() -> None:
 )
 def test_auto_takes_the_first_that_fits(free: int, device: str, chosen: str, fits: bool, words: str) -> None:
     given = needs(8_190_735_360, shape_of(QWEN3_8B), rows=16, context_tokens=1024)
-    fit = choose(given, free * GIB, device=device)
+    fit = choose_fit(given, free * GIB, device=device)
     assert (fit.chosen, fit.fits) == (chosen, fits)
     assert words in fit.reason
 
 
 def test_what_is_asked_for_is_taken_even_where_it_does_not_fit() -> None:
     given = needs(8_190_735_360, shape_of(QWEN3_8B), rows=16, context_tokens=1024)
-    fit = choose(given, 8 * GIB, wanted="none")
+    fit = choose_fit(given, 8 * GIB, wanted="none")
     assert (fit.chosen, fit.fits) == ("none", False)
-    assert choose(given, 80 * GIB, wanted="4bit").chosen == "4bit"
+    assert choose_fit(given, 80 * GIB, wanted="4bit").chosen == "4bit"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import pytest
-from ams_common.options import OptionError, add_flags, environment_of, parse, resolve, unread, variables_of
+from ams_common.options import OptionError, add_flags, environment_of, parse, resolve_settings, unread, variables_of
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,16 +24,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def test_a_flag_wins_over_a_variable_and_both_over_the_default() -> None:
     environment = {"AMS_SOURCE": "a", "AMS_PORT": "1", "AMS_MODE": "full"}
-    assert resolve(Settings, {"port": "2", "mode": None}, environment) == Settings(source="a", port=2, mode="full")
+    settings = resolve_settings(Settings, {"port": "2", "mode": None}, environment)
+    assert settings == Settings(source="a", port=2, mode="full")
 
 
 def test_an_empty_variable_is_not_given() -> None:
-    assert resolve(Settings, {"source": "a"}, {"AMS_PORT": "", "AMS_DEBUG": ""}) == Settings(source="a")
+    assert resolve_settings(Settings, {"source": "a"}, {"AMS_PORT": "", "AMS_DEBUG": ""}) == Settings(source="a")
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
 def test_booleans_of_the_environment(text: str, value: bool) -> None:
-    assert resolve(Settings, {"source": "a"}, {"AMS_DEBUG": text}).debug is value
+    assert resolve_settings(Settings, {"source": "a"}, {"AMS_DEBUG": text}).debug is value
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_booleans_of_the_environment(text: str, value: bool) -> None:
 )
 def test_a_bad_value_is_told_in_one_sentence(flags: dict[str, str], environment: dict[str, str], words: str) -> None:
     with pytest.raises(OptionError) as caught:
-        resolve(Settings, flags, environment)
+        resolve_settings(Settings, flags, environment)
     assert str(caught.value) == words
 
 
@@ -57,7 +58,7 @@ def test_flags_and_help_come_from_the_fields(capsys: pytest.CaptureFixture[str])
     parser = argparse.ArgumentParser(prog="x")
     add_flags(parser, Settings)
     arguments = parser.parse_args(["--source", "a", "--debug", "--no-tls"])
-    assert resolve(Settings, vars(arguments), {}) == Settings(source="a", debug=True, tls=False)
+    assert resolve_settings(Settings, vars(arguments), {}) == Settings(source="a", debug=True, tls=False)
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -84,14 +85,14 @@ def test_a_command_ends_with_status_2_and_the_sentence(capsys: pytest.CaptureFix
     )
 )
 def test_settings_survive_the_way_through_the_environment(settings: Settings) -> None:
-    assert resolve(Settings, {}, environment_of(settings)) == settings
+    assert resolve_settings(Settings, {}, environment_of(settings)) == settings
 
 
 def test_a_pods_settings_survive_too() -> None:
     settings = ServeSettings(name="a", source="hf://a/b", uds="/tmp/x.sock", debug=True, grace_seconds=0.0)
     environment = environment_of(settings)
     assert set(environment) == {"AMS_NAME", "AMS_SOURCE", "AMS_UDS", "AMS_DEBUG", "AMS_GRACE_SECONDS"}
-    assert resolve(ServeSettings, {}, environment) == settings
+    assert resolve_settings(ServeSettings, {}, environment) == settings
 
 
 @pytest.mark.parametrize(

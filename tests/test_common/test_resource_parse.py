@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from ams_common.resource.check import Problem
+from ams_common.resource.check import FieldProblem
 from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import AutoscalingSpec, CacheSpec, LimitsSpec, ModelDeployment
 from hypothesis import given
@@ -17,7 +17,7 @@ def label(document: dict[str, Any]) -> str:
     return json.dumps({"name": document["metadata"]["name"], **document["spec"]})[:80]
 
 
-def problems_of(document: Any) -> list[Problem]:
+def problems_of(document: Any) -> list[FieldProblem]:
     with pytest.raises(InvalidResource) as caught:
         parse_model_deployment(document)
     return caught.value.problems
@@ -30,7 +30,7 @@ def test_a_valid_manifest_is_read(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("document", "path", "sentence"), BAD, ids=[f"{b[1]}-{i}" for i, b in enumerate(BAD)])
 def test_a_mistake_is_named_with_its_path(document: dict[str, Any], path: str, sentence: str) -> None:
-    assert problems_of(document) == [Problem(path, sentence)]
+    assert problems_of(document) == [FieldProblem(path, sentence)]
 
 
 def test_the_smallest_manifest_gets_every_default() -> None:
@@ -133,7 +133,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_any_spec_is_read_or_refused_with_a_path(spec: Any) -> None:
-    problems: list[Problem] = []
+    problems: list[FieldProblem] = []
     try:
         parse_model_deployment(manifest(spec=spec))
     except InvalidResource as refusal:

@@ -2,7 +2,7 @@
 
 import pytest
 from ams_kube.client import Client, NoCluster
-from ams_kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Unavailable, refused
+from ams_kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Unavailable, error_of_answer
 from ams_kube.kinds import Kind
 from kube_cluster import Anything
 
@@ -65,7 +65,7 @@ async def test_without_a_cluster_the_message_says_what_was_looked_for() -> None:
 
 
 def test_answers_that_are_no_status_are_told_as_they_are() -> None:
-    error = refused(503, b"<html>upstream is gone", "2")
+    error = error_of_answer(503, b"<html>upstream is gone", "2")
     assert isinstance(error, Unavailable)
     assert (str(error), error.status, error.retry_after) == ("<html>upstream is gone", 503, 2.0)
-    assert str(refused(429, b"")) == "the API server answered 429"
+    assert str(error_of_answer(429, b"")) == "the API server answered 429"

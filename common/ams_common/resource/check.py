@@ -18,7 +18,7 @@ _IGNORED: dict[type, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FieldProblem:
     """One thing wrong in a document: `spec.autoscaling.minReplicas` and `expected int, got str`."""
 
     path: str
@@ -28,23 +28,23 @@ class Problem:
         return f"{self.path}: {self.sentence}" if self.path else self.sentence
 
 
-def check(document: Any, cls: type[msgspec.Struct]) -> tuple[Any, list[Problem]]:
+def check_document(document: Any, cls: type[msgspec.Struct]) -> tuple[Any, list[FieldProblem]]:
     """(document as `cls` reads it, problems in the document's order).
 
     As the API server does, a field of value null is taken as absent, and numbers that are keys as strings.
     """
-    problems: list[Problem] = []
+    problems: list[FieldProblem] = []
     kind = struct_type(cls)
     return _Walk(kind, problems).value(document, kind, ""), problems
 
 
 class _Walk:
-    def __init__(self, root: inspect.StructType, problems: list[Problem]) -> None:
+    def __init__(self, root: inspect.StructType, problems: list[FieldProblem]) -> None:
         self._root = root
         self._problems = problems
 
     def _refuse(self, path: str, sentence: str) -> None:
-        self._problems.append(Problem(path, sentence))
+        self._problems.append(FieldProblem(path, sentence))
 
     def value(self, value: Any, annotation: inspect.Type, path: str) -> Any:
         kind = unwrap(annotation).kind

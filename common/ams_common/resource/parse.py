@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from ams_common.resource.check import Problem, check
+from ams_common.resource.check import FieldProblem, check_document
 from ams_common.resource.rules import broken
 from ams_common.resource.spec import ModelDeployment
 
@@ -12,7 +12,7 @@ from ams_common.resource.spec import ModelDeployment
 class InvalidResource(ValueError):
     """A document that is not a valid ModelDeployment; `problems` name the places, `str()` is one line for each."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[FieldProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -21,11 +21,11 @@ def parse_model_deployment(document: Any) -> ModelDeployment:
     """Read a document strictly, as `kubectl apply` would; its `status` is not the user's and is dropped."""
     if isinstance(document, dict):
         document = {key: value for key, value in document.items() if key != "status"}
-    checked, problems = check(document, ModelDeployment)
+    checked, problems = check_document(document, ModelDeployment)
     if isinstance(document, dict):
         for name in ("kind", "apiVersion"):
             if document.get(name) is None:
-                problems.insert(0, Problem(name, "is required"))
+                problems.insert(0, FieldProblem(name, "is required"))
     if problems:
         raise InvalidResource(problems)
     resource = msgspec.convert(checked, ModelDeployment)

@@ -13,7 +13,7 @@ import msgspec
 
 from ams_common.quantity import PATTERN as QUANTITY
 from ams_common.quantity import InvalidQuantity, parse_bytes, parse_memory, parse_quantity
-from ams_common.resource.check import Problem, join
+from ams_common.resource.check import FieldProblem, join
 from ams_common.resource.core import EnvVar
 from ams_common.resource.spec import AutoscalingSpec, CacheSpec, GoldenPrompt, ModelDeployment, Spec
 from ams_common.source import InvalidSource, parse_source
@@ -246,10 +246,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def broken(resource: ModelDeployment) -> list[Problem]:
+def broken(resource: ModelDeployment) -> list[FieldProblem]:
     """The rules that a resource breaks."""
     return [
-        Problem(path, rule.message)
+        FieldProblem(path, rule.message)
         for rule in RULES
         if rule.holds is not None
         for path, value in values_at(resource, rule.path)

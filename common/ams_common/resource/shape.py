@@ -9,7 +9,7 @@ from msgspec import inspect
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FieldType:
     """A type without its wrappers: `| None` and annotations are taken off, schema extras kept."""
 
     kind: inspect.Type
@@ -23,7 +23,7 @@ def struct_type(cls: type[msgspec.Struct]) -> inspect.StructType:
     return kind
 
 
-def unwrap(kind: inspect.Type) -> Node:
+def unwrap(kind: inspect.Type) -> FieldType:
     """What a field holds when it is set. Every field of ours is one type, or one type and absent."""
     extra: dict[str, Any] = {}
     while True:
@@ -33,7 +33,7 @@ def unwrap(kind: inspect.Type) -> Node:
         elif isinstance(kind, inspect.UnionType) and len(rest := _without_none(kind)) == 1:
             kind = rest[0]
         else:
-            return Node(kind, extra)
+            return FieldType(kind, extra)
 
 
 def is_int_or_string(kind: inspect.Type) -> bool:

@@ -18,7 +18,7 @@ from ams_operator.decide.desired import desired, outdated
 from ams_operator.decide.hashes import source_digest
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
-from ams_operator.decide.preflight.verdict import Verdict, judge, reported_verdict
+from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
@@ -141,13 +141,13 @@ def _verdict(observed: Observed, source: Source) -> Verdict:
     """By the hub's report; as long as there is none, as status reports it."""
     resource = observed.resource
     if observed.report is not None:
-        return judge(resource, source, observed.report, observed.offers)
+        return judge_preflight(resource, source, observed.report, observed.offers)
     before = reported_verdict(resource)
     if before is not None and (observed.preflight_pending or before.passed):
         return before
     if observed.preflight_pending:
         return Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub hasn't answered yet.")
-    return judge(resource, source, None, observed.offers)
+    return judge_preflight(resource, source, None, observed.offers)
 
 
 def _views(observed: Observed) -> list[PodView]:

@@ -2,7 +2,7 @@
 
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.common import ObjectBody, metadata
+from ams_operator.decide.children.common import ObjectBody, child_metadata
 
 
 def account(resource: ModelDeployment) -> ObjectBody | None:
@@ -12,6 +12,6 @@ def account(resource: ModelDeployment) -> ObjectBody | None:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(resource),
+        "metadata": child_metadata(resource),
         "automountServiceAccountToken": False,
     }

@@ -22,7 +22,9 @@ def selector(resource: ModelDeployment) -> dict[str, str]:
     return {labels.MODEL: resource.metadata.name, labels.MANAGED_BY: labels.MANAGER}
 
 
-def metadata(resource: ModelDeployment, *, owned: bool = True, annotations: dict[str, str] | None = None) -> ObjectBody:
+def child_metadata(
+    resource: ModelDeployment, *, owned: bool = True, annotations: dict[str, str] | None = None
+) -> ObjectBody:
     """The child's metadata. One that is not `owned` outlives the resource."""
     built: ObjectBody = {
         "name": child_name(resource.metadata.name),

@@ -6,7 +6,7 @@ from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import Source
 
-from ams_operator.decide.children.common import ObjectBody, metadata, selector
+from ams_operator.decide.children.common import ObjectBody, child_metadata, selector
 from ams_operator.decide.children.pod import pod_template
 from ams_operator.decide.children.volume import Volume
 from ams_operator.settings import OperatorSettings
@@ -27,7 +27,7 @@ def deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(resource, annotations={labels.PREFETCH: "true"} if prefetch else None),
+        "metadata": child_metadata(resource, annotations={labels.PREFETCH: "true"} if prefetch else None),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector(resource)},

@@ -2,7 +2,7 @@
 
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.common import ObjectBody, metadata, selector
+from ams_operator.decide.children.common import ObjectBody, child_metadata, selector
 from ams_operator.decide.children.pod import SERVE_PORT
 
 
@@ -10,7 +10,7 @@ def service(resource: ModelDeployment) -> ObjectBody:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(resource),
+        "metadata": child_metadata(resource),
         "spec": {
             "clusterIP": "None",
             "selector": selector(resource),

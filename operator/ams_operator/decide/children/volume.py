@@ -8,9 +8,9 @@ from ams_common.names import child_name
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import CacheSpec, ModelDeployment
 from ams_common.resource.status import LockStatus
-from ams_common.source import ClaimSource, HubSource, Source, WheelSource
+from ams_common.source import ClaimSource, Source, names_gguf
 
-from ams_operator.decide.children.common import ObjectBody, child_labels, metadata
+from ams_operator.decide.children.common import ObjectBody, child_labels, child_metadata
 
 GIBI = 1 << 30
 UNKNOWN_BYTES = 20 * GIBI  # of a model whose size isn't known
@@ -41,18 +41,12 @@ def models_volume(resource: ModelDeployment, source: Source, size: int) -> Volum
 
 def keeps_weights(source: Source) -> bool:
     """Whether there is something to download or convert, that a volume keeps for the next start."""
-    return not isinstance(source, ClaimSource) or is_gguf(source)
-
-
-def is_gguf(source: Source) -> bool:
-    file = None if isinstance(source, WheelSource) else source.file
-    path = "" if isinstance(source, HubSource) else source.path
-    return (file or path).lower().endswith(".gguf")
+    return not isinstance(source, ClaimSource) or names_gguf(source)
 
 
 def needed_bytes(source: Source, weights_bytes: int) -> int:
     """What a volume must hold for these weights, without anything to spare."""
-    return int(weights_bytes * _CONVERTED) if is_gguf(source) else weights_bytes
+    return int(weights_bytes * _CONVERTED) if names_gguf(source) else weights_bytes
 
 
 def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int | None, present: int | None) -> int:
@@ -77,7 +71,7 @@ def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockS
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": metadata(resource, owned=not retained, annotations=annotations),
+        "metadata": child_metadata(resource, owned=not retained, annotations=annotations),
         "spec": _claim_spec(resource.spec.cache, size),
     }
 

@@ -11,9 +11,9 @@ from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionStatus
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import ModelStatus, QuantizationStatus, conditions_of
-from ams_common.source import ClaimSource, HubSource, Source, WheelSource
+from ams_common.source import ClaimSource, HubSource, Source, WheelSource, names_gguf
 
-from ams_operator.decide.children.volume import is_gguf, needed_bytes
+from ams_operator.decide.children.volume import needed_bytes
 from ams_operator.decide.preflight.report import HubReport, unreachable
 
 _ORDER = ("text", "image", "audio", "video")
@@ -56,7 +56,9 @@ def reported_verdict(resource: ModelDeployment) -> Verdict | None:
     )
 
 
-def judge(resource: ModelDeployment, source: Source, report: HubReport | None, offers: MemoryOffers) -> Verdict:
+def judge_preflight(
+    resource: ModelDeployment, source: Source, report: HubReport | None, offers: MemoryOffers
+) -> Verdict:
     """`report` is None for a source that no hub knows."""
     if report is None and isinstance(source, HubSource):
         report = unreachable("The hub isn't asked: preflight is switched off.")
@@ -142,7 +144,7 @@ def _family(resource: ModelDeployment, source: Source, report: HubReport) -> Fam
     """None where the pod finds out. UnsupportedArchitecture if no family serves the model."""
     if (named := _named_family(resource)) is not None:
         return named
-    if is_gguf(source):
+    if names_gguf(source):
         return BY_NAME["text"]
     return family_of(report.architectures) if report.architectures else None
 

@@ -28,7 +28,7 @@ def judge_all(facts: Facts) -> dict[ConditionType, Outcome]:
         "Available": available(facts),
         "Progressing": progressing(facts),
     }
-    return {"Ready": ready(facts, parts), **parts}
+    return {"Ready": ready_of_all(facts, parts), **parts}
 
 
 def accepted(facts: Facts) -> Outcome:
@@ -145,7 +145,7 @@ def progressing(facts: Facts) -> Outcome:
     return Outcome("True", Reason.SCALING, f"{status.available_replicas} of {desired} pods are available.")
 
 
-def ready(facts: Facts, parts: dict[ConditionType, Outcome]) -> Outcome:
+def ready_of_all(facts: Facts, parts: dict[ConditionType, Outcome]) -> Outcome:
     """Of the others; Progressing never counts. A model that is scaled to zero while idle is ready."""
     for kind in ("Accepted", "PreflightPassed"):
         if parts[kind].status == "False":

@@ -13,7 +13,7 @@ from ams_common.fit import (
     Chosen,
     DeviceMemory,
     Need,
-    choose,
+    choose_fit,
     needs,
     shape_of,
     spread,
@@ -69,7 +69,7 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
         return Placement(device, dtype, "none", f"the weights come quantized by {method}")
     sizes = _needs(inputs)
     free = inputs.ram if device == "cpu" else inputs.free[0]
-    fit = choose(sizes, free, wanted=wanted, device=device)
+    fit = choose_fit(sizes, free, wanted=wanted, device=device)
     placement = Placement(device, dtype, fit.chosen, fit.reason)
     if fit.fits:
         return placement
