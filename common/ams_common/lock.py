@@ -8,8 +8,8 @@ import msgspec
 from ams_common.resource.status import LockStatus
 
 
-class Brought(msgspec.Struct, frozen=True):
-    """What a download says at its end, as its container's termination message."""
+class DownloadResult(msgspec.Struct, frozen=True):
+    """The termination message of a container that has downloaded the weights."""
 
     lock: LockStatus
 

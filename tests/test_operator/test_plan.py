@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
-from ams_operator.decide.hashes import source_digest
+from ams_operator.decide.children.common import source_digest
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.ownership import owner_of
 from ams_operator.decide.plan import plan

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from ams_common.fit import DeviceMemory, fit_on, too_large_sentence
 from ams_common.lifecycle import Phase
+from ams_common.memory_offers import needs_for, size_of
 from ams_common.pod_settings import ServeSettings
+from ams_common.resource.spec import ModelSpec, Spec
 from ams_pod.engines.builtin import loading
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
@@ -199,3 +202,14 @@ def test_damaged_headers_count_nothing(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0not json")
     (tmp_path / "config.json").write_text(json.dumps({"torch_dtype": "float32"}))
     assert placing.count_parameters(tmp_path, {}) == 0
+
+
+def test_seventy_billion_parameters_on_one_card_end_as_preflight_would_have_refused_them():
+    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "head_dim": 128}
+    config = {**CONFIG, **sizes, "vocab_size": 128_256}
+    given = replace(inputs("cuda", 24, ram=32), parameters=70_500_000_000, config=config)
+    with pytest.raises(LoadFailed) as failed:
+        choose_placement(given)
+    needs = needs_for(Spec(model=ModelSpec(source="hf://acme/large")), size_of(config, 141_000_000_000))
+    fit = fit_on(needs, DeviceMemory((24 * GIB,), 32 * GIB))
+    assert (failed.value.reason, str(failed.value)) == ("DoesNotFitMemory", too_large_sentence(fit.reason))

@@ -17,7 +17,7 @@ from typing import NoReturn
 import msgspec
 from ams_common.hub_files import UnusableFiles
 from ams_common.lifecycle import Phase
-from ams_common.lock import Brought, lock_status
+from ams_common.lock import DownloadResult, lock_status
 from ams_common.options import parse
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
@@ -167,7 +167,7 @@ def _report_lock(folder: Path, settings: DownloadSettings) -> None:
     if manifest is None:
         return
     digests = {file: digest for file, digest in manifest.digests().items() if digest is not None}
-    _write_termination_log(msgspec.json.encode(Brought(lock_status(digests))) + b"\n", settings)
+    _write_termination_log(msgspec.json.encode(DownloadResult(lock_status(digests))) + b"\n", settings)
 
 
 def _write_termination_log(line: bytes, settings: DownloadSettings) -> None:

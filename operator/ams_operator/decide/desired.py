@@ -9,12 +9,11 @@ from ams_common.source import Source
 from ams_kube.objects import Deployment
 
 from ams_operator.decide.children.account import account
-from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.children.common import ObjectBody, digest
 from ams_operator.decide.children.deployment import Strategy, deployment
 from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.children.service import service
 from ams_operator.decide.children.volume import claim, models_volume
-from ams_operator.decide.hashes import digest
 from ams_operator.settings import OperatorSettings
 
 

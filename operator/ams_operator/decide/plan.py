@@ -11,11 +11,10 @@ from ams_common.source import FileSource, InvalidSource, Source, parse_source
 from ams_kube.node_memory import gpus_requested
 from ams_kube.objects import Claim, Deployment
 
-from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
 from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.desired import desired, outdated
-from ams_operator.decide.hashes import source_digest
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict

@@ -8,7 +8,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim
 
-from ams_operator.decide.hashes import source_digest
+from ams_operator.decide.children.common import source_digest
 from ams_operator.decide.status.pods import PodView
 
 

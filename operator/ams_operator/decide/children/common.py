@@ -1,7 +1,9 @@
-"""What all children have in common: name, labels, owner."""
+"""What all children have in common: name, labels, owner, and the digests by which a change is noticed."""
 
+import hashlib
 from typing import Any
 
+import msgspec
 from ams_common import labels
 from ams_common.names import API_VERSION, KIND, child_name
 from ams_common.resource.spec import ModelDeployment
@@ -45,3 +47,13 @@ def child_metadata(
             }
         ]
     return built
+
+
+def digest(value: object) -> str:
+    """Of anything that JSON can hold; equal for equal content."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
+
+
+def source_digest(resource: ModelDeployment) -> str:
+    """Of what determines the bytes of the weights."""
+    return digest([resource.spec.model.source, resource.spec.model.lock])

@@ -11,9 +11,8 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import ClaimSource, Source, WheelSource
 
-from ams_operator.decide.children.common import ObjectBody, child_labels
+from ams_operator.decide.children.common import ObjectBody, child_labels, source_digest
 from ams_operator.decide.children.volume import Volume
-from ams_operator.decide.hashes import source_digest
 from ams_operator.settings import OperatorSettings
 
 SERVE_PORT = 8080

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 from ams_common.lifecycle import Phase
-from ams_common.lock import Brought
+from ams_common.lock import DownloadResult
 from ams_common.progress import Failure, Progress
 from ams_common.reasons import ROWS, Reason, row_of
 from ams_common.resource.conditions import ConditionType
@@ -100,7 +100,7 @@ def _lock(download: ContainerStatus | None) -> LockStatus | None:
     if download is None or download.state.terminated is None:
         return None
     try:
-        return msgspec.json.decode(download.state.terminated.message, type=Brought).lock
+        return msgspec.json.decode(download.state.terminated.message, type=DownloadResult).lock
     except msgspec.DecodeError:
         return None
 
