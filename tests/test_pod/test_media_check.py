@@ -7,6 +7,7 @@ import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.loading import load_engine
+from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.builtin.towers.queue import Features
@@ -129,3 +130,26 @@ def test_the_check_leaves_the_encoder_as_it_was(folder):
     tower = engine.core._towers._embedder._towers["audio"]
     assert len(tower._model.audio_tower.layers) == 2
     assert isinstance(tower._model.audio_tower.layers, torch.nn.ModuleList)
+
+
+def test_a_model_that_amplifies_rounding_keeps_our_decoder(folder, monkeypatch, caplog):
+    """Its own forward, read in chunks, is no closer: then the distance is no fault of the decoder."""
+    distance = verify.distance
+    monkeypatch.setattr(verify, "distance", lambda forward, probes: distance(forward, probes) + 0.2)
+    assert load(folder("qwen3-vl"), "bfloat16").info.engine == "flat"
+    assert "as the model's own forward in chunks does by 0.2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "close", "other"),
+    [
+        (torch.float32, 1e-3, True, False),
+        (torch.float32, 1e-2, False, False),
+        (torch.float32, 3e-2, False, True),
+        (torch.bfloat16, 5e-2, True, False),
+        (torch.bfloat16, 0.3, False, False),
+        (torch.bfloat16, 0.6, False, True),
+    ],
+)
+def test_what_rounding_explains_depends_on_the_format(dtype, value, close, other):
+    assert (verify.close_enough(value, dtype), verify.clearly_other(value, dtype)) == (close, other)

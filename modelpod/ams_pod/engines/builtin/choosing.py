@@ -1,6 +1,7 @@
 """Which forward pass serves a loaded model: our own decoder where it computes what the model does, else the model's."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,24 +44,30 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     with_media = media_probes(recipe, model, embedder, context)
     try:
-        stack = find_stack(model)
+        find_stack(model)
     except UnsupportedStack as reason:
         log.info("the model runs through transformers' forward: %s", reason)
-        return _checked(Serving(model, PaddedForward(model, rows, context), embedder), with_media, request)
-    probes = [*verify.text_probes(model, rows), *with_media]
-    decoder = Decoder(stack, rows, context, lambda percent: request.report(Phase.PACKING, percent))
+        padded = PaddedForward(model, rows, context)
+        _own_distance(model, padded, with_media, request)
+        return Serving(model, padded, embedder)
+    probes = with_media or verify.text_probes(model, rows)
+    decoder = _decoder(model, request, context)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):
         return Serving(model, decoder, embedder)
-    log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
-    del decoder, stack, model, embedder  # the decoder took its weights
+    del decoder, model, embedder  # the decoder took its weights
     model = load_model(request, recipe, placement)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    return _checked(Serving(model, PaddedForward(model, rows, context), embedder), with_media, request)
+    padded = PaddedForward(model, rows, context)
+    if verify.as_close(distance, own := _own_distance(model, padded, probes, request)):
+        log.warning("our decoder differs by %.3g, as the model's own forward in chunks does by %.3g", distance, own)
+        return Serving(model, _decoder(model, request, context), embedder)
+    log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
+    return Serving(model, padded, embedder)
 
 
 def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.Probe]:
-    """One prompt with media; none for a model without, or where no prompt with media can be served."""
+    """A prompt with media and its text; none for a model without, or where no prompt with media can be served."""
     if recipe.probe is None or embedder is None:
         return []
     try:
@@ -71,17 +78,22 @@ def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, con
     if len(probe.prepared.ids) > context:
         return []
     with recipe.while_probing(model):
-        return [verify.prompt_probe(model, probe, embedder.embed(probe.prepared))]
+        return verify.media_probes(model, probe, embedder.embed(probe.prepared))
 
 
-def _checked(serving: Serving, probes: list[verify.Probe], request: LoadRequest) -> Serving:
-    """The model's own forward needs no check on text; with media it gets what our side makes of them."""
+def _decoder(model: Any, request: LoadRequest, context: int) -> Decoder:
+    rows = request.settings.concurrent_requests
+    return Decoder(find_stack(model), rows, context, lambda percent: request.report(Phase.PACKING, percent))
+
+
+def _own_distance(model: Any, padded: PaddedForward, probes: Sequence[verify.Probe], request: LoadRequest) -> float:
+    """How far the model's own forward is, when it gets what our side makes of a prompt. LoadFailed if far off."""
     if not probes:
-        return serving
-    distance = verify.distance(serving.forward, probes)
-    if not verify.close_enough(distance, request.dtype):
+        return 0.0
+    distance = verify.distance(padded, probes)
+    if verify.clearly_other(distance, request.dtype):
         raise LoadFailed(
-            f"{type(serving.model).__name__} answers prompts with media differently from how it is served here "
+            f"{type(model).__name__} answers prompts with media differently from how it would be served here "
             f"(by {distance:.3g}), so it is not served"
         )
-    return serving
+    return distance

@@ -66,14 +66,22 @@ def text_probes(model: Any, rows: int = _PROMPTS) -> list[Probe]:
 
 
 @torch.inference_mode()
-def prompt_probe(model: Any, probe: MediaProbe, prompt: Prompt) -> Probe:
-    """A prompt with media, read to the last token of the last medium; `prompt` is what our towers made of it."""
+def media_probes(model: Any, probe: MediaProbe, prompt: Prompt) -> list[Probe]:
+    """A prompt with media, read to the last token of the last medium, and the text before its first as one of its own.
+
+    `prompt` is what our towers made of it. The own forward runs once: what comes later changes nothing before it.
+    """
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in probe.inputs.items()
     }
-    logits = model(**inputs).logits[0, probe.end - 1 : probe.end + 1].float()
-    return Probe(list(probe.prepared.ids), probe.end, logits, prompt.positions, prompt)
+    logits = model(**inputs).logits[0].float()
+    ids, start = list(probe.prepared.ids), probe.start
+    probes = [Probe(ids, probe.end, logits[probe.end - 1 : probe.end + 1], prompt.positions, prompt)]
+    if start > 2:
+        positions = None if prompt.positions is None else prompt.positions[:, :start]
+        probes.insert(0, Probe(ids[:start], start - 1, logits[start - 2 : start], positions))
+    return probes
 
 
 def distance(forward: Forward, probes: Sequence[Probe]) -> float:
@@ -85,7 +93,18 @@ def distance(forward: Forward, probes: Sequence[Probe]) -> float:
 
 
 def close_enough(value: float, dtype: torch.dtype) -> bool:
+    """Whether rounding explains the distance, in a model that doesn't amplify it."""
     return value <= _TOLERANCE.get(dtype, 2e-2)
+
+
+def as_close(value: float, own: float) -> bool:
+    """Whether a forward is about as close as the model's `own`, read in chunks: then the model amplifies rounding."""
+    return value <= 2 * own
+
+
+def clearly_other(value: float, dtype: torch.dtype) -> bool:
+    """Whether no rounding explains the distance: what is compared isn't the same computation."""
+    return value > min(0.5, 10 * _TOLERANCE.get(dtype, 2e-2))
 
 
 def _distances(forward: Forward, probes: Sequence[Probe]) -> list[float]:

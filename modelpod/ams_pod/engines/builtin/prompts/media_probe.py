@@ -22,12 +22,13 @@ _AUDIO_SECONDS = 0.3
 class MediaProbe:
     """A prompt as our side prepares it, and the inputs of the model's own forward for the same.
 
-    The inputs are what the processor makes of each medium by itself, around the ids of the whole prompt. `end` is the
-    index behind its last medium.
+    The inputs are what the processor makes of each medium by itself, around the ids of the whole prompt. `start` is
+    the index of its first medium, `end` that behind its last.
     """
 
     prepared: Prepared
     inputs: dict[str, Tensor]
+    start: int
     end: int
 
 
@@ -44,7 +45,7 @@ def media_probe(prompts: MediaPrompts, audio_rate: int = 16_000) -> MediaProbe:
                 inputs.setdefault(name, torch.zeros_like(ids))[:, start:end] = value
             elif name not in inputs and isinstance(value, Tensor):
                 inputs[name] = value
-    return MediaProbe(prepared, inputs, prepared.media.ends[-1])
+    return MediaProbe(prepared, inputs, prepared.media.starts[0], prepared.media.ends[-1])
 
 
 def _item(kind: str, audio_rate: int) -> Media:
