@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.scheduler import core, schedule
-from ams_pod.engines.builtin.towers.queue import Piece, Prompt
+from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import Prepared
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from ams_pod.engines.builtin.model.batch import Batch
+from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.scheduler import schedule
-from ams_pod.engines.builtin.scheduler.batch import Batch
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
-from ams_pod.engines.builtin.towers.queue import Piece, Prompt
+from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import EngineRefusal, Prepared
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints

@@ -11,12 +11,12 @@ from ams_common.lifecycle import Phase
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.builtin.recipe import Recipe
-from ams_pod.engines.builtin.scheduler.batch import Forward
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.port import EngineRefusal, LoadFailed
 

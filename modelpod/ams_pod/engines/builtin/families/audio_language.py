@@ -20,10 +20,11 @@ from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.prompts.media_probe import PROBE_CONTEXT, media_probe
 from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompts
+from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import sound
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
-from ams_pod.engines.builtin.towers.queue import Features, Piece
+from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Audio, Samples
 
 PRELOAD = (

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.linear import Linear, is_quantized, make_linear, packing_works
 from ams_pod.engines.builtin.model.slot_cache import SlotCache, segments
 from ams_pod.engines.builtin.model.stack import Stack
-from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.stack import find_body
-from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk
 
 
 class PaddedForward:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward
 from ams_pod.engines.builtin.prompts.media_probe import MediaProbe
-from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk, Forward
 from ams_pod.engines.builtin.towers.queue import Prompt
 
 # Relative distance of logits that rounding explains, by the model's number format.

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
-from ams_pod.engines.builtin.towers.queue import Piece
 from ams_pod.engines.port import EngineRefusal, Prepared
 
 

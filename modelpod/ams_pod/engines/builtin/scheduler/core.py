@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
+from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward
 from ams_pod.engines.builtin.model.sampling import sample
-from ams_pod.engines.builtin.scheduler.batch import Batch, Chunk, Forward
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row, readable

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
-from ams_pod.engines.builtin.scheduler.batch import Forward
+from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.scheduler.ladder import Stage
 from ams_pod.engines.builtin.scheduler.oom_policy import OomPolicy
 from ams_pod.engines.builtin.scheduler.row import Row

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ams_pod.engines.builtin.model.batch import Chunk
 from ams_pod.engines.builtin.model.sampling import RowSampler
-from ams_pod.engines.builtin.scheduler.batch import Chunk
 from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import Ticket
 

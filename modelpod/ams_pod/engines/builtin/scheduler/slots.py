@@ -1,6 +1,6 @@
 """Who holds which slot of the cache: requests that run, and prompts that are being read."""
 
-from ams_pod.engines.builtin.scheduler.batch import Forward
+from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.schedule import close_ranks
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
-from ams_pod.engines.builtin.towers.queue import Features, Piece, Prompt
+from ams_pod.engines.builtin.prompts.pieces import Piece
+from ams_pod.engines.builtin.towers.queue import Features, Prompt
 from ams_pod.engines.port import Prepared
 
 # The features of each of some pieces' inputs, all computed in one call.

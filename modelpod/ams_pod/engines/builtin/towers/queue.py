@@ -7,26 +7,13 @@ pass them by. What a piece is, and which tower takes it, is the family's; see `E
 import collections
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
+from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.port import Prepared, Ticket
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """A part of one request's media that a tower takes as a whole.
-
-    `share` is what it takes of the bound of a call: pieces of one `tower` whose shares add up to 1 go together; a piece
-    that can't be divided further may have more, and goes alone. Its features replace the next placeholders `token`.
-    """
-
-    tower: str
-    token: int
-    share: float
-    inputs: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
-from ams_pod.engines.builtin.towers.queue import Features, Piece
+from ams_pod.engines.builtin.prompts.pieces import Piece
+from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Image, Video
 
 PATCHES_PER_CALL = 3072
