@@ -46,7 +46,7 @@ class ForkServer:
         self._control = control
         self._children: dict[int, int] = {}
         self._received = b""
-        self._asked_to_end = False
+        self._ending = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -64,7 +64,7 @@ class ForkServer:
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wake_read, selectors.EVENT_READ)
-            while not self._asked_to_end:
+            while not self._ending:
                 for key, _ in selector.select():
                     if key.fileobj is self._control:
                         self._receive()
@@ -74,7 +74,7 @@ class ForkServer:
         self._end_children()
 
     def _end(self, *_: object) -> None:
-        self._asked_to_end = True
+        self._ending = True
 
     def _drain_wakeups(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -87,7 +87,7 @@ class ForkServer:
         except ConnectionError:
             data = b""
         if not data:
-            self._asked_to_end = True
+            self._ending = True
             return
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
@@ -169,7 +169,7 @@ def _die_with_parent(parent: int) -> None:
     """Have the kernel end this process when the server ends, however it ends (Linux; elsewhere EOF does it)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the kernel was told
+        if os.getppid() != parent:  # it ended before the kernel was set up
             os._exit(1)
 
 

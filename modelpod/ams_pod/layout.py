@@ -48,7 +48,7 @@ def revision_pointer(models_dir: Path, source: HubSource) -> Path:
 
 
 def known_commit(models_dir: Path, source: HubSource) -> str | None:
-    """The commit that the source's revision is, or was when the hub was last asked; None if it never was."""
+    """The commit that the source's revision is, or was at the last answer of the hub; None if it never was."""
     if source.revision is not None and is_commit(source.revision):
         return source.revision
     try:

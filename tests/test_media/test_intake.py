@@ -11,15 +11,15 @@ import pytest
 from ams_common.errors import ApiError
 from ams_pod.media import decoding
 from ams_pod.media.budget import ByteBudget
-from ams_pod.media.decoding import Wanted
-from ams_pod.media.intake import Intake, Source
+from ams_pod.media.decoding import DecodeOptions
+from ams_pod.media.intake import Intake, MediaSource
 from ams_pod.media.items import Audio, Image, Media, Video
 from ams_pod.media.limits import MediaLimits
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
 from test_media.media_files import picture, saved, sound, video
 
-WANTED = Wanted(frames=4, rate=16_000, sound=True)
+WANTED = DecodeOptions(frames=4, rate=16_000, sound=True)
 PNG = saved(picture(), "PNG")
 
 
@@ -43,7 +43,7 @@ def intake(tmp_path: Path, observed: list[tuple[str, int]]) -> Iterator[Intake]:
     made.close()
 
 
-async def _media(intake: Intake, *sources: Source) -> list[Media]:
+async def _media(intake: Intake, *sources: MediaSource) -> list[Media]:
     with intake.spool() as spool:
         received = await intake.receive(sources, spool)
         async with intake.decoded(received, WANTED) as (media, share):
@@ -54,8 +54,9 @@ async def _media(intake: Intake, *sources: Source) -> list[Media]:
 async def test_all_kinds_in_order(intake: Intake, observed: list[tuple[str, int]], tmp_path: Path) -> None:
     wav, mp4 = sound("wav", "pcm_s16le"), video(sound_codec="aac")
     media = await _media(
-        intake, Source("video", "video", _text(mp4)), Source("image", "image", "data:image/png;base64," + _text(PNG)),
-        Source("audio", "audio", _text(wav)),
+        intake, MediaSource("video", "video", _text(mp4)),
+        MediaSource("image", "image", "data:image/png;base64," + _text(PNG)),
+        MediaSource("audio", "audio", _text(wav)),
     )  # fmt: skip
     moving, still, heard = media
     assert isinstance(moving, Video)
@@ -69,14 +70,14 @@ async def test_all_kinds_in_order(intake: Intake, observed: list[tuple[str, int]
 
 
 async def test_what_is_wrong_names_its_field(intake: Intake, tmp_path: Path) -> None:
-    good = Source("image", "image[0]", _text(PNG))
+    good = MediaSource("image", "image[0]", _text(PNG))
     for text, code in [
         ("AAAA", "undecodable_image"),
         ("A*", "invalid_base64"),
         ("https://example.com/a", "invalid_parameter"),
     ]:
         with pytest.raises(ApiError) as caught:
-            await _media(intake, good, Source("image", "image[1]", text))
+            await _media(intake, good, MediaSource("image", "image[1]", text))
         assert (caught.value.code, caught.value.param) == (code, "image[1]")
     assert intake.budget.used == 0
     assert os.listdir(tmp_path) == []
@@ -84,7 +85,7 @@ async def test_what_is_wrong_names_its_field(intake: Intake, tmp_path: Path) -> 
 
 async def test_more_items_than_are_allowed(intake: Intake) -> None:
     with pytest.raises(ApiError, match="The request holds 65 media; at most 64 are allowed"):
-        await _media(intake, *[Source("image", "image", _text(PNG))] * 65)
+        await _media(intake, *[MediaSource("image", "image", _text(PNG))] * 65)
 
 
 async def test_more_memory_than_there_is(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ async def test_more_memory_than_there_is(tmp_path: Path) -> None:
         TempFolder(str(tmp_path)), AllowedHosts.parse(""), 0, lambda *_: None, MediaLimits(decoded_bytes=5000)
     )
     with pytest.raises(ApiError, match="need 6,144 bytes of memory to decode; at most 5,000 are allowed") as caught:
-        await _media(intake, Source("image", "image", _text(PNG)))
+        await _media(intake, MediaSource("image", "image", _text(PNG)))
     assert (caught.value.code, caught.value.status) == ("media_too_large", 413)
     intake.close()
 
@@ -115,7 +116,7 @@ async def test_a_client_that_leaves_while_its_media_are_decoded(
             stopped.set()
 
     monkeypatch.setattr(decoding, "decode", endless)
-    request = asyncio.create_task(_media(intake, Source("video", "video", _text(video()))))
+    request = asyncio.create_task(_media(intake, MediaSource("video", "video", _text(video()))))
     await begun.wait()
     assert len(os.listdir(tmp_path)) == 1
     request.cancel()

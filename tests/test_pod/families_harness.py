@@ -11,7 +11,7 @@ from ams_pod.engines.builtin import torchvision_shim
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.towers.vision import metadata, picture
 from ams_pod.engines.port import Prepared
-from ams_pod.media.items import Audio, Image, Video, part
+from ams_pod.media.items import Audio, Image, Video, content_part
 
 torchvision_shim.install()
 
@@ -38,7 +38,7 @@ def video(seed: int, frames: int, sound: float | None = None) -> Video:
 
 
 def user(*content: Any) -> list[dict[str, Any]]:
-    parts = [{"type": "text", "text": item} if isinstance(item, str) else part(item) for item in content]
+    parts = [{"type": "text", "text": item} if isinstance(item, str) else content_part(item) for item in content]
     return [{"role": "user", "content": parts}]
 
 

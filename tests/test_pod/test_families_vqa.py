@@ -9,7 +9,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.families import vqa
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
-from ams_pod.media.items import Audio, Image, part
+from ams_pod.media.items import Audio, Image, content_part
 
 torch = pytest.importorskip("torch")
 
@@ -43,7 +43,7 @@ class Answers:
 
     def prepare(self, index: int) -> Prepared:
         pixels = np.random.default_rng(index).integers(0, 255, (60 + 20 * index, 90, 3), np.uint8)
-        content = [part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
+        content = [content_part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
         return self.engine.prepare_chat([{"role": "user", "content": content}])
 
     def tokens(self, ticket: Any) -> list[int]:
@@ -119,7 +119,7 @@ def test_words_come_out(answers: Answers) -> None:
     assert text.strip() == tokenizer.decode(answers.tokens(ticket), skip_special_tokens=True).strip() != ""
 
 
-IMAGE = part(Image(np.zeros((32, 32, 3), np.uint8)))
+IMAGE = content_part(Image(np.zeros((32, 32, 3), np.uint8)))
 TEXT = {"type": "text", "text": "what"}
 
 
@@ -135,7 +135,7 @@ TEXT = {"type": "text", "text": "what"}
             "no system prompt",
         ),
         (
-            [{"role": "user", "content": [part(Audio(np.zeros(9, np.float32), 16000)), TEXT]}],
+            [{"role": "user", "content": [content_part(Audio(np.zeros(9, np.float32), 16000)), TEXT]}],
             "unsupported-modality",
             "not audio",
         ),

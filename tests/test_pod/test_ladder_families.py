@@ -16,7 +16,7 @@ from ams_pod.engines.builtin.scheduler.core import EngineCore
 from ams_pod.engines.builtin.scheduler.cpu_copy import CpuCopy
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
-from ams_pod.media.items import Image, part
+from ams_pod.media.items import Image, content_part
 from engine_harness import Driver, forward_of, load_model, reference
 from fakehub import checkpoints
 from families_harness import CONTEXT, Family, audio, image, video
@@ -132,7 +132,7 @@ class Blip:
         tickets = []
         for index in range(count):
             pixels = np.random.default_rng(index).integers(0, 255, (60, 90, 3), np.uint8)
-            content = [part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
+            content = [content_part(Image(pixels)), {"type": "text", "text": QUESTIONS[index]}]
             prepared = self.vqa.prepare_chat([{"role": "user", "content": content}])
             tickets.append(self.vqa.submit(prepared, Sampling(5 + index, ignore_eos=True), None))
         while self.engine.step():

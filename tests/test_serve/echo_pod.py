@@ -31,7 +31,7 @@ from ams_pod.engines.port import (
 )
 from ams_pod.media.items import Audio, Image, Video
 from ams_pod.serve.app import make_app
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 
 GIB = 1 << 30
 
@@ -158,7 +158,7 @@ def capabilities_of(family: str) -> Capabilities:
 @dataclass
 class EchoPod:
     url: str
-    pod: Pod
+    pod: ModelPod
     engine: EchoEngine
     client: aiohttp.ClientSession
     temp: Path
@@ -188,7 +188,7 @@ async def echo_pod(
         loop.call_soon_threadsafe(ready.set_result, engine)
         return engine
 
-    pod = Pod(ServeSettings(**values), folder, open_engine)
+    pod = ModelPod(ServeSettings(**values), folder, open_engine)
     runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

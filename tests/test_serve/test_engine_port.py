@@ -27,7 +27,7 @@ from ams_pod.engines.port import (
     TokenEvent,
 )
 from ams_pod.serve.app import make_app
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 
 
 class ShoutingEngine:
@@ -108,7 +108,7 @@ class Client:
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     settings = ServeSettings(name="shout", source=f"file://{tmp_path}", temp_dir=str(tmp_path / "temp"))
-    pod = Pod(settings, tmp_path, ENGINE)
+    pod = ModelPod(settings, tmp_path, ENGINE)
     runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

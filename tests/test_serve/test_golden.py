@@ -8,7 +8,7 @@ import pytest
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_pod.serve.golden import judge, parse_golden_prompts
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 from test_serve.echo_pod import EchoEngine, capabilities_of, info_of
 from test_serve.live_pods import LiveForkServer, child_pod
 
@@ -90,7 +90,7 @@ def test_a_pod_that_fails_one_is_never_ready_and_says_why(
     assert " is ready: " not in pod.log.read_text()
 
 
-async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoEngine]:
+async def silent_pod(folder: Path, **prompt: Any) -> tuple[ModelPod, EchoEngine]:
     """A pod whose model never answers, while its golden prompt is asked."""
     settings = ServeSettings(
         name="silent",
@@ -99,7 +99,7 @@ async def silent_pod(folder: Path, **prompt: Any) -> tuple[Pod, EchoEngine]:
         golden_prompts=golden({"prompt": "2+2"} | prompt),
     )
     engine = EchoEngine(info_of("text"), capabilities_of("text"), lambda events: None, hold=True)
-    pod = Pod(settings, folder, lambda *_: engine)
+    pod = ModelPod(settings, folder, lambda *_: engine)
     pod.start()
     await engine.submitted.wait()
     return pod, engine

@@ -237,7 +237,8 @@ class Engine(Protocol):
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
         """Messages of {"role", "content"} through the model's chat template. EngineRefusal if it doesn't take them.
 
-        A content is a text or a list of parts: {"type": "text", "text": ...} and those of `ams_pod.media.items.part`.
+        A content is a text or a list of parts: {"type": "text", "text": ...} and those that
+        `ams_pod.media.items.content_part` makes.
         """
 
     def prepare_text(self, text: str) -> Prepared:

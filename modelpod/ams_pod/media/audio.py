@@ -19,7 +19,7 @@ _MIXED = "s32"  # mixing to integers keeps the loudness of channels that are ali
 def peak_bytes(file: BinaryIO, field: str, rate: int, limits: MediaLimits) -> int:
     """Memory that decoding takes at most, in bytes; ApiError if it is no audio."""
     with opened(file, "audio", field) as container:
-        seconds = _told_seconds(container)
+        seconds = _declared_seconds(container)
         most = limits.audio_seconds if seconds is None else min(2 * seconds + 10, limits.audio_seconds)
         return int(most * rate) * BYTES_PER_SAMPLE * 2  # the pieces, then the whole
 
@@ -46,8 +46,10 @@ def sound(container: Any, stream: Any, field: str, what: str, rate: int, limits:
     for piece in _resampled(container, stream, rate, watch):
         total += len(piece)
         if total > most:
-            told = _told_seconds(container)
-            raise too_long(field, what, limits.audio_seconds, told if told and told > limits.audio_seconds else None)
+            declared = _declared_seconds(container)
+            raise too_long(
+                field, what, limits.audio_seconds, declared if declared and declared > limits.audio_seconds else None
+            )
         pieces.append(piece)
     whole = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     return whole
@@ -58,11 +60,11 @@ def _resampled(container: Any, stream: Any, rate: int, watch: Watch) -> Iterator
     layout = None
     resampler: Any = None
     for frame in decoded(container, stream, watch):
-        given = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if given != layout:  # at first, and where a stream changes on its way
+        actual = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if actual != layout:  # at first, and where a stream changes on its way
             if resampler is not None:
                 yield from _values(resampler.resample(None))
-            resampler, layout = av.AudioResampler(format=_MIXED, layout="mono", rate=rate), given
+            resampler, layout = av.AudioResampler(format=_MIXED, layout="mono", rate=rate), actual
         frame.pts = None
         yield from _values(resampler.resample(frame))
     if resampler is not None:
@@ -74,6 +76,6 @@ def _values(frames: list[Any]) -> Iterator[Samples]:
         yield frame.to_ndarray().reshape(-1).astype(np.float32) * np.float32(2.0**-31)
 
 
-def _told_seconds(container: Any) -> float | None:
+def _declared_seconds(container: Any) -> float | None:
     """How long the file says it is."""
     return container.duration / _MICROSECONDS if container.duration and container.duration > 0 else None

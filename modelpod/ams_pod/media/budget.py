@@ -51,8 +51,8 @@ class ByteBudget:
     def give_back(self, size: int) -> None:
         self.used -= size
         while self._waiting and self.used + self._waiting[0][0] <= self.total:
-            given, turn = self._waiting.popleft()
-            self.used += given
+            size, turn = self._waiting.popleft()
+            self.used += size
             turn.set_result(None)
 
 

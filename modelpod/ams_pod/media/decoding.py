@@ -12,7 +12,7 @@ Kind = Literal["image", "audio", "video"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DecodeOptions:
     """What the model takes: frames of a video, and sound at a rate; `sound` is whether it hears videos."""
 
     frames: int
@@ -33,7 +33,7 @@ class Encoded:
     upload: Upload
 
 
-def peak_bytes(item: Encoded, wanted: Wanted, limits: MediaLimits) -> int:
+def peak_bytes(item: Encoded, options: DecodeOptions, limits: MediaLimits) -> int:
     """Memory that decoding it takes at most; ApiError when its header says that it is broken or too large."""
     with item.upload.open() as file:
         match item.kind:
@@ -44,14 +44,14 @@ def peak_bytes(item: Encoded, wanted: Wanted, limits: MediaLimits) -> int:
             case "audio":
                 from ams_pod.media import audio
 
-                return audio.peak_bytes(file, item.field, wanted.rate, limits)
+                return audio.peak_bytes(file, item.field, options.rate, limits)
             case "video":
                 from ams_pod.media import video
 
-                return video.peak_bytes(file, item.field, wanted.frames, wanted.sound_rate, limits)
+                return video.peak_bytes(file, item.field, options.frames, options.sound_rate, limits)
 
 
-def decode(item: Encoded, wanted: Wanted, limits: MediaLimits, watch: Watch) -> Media:
+def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Media:
     """ApiError when it can't be decoded, Stopped when `watch` says that nobody waits any more."""
     watch.item(item.field)
     watch.check()
@@ -64,11 +64,11 @@ def decode(item: Encoded, wanted: Wanted, limits: MediaLimits, watch: Watch) -> 
             case "audio":
                 from ams_pod.media import audio
 
-                return audio.decode_audio(file, item.field, wanted.rate, limits, watch)
+                return audio.decode_audio(file, item.field, options.rate, limits, watch)
             case "video":
                 from ams_pod.media import video
 
-                return video.decode_video(file, item.field, wanted.frames, wanted.sound_rate, limits, watch)
+                return video.decode_video(file, item.field, options.frames, options.sound_rate, limits, watch)
 
 
 def preload() -> None:

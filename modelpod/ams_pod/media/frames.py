@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 
-def choose(times: Sequence[float], count: int) -> list[int]:
+def choose_frames(times: Sequence[float], count: int) -> list[int]:
     """Indices of at most `count` of the frames that are shown from `times` (ascending), first and last among them.
 
     They are what is on screen at instants that are evenly spaced from the first frame's time to the last one's. A frame

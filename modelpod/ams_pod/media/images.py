@@ -57,7 +57,7 @@ def decode_image(file: BinaryIO, field: str, limits: MediaLimits, watch: Watch) 
 
 
 def _opened(file: BinaryIO, field: str, limits: MediaLimits) -> PIL.Image.Image:
-    """The image by its header alone, with JPEG told to decode at the scale that is needed."""
+    """The image by its header alone, with JPEG set to decode at the scale that is needed."""
     head = file.read(1024)
     file.seek(0)
     if not head:

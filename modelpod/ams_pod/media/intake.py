@@ -17,7 +17,7 @@ from ams_common.errors import ApiError
 from ams_pod.media import decoding
 from ams_pod.media.base64text import decoded
 from ams_pod.media.budget import ByteBudget, Share
-from ams_pod.media.decoding import Encoded, Kind, Wanted
+from ams_pod.media.decoding import DecodeOptions, Encoded, Kind
 from ams_pod.media.fetch import fetch
 from ams_pod.media.items import Media
 from ams_pod.media.limits import MediaLimits
@@ -36,7 +36,7 @@ _RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MediaSource:
     """Media as a field of a request holds them: base64, a data URI, or a URL."""
 
     kind: Kind
@@ -84,7 +84,7 @@ class Intake:
                 "insufficient_memory", "There is not enough memory to decode the media.", retry_after=_RETRY_SECONDS
             ) from None
 
-    async def receive(self, sources: Sequence[Source], spool: Spool) -> list[Encoded]:
+    async def receive(self, sources: Sequence[MediaSource], spool: Spool) -> list[Encoded]:
         """The bytes of all sources. ApiError `invalid_base64`, `invalid_parameter` or `media_too_large`."""
         self.check_count(len(sources))
         watch = Watch(self.limits.cpu_seconds)
@@ -98,25 +98,27 @@ class Intake:
             )  # fmt: skip
 
     @contextlib.asynccontextmanager
-    async def decoded(self, items: Sequence[Encoded], wanted: Wanted) -> AsyncIterator[tuple[list[Media], Share]]:
+    async def decoded(
+        self, items: Sequence[Encoded], options: DecodeOptions
+    ) -> AsyncIterator[tuple[list[Media], Share]]:
         """The arrays of all items, in order, and the memory they hold: the block gives it back.
 
         ApiError `undecodable_*` or `media_too_large`; it waits while other requests hold too much.
         """
         watch = Watch(self.limits.cpu_seconds)
-        peaks = [await self.in_pool(watch, decoding.peak_bytes, item, wanted, self.limits) for item in items]
+        peaks = [await self.in_pool(watch, decoding.peak_bytes, item, options, self.limits) for item in items]
         async with self.budget.reserved(sum(peaks)) as share:
-            media = [await self.in_pool(watch, self._decode, item, wanted, watch) for item in items]
+            media = [await self.in_pool(watch, self._decode, item, options, watch) for item in items]
             share.shrink(sum(map(decoding.decoded_bytes, media)))
             yield media, share
 
-    def _decode(self, item: Encoded, wanted: Wanted, watch: Watch) -> Media:
+    def _decode(self, item: Encoded, options: DecodeOptions, watch: Watch) -> Media:
         started = time.monotonic()
-        media = decoding.decode(item, wanted, self.limits, watch)
+        media = decoding.decode(item, options, self.limits, watch)
         self._observe(item.kind, time.monotonic() - started, item.upload.bytes)
         return media
 
-    async def _upload(self, source: Source, spool: Spool, watch: Watch) -> Upload:
+    async def _upload(self, source: MediaSource, spool: Spool, watch: Watch) -> Upload:
         try:
             if is_url(source.text):
                 return await fetch(source.text, source.field, spool.writer(), self._hosts, self.limits, self._max_bytes)
@@ -129,7 +131,7 @@ class Intake:
             ) from error  # fmt: skip
 
 
-def _take(source: Source, spool: Spool, watch: Watch) -> Upload:
+def _take(source: MediaSource, spool: Spool, watch: Watch) -> Upload:
     writer = spool.writer()
     for chunk in decoded(source.text, source.field):
         watch.check()

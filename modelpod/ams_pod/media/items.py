@@ -45,7 +45,7 @@ class Video:
 Media = Image | Audio | Video
 
 
-def part(item: Media) -> dict[str, Any]:
+def content_part(item: Media) -> dict[str, Any]:
     """The item as a content part of a message: {"type": "image", "image": Image} and so on."""
     kind = type(item).__name__.lower()
     return {"type": kind, kind: item}

@@ -36,8 +36,8 @@ class AllowedHosts:
     def allows(self, host: str, port: int, usual_port: int) -> bool:
         return any(
             (host == entry or (entry.startswith("*.") and host.endswith(entry[1:])))
-            and port == (usual_port if wanted is None else wanted)
-            for entry, wanted in self.entries
+            and port == (usual_port if allowed_port is None else allowed_port)
+            for entry, allowed_port in self.entries
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ams_pod.media import audio
 from ams_pod.media.containers import decoded, opened, packets
-from ams_pod.media.frames import choose
+from ams_pod.media.frames import choose_frames
 from ams_pod.media.items import Audio, Pixels, Video
 from ams_pod.media.limits import MediaLimits, check_pixels, check_shape, too_long, undecodable
 from ams_pod.media.watch import Watch
@@ -31,7 +31,7 @@ _PACKETS_A_CHECK = 256
 class _Index:
     """When the frames of a stream are shown, in its time base, ascending; and which begin a group of pictures.
 
-    `last` is how long the last of them is shown; as long as the others on average where that isn't told.
+    `last` is how long the last of them is shown; as long as the others on average where the file doesn't say.
     """
 
     shown: list[int]
@@ -68,7 +68,7 @@ def decode_video(
         seconds = float((index.shown[-1] + index.last - index.shown[0]) * base)
         if seconds > limits.video_seconds:
             raise too_long(field, "the video", limits.video_seconds, seconds)
-        chosen = [index.shown[at] for at in choose([float(time * base) for time in index.shown], frames)]
+        chosen = [index.shown[at] for at in choose_frames([float(time * base) for time in index.shown], frames)]
         counted = container.format.name == "avi"  # its times are those of decoding, so frames are counted instead
         source = _Source(container, stream, index, watch, counted=counted)
         aspect = stream.sample_aspect_ratio
@@ -122,7 +122,7 @@ def _read_index(container: Any, stream: Any, watch: Watch) -> _Index:
 
 
 class _Source:
-    """Decoded frames in the order of their times, asked for with rising times."""
+    """Decoded frames in the order of their times, requested with rising times."""
 
     def __init__(self, container: Any, stream: Any, index: _Index, watch: Watch, counted: bool) -> None:
         self._container, self._stream, self._index, self._watch = container, stream, index, watch

@@ -14,7 +14,7 @@ from ams_pod.engines.port import MemoryUsage
 from ams_pod.heap import trim_heap
 from ams_pod.media.temp import TempFile, TempFolder
 from ams_pod.serve.keys import POD
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -99,7 +99,7 @@ def describe_memory(model: str, usage: MemoryUsage, now: float) -> PodMemory:
     )
 
 
-def describe(pod: Pod) -> PodModel:
+def describe(pod: ModelPod) -> PodModel:
     """The body of /admin/model_status."""
     settings, engine = pod.settings, pod.engine
     info = engine.info if engine else None

@@ -18,7 +18,7 @@ from ams_pod.media.spool import Spool
 from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD, REQUEST_ID
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.refusals import refusals_as_api_errors
 from ams_pod.serve.thinking import Delta
 
@@ -78,14 +78,14 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
 
 
 async def _prepare(
-    pod: Pod, engine: Engine, job: GenerationJob, memory: AsyncExitStack
+    pod: ModelPod, engine: Engine, job: GenerationJob, memory: AsyncExitStack
 ) -> tuple[Prepared, Callable[[], None]]:
     """The prompt, and what to call once the engine has read it: until then its media hold memory."""
     loop = asyncio.get_running_loop()
     if not job.media:
         return await loop.run_in_executor(pod.text_pool, job.prepare, engine, []), lambda: None
     media, share = await memory.enter_async_context(
-        pod.intake.decoded(job.media, pod.wanted_media(engine.capabilities))
+        pod.intake.decoded(job.media, pod.decode_options(engine.capabilities))
     )
     if job.spool is not None:
         job.spool.close()

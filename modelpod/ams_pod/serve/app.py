@@ -13,13 +13,13 @@ from ams_common.names import HEADER_REQUEST_ID
 
 from ams_pod.serve import admin, native, openai, transcription
 from ams_pod.serve.keys import POD, REQUEST_ID
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 
 log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
-def make_app(pod: Pod) -> web.Application:
+def make_app(pod: ModelPod) -> web.Application:
     app = web.Application(middlewares=[_errors], client_max_size=0)
     app[POD] = pod
     app.router.add_post("/generate", native.generate)
@@ -62,8 +62,8 @@ async def metrics(request: web.Request) -> web.Response:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    given = request.headers.get(HEADER_REQUEST_ID, "")
-    request_id = request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    sent = request.headers.get(HEADER_REQUEST_ID, "")
+    request_id = request[REQUEST_ID] = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
     try:
         response = await handler(request)
     except ApiError as error:

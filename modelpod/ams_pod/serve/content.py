@@ -7,25 +7,25 @@ from ams_common.errors import ApiError
 from ams_common.wire import AudioPart, GenerateRequest, ImagePart, Message, TextPart, VideoPart
 
 from ams_pod.media.decoding import Kind
-from ams_pod.media.intake import Source
-from ams_pod.media.items import Media, part
+from ams_pod.media.intake import MediaSource
+from ams_pod.media.items import Media, content_part
 
-Content = list[str | Source]
-"""Texts and media of one message, in the order given."""
+Content = list[str | MediaSource]
+"""Texts and media of one message, in their order."""
 
 _KINDS: tuple[Kind, ...] = ("image", "video", "audio")  # the order in which the older API's media reach the model
 _ROLES = {"developer": "system"}
 
 
-def generate_sources(fields: GenerateRequest) -> list[Source]:
+def generate_sources(fields: GenerateRequest) -> list[MediaSource]:
     """The media of a /generate body; empty fields are none."""
     sources = []
     for kind in _KINDS:
-        given = getattr(fields, kind)
-        if isinstance(given, str):
-            sources += [Source(kind, kind, given)] if given else []
-        elif given:
-            sources += [Source(kind, f"{kind}[{index}]", text) for index, text in enumerate(given)]
+        value = getattr(fields, kind)
+        if isinstance(value, str):
+            sources += [MediaSource(kind, kind, value)] if value else []
+        elif value:
+            sources += [MediaSource(kind, f"{kind}[{index}]", text) for index, text in enumerate(value)]
     return sources
 
 
@@ -37,12 +37,12 @@ def chat_contents(messages: Sequence[Message]) -> list[tuple[str, Content]]:
     ]
 
 
-def sources_of(contents: Sequence[tuple[str, Content]]) -> list[Source]:
+def sources_of(contents: Sequence[tuple[str, Content]]) -> list[MediaSource]:
     """All media of a chat, in order."""
-    return [item for _, content in contents for item in content if isinstance(item, Source)]
+    return [item for _, content in contents for item in content if isinstance(item, MediaSource)]
 
 
-def check_modalities(sources: Sequence[Source], modalities: Sequence[str], model: str) -> None:
+def check_modalities(sources: Sequence[MediaSource], modalities: Sequence[str], model: str) -> None:
     """ApiError `unsupported_modality` for the first medium that the model doesn't take."""
     for source in sources:
         if source.kind not in modalities:
@@ -74,21 +74,21 @@ class Chat:
 def _filled(content: Sequence[str | None], items: Iterator[Media]) -> str | list[dict[str, Any]]:
     if None not in content:
         return "\n".join(cast(Sequence[str], content))
-    return [part(next(items)) if text is None else {"type": "text", "text": text} for text in content]
+    return [content_part(next(items)) if text is None else {"type": "text", "text": text} for text in content]
 
 
-def _content(message: Message, field: str) -> Iterator[str | Source]:
+def _content(message: Message, field: str) -> Iterator[str | MediaSource]:
     if not isinstance(message.content, list):
         yield message.content or ""
         return
-    for number, given in enumerate(message.content):
+    for number, part in enumerate(message.content):
         place = f"{field}[{number}]"
-        match given:
+        match part:
             case TextPart():
-                yield given.text
+                yield part.text
             case ImagePart():
-                yield Source("image", f"{place}.image_url.url", given.image_url.url)
+                yield MediaSource("image", f"{place}.image_url.url", part.image_url.url)
             case VideoPart():
-                yield Source("video", f"{place}.video_url.url", given.video_url.url)
+                yield MediaSource("video", f"{place}.video_url.url", part.video_url.url)
             case AudioPart():
-                yield Source("audio", f"{place}.input_audio.data", given.input_audio.data)
+                yield MediaSource("audio", f"{place}.input_audio.data", part.input_audio.data)

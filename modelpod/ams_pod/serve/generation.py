@@ -138,7 +138,7 @@ class Generation:
 
     def _end(self, event: TokenEvent) -> None:
         if event.ticket.degraded == "simplified" and not self.completion_tokens:
-            self._splitter = None  # what is told is the server's own, no reasoning
+            self._splitter = None  # this text is the server's own and holds no reasoning
             self._deltas.append(Delta(SIMPLIFIED))
         else:
             self._flush()

@@ -12,7 +12,7 @@ _REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 
 class PodMetrics:
-    """All series of a pod; `engine` is asked at each scrape, so that steps cost nothing."""
+    """All series of a pod; `engine` is read at each scrape, so that steps cost nothing."""
 
     def __init__(self, engine: Callable[[], tuple[Occupancy, EngineCounters, int] | None]) -> None:
         self.registry = CollectorRegistry()

@@ -23,7 +23,7 @@ from ams_common.wire import (
 )
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
-from ams_pod.media.intake import Source
+from ams_pod.media.intake import MediaSource
 from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
 from ams_pod.serve.degraded import marks
@@ -31,7 +31,7 @@ from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
 from ams_pod.serve.parameters import refuse_unsupported, sampling_of, stop_list
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
 
@@ -55,12 +55,12 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             fields = msgspec.structs.replace(fields, messages=[])
             del contents, sources
         field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
-        asked = fields.max_completion_tokens or fields.max_tokens
+        requested = fields.max_completion_tokens or fields.max_tokens
         job = GenerationJob(
             media=media,
             spool=spool,
             prepare=lambda engine, items: engine.prepare_chat(chat.messages(items)),
-            sampling=_sampler(pod, fields, asked, field),
+            sampling=_sampler(pod, fields, requested, field),
             stops=stop_list(fields.stop),
             stream=bool(fields.stream),
             format=_ChatFormat(fields),
@@ -99,15 +99,15 @@ async def model(request: web.Request) -> web.Response:
     return _json(next(card for card in _cards(pod) if resource_name(card.id) == resource_name(name)))
 
 
-def _names(pod: Pod) -> list[str]:
+def _names(pod: ModelPod) -> list[str]:
     return [pod.settings.name, *(alias.strip() for alias in pod.settings.aliases.split(",") if alias.strip())]
 
 
-def _cards(pod: Pod) -> list[ModelCard]:
+def _cards(pod: ModelPod) -> list[ModelCard]:
     return [ModelCard(id=name, created=pod.started) for name in _names(pod)]
 
 
-def check_model(pod: Pod, name: str) -> None:
+def check_model(pod: ModelPod, name: str) -> None:
     """ApiError `model_not_found` unless this pod goes by that name."""
     if resource_name(name) not in map(resource_name, _names(pod)):
         raise ApiError(
@@ -116,7 +116,7 @@ def check_model(pod: Pod, name: str) -> None:
         )  # fmt: skip
 
 
-def _is_text(item: str | Source) -> TypeGuard[str]:
+def _is_text(item: str | MediaSource) -> TypeGuard[str]:
     return isinstance(item, str)
 
 
@@ -135,9 +135,9 @@ def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]
     return ids
 
 
-def _sampler(pod: Pod, fields: ChatRequest | CompletionRequest, asked: int | None, field: str) -> Any:
+def _sampler(pod: ModelPod, fields: ChatRequest | CompletionRequest, requested: int | None, field: str) -> Any:
     def sampling(engine: Engine, prepared: Prepared) -> Sampling:
-        return sampling_of(fields, asked, field, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
+        return sampling_of(fields, requested, field, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
 
     return sampling
 

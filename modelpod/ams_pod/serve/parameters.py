@@ -15,7 +15,7 @@ _FALLBACK_TEMPERATURE: dict[Api, float] = {"generate": 0.7, "openai": 1.0}  # wh
 
 def sampling_of(
     request: GenerateRequest | ChatRequest | CompletionRequest,
-    asked_tokens: int | None,
+    requested_tokens: int | None,
     field: str,
     info: ModelInfo,
     cap: int,
@@ -23,16 +23,16 @@ def sampling_of(
 ) -> Sampling:
     """The sampling of a request whose prompt has `prompt_tokens`.
 
-    `asked_tokens` came in `field`; `cap` is limits.maxNewTokens. ApiError if the cap or the context is exceeded.
+    `requested_tokens` came in `field`; `cap` is limits.maxNewTokens. ApiError if the cap or the context is exceeded.
     """
     api: Api = "generate" if isinstance(request, GenerateRequest) else "openai"
-    if asked_tokens is not None and asked_tokens > cap:
+    if requested_tokens is not None and requested_tokens > cap:
         raise ApiError(
             "invalid_parameter",
-            f"{field}: {asked_tokens} is above this model's limit of {cap}.",
+            f"{field}: {requested_tokens} is above this model's limit of {cap}.",
             param=field,
             limit=cap,
-            given=asked_tokens,
+            given=requested_tokens,
         )
     room = info.context_tokens - prompt_tokens
     if prompt_tokens == 0:
@@ -45,10 +45,10 @@ def sampling_of(
             limit=info.context_tokens,
             given=prompt_tokens,
         )
-    wanted = asked_tokens or (min(cap, _OLDER_SERVER_NEW_TOKENS) if api == "generate" else cap)
+    new_tokens = requested_tokens or (min(cap, _OLDER_SERVER_NEW_TOKENS) if api == "generate" else cap)
     defaults = info.defaults
     return Sampling(
-        max_new_tokens=min(wanted, room),
+        max_new_tokens=min(new_tokens, room),
         temperature=_first(request.temperature, defaults.temperature, _FALLBACK_TEMPERATURE[api]),
         top_p=_first(request.top_p, defaults.top_p, 1.0),
         top_k=_first(request.top_k, defaults.top_k, 0),

@@ -18,7 +18,7 @@ from ams_common.resource.spec import GoldenPrompt
 
 from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
-from ams_pod.media.decoding import Wanted, preload
+from ams_pod.media.decoding import DecodeOptions, preload
 from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
@@ -31,7 +31,7 @@ _LARGE_BODIES = 2
 _STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
-class Pod:
+class ModelPod:
     """Opens an engine on the compute thread and counts requests; lives on one event loop."""
 
     def __init__(self, settings: ServeSettings, folder: Path, open_engine: Opener = open_engine) -> None:
@@ -76,10 +76,10 @@ class Pod:
             )  # fmt: skip
         return self.engine
 
-    def wanted_media(self, capabilities: Capabilities) -> Wanted:
+    def decode_options(self, capabilities: Capabilities) -> DecodeOptions:
         """What this model takes of videos and sound."""
         both = {"audio", "video"} <= set(capabilities.modalities)
-        return Wanted(frames=self.settings.video_frames, rate=capabilities.audio_rate, sound=both)
+        return DecodeOptions(frames=self.settings.video_frames, rate=capabilities.audio_rate, sound=both)
 
     def check_room(self) -> Engine:
         """The engine; ApiError `queue_full` if there is no place for one more request."""
@@ -208,8 +208,8 @@ class Pod:
             if complaint is None:
                 self._become_ready(engine)
         except Exception as error:
-            log.exception("a golden prompt could not be asked")
-            complaint = f"A golden prompt could not be asked: {type(error).__name__}: {error}"
+            log.exception("a golden prompt failed to run")
+            complaint = f"A golden prompt failed to run: {type(error).__name__}: {error}"
         finally:
             if self.engine is None:  # it failed, or the pod ends
                 engine.stop()

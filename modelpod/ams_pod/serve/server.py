@@ -22,7 +22,7 @@ from ams_pod.layout import find_model, local_gguf
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.serve.app import make_app
 from ams_pod.serve.golden import parse_golden_prompts
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 from ams_pod.termination import explain_end
 
 _KEEPALIVE_SECONDS = 75.0  # longer than the gateway's, so that the gateway closes idle connections first
@@ -57,7 +57,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
 
 
 def unsupported(settings: ServeSettings) -> str | None:
-    """Why these settings can't be honoured: a model that ignored them would not be the one that was asked for."""
+    """Why these settings can't be honoured: a model that ignored them would not be what its owner configured."""
     try:
         AllowedHosts.parse(settings.media_url_hosts)
     except ValueError as error:
@@ -77,7 +77,7 @@ def _missing(source: Source, settings: ServeSettings) -> str:
 
 async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
     """Serve until SIGTERM or SIGINT (None), or until the model fails (why)."""
-    pod = Pod(settings, folder)
+    pod = ModelPod(settings, folder)
     runner = web.AppRunner(
         make_app(pod), handler_cancellation=True, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS
     )
@@ -85,12 +85,12 @@ async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
     try:
         await _listen(runner, settings)
         pod.start()
-        asked = asyncio.Event()
+        ending = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
-        pod.failure.add_done_callback(lambda _: asked.set())
-        await asked.wait()
+            loop.add_signal_handler(number, ending.set)
+        pod.failure.add_done_callback(lambda _: ending.set())
+        await ending.wait()
         if pod.failure.done():
             return pod.failure.result()
         log.info("draining %d requests", pod.active)

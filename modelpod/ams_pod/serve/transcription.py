@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions`: a form with a file, answered by a model that listens and is told to write down."""
+"""`POST /v1/audio/transcriptions`: a form with a file, transcribed by a model that takes audio."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from ams_common.wire import (
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
-from ams_pod.media.items import Media, part
+from ams_pod.media.items import Media, content_part
 from ams_pod.media.spool import Spool, Upload
 from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import unsupported
@@ -29,7 +29,7 @@ from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
 from ams_pod.serve.openai import check_model
 from ams_pod.serve.parameters import sampling_of
-from ams_pod.serve.pod import Pod
+from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import check_announced, too_large
 from ams_pod.serve.thinking import Delta
 
@@ -51,7 +51,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         check_model(pod, fields.model)
 
         def prepare(engine: Engine, media: list[Media]) -> Prepared:
-            content = [part(media[0]), {"type": "text", "text": _task(fields)}]
+            content = [content_part(media[0]), {"type": "text", "text": _task(fields)}]
             prepared = engine.prepare_chat([{"role": "user", "content": content}])
             return replace(prepared, text_only=None)  # without the sound there is nothing to transcribe
 
@@ -82,7 +82,7 @@ def _task(fields: TranscriptionRequest) -> str:
     return " ".join(sentences)
 
 
-async def _read_form(request: web.Request, pod: Pod, spool: Spool) -> tuple[Upload, dict[str, str]]:
+async def _read_form(request: web.Request, pod: ModelPod, spool: Spool) -> tuple[Upload, dict[str, str]]:
     """The file, kept in the spool as it comes, and the other fields."""
     if request.content_type != "multipart/form-data":
         raise ApiError(
@@ -143,9 +143,9 @@ async def _text(field: BodyPartReader, name: str) -> str:
 
 
 def _fields(texts: dict[str, str]) -> TranscriptionRequest:
-    given: dict[str, Any] = {name: text for name, text in texts.items() if text.strip()}
+    filled: dict[str, Any] = {name: text for name, text in texts.items() if text.strip()}
     try:
-        return msgspec.convert(given, TranscriptionRequest, strict=False)
+        return msgspec.convert(filled, TranscriptionRequest, strict=False)
     except msgspec.ValidationError as error:
         path, sentence = explain(error)
         sentence = with_choices(sentence, TranscriptionRequest, path)
@@ -155,7 +155,7 @@ def _fields(texts: dict[str, str]) -> TranscriptionRequest:
 class _TranscriptionFormat:
     def __init__(self, plain: bool) -> None:
         self._plain = plain
-        self._said: list[str] = []
+        self._texts: list[str] = []
 
     def whole(self, delta: Delta, generation: Generation) -> TranscriptionResponse | str:
         if self._plain:
@@ -168,11 +168,11 @@ class _TranscriptionFormat:
     def piece(self, delta: Delta) -> bytes:
         if not delta.content:
             return b""
-        self._said.append(delta.content)
+        self._texts.append(delta.content)
         return event(TranscriptionDelta(delta=delta.content))
 
     def end(self, generation: Generation) -> bytes:
-        text = "".join(self._said)
+        text = "".join(self._texts)
         return event(TranscriptionDone(text=text, usage=_usage(generation), **marks(generation.degraded)))
 
 

@@ -14,7 +14,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.choosing import choose_forward, load_model
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
-from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place
+from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place_weights
 from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
@@ -101,7 +101,7 @@ class CausalLmEngine:
         self.core.free_memory()
 
     def _room(self) -> int:
-        """Bytes that the cache can take, all told: what it has already, and what is free."""
+        """Bytes that the cache can take, in all: what it has already, and what is free."""
         if self.info.device != "cpu" and self.info.engine == Decoder.name:
             return self.info.concurrent_requests * self.info.context_tokens * self.info.cache_bytes_per_token
         held = self.core.most_cached * self.info.cache_bytes_per_token
@@ -118,7 +118,7 @@ def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
     """Load the weights and put the engine around them. LoadFailed if the model can't be served."""
     config, prefix = read_config(request.folder), BY_NAME[recipe.family].weights_prefix
     inputs = placing.measure(request.folder, config, request.settings, request.device, request.dtype, prefix)
-    return place(inputs, lambda placement: _build(request, recipe, placement))
+    return place_weights(inputs, lambda placement: _build(request, recipe, placement))
 
 
 def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> CausalLmEngine:

@@ -66,7 +66,7 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
     return Serving(model, padded, embedder)
 
 
-def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.Probe]:
+def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.LogitsProbe]:
     """A prompt with media and its text; none for a model without, or where no prompt with media can be served."""
     if recipe.probe is None or embedder is None:
         return []
@@ -86,7 +86,9 @@ def _decoder(model: Any, request: LoadRequest, context: int) -> Decoder:
     return Decoder(find_stack(model), rows, context, lambda percent: request.report(Phase.PACKING, percent))
 
 
-def _own_distance(model: Any, padded: PaddedForward, probes: Sequence[verify.Probe], request: LoadRequest) -> float:
+def _own_distance(
+    model: Any, padded: PaddedForward, probes: Sequence[verify.LogitsProbe], request: LoadRequest
+) -> float:
     """How far the model's own forward is, when it gets what our side makes of a prompt. LoadFailed if far off."""
     if not probes:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a family is asked to load, with device and number format chosen."""
+"""What a family loads, with device and number format chosen."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -31,10 +31,10 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
     return engine
 
 
-def choose_family(asked: str, config: dict[str, Any]) -> str:
-    """The family that was asked for, or the one of the architectures that config.json names."""
-    if asked != "auto":
-        return asked
+def choose_family(setting: str, config: dict[str, Any]) -> str:
+    """The family that is set, or the one of the architectures that config.json names."""
+    if setting != "auto":
+        return setting
     architectures = config.get("architectures")
     try:
         return family_of(architectures if isinstance(architectures, list) else []).name

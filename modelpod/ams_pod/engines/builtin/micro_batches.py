@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, let_go, release
+from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
 from ams_pod.engines.builtin.model.sampling import RowSampler, sample
 from ams_pod.engines.builtin.scheduler.ladder import Stage
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
@@ -55,7 +55,7 @@ class MicroBatchCore:
         """`fallbacks` is what may be done when memory runs out: a fallback that needs another model is passed over."""
         self.counters = EngineCounters()
         self._oom_policy = OomPolicy(fallbacks or OomFallbacks(), self.counters)
-        self._asked_to_free = False
+        self._free_requested = False
         self._model = model
         _heed_masks(model)
         self._max_rows = max_rows
@@ -81,7 +81,7 @@ class MicroBatchCore:
 
     def free_memory(self) -> None:
         """Give back what no running request needs, before the next batch."""
-        self._asked_to_free = True
+        self._free_requested = True
         self._wake.set()
 
     def occupancy(self) -> Occupancy:
@@ -102,8 +102,8 @@ class MicroBatchCore:
     @torch.inference_mode()
     def step(self) -> bool:
         """Answer one batch; False if nobody waits."""
-        if self._asked_to_free:
-            self._asked_to_free = False
+        if self._free_requested:
+            self._free_requested = False
             release(self._oom_policy.fallbacks.device)
         if not self._inbox:
             return False
@@ -166,7 +166,7 @@ class MicroBatchCore:
             raise error
         memory_ran_out = is_out_of_memory(error)
         if memory_ran_out:
-            let_go(error)
+            drop_frames(error)
             release(self._oom_policy.fallbacks.device)
         if len(rows) == 1:
             self._publish([self._end(rows[0], error, stage, memory_ran_out)])

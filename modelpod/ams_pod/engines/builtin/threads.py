@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_told = threading.local()
+_limited = threading.local()
 
 
 def default_threads() -> int:
@@ -26,9 +26,9 @@ def default_threads() -> int:
 
 def use_one_thread() -> None:
     """Let this thread's torch operations use one thread: only the compute thread's may use more."""
-    if not getattr(_told, "once", False):
+    if not getattr(_limited, "once", False):
         torch.set_num_threads(1)
-        _told.once = True
+        _limited.once = True
 
 
 def choose_threads(physical: int, allowed: int, quota: str) -> int:

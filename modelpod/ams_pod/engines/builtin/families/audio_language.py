@@ -1,6 +1,6 @@
 """Audio-language: Qwen2-Audio. Text with any number of clips.
 
-Its encoder hears 30 seconds at a time, and its processor would drop the rest silently. A longer clip is given to the
+Its encoder hears 30 seconds at a time, and its processor would drop the rest silently. A longer clip reaches the
 model as several clips of at most 30 seconds that follow each other in the prompt, so that nothing is lost.
 """
 
@@ -89,7 +89,7 @@ class ClipTower:
     """One call of the model's own encoder and projector for several clips.
 
     The model offers no way to ask for them, so its forward runs with its language model replaced by one that hands
-    back the embeddings it is given: only once the encoder is through, for other requests may be computed between its
+    back its embeddings: only once the encoder is through, for other requests may be computed between its
     layers.
     """
 

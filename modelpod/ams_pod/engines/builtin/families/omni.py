@@ -37,7 +37,7 @@ _AUDIO_SECONDS_PER_PIECE = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class OmniLayout:
     """What rope positions depend on: the grid of patches of an image or video, frames of the spectrogram of audio.
 
     A video with sound has both. `seconds` are from one patch in time to the next, of a video.
@@ -69,8 +69,8 @@ class OmniExpander:
         if isinstance(item, Audio):
             return self._sound_tokens(item)
         tokens = vision.tokens(self._processor, item)
-        if isinstance(item, Video) and (heard := _heard(item)) is not None:
-            tokens += self._sound_tokens(heard) + 2  # and the marks around both
+        if isinstance(item, Video) and (sound_track := _sound_track(item)) is not None:
+            tokens += self._sound_tokens(sound_track) + 2  # and the marks around both
         return tokens
 
     def process(self, item: Image | Audio | Video) -> Mapping[str, Tensor]:
@@ -80,10 +80,10 @@ class OmniExpander:
             return dict(processor(text=[processor.image_token], return_tensors="pt", **options))
         if isinstance(item, Audio):
             return dict(processor(text=[processor.audio_token], return_tensors="pt", **self._sound(item)))
-        heard = _heard(item)
+        sound_track = _sound_track(item)
         with_sound: dict[str, Any] = {}
-        if heard is not None:
-            with_sound = {**self._sound(heard), "audio_from_video_indices": [0], "load_audio_from_video": True}
+        if sound_track is not None:
+            with_sound = {**self._sound(sound_track), "audio_from_video_indices": [0], "load_audio_from_video": True}
         made = processor(
             text=[processor.video_token],
             videos=[item.frames],
@@ -103,19 +103,21 @@ class OmniExpander:
         ids = made["input_ids"][0].tolist()
         if isinstance(item, Image):
             patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
-            return Expansion(ids, vision.divide(patches, self._processor.image_token_id), Layout("image", patches.grid))
+            return Expansion(
+                ids, vision.divide(patches, self._processor.image_token_id), OmniLayout("image", patches.grid)
+            )
         if isinstance(item, Audio):
             spectrogram = _spectrogram(made)
-            return Expansion(ids, self._divide(spectrogram), Layout("audio", frames=spectrogram.shape[1]))
+            return Expansion(ids, self._divide(spectrogram), OmniLayout("audio", frames=spectrogram.shape[1]))
         patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
         pieces = vision.divide(patches, self._processor.video_token_id)
         frames = 0
-        if _heard(item) is not None:
+        if _sound_track(item) is not None:
             spectrogram = _spectrogram(made)
             frames = spectrogram.shape[1]
             pieces += self._divide(spectrogram)
         seconds = float(made["video_second_per_grid"][0])
-        return Expansion(ids, pieces, Layout("video", patches.grid, seconds, frames))
+        return Expansion(ids, pieces, OmniLayout("video", patches.grid, seconds, frames))
 
     def _sound(self, item: Audio) -> dict[str, Any]:
         """The processor's arguments for a clip, padded no further than the last frame's overlap: not to 300 seconds."""
@@ -161,7 +163,7 @@ class OmniPositions:
     """Rope positions of a prompt, by the model's own rule.
 
     That rule knows either videos with sound or without in one prompt, and stumbles over marks of media that a user
-    writes into a text. So it is asked for each medium by itself, with the mark in front of it and the one behind; the
+    writes into a text. So it is applied to each medium by itself, with the mark in front of it and the one behind; the
     texts between count on.
     """
 
@@ -179,7 +181,7 @@ class OmniPositions:
             done, begin = done + text + positions.shape[1], int(positions[:, -1].max()) + 1
         return torch.cat([*results, _counting(begin, len(ids) - done)], 1)
 
-    def _of_one(self, ids: Tensor, layout: Layout) -> Tensor:
+    def _of_one(self, ids: Tensor, layout: OmniLayout) -> Tensor:
         grid = torch.tensor([layout.grid]) if layout.grid is not None else None
         positions, _ = self._model.get_rope_index(
             ids[None],
@@ -198,7 +200,7 @@ def _counting(begin: int, tokens: int) -> Tensor:
     return torch.arange(begin, begin + tokens).expand(3, -1)
 
 
-def _heard(video: Video) -> Audio | None:
+def _sound_track(video: Video) -> Audio | None:
     return video.audio if video.audio is not None and len(video.audio.samples) else None
 
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL: text with any number of images and videos; a video's sound is not heard.
+"""Qwen3-VL: text with any number of images and videos; the sound of a video is left out.
 
 Beside what it puts into the prompt, its tower makes deep features: they are added to the hidden states behind the first
 layers of the language model. In the prompt of a video, each pair of frames stands behind the time it is shown at.

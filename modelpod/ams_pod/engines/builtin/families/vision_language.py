@@ -1,4 +1,4 @@
-"""Vision-language: Qwen2.5-VL. Text with any number of images and videos; a video's sound is not heard."""
+"""Vision-language: Qwen2.5-VL. Text with any number of images and videos; the sound of a video is left out."""
 
 from collections.abc import Mapping
 from pathlib import Path

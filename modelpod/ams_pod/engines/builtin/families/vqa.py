@@ -10,7 +10,7 @@ from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
-from ams_pod.engines.builtin.memory.placing import Placement, place
+from ams_pod.engines.builtin.memory.placing import Placement, place_weights
 from ams_pod.engines.builtin.micro_batches import MicroBatchCore
 from ams_pod.engines.builtin.model.weights import (
     count_parameters,
@@ -133,7 +133,7 @@ def open_family(request: LoadRequest) -> VqaEngine:
         )
         return _engine(model, processor, placement, request)
 
-    return place(inputs, build)
+    return place_weights(inputs, build)
 
 
 def _engine(model: Any, processor: Any, placement: Placement, request: LoadRequest) -> VqaEngine:

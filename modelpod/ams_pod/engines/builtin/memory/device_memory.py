@@ -23,8 +23,8 @@ def limits(max_memory: str) -> dict[str, int]:
     LoadFailed if it is something else.
     """
     try:
-        given = json.loads(max_memory or "{}")
-        return {str(device): int(size) for device, size in given.items()}
+        sizes = json.loads(max_memory or "{}")
+        return {str(device): int(size) for device, size in sizes.items()}
     except (ValueError, TypeError, AttributeError):
         raise LoadFailed(f"maxMemory is a JSON object of device to bytes, not {max_memory!r}") from None
 
@@ -66,7 +66,7 @@ def _gpu_memory() -> GpuMemory:
 
 
 def fit_context(model_tokens: int, bytes_per_token: int, rows: int, available: int) -> int:
-    """Tokens a request may use when none is asked for: the model's own, if all rows fit half the free memory.
+    """Tokens a request may use when none is set: the model's own, if all rows fit half the free memory.
 
     At least 512 (or the model's own), so that a small machine still answers; in whole steps of 64.
     """

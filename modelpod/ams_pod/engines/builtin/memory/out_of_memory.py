@@ -7,29 +7,29 @@ import torch
 from ams_pod.heap import trim_heap
 
 # What torch and the libraries below it say where they have no exception of their own for it.
-_WORDS = (
+_OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-_LOST = ("illegal memory access", "device-side assert", "unspecified launch failure", "uncorrectable ECC error")
+_DEVICE_LOST = ("illegal memory access", "device-side assert", "unspecified launch failure", "uncorrectable ECC error")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether more memory, or less work at once, would have helped."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether the GPU's state is lost, so that nothing that this process computes from now on can succeed."""
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _DEVICE_LOST)
 
 
-def let_go(error: BaseException) -> None:
+def drop_frames(error: BaseException) -> None:
     """Drop the frames that an error holds, and with them the tensors of what failed."""
     seen: BaseException | None = error
     while seen is not None:

@@ -25,7 +25,7 @@ from ams_common.quantity import format_bytes
 from ams_common.reasons import Reason
 
 from ams_pod.engines.builtin.memory import device_memory
-from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
+from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_out_of_memory, release
 from ams_pod.engines.port import LoadFailed
 
 T = TypeVar("T")
@@ -61,15 +61,15 @@ class PlacementInputs:
 def choose_placement(inputs: PlacementInputs) -> Placement:
     """By `ams_common.fit`, as the operator and `ams plan` do. LoadFailed if the weights fit nowhere."""
     device, dtype, settings = inputs.device, inputs.dtype, inputs.settings
-    wanted = settings.quantization
+    setting = settings.quantization
     if (own := inputs.config.get("quantization_config")) is not None:
         method = own.get("quant_method", "its authors") if isinstance(own, dict) else "its authors"
-        if wanted in ("8bit", "4bit"):
-            raise LoadFailed(f"quantization {wanted} was asked for, but the weights are quantized already ({method})")
+        if setting in ("8bit", "4bit"):
+            raise LoadFailed(f"quantization {setting} is set, but the weights are quantized already ({method})")
         return Placement(device, dtype, "none", f"the weights come quantized by {method}")
     sizes = _needs(inputs)
     free = inputs.ram if device == "cpu" else inputs.free[0]
-    fit = choose_fit(sizes, free, wanted=wanted, device=device)
+    fit = choose_fit(sizes, free, wanted=setting, device=device)
     placement = Placement(device, dtype, fit.chosen, fit.reason)
     if fit.fits:
         return placement
@@ -90,8 +90,8 @@ def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | N
         for smaller in _SMALLER[placement.quantization]:
             if smaller == "8bit" and placement.device == "cpu":
                 continue
-            words = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
-            return replace(placement, quantization=smaller, reason=words)
+            reason = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
+            return replace(placement, quantization=smaller, reason=reason)
     if (placed := _spread(inputs, sizes[0])) is not None:
         return replace(
             placement, quantization="none", reason="memory of the GPU ran out: spread over devices", spread=placed
@@ -99,7 +99,7 @@ def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | N
     return None
 
 
-def place(inputs: PlacementInputs, build: Callable[[Placement], T]) -> T:
+def place_weights(inputs: PlacementInputs, build: Callable[[Placement], T]) -> T:
     """What `build` makes of the chosen placement, or of smaller ones when memory runs out while it does.
 
     LoadFailed if it ran out for all.
@@ -117,7 +117,7 @@ def place(inputs: PlacementInputs, build: Callable[[Placement], T]) -> T:
                 raise
             failure = error
         log.warning("memory ran out while loading (%s)", str(failure).partition("\n")[0])
-        let_go(failure)
+        drop_frames(failure)
         release(inputs.device)
         tried, placement = placement, next_smaller(placement, inputs)
     need = _need(_needs(inputs), tried.quantization)

@@ -125,8 +125,8 @@ class Decoder:
             if chunk.deep is not None:
                 deep.append((at, end, chunk.deep.to(x.device)))
             at = end
-        wanted = self._wanted(rows, batch.chunks)
-        return self._forward(x, cos, sin, flat, self._attention(batch), wanted, deep)
+        logit_rows = self._logit_rows(rows, batch.chunks)
+        return self._forward(x, cos, sin, flat, self._attention(batch), logit_rows, deep)
 
     def _turns(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size]. The positions behind a long video can lie beyond the table."""
@@ -135,15 +135,15 @@ class Decoder:
             return self.rotary(where)
         return self._cos[where], self._sin[where]
 
-    def _wanted(self, rows: int, chunks: Sequence[Chunk]) -> Tensor | None:
+    def _logit_rows(self, rows: int, chunks: Sequence[Chunk]) -> Tensor | None:
         if not chunks:
             return None
-        wanted, at = list(range(rows)), rows
+        logit_rows, at = list(range(rows)), rows
         for chunk in chunks:
             at += chunk.end - chunk.start
             if chunk.last:
-                wanted.append(at - 1)
-        return torch.tensor(wanted, device=self.device, dtype=torch.long)
+                logit_rows.append(at - 1)
+        return torch.tensor(logit_rows, device=self.device, dtype=torch.long)
 
     def _attention(self, batch: Batch) -> _Attention:
         decode = []
@@ -175,7 +175,7 @@ class Decoder:
         sin: Tensor,
         flat: Tensor,
         attention: _Attention,
-        wanted: Tensor | None,
+        logit_rows: Tensor | None,
         deep: Sequence[tuple[int, int, Tensor]],
     ) -> Tensor:
         """x [tokens, hidden]; `flat` [tokens] is slot * length + position of each token in the cache.
@@ -201,8 +201,8 @@ class Decoder:
             for first, end, features in deep:
                 if index < len(features):
                     x[first:end] += features[index]
-        if wanted is not None:
-            x = x[wanted]
+        if logit_rows is not None:
+            x = x[logit_rows]
         return self._head(rms_norm(x, (hidden,), self._norm, epsilon))
 
     def _attend(self, query: Tensor, cached: Tensor, attention: _Attention) -> Tensor:

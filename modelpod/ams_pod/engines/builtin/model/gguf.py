@@ -78,10 +78,8 @@ def _describe(gguf: Path) -> tuple[dict[str, Any], int]:
         raise _NotConverted(
             Reason.CONVERSION_FAILED, f"{gguf.name} is not a GGUF file that can be read ({error})."
         ) from None
-    wanted = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
-    metadata = {
-        name: reader.fields[name].contents() for name in wanted if "merges" not in name and "scores" not in name
-    }
+    names = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
+    metadata = {name: reader.fields[name].contents() for name in names if "merges" not in name and "scores" not in name}
     return metadata, sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 

@@ -129,9 +129,9 @@ class PaddedForward:
             return
         body = find_body(self.model)
         places = torch.ones(1, deep.shape[1], dtype=torch.bool, device=self.model.device)
-        given = {"visual_pos_masks": places, "deepstack_visual_embeds": list(deep)}
+        deep_inputs = {"visual_pos_masks": places, "deepstack_visual_embeds": list(deep)}
         hook = body.register_forward_pre_hook(
-            lambda module, arguments, named: (arguments, {**named, **given}), with_kwargs=True
+            lambda module, arguments, named: (arguments, {**named, **deep_inputs}), with_kwargs=True
         )
         try:
             yield

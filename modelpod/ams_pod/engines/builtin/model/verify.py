@@ -22,7 +22,7 @@ SHORTEST_CONTEXT = 32  # tokens; the probes of text must fit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Probe:
+class LogitsProbe:
     """A prompt whose first `read` ids are read, and the next one decoded.
 
     `expected` [2, vocabulary] are the own forward's logits behind both. `positions` [3, tokens] are those of all ids;
@@ -49,7 +49,7 @@ class Probe:
         return 0 if self.positions is None else int(self.positions[0, self.read]) - self.read
 
 
-def text_probes(model: Any, rows: int = _PROMPTS) -> list[Probe]:
+def text_probes(model: Any, rows: int = _PROMPTS) -> list[LogitsProbe]:
     """Prompts of token ids spread over the vocabulary: two, or one where only one row fits.
 
     Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
@@ -60,13 +60,13 @@ def text_probes(model: Any, rows: int = _PROMPTS) -> list[Probe]:
     positions = _probe_positions(model)
     expected = _own_logits(model, ids, positions)
     return [
-        Probe(prompt, _PROMPT_TOKENS - 1, logits[-2:], positions)
+        LogitsProbe(prompt, _PROMPT_TOKENS - 1, logits[-2:], positions)
         for prompt, logits in zip(ids.tolist(), expected, strict=True)
     ]
 
 
 @torch.inference_mode()
-def media_probes(model: Any, probe: MediaProbe, prompt: Prompt) -> list[Probe]:
+def media_probes(model: Any, probe: MediaProbe, prompt: Prompt) -> list[LogitsProbe]:
     """A prompt with media, read to the last token of the last medium, and the text before its first as one of its own.
 
     `prompt` is what our towers made of it. The own forward runs once: what comes later changes nothing before it.
@@ -77,14 +77,14 @@ def media_probes(model: Any, probe: MediaProbe, prompt: Prompt) -> list[Probe]:
     }
     logits = model(**inputs).logits[0].float()
     ids, start = list(probe.prepared.ids), probe.start
-    probes = [Probe(ids, probe.end, logits[probe.end - 1 : probe.end + 1], prompt.positions, prompt)]
+    probes = [LogitsProbe(ids, probe.end, logits[probe.end - 1 : probe.end + 1], prompt.positions, prompt)]
     if start > 2:
         positions = None if prompt.positions is None else prompt.positions[:, :start]
-        probes.insert(0, Probe(ids[:start], start - 1, logits[start - 2 : start], positions))
+        probes.insert(0, LogitsProbe(ids[:start], start - 1, logits[start - 2 : start], positions))
     return probes
 
 
-def distance(forward: Forward, probes: Sequence[Probe]) -> float:
+def distance(forward: Forward, probes: Sequence[LogitsProbe]) -> float:
     """The largest relative distance of a probe's logits, when they are read together, in chunks, then decoded."""
     results = []
     for first in range(0, len(probes), forward.max_rows):
@@ -107,7 +107,7 @@ def clearly_other(value: float, dtype: torch.dtype) -> bool:
     return value > min(0.5, 10 * _TOLERANCE.get(dtype, 2e-2))
 
 
-def _distances(forward: Forward, probes: Sequence[Probe]) -> list[float]:
+def _distances(forward: Forward, probes: Sequence[LogitsProbe]) -> list[float]:
     """All but the last probe are read at once, beside the first half of it; then its other half; then all decode."""
     *others, last = probes
     slot = len(others)

@@ -116,10 +116,10 @@ def _percent(report: Callable[[float], None]) -> Iterator[None]:
 
 
 def _counted(items: Any, report: Callable[[float], None]) -> Iterator[Any]:
-    total, told = len(items), -1
+    total, reported = len(items), -1
     for index, item in enumerate(items):
-        if (percent := 100 * index // total) > told:
+        if (percent := 100 * index // total) > reported:
             report(percent)
-            told = percent
+            reported = percent
         yield item
     report(100)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaPrompts
 from ams_pod.engines.port import Prepared
-from ams_pod.media.items import Audio, Image, Media, Video, part
+from ams_pod.media.items import Audio, Image, Media, Video, content_part
 
 PROBE_CONTEXT = 4096
 """Tokens that the prompts of a probe may have, whatever the model is served with."""
@@ -35,7 +35,9 @@ class MediaProbe:
 def media_probe(prompts: MediaPrompts, audio_rate: int = 16_000) -> MediaProbe:
     """One of each kind that the model takes. EngineRefusal if its chat template has no place for them."""
     items = [_item(kind, audio_rate) for kind in prompts.expander.placeholders]
-    prepared = prompts.chat([{"role": "user", "content": [*map(part, items), {"type": "text", "text": "What?"}]}])
+    prepared = prompts.chat(
+        [{"role": "user", "content": [*map(content_part, items), {"type": "text", "text": "What?"}]}]
+    )
     ids = torch.tensor([list(prepared.ids)])
     inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     for item, start, end in zip(items, prepared.media.starts, prepared.media.ends, strict=True):

@@ -93,18 +93,18 @@ class MediaPrompts(TextPrompts):
         )
 
     def _text_only(self, messages: Sequence[dict[str, Any]]) -> Callable[[], Prepared] | None:
-        """Without the media; None if a user said nothing beside them."""
+        """Without the media; None if no user message has text beside them."""
         texts = [{**message, "content": _text(message["content"])} for message in messages]
         if not any(text["content"].strip() for text in texts if text["role"] == "user"):
             return None
         return functools.partial(TextPrompts.chat, self, texts)
 
-    def _check_places(self, found: Sequence[str], wanted: Sequence[str]) -> None:
+    def _check_places(self, found: Sequence[str], expected: Sequence[str]) -> None:
         """The text of a message must not contain a placeholder, and the template must have kept all media."""
-        if list(found) == list(wanted):
+        if list(found) == list(expected):
             return
         for text, kind in self._kinds.items():
-            if found.count(kind) > wanted.count(kind):
+            if found.count(kind) > expected.count(kind):
                 raise EngineRefusal(
                     "invalid-prompt",
                     f"messages: {text} stands for {kind} input in this model's prompts and can't be part of a text.",
@@ -118,14 +118,14 @@ class MediaPrompts(TextPrompts):
         )
 
     def _check_context(self, text_tokens: int, media_tokens: int) -> None:
-        given = text_tokens + media_tokens
-        if given > self._context_tokens:
+        tokens = text_tokens + media_tokens
+        if tokens > self._context_tokens:
             raise EngineRefusal(
                 "context-length-exceeded",
-                f"The prompt has {given} tokens, {media_tokens} of them for its media; this model takes "
+                f"The prompt has {tokens} tokens, {media_tokens} of them for its media; this model takes "
                 f"{self._context_tokens}, answer included.",
                 limit=self._context_tokens,
-                given=given,
+                given=tokens,
             )
 
 

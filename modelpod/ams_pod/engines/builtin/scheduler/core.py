@@ -68,7 +68,7 @@ class EngineCore:
         self._broken: Exception | None = None  # what a step raised that ran within a tower's call
         self._wake = threading.Event()
         self._stopped = False
-        self._asked_to_free = False
+        self._free_requested = False
         self.most_cached = 0  # tokens at one time since the last `free_memory`
         self._occupancy = Occupancy(0, 0, 0, forward.max_rows * forward.length)
 
@@ -90,7 +90,7 @@ class EngineCore:
 
     def free_memory(self) -> None:
         """Give back what no running request needs, before the next step."""
-        self._asked_to_free = True
+        self._free_requested = True
         self._wake.set()
 
     def occupancy(self) -> Occupancy:
@@ -237,8 +237,8 @@ class EngineCore:
             self._recovery.start_over(failure)
 
     def _free(self) -> None:
-        if self._asked_to_free:
-            self._asked_to_free, self.most_cached = False, 0
+        if self._free_requested:
+            self._free_requested, self.most_cached = False, 0
             self._forward.release(len(self._slots))
             release(self._oom_policy.fallbacks.device)
 

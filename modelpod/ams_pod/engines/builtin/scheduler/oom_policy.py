@@ -1,4 +1,4 @@
-"""What happened to requests that memory ran out for: decided by the ladder, counted, and told once in the log."""
+"""What happened to requests that memory ran out for: decided by the ladder, counted, and logged once."""
 
 import logging
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ams_pod.engines.builtin.scheduler.ladder import OomSituation, Rung, Stage, 
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.port import Degraded, EngineCounters, EngineRefusal, Ticket
 
-_WORDS: dict[Stage, str] = {
+_STAGES: dict[Stage, str] = {
     "tower": "its media were encoded",
     "prefill": "its prompt was read",
     "decode": "its answer was computed",
@@ -63,7 +63,7 @@ class OomPolicy:
         self._counters.out_of_memory[key] = self._counters.out_of_memory.get(key, 0) + 1
         if rung not in ticket.rungs:
             ticket.rungs = (*ticket.rungs, rung)
-            log.warning("memory ran out while a request's %s: %s", _WORDS[stage].removeprefix("its "), rung)
+            log.warning("memory ran out while a request's %s: %s", _STAGES[stage].removeprefix("its "), rung)
         if rung == "cpu" or rung == "text-only" or rung == "simplified":
             ticket.degraded = rung
         return rung
@@ -75,6 +75,6 @@ class OomPolicy:
         cache = f", {format_bytes(tokens * bytes_per_token)} of cache" if bytes_per_token else ""
         return EngineRefusal(
             "out-of-memory",
-            f"Memory ran out while {_WORDS[stage]}, with nothing else running: its prompt has {tokens} tokens{cache}; "
+            f"Memory ran out while {_STAGES[stage]}, with nothing else running: its prompt has {tokens} tokens{cache}; "
             f"{format_bytes(free)} of {'memory' if self.fallbacks.device == 'cpu' else 'the GPU'} are free.",
         )

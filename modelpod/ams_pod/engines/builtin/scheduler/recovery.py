@@ -4,7 +4,7 @@ import collections
 import logging
 from collections.abc import Sequence
 
-from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory, let_go, release
+from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_out_of_memory, release
 from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.scheduler.ladder import Stage
 from ams_pod.engines.builtin.scheduler.oom_policy import OomPolicy
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Changes who is in `slots` and in `waiting` (next first). Nothing of a step that failed was said yet."""
+    """Changes who is in `slots` and in `waiting` (next first). Nothing of a step that failed was published yet."""
 
     def __init__(self, forward: Forward, slots: Slots, waiting: collections.deque[Row], oom_policy: OomPolicy) -> None:
         self._forward = forward
@@ -44,7 +44,7 @@ class Recovery:
             log.error("a request's media could not be encoded", exc_info=error)
             events.append(TokenEvent(ticket, None, "failed", error))
             return False
-        self._let_go(error)
+        self._reclaim(error)
         if self._slots:
             self._oom_policy.step_down(ticket, "tower", others=True)
             return True
@@ -53,7 +53,7 @@ class Recovery:
 
     def start_over(self, error: Exception) -> None:
         """Nobody knows what the cache holds: all are read again, one by one."""
-        self._let_go(error)
+        self._reclaim(error)
         rows = self._slots.rows()
         self._slots.clear()
         self._forward.reset()
@@ -80,7 +80,7 @@ class Recovery:
 
     def _shrink_reading(self, error: Exception, reading: Sequence[Row], events: list[TokenEvent]) -> None:
         """Memory ran out where prompts were read: they are read one by one, then with nothing else in the batch."""
-        self._let_go(error)
+        self._reclaim(error)
         if len(reading) > 1:
             for row in reading:
                 self._oom_policy.step_down(row.ticket, "prefill", others=True)
@@ -94,7 +94,7 @@ class Recovery:
 
     def _shrink_decoding(self, error: Exception, events: list[TokenEvent]) -> None:
         """Memory ran out in a step of nothing but rows: the newest is set aside, and the rest goes on."""
-        self._let_go(error)
+        self._reclaim(error)
         newest = max(self._slots.rows(), key=lambda row: row.ticket.submitted_at)
         self._slots.vacate(newest)
         if self._slots.rows():
@@ -138,6 +138,6 @@ class Recovery:
             refusal = self._oom_policy.refusal(ticket, stage, self._forward.bytes_per_token)
             events.append(TokenEvent(ticket, None, "failed", refusal))
 
-    def _let_go(self, error: Exception) -> None:
-        let_go(error)
+    def _reclaim(self, error: Exception) -> None:
+        drop_frames(error)
         release(self._oom_policy.fallbacks.device)

@@ -56,7 +56,7 @@ class Row:
         return self.read < len(self.ids)
 
     def set_aside(self) -> None:
-        """Back to the start: what was computed is computed again, without others; nothing is said twice."""
+        """Back to the start: what was computed is computed again, without others; no token is published twice."""
         self.ids = [*self.ticket.prepared.ids, *self.tokens]
         self.read, self.reread = 0, len(self.tokens)
         self.own_batch = True
