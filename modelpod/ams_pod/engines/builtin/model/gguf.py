@@ -44,9 +44,8 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # save_pretrained refuses a model that remembers its quantized origin.
     model.hf_quantizer = None
-    for name in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(model.config, name):
-            delattr(model.config, name)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     if template := metadata.get("tokenizer.chat_template"):
         tokenizer.chat_template = template
     model.generation_config.eos_token_id = (
