@@ -87,7 +87,22 @@ class ShoutingEngine:
         self._stopped.set()
 
 
-ENGINE: type[Engine] = ShoutingEngine
+class RelayingEngine(ShoutingEngine):
+    """As an engine in front of another server: it gets pieces of text, and knows no ids of tokens."""
+
+    def push(self, token):
+        raise AssertionError("there is nothing to detokenize")
+
+    def submit(self, prepared, sampling, sink):
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
+        pieces = [chr(token).upper() for token in prepared.ids[: sampling.max_new_tokens]]
+        ends = [None] * (len(pieces) - 1) + ["length"]
+        self.counters.decode_tokens += len(pieces)
+        self._publish([TokenEvent(ticket, 0, end, text=text) for text, end in zip(pieces, ends, strict=True)])
+        return ticket
+
+
+ENGINES: list[type[Engine]] = [ShoutingEngine, RelayingEngine]
 
 
 class Client:
@@ -105,10 +120,10 @@ class Client:
             return await response.text()
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+@pytest.fixture(params=ENGINES)
+async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     settings = ServeSettings(name="shout", source=f"file://{tmp_path}", temp_dir=str(tmp_path / "temp"))
-    pod = ModelPod(settings, tmp_path, ENGINE)
+    pod = ModelPod(settings, tmp_path, request.param)
     runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

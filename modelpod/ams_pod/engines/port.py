@@ -149,13 +149,16 @@ class Ticket:
 class TokenEvent:
     """One token of one request, or its end. `token` is None where a request ends without a further token.
 
-    A request whose ticket is degraded to `simplified` ends with `stop` and no token: the submitter has the text.
+    `text` is what the token stands for, of an engine that gets texts instead of ids, such as one that asks another
+    server; where it is None, the engine's detokenizer makes it. A request whose ticket is degraded to `simplified` ends
+    with `stop` and no token: the submitter has the text.
     """
 
     ticket: Ticket
     token: int | None
     finish: Finish | None = None
     error: BaseException | None = None
+    text: str | None = None
 
 
 Sink = Callable[[TokenEvent], None]

@@ -128,7 +128,7 @@ class Generation:
         self._observe_token()
         self.completion_tokens += 1
         if event.finish != "stop":  # the token that ends an answer is no part of it
-            self._emit(self._detokenizer.push(event.token or 0))
+            self._emit(self._detokenizer.push(event.token or 0) if event.text is None else event.text)
         if self._stops.stopped:
             self.finish_reason = "stop"
             if self._ticket is not None:
