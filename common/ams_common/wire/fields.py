@@ -16,14 +16,34 @@ Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None
 FinishReason = Literal["stop", "length"]
 
 FINISH_REASON = "`stop`: the model's end or a stop string; `length`: the tokens ran out."
-STOP = "One text, or up to 16; the answer ends before the first of them."
-TOP_P = "Sample from the likeliest tokens that add up to this probability; the model's default when left out."
-TOP_K = "Sample from this many likeliest tokens; 0 is no limit. The model's default when left out."
-REPETITION_PENALTY = "Above 1, tokens that were used before get less likely; the model's default when left out."
-SEED = "The same seed and request give the same answer; random when left out."
-IGNORE_EOS = "Continue past the model's own end until the token limit; for measurements."
 DEGRADED = "How the answer was reduced because memory ran out: `cpu`, `text-only` or `simplified`."
 NOTE = "A sentence about what was reduced."
+
+
+class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen: the same on all routes that generate. Left out, the model's own default holds."""
+
+    temperature: Annotated[
+        Temperature | None,
+        Meta(
+            description="0 always takes the likeliest token. Left out: the model's default, else 0.7 on /generate and "
+            "1 on /v1."
+        ),
+    ] = None
+    top_p: Annotated[
+        TopP | None, Meta(description="Sample from the likeliest tokens that add up to this probability.")
+    ] = None
+    top_k: Annotated[TopK | None, Meta(description="Sample from this many likeliest tokens; 0 is no limit.")] = None
+    repetition_penalty: Annotated[
+        Penalty | None, Meta(description="Above 1, tokens that were used before get less likely.")
+    ] = None
+    seed: Annotated[
+        Seed | None, Meta(description="The same seed and request give the same answer. Left out: random.")
+    ] = None
+    stop: Annotated[Stop, Meta(description="One text, or up to 16; the answer ends before the first of them.")] = None
+    ignore_eos: Annotated[
+        bool | None, Meta(description="Continue past the model's own end until the token limit; for measurements.")
+    ] = None
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -6,30 +6,12 @@ import msgspec
 from msgspec import Meta
 
 from ams_common.lifecycle import Phase
-from ams_common.wire.fields import (
-    DEGRADED,
-    FINISH_REASON,
-    IGNORE_EOS,
-    REPETITION_PENALTY,
-    SEED,
-    STOP,
-    TOP_K,
-    TOP_P,
-    FinishReason,
-    NewTokens,
-    Penalty,
-    Seed,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    Usage,
-)
+from ams_common.wire.fields import DEGRADED, FINISH_REASON, FinishReason, NewTokens, SamplingFields, Usage
 
 MediaField = str | list[str] | None
 
 
-class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
+class GenerateRequest(SamplingFields, frozen=True, kw_only=True):
     """A prompt, with media if the model takes them."""
 
     prompt: Annotated[str, Meta(description="The text to answer; not blank.")]
@@ -40,15 +22,6 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
         NewTokens | None,
         Meta(description="Longest answer in tokens; default: 256, or the model's limit if lower."),
     ] = None
-    temperature: Annotated[
-        Temperature | None,
-        Meta(description="0 always takes the likeliest token; the model's default, else 0.7, when left out."),
-    ] = None
-    top_p: Annotated[TopP | None, Meta(description=TOP_P)] = None
-    top_k: Annotated[TopK | None, Meta(description=TOP_K)] = None
-    seed: Annotated[Seed | None, Meta(description=SEED)] = None
-    stop: Annotated[Stop, Meta(description=STOP)] = None
-    repetition_penalty: Annotated[Penalty | None, Meta(description=REPETITION_PENALTY)] = None
     system: Annotated[
         str | None, Meta(description="Instructions before the prompt; the model's own when left out.")
     ] = None
@@ -56,7 +29,6 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_thinking: Annotated[
         bool | None, Meta(description="`true` to return a reasoning model's thoughts in `thinking`.")
     ] = None
-    ignore_eos: Annotated[bool | None, Meta(description=IGNORE_EOS)] = None
 
 
 class GenerateResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

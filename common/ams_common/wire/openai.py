@@ -5,25 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ams_common.wire.fields import (
-    FINISH_REASON,
-    IGNORE_EOS,
-    REPETITION_PENALTY,
-    SEED,
-    STOP,
-    TOP_K,
-    TOP_P,
-    Degradable,
-    FinishReason,
-    NewTokens,
-    Penalty,
-    Seed,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    Usage,
-)
+from ams_common.wire.fields import FINISH_REASON, Degradable, FinishReason, NewTokens, SamplingFields, Usage
 
 _NOT_SUPPORTED = "Not supported: refused when it would change the answer."
 _ID = "Id of this answer."
@@ -88,23 +70,13 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: Annotated[bool | None, Meta(description="`true` for a last event with `usage`, no choices.")] = None
 
 
-class _SampledRequest(msgspec.Struct, frozen=True, kw_only=True):
+class _SampledRequest(SamplingFields, frozen=True, kw_only=True):
     """What chat and text completions share."""
 
     model: Annotated[str, Meta(description="Name or alias of a model; `_` and `-` are alike.")]
     stream: Annotated[bool | None, Meta(description="`true` for server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Meta(description="Options of a stream.")] = None
     max_tokens: Annotated[NewTokens | None, Meta(description="Longest answer; the model's limit when left out.")] = None
-    temperature: Annotated[
-        Temperature | None,
-        Meta(description="0 always takes the likeliest token; the model's default, else 1, when left out."),
-    ] = None
-    top_p: Annotated[TopP | None, Meta(description=TOP_P)] = None
-    top_k: Annotated[TopK | None, Meta(description=TOP_K)] = None
-    seed: Annotated[Seed | None, Meta(description=SEED)] = None
-    stop: Annotated[Stop, Meta(description=STOP)] = None
-    repetition_penalty: Annotated[Penalty | None, Meta(description=REPETITION_PENALTY)] = None
-    ignore_eos: Annotated[bool | None, Meta(description=IGNORE_EOS)] = None
     n: Annotated[int | None, Meta(description="Number of answers: only 1.")] = None
     # Fields that would change the answer and that this server can't honour: refused when set, never ignored.
     frequency_penalty: Annotated[float | None, Meta(description=_NOT_SUPPORTED)] = None
