@@ -29,7 +29,7 @@ def test_every_field_of_a_request_is_read() -> None:
 
 
 def test_a_field_that_nothing_reads_is_found() -> None:
-    assert unused_fields(SOURCES, "min_p") == {type_.__name__: {"min_p"} for type_ in REQUESTS}
+    assert unused_fields(SOURCES, "typical_p") == {type_.__name__: {"typical_p"} for type_ in REQUESTS}
 
 
 @pytest.mark.parametrize(

@@ -105,19 +105,26 @@ def test_threads_stay_within_cores_and_limits(physical, allowed, quota, threads)
     assert choose_threads(physical, allowed, quota) == threads
 
 
-def test_top_k_and_top_p_keep_what_transformers_keeps():
-    from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"),
+    [(0, 0.9, 0.0), (5, 1.0, 0.0), (40, 0.7, 0.0), (3, 0.5, 0.0), (0, 0.05, 0.0), (2000, 0.999, 0.0),
+     (0, 1.0, 0.1), (0, 1.0, 1e-6), (0, 1.0, 1.0), (20, 1.0, 0.05), (0, 0.95, 0.02), (300, 0.999, 1e-5)],
+)  # fmt: skip
+def test_top_k_top_p_and_min_p_keep_what_transformers_keeps(top_k, top_p, min_p):
+    from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     generator = torch.Generator().manual_seed(0)
-    for top_k, top_p in ((0, 0.9), (5, 1.0), (40, 0.7), (3, 0.5), (0, 0.05), (2000, 0.999)):
+    for _ in range(3):
         logits = torch.randn(1, 1000, generator=generator) * 3
         warped = logits
         if top_k:
             warped = TopKLogitsWarper(top_k)(None, warped)
         if top_p < 1:
             warped = TopPLogitsWarper(top_p)(None, warped)
+        if min_p:
+            warped = MinPLogitsWarper(min_p)(None, warped)
         expected = set(torch.nonzero(warped[0] > float("-inf"))[:, 0].tolist())
-        _, tokens = _candidates(torch.softmax(logits[0], -1), top_k, top_p)
+        _, tokens = _candidates(torch.softmax(logits[0], -1), top_k, top_p, min_p)
         assert set(tokens.tolist()) == expected
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,6 +24,7 @@ from ams_pod.engines.port import (
     ModelInfo,
     Occupancy,
     Prepared,
+    Sampling,
     Ticket,
     TokenEvent,
 )
@@ -61,6 +63,7 @@ class ShoutingEngine:
         return chr(token).upper()
 
     def submit(self, prepared, sampling, sink):
+        self.last_sampling = sampling
         ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
         tokens = prepared.ids[: sampling.max_new_tokens]
         ends = [None] * (len(tokens) - 1) + ["length"]
@@ -94,6 +97,7 @@ class RelayingEngine(ShoutingEngine):
         raise AssertionError("there is nothing to detokenize")
 
     def submit(self, prepared, sampling, sink):
+        self.last_sampling = sampling
         ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
         pieces = [chr(token).upper() for token in prepared.ids[: sampling.max_new_tokens]]
         ends = [None] * (len(pieces) - 1) + ["length"]
@@ -106,7 +110,8 @@ ENGINES: list[type[Engine]] = [ShoutingEngine, RelayingEngine]
 
 
 class Client:
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, engine: Any) -> None:
+        self.engine = engine
         self._url, self._session = url, session
 
     async def post(self, path: str, **fields: object) -> tuple[int, str]:
@@ -132,7 +137,7 @@ async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         await asyncio.sleep(0.001)
     try:
         async with aiohttp.ClientSession() as session:
-            yield Client(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
+            yield Client(f"http://127.0.0.1:{runner.addresses[0][1]}", session, pod.engine)
     finally:
         await runner.cleanup()
         await pod.drain()
@@ -158,6 +163,17 @@ async def test_a_streamed_chat(client: Client) -> None:
     choices = [json.loads(event)["choices"][0] for event in events[:-1]]
     assert "".join(choice["delta"].get("content") or "" for choice in choices) == "SAY HI"
     assert choices[-1]["finish_reason"] == "length"
+
+
+async def test_sampling_parameters_reach_the_engine(client: Client) -> None:
+    sampling = {"temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7}
+    for path, fields in (
+        ("/generate", {"prompt": "hi", "max_new_tokens": 2}),
+        ("/v1/completions", {"model": "shout", "prompt": "hi", "max_tokens": 2}),
+        ("/v1/chat/completions", {"model": "shout", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}),
+    ):
+        assert (await client.post(path, **fields, **sampling, ignore_eos=True))[0] == 200
+        assert client.engine.last_sampling == Sampling(max_new_tokens=2, ignore_eos=True, **sampling)
 
 
 async def test_a_refusal_of_the_engine_is_an_answer(client: Client) -> None:

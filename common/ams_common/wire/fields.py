@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 TopP = Annotated[float, Meta(gt=0, le=1)]
+MinP = Annotated[float, Meta(ge=0, le=1)]
 TopK = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 NewTokens = Annotated[int, Meta(ge=1, le=2**31)]
@@ -34,6 +35,9 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
         TopP | None, Meta(description="Sample from the likeliest tokens that add up to this probability.")
     ] = None
     top_k: Annotated[TopK | None, Meta(description="Sample from this many likeliest tokens; 0 is no limit.")] = None
+    min_p: Annotated[
+        MinP | None, Meta(description="Sample from tokens at least this likely, relative to the likeliest one; 0: all.")
+    ] = None
     repetition_penalty: Annotated[
         Penalty | None, Meta(description="Above 1, tokens that were used before get less likely.")
     ] = None

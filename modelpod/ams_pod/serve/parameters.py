@@ -52,6 +52,7 @@ def sampling_of(
         temperature=_first(request.temperature, defaults.temperature, _FALLBACK_TEMPERATURE[api]),
         top_p=_first(request.top_p, defaults.top_p, 1.0),
         top_k=_first(request.top_k, defaults.top_k, 0),
+        min_p=_first(request.min_p, 0.0),
         repetition_penalty=_first(request.repetition_penalty, defaults.repetition_penalty, 1.0),
         seed=request.seed,
         ignore_eos=bool(request.ignore_eos),

@@ -1,7 +1,7 @@
 """The next token of each row: greedy rows by one argmax, sampled rows by inverse transform with their own randomness.
 
-The warpers are those of transformers, in its order: repetition penalty, temperature, top_k, top_p. A seed makes a
-request's draws independent of the batch it happens to run in.
+The warpers are those of transformers, in its order: repetition penalty, temperature, top_k, top_p, min_p. A seed makes
+a request's draws independent of the batch it happens to run in.
 """
 
 import random
@@ -56,24 +56,27 @@ def _sample_row(logits: Tensor, row: RowSampler) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     probabilities = torch.softmax(logits / max(sampling.temperature, 1e-3), -1)
-    if not 0 < sampling.top_k < len(probabilities) and sampling.top_p >= 1.0:
+    if not 0 < sampling.top_k < len(probabilities) and sampling.top_p >= 1.0 and sampling.min_p <= 0.0:
         return _draw(probabilities, None, row.random.random())
-    candidates, tokens = _candidates(probabilities, sampling.top_k, sampling.top_p)
+    candidates, tokens = _candidates(probabilities, sampling.top_k, sampling.top_p, sampling.min_p)
     return _draw(candidates, tokens, row.random.random())
 
 
-def _candidates(probabilities: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """The probabilities (not normalised) and tokens that top_k and top_p keep, most likely first; at least one."""
+def _candidates(probabilities: Tensor, top_k: int, top_p: float, min_p: float) -> tuple[Tensor, Tensor]:
+    """The probabilities (not normalised) and tokens that are kept, most likely first; at least one."""
     vocabulary = len(probabilities)
     limit = min(top_k, vocabulary) if top_k > 0 else vocabulary
     width = min(limit, _NARROW)
     kept, tokens = probabilities.topk(width)
-    if width < limit and float(kept.sum()) < top_p:
+    if width < limit and float(kept.sum()) < top_p and float(kept[-1]) >= min_p * float(kept[0]):
         kept, tokens = probabilities.topk(limit)
     if top_p < 1.0:
         total = float(kept.sum()) if top_k > 0 else 1.0  # top_p counts within what top_k left
         before = kept.cumsum(-1) - kept
         count = max(1, int((before < top_p * total).sum()))
+        kept, tokens = kept[:count], tokens[:count]
+    if min_p > 0.0:
+        count = max(1, int((kept >= min_p * kept[0]).sum()))
         kept, tokens = kept[:count], tokens[:count]
     return kept, tokens
 
