@@ -31,6 +31,8 @@ def test_everything_that_a_pod_is_told() -> None:
                 "queuedRequests": 0,
                 "requestTimeoutSeconds": 30,
                 "maxBodyBytes": "1Mi",
+                "videoFrames": 4,
+                "mediaUrlHosts": ["example.com", "*.example.org:8443"],
             },
         )
     )
@@ -47,6 +49,8 @@ def test_everything_that_a_pod_is_told() -> None:
         queued_requests=0,
         request_timeout_seconds=30.0,
         max_body_bytes=1 << 20,
+        video_frames=4,
+        media_url_hosts="example.com,*.example.org:8443",
     )
     assert json.loads(download_settings(resource).lock) == {"x": SHA}
 

@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "cache.size": "2Gi",
     "limits.contextTokens": 2048,
     "limits.maxBodyBytes": "1Mi",
+    "limits.mediaUrlHosts": ["example.com"],
     "rollout.goldenPrompts": [{"prompt": "2+2", "contains": "4"}],
     "resources.limits": {"nvidia.com/gpu": 1},
     "resources.requests": {"cpu": "2"},

@@ -37,6 +37,7 @@ class Rule:
 NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 50
 ALIAS = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?$"
+MEDIA_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 SHA256 = r"^[0-9a-f]{64}$"
 DEVICE = r"^([0-9]+|cpu|disk)$"
 # Kubernetes' quantities, and accelerate's spelling of them: 8GiB.
@@ -163,6 +164,12 @@ RULES: tuple[Rule, ...] = (
         f"self.matches(r'{ALIAS}')",
         "must start and end with a letter or digit and hold only letters, digits and . _ : / @ -",
         _matches(ALIAS),
+    ),
+    Rule(
+        "spec.limits.mediaUrlHosts[*]",
+        f"self.matches(r'{MEDIA_HOST}')",
+        "must be a host such as example.com, *.example.com or example.com:8443",
+        _matches(MEDIA_HOST),
     ),
     Rule(
         "spec.maxMemory",

@@ -85,6 +85,14 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     video_frames: Annotated[
         Annotated[int, Meta(ge=1, le=256)], Meta(description="frames taken from a video, evenly spaced")
     ] = 8
+    media_url_hosts: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=260)]],
+        Meta(
+            max_length=64,
+            description="hosts that media may be fetched from by URL, as in example.com, *.example.com or "
+            "example.com:8443; []: media come in the request only",
+        ),
+    ] = []
 
 
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
