@@ -1,7 +1,8 @@
-"""Which tests are slow: `make fast` leaves them out, `make test` runs all."""
+"""What all tests share, and which are slow: `make fast` leaves those out, `make test` runs all."""
 
 from pathlib import Path
 
+import ams_pod.engines.builtin  # noqa: F401  # transformers finds a usable torchvision, whichever test is run first
 import pytest
 
 TESTS = Path(__file__).parent
