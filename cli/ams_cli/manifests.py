@@ -1,19 +1,23 @@
 """ModelDeployments from YAML and JSON files, as `kubectl apply -f` takes them."""
 
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ams_common.names import KIND, resource_name
+from ams_common.quantity import format_bytes
 from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
+
+from ams_cli.yaml_loader import load_yaml
 
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 _SUFFIXES = (".yaml", ".yml", ".json")
 _STDIN = "-"
+_MOST_BYTES = 16 << 20
 
 
 class ManifestError(Exception):
@@ -73,7 +77,7 @@ def _documents(paths: Sequence[str]) -> Iterator[_Document]:
     for path in paths:
         for name, text in _texts(path):
             try:
-                values = [value for value in yaml.load_all(text, Loader=_Loader) if value is not None]
+                values = [value for value in load_yaml(text) if value is not None]
             except yaml.YAMLError as error:
                 raise ManifestError(f"{name}{_yaml_problem(error)}") from None
             except RecursionError:
@@ -95,6 +99,8 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
             if not files:
                 raise ManifestError(f"{path}: the folder contains no {', '.join(_SUFFIXES)} files")
         for file in files:
+            if file.stat().st_size > _MOST_BYTES:
+                raise ManifestError(f"{file}: larger than {format_bytes(_MOST_BYTES)}, so not a manifest")
             yield str(file), file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from None
@@ -113,22 +119,3 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{place}: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a key given twice is a mistake, and a date is text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen and key.value != "<<":
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}

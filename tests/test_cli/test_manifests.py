@@ -65,6 +65,15 @@ def test_a_mistake_names_file_document_and_path(tmp_path: Path) -> None:
     ]
 
 
+def aliases(collection: str, *, pairs: bool = False) -> str:
+    """Nine lines that stand for 9 to the 9th values."""
+    lines = [f"a0: &a0 {collection.format(', '.join(f'k{n}: x' if pairs else 'x' for n in range(9)))}"]
+    for level in range(1, 9):
+        parts = (f"k{n}: *a{level - 1}" if pairs else f"*a{level - 1}" for n in range(9))
+        lines.append(f"a{level}: &a{level} {collection.format(', '.join(parts))}")
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -77,6 +86,10 @@ def test_a_mistake_names_file_document_and_path(tmp_path: Path) -> None:
         ("!!python/object:os.system {}", " line 1, column 1: could not determine a constructor"),
         ("\x07", ": unacceptable character #x0007: special characters are not allowed"),
         ("[" * 5_000, ": nested too deeply"),
+        ("a: &a [*a]", " line 1, column 4: an alias that refers to itself"),
+        ("a: &a {b: [{c: *a}]}", " line 1, column 4: an alias that refers to itself"),
+        (aliases("[{}]"), " line 6, column 5: more than 200000 values once its aliases are written out"),
+        (aliases("{{{}}}", pairs=True), " line 6, column 5: more than 200000 values once its aliases are written out"),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, text: str, words: str) -> None:
@@ -89,6 +102,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert refused(str(tmp_path / "no.yaml")) == [f"{tmp_path}/no.yaml: No such file or directory"]
     assert refused(str(tmp_path / "latin.yaml")) == [f"{tmp_path}/latin.yaml: not UTF-8 text (byte 3)"]
+    with (tmp_path / "large.yaml").open("wb") as large:
+        large.truncate(1 << 30)
+    assert refused(str(tmp_path / "large.yaml")) == [f"{tmp_path}/large.yaml: larger than 16.0 MiB, so not a manifest"]
     assert refused(str(tmp_path / "empty")) == [f"{tmp_path}/empty: the folder contains no .yaml, .yml, .json files"]
 
 
