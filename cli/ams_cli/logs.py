@@ -15,23 +15,37 @@ def rotate(path: Path) -> None:
     for number in range(_KEPT, 0, -1):
         older = path.with_name(f"{path.name}.{number}")
         newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none yet, or the folder takes no changes
             newer.replace(older)
 
 
 class LogFile:
-    """A file that is written at once, and whose faults (a full disk) stop nothing."""
+    """A file that is written at once. Its faults, such as a full disk, stop nothing and are reported once."""
 
     def __init__(self, path: Path) -> None:
+        self.on_fault: Callable[[str], object] | None = None
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._fault = ""
         rotate(path)
-        self._file: BinaryIO = path.open("ab", buffering=0)
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            self._fault = str(error.strerror or error)
 
     def write(self, lines: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._file.write(lines)
+        if self._file is not None:
+            try:
+                self._file.write(lines)
+            except OSError as error:
+                self._fault = str(error.strerror or error)
+        if self._fault and self.on_fault is not None:
+            report, self.on_fault = self.on_fault, None
+            report(f"{self._path} can't be written ({self._fault}): lines of the logs are lost until that is mended")
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class LineHandler(logging.Handler):

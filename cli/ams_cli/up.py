@@ -109,6 +109,7 @@ class _Up:
             fleet = Fleet(self._resources, setup, self._tell_change)
             self._screen = open_screen(lambda: [_row(supervisor) for supervisor in fleet.supervisors.values()])
             stack.callback(self._screen.close)
+            log.on_fault = self._screen.say
             stack.enter_context(_logging(self._screen, log, debug=self._settings.debug))
             for note in notes:
                 self._screen.say(note)

@@ -95,7 +95,7 @@ class ForkServer:
 
     def _start(self, request: ForkRequest) -> None:
         try:
-            log = os.open(request.stdout, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = _open_log(request.stdout)
             pid = os.fork()
         except OSError as error:
             self._send(ChildFailed(request.id, str(error)))
@@ -155,6 +155,14 @@ class ForkServer:
     def _send(self, event: ForkEvent) -> None:
         with contextlib.suppress(OSError):  # nobody listens: the socket's end is seen by the loop
             self._control.sendall(msgspec.json.encode(event) + b"\n")
+
+
+def _open_log(path: str) -> int:
+    """A descriptor to append to the log, or one that drops everything: a log must not keep a model from starting."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def preload() -> None:

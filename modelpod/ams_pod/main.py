@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from ams_pod.output import drop_what_the_disk_refuses
+
 _USAGE = """usage: ams-pod {download,serve} [--help] ...
 
   download   fetch a model's weights into the models folder
@@ -11,6 +13,7 @@ _USAGE = """usage: ams-pod {download,serve} [--help] ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    drop_what_the_disk_refuses()
     arguments = list(sys.argv[1:] if argv is None else argv)
     match arguments[:1]:
         case ["download"]:

@@ -65,7 +65,11 @@ async def _spawn(arguments: tuple[str, ...], variables: dict[str, str], log: str
 
 
 def _appended(log: str) -> BinaryIO:
-    return open(log, "ab", buffering=0)
+    """The log, or a file that drops everything: a log that can't be written must not keep a model from starting."""
+    try:
+        return open(log, "ab", buffering=0)
+    except OSError:
+        return open(os.devnull, "ab", buffering=0)
 
 
 async def _watch(child: asyncio.subprocess.Process, ended: "asyncio.Future[Exit]") -> None:
