@@ -60,10 +60,10 @@ class ForkServer:
         imports()
         gc.collect()
         gc.freeze()  # a child's collector then never writes to the pages it shares
-        self._send(ServerReady())
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wake_read, selectors.EVENT_READ)
+            self._send(ServerReady())
             while not self._ending:
                 for key, _ in selector.select():
                     if key.fileobj is self._control:
