@@ -63,7 +63,7 @@ def test_what_is_no_url() -> None:
 
 @pytest.mark.parametrize("text", ["https://example.com", "*", "a*b.com", "example.com:port", "user@example.com"])
 def test_lists_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match="is no host"):
+    with pytest.raises(ValueError, match="is not a host"):
         AllowedHosts.parse(text)
 
 

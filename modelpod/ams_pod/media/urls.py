@@ -29,7 +29,7 @@ class AllowedHosts:
             host, colon, port = item.partition(":") if item.count(":") == 1 else (item, "", "")
             name = host.removeprefix("*.")
             if not name or any(character in name for character in "*/@?# ") or (colon and not port.isdecimal()):
-                raise ValueError(f"{item!r} is no host: expected example.com, *.example.com or example.com:8443")
+                raise ValueError(f"{item!r} is not a host: expected example.com, *.example.com or example.com:8443")
             entries.append((host, int(port) if port else None))
         return AllowedHosts(tuple(entries))
 

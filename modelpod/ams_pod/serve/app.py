@@ -76,7 +76,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         )  # fmt: skip
         response = _error(request, not_allowed, request_id)
     except web.HTTPNotFound:
-        response = _error(request, ApiError("not_found", f"There is no route {request.path[:200]}."), request_id)
+        response = _error(request, ApiError("not_found", f"No such route: {request.path[:200]}."), request_id)
     except web.HTTPException:
         raise
     except Exception:

@@ -93,7 +93,7 @@ class Generation:
         if event.error is not None:
             self._error = api_error(event.error)
         elif event.finish == "cancelled":
-            self._error = ApiError("draining", "The model is shutting down.", retry_after=5)
+            self._error = ApiError("draining", "This model is shutting down.", retry_after=5)
         elif event.token is not None:
             self._take_token(event)
         elif event.finish is not None:

@@ -139,7 +139,7 @@ async def _text(field: BodyPartReader, name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ApiError("invalid_parameter", f"{name[:100]} is no UTF-8 text.", param=name[:100]) from None
+        raise ApiError("invalid_parameter", f"{name[:100]} is not valid UTF-8.", param=name[:100]) from None
 
 
 def _fields(texts: dict[str, str]) -> TranscriptionRequest:
