@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 
 from ams_cli.exit_reason import last_log_line, log_size, reported_failure
+from ams_cli.liveness import LivenessSettings
 from ams_cli.local import variables
 from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
 from ams_cli.readiness import ReadinessProbe
@@ -50,6 +51,7 @@ class ProcessSetup:
     grace_seconds: float = 30.0
     debug: bool = False
     memory_limit: int | None = None
+    liveness: LivenessSettings = field(default_factory=LivenessSettings)
 
 
 @dataclass(frozen=True, slots=True)

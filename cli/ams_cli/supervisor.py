@@ -16,6 +16,7 @@ from ams_gateway.broadcast import Broadcast
 from ams_gateway.registry.port import Backend
 
 from ams_cli.jobs import Jobs, ProcessSetup
+from ams_cli.liveness import until_hung
 from ams_cli.process_state import Action, ProcessDemand, ProcessState, next_action, policy_of
 from ams_cli.processes.process import Process
 from ams_cli.readiness import ReadinessProbe
@@ -46,6 +47,7 @@ class Supervisor:
         self.backend: Backend | None = None
         self._jobs = Jobs(resource, setup)
         self._grace_seconds = setup.grace_seconds
+        self._liveness = setup.liveness
         self._on_change = on_change
         self._make_room = make_room
         self._changed = Broadcast()
@@ -55,6 +57,8 @@ class Supervisor:
         self._job: asyncio.Task[None] | None = None
         self._stop: asyncio.Task[object] | None = None
         self._check: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._hung: str | None = None  # why we ended the process, where it didn't end by itself
 
     @property
     def demand(self) -> ProcessDemand:
@@ -176,22 +180,27 @@ class Supervisor:
 
     async def _serve(self) -> None:
         await self._make_room(self)
+        self._hung = None
         ended = await self._jobs.serve(self._report, self._ready)
         self.backend = None
+        if self._watch is not None:
+            self._watch.cancel()
+        how = self._hung or ended.how
         now, draw = self._loop.time(), random.random()
         if self.state.phase is Phase.DRAINING:
             self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
         elif ended.failure is not None:
             self._failed(ended.failure)
         else:
-            logger.warning("%s: %s", self.name, ended.how)
-            state = self.state.crashed(ended.how, now, draw)
+            logger.warning("%s: %s", self.name, how)
+            state = self.state.crashed(how, now, draw)
             phase = self.policy.at_rest if state.failure is None else Phase.FAILED  # the next request starts it again
-            self._now_is(state, Progress(phase, message=ended.how, failure=state.failure))
+            self._now_is(state, Progress(phase, message=how, failure=state.failure))
 
     def _ready(self, address: str, pid: int) -> None:
         now = self._loop.time()
         self.backend = Backend(f"{self.name}-{pid}", address, last_used=now)
+        self._watch = asyncio.create_task(self._end_if_hung(address.removeprefix("unix://")))
         self._now_is(self.state.ready(now), Progress(Phase.READY))
 
     def _failed(self, failure: Failure) -> None:
@@ -205,6 +214,10 @@ class Supervisor:
         self.backend = None  # before the process gets the signal: new requests wait, or start it again
         self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message=why))
         self._stop = asyncio.create_task(process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS))
+
+    async def _end_if_hung(self, socket_path: str) -> None:
+        self._hung = await until_hung(socket_path, self._liveness)
+        self.kill()
 
     async def _end_if_silent(self, backend: Backend) -> None:
         async with ReadinessProbe(backend.address.removeprefix("unix://")) as probe:
@@ -232,7 +245,7 @@ class Supervisor:
             await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
             if self._job is not None:
                 await self._job
-        tasks = [task for task in (self._job, self._stop, self._check) if task is not None]
+        tasks = [task for task in (self._job, self._stop, self._check, self._watch) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -84,6 +84,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: Annotated[
         int, Meta(ge=0, description="CPU threads used for inference; 0: the physical cores, within the CPU limit")
     ] = 0
+    stall_seconds: Annotated[
+        float,
+        Meta(ge=0, description="seconds without any computing while requests wait after which /health fails; 0: never"),
+    ] = 600.0
     grace_seconds: Annotated[
         float, Meta(ge=0, description="seconds that running requests get to finish on SIGTERM")
     ] = 30.0

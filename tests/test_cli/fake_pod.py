@@ -4,7 +4,7 @@ FAKE_* variables say how it behaves; a value `a,b,c` is for the first, second an
 one for all later ones:
     FAKE_DOWNLOAD   ok · fail (explains itself, may pass) · gated (explains itself, won't pass) · die (no explanation)
     FAKE_SERVE      ok · fail (explains itself) · die · slow (ready once the file <models>/go is there) · hang (ignores
-                    SIGTERM)
+                    SIGTERM) · stalled (/health says that it computes nothing)
 """
 
 import asyncio
@@ -90,6 +90,8 @@ def respond(method: str, path: str, way: str) -> tuple[int, object]:
         if way == "slow" and not (MODELS / "go").exists():
             return 503, {"phase": "reading", "percent": 50.0}
         return 200, {"phase": "ready"}
+    if path == "/health" and way == "stalled":
+        return 503, {"status": "stalled"}
     return 200, {"response": f"{method} {path}", "pid": os.getpid(), "environment": dict(os.environ)}
 
 

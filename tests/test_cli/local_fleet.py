@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from ams_cli.fleet import Fleet
 from ams_cli.jobs import ProcessSetup, RunFolders
+from ams_cli.liveness import LivenessSettings
 from ams_cli.processes.launcher import Programs
 from ams_cli.processes.process import Launcher
 from ams_cli.processes.subprocesses import Subprocesses
@@ -52,7 +53,10 @@ class Watched:
         pods = Subprocesses(POD)
         self.steps: dict[str, list[str]] = {each.metadata.name: ["pending"] for each in resources}
         self._changes = Broadcast()
-        setup = ProcessSetup(self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit)
+        setup = ProcessSetup(
+            self.places, serve or pods, pods, grace_seconds=1.0, memory_limit=memory_limit,
+            liveness=LivenessSettings(interval_seconds=0.05, answer_seconds=0.3),
+        )  # fmt: skip
         self.fleet = Fleet(resources, setup, self._changed)
 
     def _changed(self, supervisor: Supervisor) -> None:

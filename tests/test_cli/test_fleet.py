@@ -97,6 +97,28 @@ async def test_loading_is_followed_and_a_client_that_leaves_withdraws_its_demand
         assert "reading" in [*await local.demand(), *local.steps["m"]]
 
 
+async def test_a_frozen_process_is_ended_and_started_again(tmp_path: Path) -> None:
+    async with running(tmp_path, resource()) as local:
+        await local.demand()
+        (first,) = local.starts("serve")
+        os.kill(first, signal.SIGSTOP)  # its socket still accepts connections, and nothing answers
+        await local.until(lambda: local.supervisor().state.phase == "idle")
+        assert local.supervisor().progress.message == "the process hung: it didn't answer for 1.05 s"
+        assert await gone([first])
+        await local.demand()
+        assert (await local.ask())["response"] == "POST /generate"
+        assert len(local.starts("serve")) == 2
+
+
+async def test_a_process_that_says_that_it_computes_nothing_is_started_again(tmp_path: Path) -> None:
+    async with running(tmp_path, resource(env={"FAKE_SERVE": "stalled,ok"})) as local:
+        await local.demand()
+        await local.until(lambda: local.supervisor().state.phase == "idle")
+        assert local.supervisor().progress.message == "the process hung: it computed nothing while requests waited"
+        await local.demand()
+        assert (await local.ask())["response"] == "POST /generate"
+
+
 EXITED = "the process exited with status 3"
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,21 @@ class Client:
         async with self._session.post(self._url + path, data=body, headers=kind) as response:
             return response.status, await response.text()
 
+    async def status(self, path: str) -> int:
+        async with self._session.get(self._url + path) as response:
+            return response.status
+
     async def get(self, path: str) -> str:
         async with self._session.get(self._url + path) as response:
             assert response.status == 200
             return await response.text()
 
 
-@pytest.fixture(params=ENGINES)
-async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    settings = ServeSettings(name="shout", source=f"file://{tmp_path}", temp_dir=str(tmp_path / "temp"))
-    pod = ModelPod(settings, tmp_path, request.param)
+@asynccontextmanager
+async def serving(folder: Path, engine: type[Engine], **settings: Any) -> AsyncIterator[Client]:
+    """The pod's whole HTTP side on an engine of this kind."""
+    values = ServeSettings(name="shout", source=f"file://{folder}", temp_dir=str(folder / "temp"), **settings)
+    pod = ModelPod(values, folder, engine)
     runner = web.AppRunner(make_app(pod), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -141,6 +147,12 @@ async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     finally:
         await runner.cleanup()
         await pod.drain()
+
+
+@pytest.fixture(params=ENGINES)
+async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    async with serving(tmp_path, request.param) as client:
+        yield client
 
 
 async def test_generate(client: Client) -> None:

@@ -41,8 +41,11 @@ def make_app(pod: ModelPod) -> web.Application:
 
 
 async def health(request: web.Request) -> web.Response:
-    """The event loop answers; the model may still load."""
-    return _json({"status": "healthy", "model": request.app[POD].settings.name})
+    """200 as long as the event loop answers, also while the model loads; 503 when the engine hangs under requests."""
+    pod = request.app[POD]
+    if (seconds := pod.stalled_seconds()) is not None:
+        return _json({"status": "stalled", "model": pod.settings.name, "stalled_seconds": round(seconds, 1)}, 503)
+    return _json({"status": "healthy", "model": pod.settings.name})
 
 
 async def ready(request: web.Request) -> web.Response:

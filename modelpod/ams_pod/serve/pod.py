@@ -25,6 +25,7 @@ from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
 from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.stall import StallWatch
 
 log = logging.getLogger(__name__)
 _LARGE_BODIES = 2
@@ -56,6 +57,7 @@ class ModelPod:
         self._idle = asyncio.Event()
         self._idle.set()
         self._phase: tuple[Phase, float] | None = None
+        self._stall = StallWatch(settings.stall_seconds)
         self._checking: asyncio.Task[None] | None = None
         self._recent_seconds = 1.0  # of a request, moving average
         self._compute = threading.Thread(target=self._run_compute, name="compute", daemon=True)
@@ -138,6 +140,12 @@ class ModelPod:
             cache_capacity_tokens=engine.cache_capacity_tokens,
             draining=self.draining,
         )
+
+    def stalled_seconds(self) -> float | None:
+        """For how long the engine has hung, where that is longer than `stall_seconds` allows."""
+        if self.engine is None or self.progress.phase is not Phase.READY:
+            return None
+        return self._stall.stalled_seconds(self.engine.occupancy(), self.engine.counters, time.monotonic())
 
     async def drain(self) -> None:
         """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
