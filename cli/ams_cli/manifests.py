@@ -80,8 +80,6 @@ def _documents(paths: Sequence[str]) -> Iterator[_Document]:
                 values = [value for value in load_yaml(text) if value is not None]
             except yaml.YAMLError as error:
                 raise ManifestError(f"{name}{_yaml_problem(error)}") from None
-            except RecursionError:
-                raise ManifestError(f"{name}: nested too deeply") from None
             flat = [item for value in values for item in _items(value)]
             for number, value in enumerate(flat, start=1):
                 yield _Document(name if len(flat) == 1 else f"{name} (document {number})", value)

@@ -5,13 +5,14 @@ from typing import Any
 
 import yaml
 
+_DEEPEST = 100  # levels; PyYAML's time grows with their square
 _MOST_VALUES = 200_000  # of a document, aliases written out; the largest manifests have some thousands
 
 
 def load_yaml(text: str) -> Iterator[Any]:
     """Each document's value.
 
-    YAMLError where it isn't YAML or stands for too much, RecursionError where it is nested too deeply.
+    YAMLError where it isn't YAML, stands for too much, or is nested too deeply.
     """
     loader = _Loader(text)
     try:
@@ -54,6 +55,18 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 class _Loader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: a key given twice is a mistake, and a date is text."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth == _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
