@@ -13,6 +13,8 @@ from ams_common.lifecycle import Phase
 from ams_common.progress import Download
 
 Outcome = Literal["success", "partial", "error"]
+# What is summed over pods: whatever they say, the sum can be encoded.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class GpuTotals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +48,7 @@ class TempFileStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A temporary file of a request with media."""
 
     filename: Annotated[str, Meta(description="Name of the file.")] = ""
-    size_bytes: Annotated[int, Meta(description="Size in bytes.")] = 0
+    size_bytes: Annotated[Count, Meta(description="Size in bytes.")] = 0
     size_mb: Annotated[float, Meta(description="Size in MiB.")] = 0.0
     age_minutes: Annotated[float, Meta(description="Minutes since the file was written.")] = 0.0
     age_hours: Annotated[float, Meta(description="Hours since the file was written.")] = 0.0
@@ -74,7 +76,7 @@ class PodCleaned(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="Name of the model.")] = ""
     pod: Annotated[str, Meta(description="Id of the pod, set by the gateway.")] = ""
     message: Annotated[str, Meta(description="A sentence for a person.")] = ""
-    cleaned_files: Annotated[int, Meta(description="Number of files that were removed.")] = 0
+    cleaned_files: Annotated[Count, Meta(description="Number of files that were removed.")] = 0
     total_size_mb: Annotated[float, Meta(description="Size of all files, in MiB.")] = 0.0
 
 
@@ -88,8 +90,8 @@ class PodCleanup(msgspec.Struct, frozen=True, kw_only=True):
     ] = "success"
     message: Annotated[str, Meta(description="A sentence for a person.")] = ""
     timestamp: Annotated[int, Meta(description="Unix time, in seconds.")] = 0
-    freed_bytes: Annotated[int, Meta(description="Memory that was freed, in bytes.")] = 0
-    cleaned_files: Annotated[int, Meta(description="Number of files that were removed.")] = 0
+    freed_bytes: Annotated[Count, Meta(description="Memory that was freed, in bytes.")] = 0
+    cleaned_files: Annotated[Count, Meta(description="Number of files that were removed.")] = 0
 
 
 class PodModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
@@ -17,6 +18,7 @@ MANIFEST = "manifest.json"  # what a finished folder on the models volume has; a
 
 # What tokenizers, processors and configurations are kept in.
 _READ = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab")
+_MOST_INDEX_BYTES = 32 << 20
 _READ_FOLDERS = ("additional_chat_templates",)
 _NEVER_READ = frozenset(
     {
@@ -135,9 +137,9 @@ def _weights(files: Mapping[str, RemoteFile], where: str, index: bytes | None, a
 
 def _shards(index: bytes, where: str) -> set[str]:
     try:
-        weight_map = msgspec.json.decode(index, type=_Index).weight_map
-    except msgspec.DecodeError as error:
-        raise UnusableFiles(f"{where}: {INDEX} can't be read ({error}).") from None
+        weight_map = read_json(index, _Index, max_bytes=_MOST_INDEX_BYTES).weight_map
+    except InvalidJson as error:
+        raise UnusableFiles(f"{where}: {INDEX} can't be read: it {error}.") from None
     if not weight_map:
         raise UnusableFiles(f"{where}: {INDEX} names no weights.")
     return set(weight_map.values())

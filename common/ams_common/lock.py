@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.status import LockStatus
 
 
@@ -17,8 +18,8 @@ class DownloadResult(msgspec.Struct, frozen=True):
 def lock_of(text: str) -> LockStatus | None:
     """From JSON; None if it is none."""
     try:
-        return msgspec.json.decode(text, type=LockStatus)
-    except msgspec.DecodeError:
+        return read_json(text, LockStatus)
+    except InvalidJson:
         return None
 
 

@@ -126,6 +126,43 @@ async def test_a_report_that_makes_no_sense_counts_as_none(start: Start, pod, re
         assert body["unreachable"] == [{"model": "a", "pod": "a-0"}]
 
 
+HOSTILE = {
+    "no UTF-8": b'{"a":"\xff"}',
+    "no UTF-8 in a known field": b'{"model":"\xff","message":"\xfe"}',
+    "60,000 brackets": b'{"x":' + b"[" * 60_000,
+    "too deep to be encoded again": b'{"max_memory":{"a":' + b'{"a":' * 900 + b"1" + b"}" * 902,
+    "sums too large to be encoded": b'{"cleaned_files":18446744073709551615,"freed_bytes":18446744073709551615,'
+    b'"files":[{"size_bytes":18446744073709551615}]}',
+    "a million values": b'{"files":[' + b"{}," * 300_000 + b"{}]}",
+    "a number out of range": b'{"timestamp":1e999}',
+    "HTML": b"<html>",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_whatever_one_pod_says_the_others_are_reported(
+    start: Start, pod, registry: FakeRegistry, body: bytes
+) -> None:
+    hostile = [await pod(lambda exchange: exchange.answer(200, body, Content_Type="application/json")) for _ in "ab"]
+    good = await pod(lambda exchange: exchange.json(200, {}))
+    registry.add("bad", *(each.address for each in hostile))
+    registry.add("good", good.address)
+    running = await start(registry)
+    for method, path in (
+        ("GET", "/admin/memory_status"),
+        ("GET", "/admin/model_status"),
+        ("GET", "/admin/temp_status"),
+        ("POST", "/admin/cleanup_temp"),
+        ("POST", "/admin/emergency_cleanup"),
+    ):
+        report = await _ask(running, method, path)
+        if "pods" in report:
+            assert "good-0" in [each["pod"] for each in report["pods"]]
+        else:
+            assert report["model_configs"]["good"]["pods"][0]["pod"] == "good-0"
+
+
 async def test_a_report_that_never_ends_counts_as_none(start: Start, pod, registry: FakeRegistry) -> None:
     async def endless(exchange: Exchange) -> None:
         await exchange.start_stream()

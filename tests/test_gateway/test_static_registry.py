@@ -46,6 +46,30 @@ async def test_progress_then_ready_then_gone(pod, monkeypatch: pytest.MonkeyPatc
         assert list(registry.backends(model)) == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"phase":"downloading","message":"\xff"}',
+        b'{"phase":"downloading","x":' + b"[" * 60_000,
+        b'{"phase":"downloading","percent":1e999}',
+        b"<html>",
+    ],
+    ids=["no UTF-8", "too deep", "out of range", "HTML"],
+)
+async def test_a_pod_whose_progress_makes_no_sense_is_asked_again(
+    pod, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr("ams_gateway.registry.static._POLL_SECONDS", 0.01)
+    backend: FakePod = await pod(lambda exchange: exchange.answer(503, body))
+    async with StaticRegistry({"m": [backend.address]}) as registry:
+        model = registry.find("m")
+        assert model is not None
+        await backend.got_request.wait()
+        backend.behaviour = _ready_then_hello
+        assert [progress.phase async for progress in registry.wait_ready(model)][-1] == Phase.PENDING
+        assert len(registry.backends(model)) == 1
+
+
 async def test_a_pod_that_failed(pod) -> None:
     backend = await pod(_failed)
     async with StaticRegistry({"m": [backend.address]}) as registry:

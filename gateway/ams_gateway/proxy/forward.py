@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
+from ams_common.outside import InvalidJson, read_json
 
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
@@ -152,8 +153,8 @@ def _client_error(model: Model, failure: UpstreamError) -> ApiError:
 
 async def _is_draining(answer: PodResponse) -> bool:
     try:
-        body = msgspec.json.decode(await answer.read(), type=_RefusalBody)
-    except (msgspec.DecodeError, ResponseCut):
+        body = read_json(await answer.read(), _RefusalBody)
+    except (InvalidJson, ResponseCut):
         return False
     if isinstance(body.error, _RefusalCode):
         return body.error.code == "draining"

@@ -23,6 +23,7 @@ _STEP_SECONDS = 0.5
 _PAUSE_SECONDS = 0.05
 _REPEAT_SECONDS = 5.0  # an unchanged progress is repeated, so that nobody takes the connection for dead
 _RETRY_AFTER_SECONDS = 10.0
+_LONGEST_ETA_SECONDS = 1e6  # whatever a pod says, a client gets a number that it can read
 
 
 class Holds:
@@ -115,7 +116,7 @@ def _visible(progress: Progress) -> ProgressEvent:
     return ProgressEvent(
         phase=progress.phase,
         percent=None if progress.percent is None else round(progress.percent, 1),
-        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
+        eta_seconds=None if progress.eta_seconds is None else round(min(progress.eta_seconds, _LONGEST_ETA_SECONDS)),
         message=progress.message or None,
     )
 

@@ -4,8 +4,8 @@ import asyncio
 import os
 from typing import Literal, TypeVar
 
-import msgspec
 from ams_common.lifecycle import Phase
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
 
 from ams_gateway.front.body import WholeBody
@@ -15,7 +15,6 @@ from ams_gateway.proxy.upstream import PodResponse, Pool
 
 _TIMEOUT_SECONDS = 2.0
 _MOST_BYTES = 4 << 20
-_PROGRESS = msgspec.json.Decoder(Progress)
 _READY = Progress(Phase.READY)
 _UNKNOWN = Progress(Phase.PENDING)
 
@@ -39,9 +38,9 @@ class PodClient:
         if status != 200:
             raise PodUnavailable(f"{path} answered {status}")
         try:
-            return msgspec.json.decode(body, type=type_)
-        except msgspec.DecodeError as error:
-            raise PodUnavailable(f"{path} answered something else than expected: {error}") from None
+            return read_json(body, type_)
+        except InvalidJson as error:
+            raise PodUnavailable(f"the answer of {path} {error}") from None
 
     async def progress(self) -> Progress:
         """How far the pod is; phase `ready` when it takes requests."""
@@ -49,9 +48,9 @@ class PodClient:
         if status == 200:
             return _READY
         try:
-            progress = _PROGRESS.decode(body)
-        except msgspec.DecodeError as error:
-            raise PodUnavailable(f"/ready answered {status} without a progress: {error}") from None
+            progress = read_json(body, Progress)
+        except InvalidJson as error:
+            raise PodUnavailable(f"/ready answered {status}, and its progress {error}") from None
         return progress if progress.phase != Phase.READY else _UNKNOWN
 
     async def _exchange(self, method: Method, path: str) -> tuple[int, bytes]:

@@ -5,8 +5,8 @@ import re
 import time
 from concurrent.futures import Executor
 
-import msgspec
 from ams_common.errors import ApiError
+from ams_common.outside import read_json
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.wire import GenerateRequest
@@ -22,12 +22,12 @@ _SHOWN = 200  # characters of an answer in a message
 def parse_golden_prompts(text: str) -> list[GoldenPrompt]:
     """From the setting; ValueError with a sentence if it makes no sense."""
     try:
-        prompts = msgspec.json.decode(text, type=list[GoldenPrompt]) if text else []
+        prompts = read_json(text, list[GoldenPrompt]) if text else []
         for each in prompts:
             if (each.contains is None) == (each.regex is None):
                 raise ValueError("each golden prompt needs either contains or regex")
             re.compile(each.regex or "")
-    except (msgspec.DecodeError, re.error) as error:
+    except re.error as error:
         raise ValueError(str(error)) from None
     return prompts
 
