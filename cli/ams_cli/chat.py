@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from ams_common.outside import InvalidJson, read_json
 
 from ams_cli.gateway_client import GatewayClient, GatewayError, error_sentence
 
@@ -83,7 +84,7 @@ class Conversation:
                     on_wait(line[1:].strip().decode(errors="replace"))
                 if not line.startswith(b"data: ") or line == b"data: [DONE]":
                     continue
-                chunk = msgspec.json.decode(line[6:], type=_Chunk)
+                chunk = read_json(line[6:], _Chunk)
                 if chunk.error is not None:
                     raise GatewayError(chunk.error.message)
                 piece = "".join(choice.delta.content or "" for choice in chunk.choices)
@@ -92,7 +93,7 @@ class Conversation:
                     yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
             raise GatewayError(f"the answer was cut off ({error})") from None
-        except msgspec.DecodeError:
+        except InvalidJson:
             raise GatewayError(f"{self._gateway.where} doesn't stream like AI Model Server") from None
         finally:
             answer.close()

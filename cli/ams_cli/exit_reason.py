@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import msgspec
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Failure
 
 _TAIL_BYTES = 4096
@@ -12,8 +12,8 @@ _LONGEST = 300
 def reported_failure(termination_log: Path) -> Failure | None:
     """The failure that a process wrote down before it ended, if it did."""
     try:
-        return msgspec.json.decode(termination_log.read_bytes().strip(), type=Failure)
-    except (OSError, msgspec.DecodeError):
+        return read_json(termination_log.read_bytes().strip(), Failure)
+    except (OSError, InvalidJson):
         return None
 
 

@@ -6,10 +6,12 @@ from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import msgspec
+from ams_common.outside import InvalidJson, read_json
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
+_MOST_BYTES = 64 << 20  # of a report about all models
 _GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
 
 
@@ -47,16 +49,16 @@ async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
     if answer.status != 200:
         raise GatewayError(error_sentence(answer.status, data))
     try:
-        return msgspec.json.decode(data, type=type_)
-    except msgspec.DecodeError:
+        return read_json(data, type_, max_bytes=_MOST_BYTES)
+    except InvalidJson:
         raise GatewayError(f"{gateway.where}{path} is not AI Model Server's") from None
 
 
 def error_sentence(status: int, body: bytes) -> str:
     """The sentence of an error's body, in either of its shapes."""
     try:
-        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
-    except msgspec.DecodeError:
+        error = read_json(body, dict[str, Any]).get("error")
+    except InvalidJson:
         error = None
     if isinstance(error, dict):
         error = error.get("message")

@@ -1,6 +1,5 @@
 """What a model is before it is served: sizes and configuration, from the weights on disk or from the hub."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, fam
 from ams_common.hub_files import INDEX, UnusableFiles, choose_files, described, is_weights
 from ams_common.memory_offers import ModelSize, size_of
 from ams_common.options import variable_name
+from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.core import EnvVar
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import allows_pickle
@@ -22,6 +22,7 @@ from ams_common.source import HubSource, parse_source
 from ams_cli import weights
 
 _PATIENCE_SECONDS = 20.0
+_MOST_BYTES = 16 << 20  # of a config.json or an index
 _AT_ONCE = 8
 
 
@@ -69,8 +70,8 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
     """From the weights that are in `folder`."""
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_json((folder / "config.json").read_bytes())
+    except (OSError, InvalidJson) as error:
         return Preview(resource, present=True, problem=f"{folder / 'config.json'} can't be read ({error}).")
     return _with_family(
         Preview(
@@ -100,8 +101,13 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
                 return None
 
             def fetch() -> bytes:
+                data = b""
                 with hub.open(listing.commit, found[0], 0) as body:
-                    return b"".join(body.pieces)
+                    for piece in body.pieces:
+                        data += piece
+                        if len(data) > _MOST_BYTES:
+                            raise InvalidJson(f"is larger than {_MOST_BYTES:,} bytes")
+                return data
 
             return with_patience(fetch, _PATIENCE_SECONDS)
 
@@ -115,11 +121,11 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
                 allow_pickle=_allows_pickle(resource),
             )
         ]
-        config = json.loads(read("config.json") or b"{}")
+        config = read_json(read("config.json") or b"{}")
     except (Failed, UnusableFiles) as error:
         return _with_family(Preview(resource, problem=str(error)))
-    except ValueError as error:
-        return _with_family(Preview(resource, problem=f"its config.json can't be read ({error})."))
+    except InvalidJson as error:
+        return _with_family(Preview(resource, problem=f"its config.json can't be read: it {error}."))
     total = sum(file.size or 0 for file in files)
     partial = partial_of(hub_folder(models_dir, source, listing.commit))
     started = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) if partial.is_dir() else 0

@@ -4,12 +4,11 @@ import asyncio
 from dataclasses import dataclass
 
 import aiohttp
-import msgspec
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
 
 _POLL_SECONDS = 0.03
 _ANSWER_SECONDS = 5.0
-_DECODER = msgspec.json.Decoder(Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,8 @@ class ReadinessProbe:
         if response.status == 200:
             return Asked(True)
         try:
-            return Asked(False, _DECODER.decode(body))
-        except msgspec.DecodeError:
+            return Asked(False, read_json(body, Progress))
+        except InvalidJson:
             return Asked(False)
 
     async def pause(self) -> None:

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import msgspec
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
-
-_DECODER = msgspec.json.Decoder(Progress)
 
 
 class ProgressTail:
@@ -27,7 +25,7 @@ class ProgressTail:
         self._offset += len(complete)
         for line in reversed(complete.splitlines()):
             try:
-                return _DECODER.decode(line)
-            except msgspec.DecodeError:
+                return read_json(line, Progress)
+            except InvalidJson:
                 continue
         return None

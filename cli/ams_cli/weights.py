@@ -1,12 +1,17 @@
 """What the downloaded weights tell about a model: its family, and how much memory it takes."""
 
-import json
 from pathlib import Path
 
+import msgspec
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
+from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
 from ams_pod.layout import find_model
+
+
+class _Config(msgspec.Struct):
+    architectures: list[str] = []
 
 
 def folder(resource: ModelDeployment, models_dir: Path) -> Path | None:
@@ -21,9 +26,8 @@ def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
     if where is None:
         return None
     try:
-        config = json.loads((where / "config.json").read_text())
-        return family_of(config.get("architectures") or [])
-    except (OSError, ValueError, AttributeError, UnsupportedArchitecture):
+        return family_of(read_json((where / "config.json").read_bytes(), _Config).architectures)
+    except (OSError, InvalidJson, UnsupportedArchitecture):
         return None
 
 
