@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 Modality = Literal["text", "image", "audio", "video"]
 
+_NAMED = 8  # architectures of a family that a sentence names; more are counted
+
 
 class UnsupportedArchitecture(ValueError):
     """No family serves the model; the message is a sentence that says which architectures it has."""
@@ -19,7 +21,8 @@ class UnsupportedArchitecture(ValueError):
 class FamilyRow:
     """One family.
 
-    `architectures` are names from config.json; `suffix` takes every name that ends so and is no other family's.
+    `architectures` are names from config.json, and the first row that has a name serves it; `suffix` takes every name
+    that ends so and is no family's.
     `models` and `takes` are its cells in the table of families, `example` its manifest in examples/.
     `model_type` is the older server's word: `type` in /admin/model_status, `model_type` in answers with details.
     `unquantized` are the modules that stay as they are in 8 and 4 bits, beside the output embeddings: towers lose more
@@ -137,10 +140,11 @@ def family_of(architectures: Sequence[str]) -> FamilyRow:
             return row
     if not architectures:
         raise UnsupportedArchitecture("config.json names no architectures; set spec.model.family")
-    known = {name for row in FAMILIES for name in row.architectures}
-    known |= {f"*{row.suffix}" for row in FAMILIES if row.suffix is not None}
+    known = {f"*{row.suffix}" for row in FAMILIES if row.suffix is not None}
+    known |= {name for row in FAMILIES if len(row.architectures) <= _NAMED for name in row.architectures}
+    counted = [f"{len(row.architectures)} of {row.name}" for row in FAMILIES if len(row.architectures) > _NAMED]
     raise UnsupportedArchitecture(
-        f"{', '.join(architectures)} is not supported; supported are {', '.join(sorted(known))}"
+        f"{', '.join(architectures)} is not supported; supported are {', '.join([*sorted(known), *counted])}"
     )
 
 
