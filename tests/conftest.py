@@ -41,6 +41,7 @@ SLOW = {
     "test_pod/test_ladder_families.py",
     "test_pod/test_loading.py",
     "test_pod/test_quantize.py",
+    "test_pod/test_separate.py",
     "test_serve/test_admin_live.py",
     "test_serve/test_ending_live.py",
     "test_serve/test_forkserver_live.py",

@@ -55,6 +55,7 @@ NAMES = [
     Private("torch.ops", "mkldnn._reorder_linear_weight", "pod: the same"),
     Private("torch.ops", "mkldnn._is_mkldnn_bf16_supported", "pod: bfloat16 on this CPU"),
     Private("transformers", "PreTrainedModel._is_stateful", "pod: models that take one request at a time"),
+    Private("transformers", "GenerationMixin._update_model_kwargs_for_generation", "pod: requests computed apart"),
     Private("transformers", "Qwen2_5_VLProcessor._get_num_multimodal_tokens", "pod: tokens of media"),
     Private("transformers", "Qwen2_5OmniProcessor._get_num_multimodal_tokens", "pod: the same"),
     Private("transformers", "Qwen3VLProcessor._get_num_multimodal_tokens", "pod: the same"),

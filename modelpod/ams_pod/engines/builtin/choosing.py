@@ -1,7 +1,7 @@
 """Which forward pass serves a loaded model: our own decoder where it computes what the model does, else the model's."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +9,18 @@ from ams_common.families import BY_NAME
 from ams_common.lifecycle import Phase
 
 from ams_pod.engines.builtin.load_request import LoadRequest
+from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.memory.placing import Placement
-from ams_pod.engines.builtin.model import verify
-from ams_pod.engines.builtin.model.batch import Forward
+from ams_pod.engines.builtin.model import verify, verify_separate
+from ams_pod.engines.builtin.model.batch import Forward, SlotFailed
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import PaddedForward
+from ams_pod.engines.builtin.model.separate import SeparateForward
 from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
-from ams_pod.engines.port import EngineRefusal, LoadFailed
+from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> An
 def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, context: int) -> Serving:
     """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does."""
     rows = request.settings.concurrent_requests
+    if recipe.separate_probes is not None:
+        return Serving(model, choose_separate(model, recipe.separate_probes, request, context), None)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     with_media = media_probes(recipe, model, embedder, context)
     try:
@@ -64,6 +68,36 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
         return Serving(model, _decoder(model, request, context), embedder)
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
     return Serving(model, padded, embedder)
+
+
+def choose_separate(
+    model: Any, prompts: Callable[[], Sequence[Prepared]], request: LoadRequest, context: int
+) -> SeparateForward:
+    """The model's own forward for requests beside each other, or one at a time where they would disturb each other.
+
+    LoadFailed if it doesn't give what `generate` does.
+    """
+    forward = SeparateForward(model, request.settings.concurrent_requests, context)
+    name = type(model).__name__
+    try:
+        probes = [verify_separate.generated_probe(model, prepared) for prepared in prompts()]
+        together = verify_separate.distance(forward, probes)
+        if verify.close_enough(together, request.dtype):
+            return forward
+        apart = max(verify_separate.distance(forward, [probe]) for probe in probes)
+    except EngineRefusal as refusal:
+        raise LoadFailed(f"no prompt with an image can be made for {name}: {refusal}") from None
+    except Exception as error:
+        cause = error.cause if isinstance(error, SlotFailed) else error
+        if is_out_of_memory(cause):
+            raise cause from None
+        raise LoadFailed(
+            f"{name} can't be computed token by token as transformers' generate does ({type(cause).__name__}: {cause})"
+        ) from cause
+    if not verify.close_enough(apart, request.dtype):
+        raise LoadFailed(f"{name} answers differently (by {apart:.3g}) from transformers' generate, so it isn't served")
+    log.warning("requests of %s disturb each other (by %.3g): one is computed at a time", name, together)
+    return SeparateForward(model, 1, context)
 
 
 def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.LogitsProbe]:

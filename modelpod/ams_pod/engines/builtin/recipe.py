@@ -1,6 +1,6 @@
 """What a family of causal language models says of itself: how it is loaded, prompted, and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from ams_pod.engines.builtin.prompts.media_probe import MediaProbe
 from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.port import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,9 @@ class Recipe:
 
     `prompts` gets the context in tokens; `embedder` the model, None for a family without media. `probe` makes the
     prompt with media that the forward is checked with, and `while_probing` may make the model smaller meanwhile.
+
+    Of a family about whose models nothing is known, `separate_probes` makes the prompts that it is checked with: its
+    requests are computed apart, by the model's own forward as `generate` drives it. None for all others.
     """
 
     family: str
@@ -24,5 +28,6 @@ class Recipe:
     prompts: Callable[[int], TextPrompts]
     embedder: Callable[[Any], MediaEmbedder] | None = None
     probe: Callable[[], MediaProbe] | None = None
+    separate_probes: Callable[[], Sequence[Prepared]] | None = None
     while_probing: Callable[[Any], AbstractContextManager[None]] = nullcontext
     audio_rate: int = 16_000

@@ -1,10 +1,22 @@
 """One step's work, and the forward passes that can do it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
+
+
+class SlotFailed(Exception):
+    """A step failed on what is in one slot; a forward that computes slots apart knows which. `cause` is what failed.
+
+    Nothing is left of that slot. In the others, the step may be computed again.
+    """
+
+    def __init__(self, slot: int, cause: Exception) -> None:
+        super().__init__(f"slot {slot}: {cause}")
+        self.slot = slot
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +24,8 @@ class Chunk:
     """Tokens `start` to `end` of a prompt that is read into a slot of its own; `last` if the prompt ends here.
 
     `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`. `deep`
-    [layers, tokens, hidden] is added to the hidden states behind each of the first layers.
+    [layers, tokens, hidden] is added to the hidden states behind each of the first layers. `inputs` are what the
+    model's processor made beside the ids, for a forward that reads prompts whole.
     """
 
     slot: int
@@ -22,6 +35,7 @@ class Chunk:
     embeds: Tensor | None = None
     positions: Tensor | None = None
     deep: Tensor | None = None
+    inputs: Mapping[str, Any] | None = None
 
     @property
     def end(self) -> int:
@@ -44,9 +58,10 @@ class Batch:
 
 
 class Forward(Protocol):
-    """Runs batches and keeps the cache of their rows."""
+    """Runs batches and keeps the cache of their rows. `whole_prompts`: a prompt can't be read in several chunks."""
 
     name: str
+    whole_prompts: bool
 
     @property
     def max_rows(self) -> int: ...
@@ -59,7 +74,10 @@ class Forward(Protocol):
     def bytes_per_token(self) -> int: ...
 
     def step(self, batch: Batch) -> Tensor:
-        """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot."""
+        """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot.
+
+        SlotFailed where it is known whose fault a failure is; then only that row suffers.
+        """
 
     def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
         """Slots were left: what is in slot i now was in slot order[i], and holds lengths[i] tokens. Nothing moves up.

@@ -41,6 +41,7 @@ class Decoder:
     """A `Forward` that owns the packed weights and the cache."""
 
     name = "flat"
+    whole_prompts = False
 
     def __init__(
         self, stack: Stack, slots: int, length: int, report: Callable[[float], None] = lambda percent: None

@@ -21,6 +21,7 @@ class PaddedForward:
     """A `Forward` around a Hugging Face causal language model."""
 
     name = "transformers"
+    whole_prompts = False
 
     def __init__(self, model: Any, max_rows: int, length: int) -> None:
         self.model = model

@@ -77,6 +77,12 @@ class TextPrompts:
 
     def _encode(self, text: str, special: bool) -> list[int]:
         """Token ids; a text that can't fit the context is refused before it costs anything."""
+        self._check_length(text)
+        ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def _check_length(self, text: str) -> None:
+        """EngineRefusal for a text that has more tokens than the context, however it is divided."""
         least = len(text) // self._longest_token
         if least > self._context_tokens:
             raise EngineRefusal(
@@ -85,8 +91,6 @@ class TextPrompts:
                 limit=self._context_tokens,
                 given=least,
             )
-        ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
-        return ids
 
     def detokenizer(self) -> StreamDetokenizer:
         return StreamDetokenizer(self._fast)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
-from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward
+from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward, SlotFailed
 from ams_pod.engines.builtin.model.sampling import sample
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
@@ -250,7 +250,11 @@ class EngineCore:
         if not (self._towers and self._towers.waits_for_idle):
             queue.extend(row for row, _ in zip(self._waiting, range(self._slots.free), strict=False))
         queue = readable(queue, running)
-        budget = chunk_budget(running, self._pace.seconds_per_token)
+        if self._forward.whole_prompts:
+            queue = queue[:1]  # one in a step: all who are running wait for it
+            budget = sum(len(row.ids) for row in queue)
+        else:
+            budget = chunk_budget(running, self._pace.seconds_per_token)
         planned = []
         for row, count in zip(queue, share_budget([len(row.ids) - row.read for row in queue], budget), strict=True):
             if not count:
@@ -275,16 +279,22 @@ class EngineCore:
         )
         logits: Tensor | None = None
         failure: Exception | None = None
+        failed_slot: int | None = None
         try:
             logits = self._forward.step(batch)
             tokens = sample(logits, [row.sampler for row in rows])
+        except SlotFailed as error:
+            failure, failed_slot = error.cause, error.slot
         except Exception as error:
             failure = error
         if failure is not None:
             computed, logits = logits is not None, None
             if is_device_lost(failure):
                 self._give_up(failure)
-            self._recovery.step_failed(failure, computed, [row for row, _ in chunked], events)
+            if failed_slot is not None:
+                self._recovery.slot_failed(failure, failed_slot, events)
+            else:
+                self._recovery.step_failed(failure, computed, [row for row, _ in chunked], events)
             return
         for row, chunk in chunked:
             row.read = chunk.end

@@ -38,6 +38,21 @@ class Recovery:
         else:
             self._shrink_decoding(error, events)
 
+    def slot_failed(self, error: Exception, slot: int, events: list[TokenEvent]) -> None:
+        """A step failed on one row, and on no other's: it fails, or steps down where memory ran out; others go on."""
+        row = self._slots.at(slot)
+        stage: Stage = "prefill" if row.reading else "decode"
+        self._slots.vacate(row)
+        if not is_out_of_memory(error):
+            log.error("a request could not be computed", exc_info=error)
+            events.append(TokenEvent(row.ticket, None, "failed", error))
+            return
+        self._reclaim(error)
+        if self._slots.rows():
+            self._set_aside([row], stage)
+        else:
+            self._step_down(row, stage, events)
+
     def tower_failed(self, ticket: Ticket, error: Exception | None, events: list[TokenEvent]) -> bool:
         """A tower failed on this request's media, and on no other's; True if they may be tried when nothing runs."""
         if error is None or not is_out_of_memory(error):

@@ -62,16 +62,16 @@ class Row:
         self.own_batch = True
 
     def next_end(self, end: int) -> int:
-        """How far a chunk may go that should end at `end`: embeddings and ids don't mix."""
+        """How far a chunk may go that should end at `end`: a prompt and what was made of it are read apart."""
         own = len(self.ticket.prepared.ids)
-        return own if self.prompt is not None and self.read < own < end else end
+        return own if self.read < own < end else end
 
     def chunk(self, end: int) -> Chunk:
         """From where it was read to `end`."""
         prompt, start, slot = self.prompt, self.read, self.slot
         ids, last = self.ids[start:end], end == len(self.ids)
         if prompt is None:
-            return Chunk(slot, start, ids, last)
+            return Chunk(slot, start, ids, last, inputs=self.ticket.prepared.media if start == 0 else None)
         if start >= len(self.ticket.prepared.ids):  # tokens made before a setback
             positions = torch.arange(start, end, device=prompt.embeds.device).expand(3, -1) + prompt.delta
             return Chunk(slot, start, ids, last, positions=positions if prompt.positions is not None else None)

@@ -31,6 +31,13 @@ class Slots:
         rows = (row for row in self._held if row is not None and row.reading)
         return sorted(rows, key=lambda row: row.ticket.submitted_at)
 
+    def at(self, slot: int) -> Row:
+        """Who holds it; somebody must."""
+        row = self._held[slot]
+        if row is None:
+            raise KeyError(slot)
+        return row
+
     def take(self, row: Row) -> None:
         row.slot = len(self._held)
         self._held.append(row)

@@ -1,0 +1,145 @@
+"""Prompts with images by a model's own processor: by its chat template, and all in one call."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import PIL.Image
+
+from ams_pod.engines.builtin.prompts.chat_format import ChatFormat
+from ams_pod.engines.builtin.prompts.text import THINK_OPEN, TextPrompts, unsupported_modality
+from ams_pod.engines.builtin.threads import use_one_thread
+from ams_pod.engines.port import EngineRefusal, Prepared
+from ams_pod.media.items import Image
+
+# What processors raise for an image that they can't divide or resize: too narrow, for one.
+_REFUSALS = (ValueError, IndexError, ZeroDivisionError, OverflowError)
+
+
+class ProcessorPrompts(TextPrompts):
+    """`TextPrompts` by a processor, all of a prompt in one call. `Prepared.media` is what it makes beside the ids."""
+
+    def __init__(self, processor: Any, chat_format: ChatFormat, context_tokens: int) -> None:
+        super().__init__(processor.tokenizer, context_tokens, processor.chat_template)
+        self._processor = processor
+        self._format = chat_format
+        self._mark_ids = _mark_ids(processor, chat_format.marks)
+        self._busy = threading.Lock()  # a fast tokenizer can't be used and set up by two threads at a time
+
+    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+        """Messages through the processor. EngineRefusal if it doesn't take them, or they have no room."""
+        use_one_thread()
+        images = 0
+        for message in messages:
+            for part in _parts(message["content"]):
+                if part["type"] == "text":
+                    self._check_text(part["text"], "messages")
+                elif part["type"] == "image":
+                    images += 1
+                else:
+                    raise unsupported_modality(part["type"], ["text", "image"])
+        conversation = [self._message(message) for message in messages]
+        text = self.render(conversation)
+        self._check_length(text)
+        if text.count(self._format.placeholder) != images:
+            raise EngineRefusal(
+                "invalid-prompt",
+                "messages: the model's chat template has no place for images in one of these messages; "
+                "put them into messages of the user.",
+                part="messages",
+            )
+        made = self._process(conversation)
+        return Prepared(
+            made.pop("input_ids")[0].tolist(),
+            thinking=self.thinks and text.rstrip().endswith(THINK_OPEN),
+            media=made,
+            media_items=images,
+            text_only=self._text_only(messages) if images else None,
+        )
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+        """What the processor's chat template makes of the messages, up to where the answer begins."""
+        try:
+            text: str = self._processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
+            raise EngineRefusal(
+                "invalid-prompt", f"messages: the model's chat template refuses them: {error}.", part="messages"
+            ) from None
+        return text
+
+    def text(self, text: str) -> Prepared:
+        """A raw text. EngineRefusal if a part of it stands for an image: there is none."""
+        self._check_text(text, "prompt")
+        return super().text(text)
+
+    def ids(self, ids: Sequence[int]) -> Prepared:
+        """Token ids as given. EngineRefusal if one is outside the vocabulary, or stands for an image."""
+        for index, token in enumerate(ids):
+            if (mark := self._mark_ids.get(token)) is not None:
+                raise EngineRefusal(
+                    "invalid-prompt",
+                    f"prompt[{index}]: token id {token} ({mark}) stands for an image in this model's prompts, and "
+                    "there is none; send images as messages.",
+                    part="prompt",
+                )
+        return super().ids(ids)
+
+    def _process(self, conversation: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            with self._busy:
+                made = self._processor.apply_chat_template(
+                    list(conversation),
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                )
+        except _REFUSALS as error:
+            raise EngineRefusal(
+                "invalid-prompt", f"messages: the model's processor refuses them: {error}.", part="messages"
+            ) from None
+        return dict(made)
+
+    def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """As the template takes it, images as pictures: a URL or a path in their place would be fetched."""
+        parts = _parts(message["content"])
+        if message["role"] in self._format.plain_roles and all(part["type"] == "text" for part in parts):
+            return {**message, "content": "\n".join(part["text"] for part in parts)}
+        return {**message, "content": [_picture_part(part) for part in parts]}
+
+    def _check_text(self, text: str, part: Any) -> None:
+        for mark in self._format.marks:
+            if mark in text:
+                raise EngineRefusal(
+                    "invalid-prompt",
+                    f"{part}: {mark} stands for media in this model's prompts and can't be part of a text.",
+                    part=part,
+                )
+
+    def _text_only(self, messages: Sequence[dict[str, Any]]) -> Any:
+        """Without the images; None if no message of the user has text beside them."""
+        kept = [
+            {**message, "content": [part for part in _parts(message["content"]) if part["type"] == "text"]}
+            for message in messages
+        ]
+        texts = [part["text"] for message in kept if message["role"] == "user" for part in message["content"]]
+        return partial(self.chat, kept) if any(text.strip() for text in texts) else None
+
+
+def _parts(content: str | Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _picture_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"]}
+    image: Image = part["image"]
+    return {"type": "image", "image": PIL.Image.fromarray(image.pixels)}
+
+
+def _mark_ids(processor: Any, marks: Sequence[str]) -> dict[int, str]:
+    """The token ids that stand for media, in a template's output or in what the processor makes of it."""
+    own = getattr(processor, "image_token_ids", None) or []
+    ids = [*map(processor.tokenizer.backend_tokenizer.token_to_id, marks), *own]
+    return {token: processor.tokenizer.convert_ids_to_tokens(token) for token in ids if isinstance(token, int)}
