@@ -19,14 +19,15 @@ from typing import Any
 
 import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 import yaml
-from ams_common.families import FAMILIES
+from ams_common.families import FAMILIES, FamilyRow
 from fakehub import checkpoints
 from fakehub.repository import from_folder
 from fakehub.server import FakeHub
 from fakehub.tiny_gguf import make_gguf
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MANIFESTS = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(EXAMPLES.glob("*.yaml"))}
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.yaml"))}
+MANIFESTS = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
 MODELS = sorted(manifest["metadata"]["name"] for manifest in MANIFESTS.values())
 REPOSITORIES = {
     MANIFESTS[row.example]["spec"]["model"]["source"].removeprefix("hf://"): checkpoints.OF_FAMILY[row.name]
@@ -34,6 +35,11 @@ REPOSITORIES = {
 }
 _LONG = 131_072  # tokens of context: the manifests ask for as many as the real models take
 _PATIENCE_SECONDS = 300.0  # a failing test's, never a passing one's
+
+
+def name_of(row: FamilyRow) -> str:
+    """The model of a family's example."""
+    return str(MANIFESTS[row.example]["metadata"]["name"])
 
 
 def fill(hub: FakeHub, folder: Path) -> None:
@@ -65,6 +71,19 @@ class Client:
 
     def post(self, path: str, value: Any) -> tuple[int, dict[str, Any]]:
         return self._request("POST", path, json.dumps(value).encode())
+
+    def stream(self, path: str, value: Any) -> list[dict[str, Any]]:
+        """The data of a stream's events, to its end."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_SECONDS)
+        try:
+            connection.request("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"})
+            with connection.getresponse() as response:
+                lines = response.read().decode().splitlines()
+        finally:
+            connection.close()
+        data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        assert data[-1] == "[DONE]"
+        return [json.loads(each) for each in data[:-1]]
 
     def _request(self, method: str, path: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_SECONDS)
