@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ams_common.image_text_architectures import IMAGE_TEXT_CHAT
+
 Modality = Literal["text", "image", "audio", "video"]
 
 _NAMED = 8  # architectures of a family that a sentence names; more are counted
@@ -120,6 +122,17 @@ FAMILIES: tuple[FamilyRow, ...] = (
         unquantized=("vision_model", "text_decoder.cls"),
         language_config=("text_config",),
         needs_image=True,
+    ),
+    FamilyRow(
+        name="image-text-to-text",
+        models="any other chat model of transformers' task of this name: SmolVLM, Gemma 3, LLaVA, Llama 3.2 Vision …",
+        takes="text, images",
+        example="smolvlm.yaml",
+        modalities=frozenset({"text", "image"}),
+        model_type="vision-language",
+        architectures=IMAGE_TEXT_CHAT,
+        unquantized=("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector", "aligner"),
+        language_config=("text_config",),
     ),
 )
 

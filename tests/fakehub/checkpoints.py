@@ -12,7 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fakehub.tiny_tokenizer import CHATML, REASONING, WORDS, media_template, qwen_tokenizer
+from fakehub.tiny_tokenizer import (
+    CHATML,
+    GEMMA,
+    LLAMA_VISION,
+    LLAVA,
+    REASONING,
+    SMOLVLM,
+    WORDS,
+    media_template,
+    qwen_tokenizer,
+)
 
 HIDDEN = 64
 LAYERS = 2
@@ -295,6 +305,151 @@ def blip_vqa(folder: Path, dtype: Any) -> None:
     _save(BlipForQuestionAnswering(config), processor, folder, dtype)
 
 
+def idefics3(folder: Path, dtype: Any) -> None:
+    """Image-text-to-text: SmolVLM (Idefics3), whose processor divides large images into tiles. Needs torchvision."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
+
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    tokenizer = qwen_tokenizer(
+        ["<|im_start|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *tiles],
+        bos="<|im_start|>",
+        eos="<end_of_utterance>",
+        pad="<|im_end|>",
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    config = Idefics3Config(
+        text_config={**_llama_config(len(tokenizer)), "pad_token_id": ids("<|im_end|>")},
+        vision_config={**_tower_config(), "image_size": 56},
+        image_token_id=ids("<image>"),
+        scale_factor=2,
+    )
+    processor = Idefics3Processor(
+        Idefics3ImageProcessor(size={"longest_edge": 112}, max_image_size={"longest_edge": 56}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=SMOLVLM,
+    )
+    _save(Idefics3ForConditionalGeneration(config), processor, folder, dtype)
+    banned = [[ids("<fake_token_around_image>")], [ids("<image>")]]  # as the real one's
+    _save_generation(folder, ids("<end_of_utterance>"), ids("<|im_end|>"), bad_words_ids=banned)
+
+
+def gemma3(folder: Path, dtype: Any) -> None:
+    """Image-text-to-text: Gemma 3, where an image attends to all of itself and layers look back only a little."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
+
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = qwen_tokenizer(["<start_of_turn>", "<end_of_turn>"], named=named, bos="<bos>", eos="<eos>", pad="<pad>")
+    ids = tokenizer.convert_tokens_to_ids
+    config = Gemma3Config(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": HIDDEN,
+            "intermediate_size": 2 * HIDDEN,
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 24,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": HIDDEN // 4,
+            "query_pre_attn_scalar": HIDDEN // 4,
+            "max_position_embeddings": 2048,
+        },
+        vision_config={**_tower_config(), "image_size": 56},
+        mm_tokens_per_image=4,
+        image_token_index=ids("<image_soft_token>"),
+        boi_token_index=ids("<start_of_image>"),
+        eoi_token_index=ids("<end_of_image>"),
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": 56, "width": 56}), tokenizer, image_seq_length=4, chat_template=GEMMA
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    model.model.multi_modal_projector.mm_input_projection_weight.data.normal_()  # zeros, as they begin, show no image
+    for layer in model.model.language_model.layers:  # its norms would undo what `_save` does to queries and keys
+        layer.self_attn.q_norm.weight.data += 1
+        layer.self_attn.k_norm.weight.data += 1
+    _save(model, processor, folder, dtype)
+    _save_generation(
+        folder, [ids("<eos>"), ids("<end_of_turn>")], ids("<pad>"), do_sample=True, top_k=64, top_p=0.95,
+        cache_implementation="hybrid",
+    )  # fmt: skip
+
+
+def llava(folder: Path, dtype: Any) -> None:
+    """Image-text-to-text: LLaVA, a CLIP tower in front of a Llama."""
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    tokenizer = qwen_tokenizer(["<image>"], bos="<s>", eos="</s>", pad="<pad>")
+    ids = tokenizer.convert_tokens_to_ids
+    config = LlavaConfig(
+        text_config={**_llama_config(len(tokenizer)), "model_type": "llama"},
+        vision_config={
+            **_tower_config(),
+            "model_type": "clip_vision_model",
+            "image_size": 56,
+            "projection_dim": HIDDEN,
+        },
+        image_token_index=ids("<image>"),
+        image_seq_length=16,
+        vision_feature_layer=-2,
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=LLAVA,
+        num_additional_image_tokens=1,
+    )
+    _save(LlavaForConditionalGeneration(config), processor, folder, dtype)
+    _save_generation(folder, ids("</s>"), ids("<pad>"))
+
+
+def mllama(folder: Path, dtype: Any) -> None:
+    """Image-text-to-text: Llama 3.2 Vision, whose layers attend across to the image instead of reading it."""
+    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaImageProcessor, MllamaProcessor
+
+    tokenizer = qwen_tokenizer(
+        ["<|image|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        bos="<|begin_of_text|>",
+        eos="<|eot_id|>",
+        pad="<|finetune_right_pad_id|>",
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    config = MllamaConfig(
+        text_config={
+            **_llama_config(len(tokenizer), layers=3),
+            "cross_attention_layers": [1],
+            "pad_token_id": ids("<|finetune_right_pad_id|>"),
+        },
+        vision_config={
+            "hidden_size": HIDDEN,
+            "intermediate_size": 2 * HIDDEN,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 4,
+            "image_size": 56,
+            "patch_size": 14,
+            "max_num_tiles": 4,
+            "intermediate_layers_indices": [0, 1],
+            "vision_output_dim": 3 * HIDDEN,
+            "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
+        },
+        image_token_index=ids("<|image|>"),
+    )
+    processor = MllamaProcessor(
+        MllamaImageProcessor(size={"height": 56, "width": 56}, max_image_tiles=4), tokenizer, chat_template=LLAMA_VISION
+    )
+    model = MllamaForConditionalGeneration(config)
+    for layer in model.model.language_model.layers:
+        for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate"):
+            if hasattr(layer, name):
+                getattr(layer, name).data.fill_(1.0)  # closed, as they begin, no image would reach a word
+    _save(model, processor, folder, dtype)
+    _save_generation(folder, ids("<|eot_id|>"), ids("<|finetune_right_pad_id|>"))
+
+
 KINDS: dict[str, Callable[[Path, Any], None]] = {
     "qwen3": qwen3,
     "llama": llama,
@@ -303,6 +458,10 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
     "qwen2_audio": qwen2_audio,
     "qwen2_5_omni": qwen2_5_omni,
     "blip_vqa": blip_vqa,
+    "idefics3": idefics3,
+    "gemma3": gemma3,
+    "llava": llava,
+    "mllama": mllama,
 }
 
 OF_FAMILY = {
@@ -312,6 +471,7 @@ OF_FAMILY = {
     "audio-language": "qwen2_audio",
     "omni": "qwen2_5_omni",
     "vqa": "blip_vqa",
+    "image-text-to-text": "idefics3",
 }
 """Of each family in `ams_common.families`, the kind that its tests load."""
 
@@ -347,6 +507,30 @@ def _vision_config() -> dict[str, Any]:
         "window_size": 112,
         "fullatt_block_indexes": [1],
         "out_hidden_size": HIDDEN,
+    }
+
+
+def _llama_config(vocabulary: int, *, layers: int = LAYERS) -> dict[str, Any]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e5},
+        "tie_word_embeddings": False,
+    }
+
+
+def _tower_config() -> dict[str, Any]:
+    return {
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "patch_size": 14,
     }
 
 
