@@ -9,7 +9,7 @@ from ams_common.errors import ApiError
 from ams_pod.media.audio import decode_audio, peak_bytes
 from ams_pod.media.items import Audio
 from ams_pod.media.limits import MediaLimits
-from ams_pod.media.watch import Stopped, Watch
+from ams_pod.media.watch import DecodingStopped, Watch
 from test_media.media_files import TONE_HZ, picture, saved, sound, video
 
 RATE = 16_000
@@ -142,7 +142,7 @@ def test_memory_is_told_before_decoding() -> None:
 
 def test_nobody_waits_any_more(watch: Watch) -> None:
     watch.cancel()
-    with pytest.raises(Stopped):
+    with pytest.raises(DecodingStopped):
         decoded(sound("wav", "pcm_s16le"), watch=watch)
 
 

@@ -5,13 +5,13 @@ import re
 
 import pytest
 from ams_common.errors import ApiError
-from ams_pod.media.base64text import decoded
+from ams_pod.media.base64text import decoded_base64
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def _bytes(text: str) -> bytes:
-    return b"".join(decoded(text, "image[1]"))
+    return b"".join(decoded_base64(text, "image[1]"))
 
 
 @given(st.binary(max_size=400))
@@ -29,7 +29,7 @@ def test_line_breaks_across_pieces() -> None:
     text = base64.encodebytes(data).decode()
     assert len(text) > 2 << 20
     assert _bytes(text) == data
-    assert max(map(len, decoded(text, "image"))) < 1 << 17
+    assert max(map(len, decoded_base64(text, "image"))) < 1 << 17
 
 
 def test_data_uris_without_base64() -> None:

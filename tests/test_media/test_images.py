@@ -8,7 +8,7 @@ import pytest
 from ams_common.errors import ApiError
 from ams_pod.media.images import decode_image, peak_bytes
 from ams_pod.media.limits import MediaLimits
-from ams_pod.media.watch import Stopped, Watch
+from ams_pod.media.watch import DecodingStopped, Watch
 from test_media.media_files import BLUE, GREEN, RED, WHITE, picture, png_of_size, saved
 
 LOSSY = 12  # of 255, what a lossy format may be off
@@ -211,5 +211,5 @@ def test_random_bytes_after_a_valid_head() -> None:
 
 def test_nobody_waits_any_more(limits: MediaLimits, watch: Watch) -> None:
     watch.cancel()
-    with pytest.raises(Stopped):
+    with pytest.raises(DecodingStopped):
         decode_image(io.BytesIO(saved(picture(), "PNG")), "image", limits, watch)

@@ -10,7 +10,7 @@ from ams_common.errors import ApiError
 from ams_pod.media.items import Video
 from ams_pod.media.limits import MediaLimits
 from ams_pod.media.video import decode_video, peak_bytes
-from ams_pod.media.watch import Stopped, Watch
+from ams_pod.media.watch import DecodingStopped, Watch
 from test_media.media_files import RED, number_of, picture, saved, sound, video
 
 RATE = 16_000
@@ -240,7 +240,7 @@ def test_memory_is_told_before_decoding() -> None:
 
 def test_nobody_waits_any_more(watch: Watch) -> None:
     watch.cancel()
-    with pytest.raises(Stopped):
+    with pytest.raises(DecodingStopped):
         decoded(video(), watch=watch)
 
 

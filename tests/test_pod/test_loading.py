@@ -108,7 +108,7 @@ def test_a_bad_memory_limit_is_refused(words):
 
 def test_a_memory_limit_bounds_what_is_free():
     assert device_memory.free_bytes("cpu", {"cpu": 1 << 20}) == 0  # this process has more already
-    assert 0 < device_memory.free_bytes("cpu", {"cpu": 1 << 60}) <= device_memory.available_bytes() + (64 << 20)
+    assert 0 < device_memory.free_bytes("cpu", {"cpu": 1 << 60}) <= device_memory.ram_available() + (64 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_progress_is_told_in_percent(folder):
 
 def test_parameters_are_counted_before_anything_is_loaded(folder):
     engine, _ = load(folder)
-    assert placing.count_parameters(folder, {}) == engine.info.parameters
-    layers = placing.count_parameters(folder, {}, "model.layers.")
+    assert placing.stored_parameters(folder, {}) == engine.info.parameters
+    layers = placing.stored_parameters(folder, {}, "model.layers.")
     assert 0 < layers < engine.info.parameters
-    assert placing.count_parameters(folder, {}, "thinker.") == engine.info.parameters  # no part of another model
+    assert placing.stored_parameters(folder, {}, "thinker.") == engine.info.parameters  # no part of another model
 
 
 def test_memory_that_runs_out_while_loading_leads_to_4_bit(folder, monkeypatch, caplog):
@@ -201,7 +201,7 @@ def test_float16_needs_a_gpu():
 def test_damaged_headers_count_nothing(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0not json")
     (tmp_path / "config.json").write_text(json.dumps({"torch_dtype": "float32"}))
-    assert placing.count_parameters(tmp_path, {}) == 0
+    assert placing.stored_parameters(tmp_path, {}) == 0
 
 
 def test_seventy_billion_parameters_on_one_card_end_as_preflight_would_have_refused_them():

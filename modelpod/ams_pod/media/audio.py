@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
-from ams_pod.media.containers import decoded, opened
+from ams_pod.media.containers import decoded_frames, opened
 from ams_pod.media.items import Audio, Samples
 from ams_pod.media.limits import MediaLimits, too_long, undecodable
 from ams_pod.media.watch import Watch
@@ -59,7 +59,7 @@ def _resampled(container: Any, stream: Any, rate: int, watch: Watch) -> Iterator
     stream.codec_context.thread_count = 1
     layout = None
     resampler: Any = None
-    for frame in decoded(container, stream, watch):
+    for frame in decoded_frames(container, stream, watch):
         actual = (frame.format.name, frame.layout.name, frame.sample_rate)
         if actual != layout:  # at first, and where a stream changes on its way
             if resampler is not None:

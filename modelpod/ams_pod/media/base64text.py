@@ -16,7 +16,7 @@ _INVALID = re.compile(rf"[^{re.escape(_ALPHABET.decode())}\-_ \t\r\n\v\f]")
 _LONGEST_HEAD = 1000  # of a data URI, up to its comma
 
 
-def decoded(text: str, field: str) -> Iterator[bytes]:
+def decoded_base64(text: str, field: str) -> Iterator[bytes]:
     """The bytes of a text in pieces of less than 128 KiB. ApiError `invalid_base64` names the field and the place."""
     start, is_base64 = _payload_start(text, field)
     if not is_base64:

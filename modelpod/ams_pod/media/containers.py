@@ -16,7 +16,7 @@ import av.logging
 from ams_common.errors import ApiError
 
 from ams_pod.media.limits import undecodable
-from ams_pod.media.watch import Stopped, Watch
+from ams_pod.media.watch import DecodingStopped, Watch
 
 AUDIO_FORMATS = ("wav", "w64", "aiff", "caf", "mp3", "flac", "aac", "amr", "ogg")
 VIDEO_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv")
@@ -39,7 +39,7 @@ def opened(file: BinaryIO, kind: str, field: str) -> Iterator[av.container.Input
             file, container_options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES, io_open=_refuse
         ) as container:
             yield container
-    except (ApiError, Stopped, MemoryError):
+    except (ApiError, DecodingStopped, MemoryError):
         raise
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, UnicodeError) as error:
         raise undecodable(kind, field, _reason(error)) from None
@@ -55,7 +55,7 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
             return
 
 
-def decoded(container: Any, stream: Any, watch: Watch) -> Iterator[Any]:
+def decoded_frames(container: Any, stream: Any, watch: Watch) -> Iterator[Any]:
     """All frames that decode from here on; broken packets are left out."""
     for packet in packets(container, stream):
         watch.check()

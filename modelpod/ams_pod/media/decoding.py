@@ -52,7 +52,7 @@ def peak_bytes(item: Encoded, options: DecodeOptions, limits: MediaLimits) -> in
 
 
 def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Media:
-    """ApiError when it can't be decoded, Stopped when `watch` says that nobody waits any more."""
+    """ApiError when it can't be decoded, DecodingStopped when `watch` says that nobody waits any more."""
     watch.item(item.field)
     watch.check()
     with item.upload.open() as file:
@@ -71,7 +71,7 @@ def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Wa
                 return video.decode_video(file, item.field, options.frames, options.sound_rate, limits, watch)
 
 
-def preload() -> None:
+def preload_codecs() -> None:
     """Import the decoders, so that the first request needn't wait for that."""
     from ams_pod.media import audio, images, video  # noqa: F401
 

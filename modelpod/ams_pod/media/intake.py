@@ -15,7 +15,7 @@ from typing import TypeVar, TypeVarTuple
 from ams_common.errors import ApiError
 
 from ams_pod.media import decoding
-from ams_pod.media.base64text import decoded
+from ams_pod.media.base64text import decoded_base64
 from ams_pod.media.budget import ByteBudget, Share
 from ams_pod.media.decoding import DecodeOptions, Encoded, Kind
 from ams_pod.media.fetch import fetch
@@ -133,7 +133,7 @@ class Intake:
 
 def _take(source: MediaSource, spool: Spool, watch: Watch) -> Upload:
     writer = spool.writer()
-    for chunk in decoded(source.text, source.field):
+    for chunk in decoded_base64(source.text, source.field):
         watch.check()
         writer.write(chunk)
     return writer.finish()

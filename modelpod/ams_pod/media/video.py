@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from ams_pod.media import audio
-from ams_pod.media.containers import decoded, opened, packets
+from ams_pod.media.containers import decoded_frames, opened, packets
 from ams_pod.media.frames import choose_frames
 from ams_pod.media.items import Audio, Pixels, Video
 from ams_pod.media.limits import MediaLimits, check_pixels, check_shape, too_long, undecodable
@@ -158,7 +158,7 @@ class _Source:
         return iter(()) if first is None else itertools.chain([first], frames)
 
     def _decoded(self) -> Iterator[tuple[int, Any]]:
-        for number, frame in enumerate(decoded(self._container, self._stream, self._watch)):
+        for number, frame in enumerate(decoded_frames(self._container, self._stream, self._watch)):
             if self._counted and number < len(self._index.shown):
                 yield self._index.shown[number], frame
             elif frame.pts is not None and not self._counted:

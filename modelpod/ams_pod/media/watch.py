@@ -6,7 +6,7 @@ import time
 from ams_common.errors import ApiError
 
 
-class Stopped(Exception):
+class DecodingStopped(Exception):
     """Nobody waits for the result any more."""
 
 
@@ -28,9 +28,9 @@ class Watch:
         self._until = time.thread_time() + self._limit
 
     def check(self) -> None:
-        """Stopped when cancelled, ApiError `media_too_large` past the processor time of one item."""
+        """DecodingStopped when cancelled, ApiError `media_too_large` past the processor time of one item."""
         if self._cancelled.is_set():
-            raise Stopped
+            raise DecodingStopped
         if time.thread_time() > self._until:
             raise ApiError(
                 "media_too_large",

@@ -18,7 +18,7 @@ from ams_common.resource.spec import GoldenPrompt
 
 from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
-from ams_pod.media.decoding import DecodeOptions, preload
+from ams_pod.media.decoding import DecodeOptions, preload_codecs
 from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
@@ -229,7 +229,7 @@ class ModelPod:
         self.engine = engine
         info = engine.info
         if set(engine.capabilities.modalities) != {"text"}:
-            self.media_pool.submit(preload)
+            self.media_pool.submit(preload_codecs)
         log.info(
             "%s is ready: %s, %s on %s, %d tokens of context, engine %s",
             self.settings.name, info.architecture, info.precision, info.device, info.context_tokens, info.engine,

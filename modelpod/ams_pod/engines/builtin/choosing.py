@@ -46,7 +46,7 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
     if recipe.separate_probes is not None:
         return Serving(model, choose_separate(model, recipe.separate_probes, request, context), None)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    with_media = media_probes(recipe, model, embedder, context)
+    with_media = _media_probes(recipe, model, embedder, context)
     try:
         find_stack(model)
     except UnsupportedStack as reason:
@@ -81,10 +81,10 @@ def choose_separate(
     name = type(model).__name__
     try:
         probes = [verify_separate.generated_probe(model, prepared) for prepared in prompts()]
-        together = verify_separate.distance(forward, probes)
+        together = verify_separate.token_distance(forward, probes)
         if verify.close_enough(together, request.dtype):
             return forward
-        apart = max(verify_separate.distance(forward, [probe]) for probe in probes)
+        apart = max(verify_separate.token_distance(forward, [probe]) for probe in probes)
     except EngineRefusal as refusal:
         raise LoadFailed(f"no prompt with an image can be made for {name}: {refusal}") from None
     except Exception as error:
@@ -100,7 +100,7 @@ def choose_separate(
     return SeparateForward(model, 1, context)
 
 
-def media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.LogitsProbe]:
+def _media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, context: int) -> list[verify.LogitsProbe]:
     """A prompt with media and its text; none for a model without, or where no prompt with media can be served."""
     if recipe.probe is None or embedder is None:
         return []

@@ -11,7 +11,7 @@ from ams_pod.engines.port import GpuMemory, LoadFailed, MemoryUsage
 from ams_pod.resident import read_text, resident_bytes
 
 
-def available_bytes() -> int:
+def ram_available() -> int:
     """Memory that this process may still take, in bytes: the machine's, or its container's where that is less."""
     available = memory.available_bytes(read_text)
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if available is None else available
@@ -32,7 +32,7 @@ def limits(max_memory: str) -> dict[str, int]:
 def free_bytes(device: str, limits: Mapping[str, int]) -> int:
     """What this process may still take on a device ("cpu", "cuda", "cuda:1"), within its limits."""
     if device == "cpu":
-        free, taken, limit = available_bytes(), resident_bytes(), limits.get("cpu")
+        free, taken, limit = ram_available(), resident_bytes(), limits.get("cpu")
     else:
         number = int(device.partition(":")[2] or 0)
         free = torch.cuda.mem_get_info(number)[0]
@@ -47,7 +47,7 @@ def usage(device: str) -> MemoryUsage:
     return MemoryUsage(
         device=device,
         ram_total_bytes=memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        ram_available_bytes=available_bytes(),
+        ram_available_bytes=ram_available(),
         process_bytes=resident_bytes(),
         gpu=None if device == "cpu" else _gpu_memory(),
     )

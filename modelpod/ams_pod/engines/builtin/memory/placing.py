@@ -139,7 +139,7 @@ def measure(
     limits = device_memory.limits(settings.max_memory)
     gpus = range(torch.cuda.device_count()) if device != "cpu" else range(0)
     return PlacementInputs(
-        parameters=count_parameters(folder, config, prefix),
+        parameters=stored_parameters(folder, config, prefix),
         config=config,
         settings=settings,
         device=device,
@@ -149,7 +149,7 @@ def measure(
     )
 
 
-def count_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "") -> int:
+def stored_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "") -> int:
     """From the headers of the weights' files; from their sizes where they have none.
 
     Only tensors whose names begin with `prefix` count, where there are any.

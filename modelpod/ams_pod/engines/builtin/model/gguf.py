@@ -31,7 +31,7 @@ class _NotConverted(Exception):
         self.failure = Failure(reason, message)
 
 
-def convert(gguf: Path, folder: Path) -> None:
+def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write `folder` (made if absent) from the GGUF file; it then loads with `from_pretrained(folder)`."""
     metadata, parameters = _describe(gguf)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     """Convert argv[0] into the folder argv[1]; 0, or 1 with the failure on standard output."""
     _end_with_parent()
     try:
-        convert(Path(argv[0]), Path(argv[1]))
+        convert_gguf(Path(argv[0]), Path(argv[1]))
     except _NotConverted as error:
         failure = error.failure
     except MemoryError:

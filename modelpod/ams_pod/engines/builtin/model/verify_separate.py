@@ -39,7 +39,7 @@ def generated_probe(model: Any, prepared: Prepared) -> GeneratedProbe:
     return GeneratedProbe(prepared, output.sequences[0, -_NEW_TOKENS:].tolist(), expected)
 
 
-def distance(forward: SeparateForward, probes: Sequence[GeneratedProbe]) -> float:
+def token_distance(forward: SeparateForward, probes: Sequence[GeneratedProbe]) -> float:
     """The largest relative distance of a probe's logits when all are computed beside each other.
 
     SlotFailed if the model can't be driven so.
