@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast clients e2e lint format bench crds docs manifests clean
+.PHONY: help up test fast nightly clients e2e lint format bench crds docs manifests clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -14,6 +14,7 @@ help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
 	@echo "make test   lint and all tests that this machine can run"
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
+	@echo "make nightly  feed every parser with many thousands of broken inputs"
 	@echo "make clients  generate clients from the OpenAPI document and test them   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
@@ -32,6 +33,10 @@ test: lint
 # While working: everything that needs no cluster, no model process and no patience.
 fast: lint
 	$(VENV)/bin/pytest -q -m "not slow" $(ARGS)
+
+# What takes longer than a laptop's patience: every parser of bytes from outside, for some ten minutes.
+nightly: $(VENV)/.dev
+	AMS_FUZZ_EXAMPLES=2000 $(VENV)/bin/pytest tests/test_fuzz $(ARGS)
 
 # The generators live in a folder of their own; `make test` runs these tests too once they are there.
 clients: $(VENV)/.dev .clients/.installed

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(600, func_only=True))
             if not os.environ.get("AMS_E2E"):
                 item.add_marker(pytest.mark.skip(reason="needs a cluster: run `make e2e`"))
 
