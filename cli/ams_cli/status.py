@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from ams_common.admin import ModelStatuses
+from ams_common.admin import ModelStatuses, PodModel
 from ams_common.names import resource_name, route_name
 
 from ams_cli.gateway_client import GatewayClient, GatewayError, get_json
@@ -22,7 +22,9 @@ async def gateway_status(gateway: GatewayClient, name: str | None) -> str:
         if key not in models:
             raise GatewayError(f"no model {name!r}; available: {', '.join(models) or 'none'}")
         fields = msgspec.to_builtins(models[key])
-        return columns([(f"{field}:", _text(value)) for field, value in fields.items() if value not in (None, "", [])])
+        del fields["pods"]
+        shown = [(f"{field}:", _text(value)) for field, value in fields.items() if value not in (None, "", [])]
+        return columns(shown + [(f"pod {pod.pod}:", _pod_facts(pod)) for pod in models[key].pods])
     rows = [("MODEL", "STATE", "READY", "MODALITIES", "MESSAGE")]
     for key, model in models.items():
         modalities = ",".join(model.modalities or ()) or "?"
@@ -85,6 +87,13 @@ def resource_details(resource: "ResourceView") -> str:
         rows += [(each.type, each.status, each.reason, each.message) for each in status.conditions]
         text += "\n\n" + columns(rows)
     return text
+
+
+def _pod_facts(pod: PodModel) -> str:
+    facts = [pod.architecture, pod.precision, pod.quantization if pod.quantization != "none" else None, pod.device]
+    if pod.context_tokens is not None:
+        facts.append(f"{pod.context_tokens} tokens of context")
+    return ", ".join(fact for fact in facts if fact)
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """`ams status` and `ams chat` against a running gateway."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,27 @@ def test_a_clusters_models() -> None:
     text = resource_details(resource)
     assert "4bit – it fits" in text
     assert text.splitlines()[-1].split() == ["Ready", "False", "Downloading", "43", "%"]
+
+
+async def test_everything_about_one_model() -> None:
+    pod = {"pod": "qwen-vl-7", "architecture": "Qwen", "precision": "bfloat16", "quantization": "4bit",
+           "device": "cuda", "context_tokens": 4096}  # fmt: skip
+    config = {"type": "text", "path": None, "path_exists": True, "quant_bits": 4, "max_memory": None, "state": "ready",
+              "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"], "download": None,
+              "pods": [pod, {"pod": "qwen-vl-8"}]}  # fmt: skip
+    report = {"timestamp": 1, "available_models": ["qwen_vl"], "model_configs": {"qwen_vl": config}, "unreachable": []}
+    text = await gateway_status(FakeGateway(FakeAnswer(200, json.dumps(report).encode())), "Qwen-VL")
+    assert [line.split(maxsplit=1) for line in text.splitlines()] == [
+        ["type:", "text"],
+        ["path_exists:", "true"],
+        ["quant_bits:", "4"],
+        ["state:", "ready"],
+        ["replicas:", "1"],
+        ["ready_replicas:", "1"],
+        ["modalities:", "image, text"],
+        ["pod", "qwen-vl-7:    Qwen, bfloat16, 4bit, cuda, 4096 tokens of context"],
+        ["pod", "qwen-vl-8:"],
+    ]
 
 
 async def test_an_answer_that_is_none(tmp_path: Path) -> None:
