@@ -97,22 +97,18 @@ def test_requests_that_come_and_go_get_what_generate_gives(model, prompts, expec
     made = [len(outcome.tokens) for _, outcome in leaving]
     driver.run()
     assert [outcome.tokens for outcome in outcomes] == expected
+    assert driver.engine.occupancy().running == 0
     assert [(outcome.finish, len(outcome.tokens)) for _, outcome in leaving] == [("cancelled", n) for n in made]
 
 
 def test_who_is_running_gets_a_token_between_two_prompts(model, prompts):
     driver = driver_of(model)
-    _, running = submit(driver, prompts, 3)
-    driver.engine.step()
-    submit(driver, prompts, 0)
-    submit(driver, prompts, 2)
-    for made in (2, 3):
+    outcomes = [submit(driver, prompts, index)[1] for index in (3, 0, 2)]
+    made = []
+    for _ in range(4):
         driver.engine.step()
-        assert len(running.tokens) == made
-    occupancy = driver.engine.occupancy()
-    assert (occupancy.running, occupancy.waiting) == (3, 0)
-    driver.run()
-    assert driver.engine.occupancy().running == 0
+        made.append([len(outcome.tokens) for outcome in outcomes])
+    assert made == [[1, 0, 0], [2, 1, 0], [3, 2, 1], [4, 3, 2]]
 
 
 @pytest.mark.parametrize("call", [0, 2, 5])
