@@ -86,7 +86,7 @@ class Conversation:
                     continue
                 chunk = read_json(line[6:], _Chunk)
                 if chunk.error is not None:
-                    raise GatewayError(chunk.error.message)
+                    raise GatewayError(chunk.error.message or "the gateway reported an error without a message")
                 piece = "".join(choice.delta.content or "" for choice in chunk.choices)
                 whole += piece
                 if piece:
