@@ -45,8 +45,8 @@ ERRORS: dict[str, ErrorKind] = {
     "not_found": ErrorKind(404, "no such route"),
     "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
     "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),
-    "request_timeout": ErrorKind(408, "the client stopped sending its body", retryable=True),
-    "body_too_large": ErrorKind(413, "the body is larger than the limit"),
+    "request_timeout": ErrorKind(408, "the client sent its body too slowly", retryable=True),
+    "body_too_large": ErrorKind(413, "the body is larger than the limit, or holds more values than allowed"),
     "media_too_large": ErrorKind(
         413, "media of more pixels, seconds, bytes or memory than allowed; the message has the numbers"
     ),
@@ -63,6 +63,7 @@ ERRORS: dict[str, ErrorKind] = {
     "model_failed": ErrorKind(503, "the model can't be served; the message says why"),
     "suspended": ErrorKind(503, "the model is suspended by its manifest"),
     "insufficient_memory": ErrorKind(503, "memory ran out and no fallback was left; `Retry-After`", retryable=True),
+    "overloaded": ErrorKind(503, "the gateway is receiving too many bodies at once; `Retry-After`", retryable=True),
     "no_backend": ErrorKind(503, "no process of the model can be reached; `Retry-After`", retryable=True),
     "draining": ErrorKind(503, "the model's process is stopping; `Retry-After`", retryable=True),
     "timeout": ErrorKind(504, "the answer took longer than allowed and was cancelled"),

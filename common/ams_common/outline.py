@@ -49,10 +49,10 @@ class Outline:
         self._open = b""  # a string that hasn't ended, or what stands for a long one
         self._inside_long = False
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | bytearray) -> None:
         """Read on; a whole text of any size may be one piece."""
         for at in range(0, len(piece), _WINDOW_BYTES):
-            self._read(piece[at : at + _WINDOW_BYTES])
+            self._read(bytes(piece[at : at + _WINDOW_BYTES]))
 
     def text(self) -> bytes:
         """The outline of what was fed."""
@@ -106,7 +106,7 @@ def check_json_size(
         return
     outline = Outline(keep=False, structures=structures, values=values, depth=depth)
     for at in range(0, len(data), _WINDOW_BYTES):
-        outline.feed(bytes(data[at : at + _WINDOW_BYTES]))
+        outline.feed(data[at : at + _WINDOW_BYTES])
 
 
 def _shortened(match: re.Match[bytes]) -> bytes:

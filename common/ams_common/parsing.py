@@ -8,6 +8,7 @@ import msgspec
 from msgspec import inspect
 
 from ams_common.errors import ApiError
+from ams_common.outline import TooMuchJson, check_json_size
 
 T = TypeVar("T")
 
@@ -59,10 +60,16 @@ def with_choices(sentence: str, annotation: Any, path: str) -> str:
     return f"{sentence}; allowed: {', '.join(words)}" if words else sentence
 
 
-def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes | bytearray | memoryview) -> T:
-    """Decode a request body; ApiError `invalid_json` or `invalid_parameter` with the field's name."""
+def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes | bytearray) -> T:
+    """Decode a request body; ApiError `invalid_json`, `invalid_parameter` with the field's name, or `body_too_large`.
+
+    What it holds is counted first: objects take many times the bytes that they are made of.
+    """
     try:
+        check_json_size(body)
         return decoder.decode(body)
+    except TooMuchJson as error:
+        raise ApiError("body_too_large", f"The body {error}.") from None
     except msgspec.ValidationError as error:
         path, sentence = explain(error)
         if path == "prompt" and sentence == "is required":

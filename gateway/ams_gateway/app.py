@@ -16,6 +16,7 @@ from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
+from ams_gateway.front.room import PaceLimits, Room
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
@@ -42,6 +43,7 @@ class Gateway:
     def __init__(self, registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> None:
         self.settings = settings
         self._log = request_log or RequestLog(style=settings.log_format)
+        self.body_room = Room(settings.body_memory_bytes, settings.spool_bytes)
         self._tidying: asyncio.Task[None] | None = None
         routes = client_routes(with_metrics=not settings.metrics_port)
         self._router = Router(routes)
@@ -54,7 +56,14 @@ class Gateway:
         self._services = Services(
             registry=registry,
             settings=settings,
-            limits=BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds),
+            limits=BodyLimits(
+                settings.max_body_bytes,
+                PaceLimits(
+                    settings.body_timeout_seconds, settings.body_total_seconds, settings.body_min_bytes_per_second
+                ),
+                self.body_room,
+                settings.spool_dir,
+            ),
             forwarder=Forwarder(registry, self._pools, holds, relay, self._metrics),
             pools=self._pools,
             metrics=self._metrics,

@@ -30,6 +30,28 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_seconds: Annotated[
         float, Meta(gt=0, description="seconds that a client may pause while sending its body; then it gets 408")
     ] = 30.0
+    body_total_seconds: Annotated[
+        float, Meta(gt=0, description="seconds that a client may take for its whole body; then it gets 408")
+    ] = 600.0
+    body_min_bytes_per_second: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="bytes a second that a client must send of its body, over each --body-timeout-seconds; "
+            "a slower one gets 408",
+        ),
+    ] = 1024.0
+    body_memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            description="memory that the unfinished bodies of all requests may take, in bytes; past it 503 overloaded",
+        ),
+    ] = 64 << 20
+    spool_bytes: Annotated[
+        int,
+        Meta(ge=1 << 20, description="bytes of large bodies that --spool-dir may hold at once; past it 503 overloaded"),
+    ] = 1 << 30
     keepalive_seconds: Annotated[
         float, Meta(gt=0, description="seconds that an idle client connection is kept open")
     ] = 75.0

@@ -32,7 +32,7 @@ GENERATE: list[tuple[bytes, str, str, str | None]] = [
         None,
     ),
     (
-        b'{"prompt":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"prompt":"a","x":' + b"[" * 9_000 + b"]" * 9_000 + b"}",
         "invalid_json",
         "The body is nested too deeply.",
         None,

@@ -1,6 +1,7 @@
 """A gateway listening on loopback, with fake pods behind it."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Running:
         """(status, JSON body, headers) of a POST."""
         data = value if isinstance(value, bytes) else msgspec.json.encode(value)
         headers = {"Content-Type": "application/json"} | options.pop("headers", {})
-        async with self.client.post(self.url + path, data=data, headers=headers, **options) as response:
+        async with self.client.post(self.url + path, data=io.BytesIO(data), headers=headers, **options) as response:
             return response.status, await response.json(), response.headers
 
     async def metrics(self) -> str:

@@ -137,10 +137,14 @@ async def test_60_mebibytes_pass_through_flat_memory(
 
 async def test_a_large_body_that_is_wrong(process: GatewayProcess, backend: FakePod) -> None:
     async with raw_connection(process.port) as (reader, writer):
-        for body, code in ((b'{"model":"m",' + b" " * (2 * MIB), b"invalid_json"), (b"[" * (2 * MIB), b"invalid_")):
+        for body, status, code in (
+            (b'{"model":"m",' + b" " * (2 * MIB), 400, b"invalid_json"),
+            (b'{"model":7,"x":"' + b"a" * (2 * MIB) + b'"}', 400, b"model: expected str, got int"),
+            (b"[" * (2 * MIB), 413, b"arrays, objects and keys"),
+        ):
             writer.write(post("/v1/completions", body))
             answer = await read_raw_answer(reader)
-            assert (answer.status, code in answer.body) == (400, True)
+            assert (answer.status, code in answer.body) == (status, True)
 
 
 async def test_a_pods_answer_in_the_middle_of_an_upload_reaches_the_client(
@@ -159,7 +163,7 @@ async def test_a_pods_answer_in_the_middle_of_an_upload_reaches_the_client(
     running = await start(registry)
     async with server, raw_connection(running.port) as (reader, writer):
         writer.write(post("/generate/m", b"", f"Content-Length: {5 * MIB}"))
-        writer.write(b"x" * (3 * MIB))
+        writer.write(b'"' + b"x" * (5 * MIB - 2) + b'"')
         answer = await read_raw_answer(reader)
     assert (answer.status, answer.body) == (413, b"{}")
     assert registry.entries["m"].backends[0].in_flight == 0

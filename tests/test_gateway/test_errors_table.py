@@ -24,8 +24,8 @@ class Case:
 
 CHAT = "/v1/chat/completions"
 IMAGE = b'{"model":"text","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}'
-DEEP = b'{"model":"text","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-DEEP_UNKNOWN = b'{"model":"text","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"
+DEEP = b'{"model":"text","messages":' + b"[" * 9_000 + b"]" * 9_000 + b"}"
+DEEP_UNKNOWN = b'{"model":"text","x":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 + b"}"
 
 CASES = [
     Case("unknown route", "/nope", status=404, code="not_found", says="No such route: /nope."),

@@ -119,9 +119,9 @@ def test_request_head() -> None:
     )
 
 
-def test_request_head_of_unknown_length_and_without_a_type() -> None:
-    head = request_head("POST", "/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=None)
-    assert head.endswith(b"X-Request-Id: r\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n")
+def test_request_head_without_a_type() -> None:
+    head = request_head("POST", "/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=3)
+    assert head.endswith(b"X-Request-Id: r\r\nContent-Length: 3\r\nContent-Type: application/json\r\n\r\n")
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,13 @@ class Client:
     def __init__(self, url: str, session: aiohttp.ClientSession, engine: Any) -> None:
         self.engine = engine
         self._url, self._session = url, session
+        self.port = int(url.rpartition(":")[2])
+        self.headers: Any = {}
 
     async def post(self, path: str, **fields: object) -> tuple[int, str]:
         body, kind = io.BytesIO(json.dumps(fields).encode()), {"Content-Type": "application/json"}
         async with self._session.post(self._url + path, data=body, headers=kind) as response:
+            self.headers = response.headers
             return response.status, await response.text()
 
     async def status(self, path: str) -> int:
@@ -186,6 +189,50 @@ async def test_sampling_parameters_reach_the_engine(client: Client) -> None:
     ):
         assert (await client.post(path, **fields, **sampling, ignore_eos=True))[0] == 200
         assert client.engine.last_sampling == Sampling(max_new_tokens=2, ignore_eos=True, **sampling)
+
+
+async def test_a_key_with_control_characters_is_named_escaped(client: Client) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    for key, named in (("a\nb", "a\\nb"), ("x\r\nA: y", "x\\r\\nA: y"), ("é\u2028", "\\xe9\\u2028")):
+        for path, fields in (
+            ("/generate", {"prompt": "hi"}),
+            ("/v1/completions", {"model": "shout", "prompt": "hi"}),
+            ("/v1/chat/completions", {"model": "shout", "messages": messages, "stream": True}),
+        ):
+            status, _ = await client.post(path, **fields, **{key: 1})
+            assert (status, client.headers.get("X-AMS-Ignored-Fields")) == (200, named)
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+async def test_a_body_of_too_many_values_is_refused(client: Client, padding: int) -> None:
+    for fields in (
+        {"prompt": [[]] * 25_000},
+        {"prompt": "x", "y": [{}] * 25_000},
+        {"prompt": "x"} | {f"key-{number}": 1 for number in range(25_000)},
+    ):
+        status, text = await client.post("/v1/completions", model="shout", z="z" * padding, **fields)
+        assert (status, json.loads(text)["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_slow_uploads_keep_nobody_waiting(client: Client) -> None:
+    """Three of them had taken all places for large bodies before they had come."""
+    slow = []
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+        writer.write(b'"' + b"x" * 1_500_000)
+        await writer.drain()
+        slow.append(writer)
+    status, _ = await asyncio.wait_for(client.post("/generate", prompt="hi", x="x" * (2 << 20)), 10)
+    assert status == 200
+    for writer in slow:
+        writer.close()
+
+
+async def test_a_large_body_is_read_whole(client: Client, tmp_path: Path) -> None:
+    status, text = await client.post("/generate", x="x" * (5 << 20), prompt="hi", max_new_tokens=2)
+    assert (status, json.loads(text)["response"]) == (200, "HI")
+    assert not list((tmp_path / "temp").iterdir())
 
 
 async def test_a_refusal_of_the_engine_is_an_answer(client: Client) -> None:

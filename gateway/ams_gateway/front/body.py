@@ -1,81 +1,70 @@
-"""Request bodies: read within limits, kept whole up to 1 MiB, streamed on or spooled to a file above."""
+"""Request bodies: read within limits of size, time and memory, kept whole up to 1 MiB, in a file above."""
 
 import asyncio
 import mmap
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO
 
 from aiohttp import StreamReader, web
 from ams_common.errors import ApiError
+from ams_common.outline import Outline, TooMuchJson
+
+from ams_gateway.front.room import Pace, PaceLimits, Room, Share
 
 KEPT_BYTES = 1 << 20
 """Bodies up to this size are kept whole, and only these are sent again when a pod fails."""
 
 _SPOOL_CHUNK_BYTES = 256 << 10
+_COUNTED_BYTES = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Largest body in bytes, and how long a client may be silent while it sends one, in seconds."""
+    """Largest body in bytes, how slow a client may be, the room for all bodies, and the folder of large ones."""
 
     max_bytes: int
-    silence_seconds: float
+    pace: PaceLimits
+    room: Room
+    folder: str = ""
+
+
+@dataclass(slots=True)
+class Head:
+    """The first bytes of a body, whether they are all of it, and since when its client has been sending."""
+
+    data: bytes | bytearray
+    whole: bool
+    pace: Pace | None = None
 
 
 class WholeBody:
-    """A body that is here completely. `length` of a body is None when it isn't known before its end."""
+    """A body that is here completely."""
 
     replayable = True
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.length: int | None = len(data)
+        self.length = len(data)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         yield self.data
 
 
-class StreamedBody:
-    """A body whose first bytes are here; the rest is read from the client as the pod takes it."""
-
-    replayable = False
-
-    def __init__(self, data: bytes, request: web.BaseRequest, limits: BodyLimits) -> None:
-        self.data = data
-        self.length = None if was_decompressed(request) else request.content_length
-        self._request = request
-        self._limits = limits
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        total, data = len(self.data), self.data
-        self.data = b""  # sent once, not kept for the length of the upload
-        yield data
-        while chunk := await read_chunk(self._request.content, self._limits):
-            total += len(chunk)
-            check_size(total, self._limits.max_bytes)
-            yield chunk
-
-
 class SpooledBody:
-    """A body in an anonymous temporary file."""
+    """A body in an anonymous temporary file. `outline` is its JSON without long texts, b"" for another kind of body."""
 
     replayable = False
 
-    def __init__(self, file: IO[bytes], length: int) -> None:
+    def __init__(self, file: IO[bytes], length: int, outline: bytes) -> None:
         self._file = file
         self.length = length
-
-    @contextmanager
-    def mapped(self) -> Iterator[memoryview]:
-        """The whole body as a view of the file's pages: nothing is copied into memory of our own."""
-        with self.pages() as pages, memoryview(pages) as view:
-            yield view
+        self.outline = outline
 
     def pages(self) -> mmap.mmap:
-        """The same to search in; close it."""
+        """The whole body to search in, without copying it into memory of our own; close it."""
         return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -84,7 +73,7 @@ class SpooledBody:
             yield chunk
 
 
-Body = WholeBody | StreamedBody | SpooledBody
+Body = WholeBody | SpooledBody
 
 
 def was_decompressed(request: web.BaseRequest) -> bool:
@@ -118,8 +107,8 @@ def check_json(request: web.BaseRequest) -> None:
         )
 
 
-async def read_head(request: web.BaseRequest, limits: BodyLimits) -> tuple[bytes, bool]:
-    """The body up to KEPT_BYTES (a little more may come), and whether that is all of it.
+async def read_head(request: web.BaseRequest, limits: BodyLimits) -> Head:
+    """The body up to KEPT_BYTES (a little more may come).
 
     A body that says it is too large is refused before a byte is read, and before `100 Continue`.
     """
@@ -127,50 +116,88 @@ async def read_head(request: web.BaseRequest, limits: BodyLimits) -> tuple[bytes
     if content.is_eof():  # it came in one piece with the head, as small bodies do
         data = content.read_nowait(-1)
         check_size(len(data), limits.max_bytes)
-        return data, True
+        return Head(data, True)
     if (announced := request.content_length) is not None:
         check_size(announced, limits.max_bytes)
     _continue_if_expected(request)
     head = bytearray()
-    while chunk := await read_chunk(content, limits):
-        head += chunk
-        check_size(len(head), limits.max_bytes)
-        if len(head) >= KEPT_BYTES and not content.at_eof():
-            return bytes(head), False
-    return bytes(head), True
-
-
-async def read_chunk(content: StreamReader, limits: BodyLimits) -> bytes:
-    """What the client sent next, b"" at the end. ApiError when it is silent too long or its framing is broken."""
-    try:
-        async with asyncio.timeout(limits.silence_seconds):
-            return await content.readany()
-    except TimeoutError:
-        raise ApiError(
-            "request_timeout", f"The client sent nothing of its body for {limits.silence_seconds:g} seconds."
-        ) from None
-    except web.RequestPayloadError as error:
-        content.feed_eof()  # nothing more can be read: aiohttp need not linger for it
-        raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
+    pace = Pace(limits.pace, asyncio.get_running_loop().time())
+    with limits.room.share() as share:
+        while chunk := await _read_chunk(content, pace):
+            head += chunk
+            share.keep(len(head))
+            check_size(len(head), limits.max_bytes)
+            if len(head) >= KEPT_BYTES and not content.at_eof():
+                return Head(head, False, pace)
+        return Head(bytes(head), True)
 
 
 @asynccontextmanager
-async def spooled(request: web.BaseRequest, head: bytes, limits: BodyLimits, folder: str) -> AsyncIterator[SpooledBody]:
-    """Read the rest of a body into a file that vanishes when the block ends."""
-    with tempfile.TemporaryFile(dir=folder or None) as file:
-        total, data = len(head), bytearray(head)
-        while True:
-            chunk = await read_chunk(request.content, limits)
-            total += len(chunk)
-            check_size(total, limits.max_bytes)
+async def spooled(
+    request: web.BaseRequest, head: Head, limits: BodyLimits, outline: Outline | None
+) -> AsyncIterator[SpooledBody]:
+    """Read the rest of a body into a file that vanishes when the block ends. JSON is counted as it comes.
+
+    `head` gives its bytes away, so that they aren't kept for the length of the upload.
+    """
+    with tempfile.TemporaryFile(dir=limits.folder or None) as file, limits.room.share() as share:
+        await _spool(request, head, limits, outline, file, share)
+        yield SpooledBody(file, share.in_files, outline.text() if outline is not None else b"")
+
+
+async def _spool(
+    request: web.BaseRequest, head: Head, limits: BodyLimits, outline: Outline | None, file: IO[bytes], share: Share
+) -> None:
+    pace = head.pace or Pace(limits.pace, asyncio.get_running_loop().time())
+    first, head.data = head.data, b""
+    await _count(outline, first)
+    share.put_into_file(len(first))
+    await asyncio.to_thread(file.write, first)
+    del first
+    data = bytearray()
+    while True:
+        share.keep(len(data))
+        chunk = b"" if len(data) >= _SPOOL_CHUNK_BYTES else await _read_chunk(request.content, pace)
+        if chunk:
+            check_size(share.in_files + len(data) + len(chunk), limits.max_bytes)
+            await _count(outline, chunk)
             data += chunk
-            if len(data) >= KEPT_BYTES or not chunk:
-                await asyncio.to_thread(file.write, data)
-                data = bytearray()
-            if not chunk:
-                break
-        await asyncio.to_thread(file.flush)
-        yield SpooledBody(file, total)
+            continue
+        ended = len(data) < _SPOOL_CHUNK_BYTES
+        share.put_into_file(len(data))
+        await asyncio.to_thread(file.write, bytes(data))
+        data.clear()
+        if ended:
+            break
+    share.keep(0)
+    await asyncio.to_thread(file.flush)
+
+
+async def _count(outline: Outline | None, piece: bytes | bytearray) -> None:
+    """Count what this piece holds, a bit at a time: the densest text must not keep other requests waiting."""
+    if outline is None:
+        return
+    try:
+        for at in range(0, len(piece), _COUNTED_BYTES):
+            if at:
+                await asyncio.sleep(0)
+            outline.feed(piece[at : at + _COUNTED_BYTES])
+    except TooMuchJson as error:
+        raise ApiError("body_too_large", f"The body {error}.") from None
+
+
+async def _read_chunk(content: StreamReader, pace: Pace) -> bytes:
+    """What the client sent next, b"" at the end. ApiError when it is too slow or its framing is broken."""
+    try:
+        async with asyncio.timeout(pace.patience(asyncio.get_running_loop().time())):
+            chunk = await content.readany()
+    except TimeoutError:
+        raise pace.timed_out(asyncio.get_running_loop().time()) from None
+    except web.RequestPayloadError as error:
+        content.feed_eof()  # nothing more can be read: aiohttp need not linger for it
+        raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
+    pace.note(len(chunk), asyncio.get_running_loop().time())
+    return chunk
 
 
 def _continue_if_expected(request: web.BaseRequest) -> None:

@@ -29,16 +29,16 @@ def request_head(
     client_headers: Iterable[tuple[bytes, bytes]],
     *,
     request_id: str,
-    content_length: int | None,
+    content_length: int,
     dropped: Iterable[bytes] = (),
 ) -> bytes:
-    """The head of a request to a pod; a `content_length` of None announces chunks.
+    """The head of a request to a pod.
 
     `dropped` names further headers, in lower case, that end here.
     """
     not_forwarded = _NOT_FORWARDED.union(dropped) if dropped else _NOT_FORWARDED
-    framing = "Transfer-Encoding: chunked" if content_length is None else f"Content-Length: {content_length}"
-    start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n{framing}\r\n"
+    start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n"
+    start += f"Content-Length: {content_length}\r\n"
     lines = [start.encode("utf-8", "surrogateescape")]
     typed = False
     for name, value in client_headers:

@@ -188,8 +188,6 @@ async def _upload(connection: ResponseHandler, head: bytes, body: Body) -> None:
     writer = StreamWriter(connection, asyncio.get_running_loop())
     try:
         _write(connection, head)
-        if body.length is None:
-            writer.enable_chunking()
         async with contextlib.aclosing(body.chunks()) as chunks:
             async for chunk in chunks:
                 await writer.write(chunk)

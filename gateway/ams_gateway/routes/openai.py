@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
+from ams_common.outline import Outline
 from ams_common.parsing import decode_body
 from ams_common.wire import RoutingFields
 
@@ -24,48 +25,41 @@ _MODALITIES = {"text": "text", "image_url": "image", "video_url": "video", "inpu
 async def create_completion(services: Services, call: Call) -> web.StreamResponse:
     """Chat completions and completions: both name their model in a JSON body."""
     check_json(call.request)
-    data, whole = await read_head(call.request, services.limits)
-    if whole:
-        return await _forward_json(services, call, decode_body(_ROUTING, data), WholeBody(data), len(data))
-    async with spooled(call.request, data, services.limits, services.settings.spool_dir) as body:
-        del data
-        with body.mapped() as view:
-            fields = decode_body(_ROUTING, view)
-        return await _forward_json(services, call, fields, body, body.length)
+    head = await read_head(call.request, services.limits)
+    if head.whole:
+        return await _forward_json(services, call, decode_body(_ROUTING, head.data), WholeBody(bytes(head.data)))
+    async with spooled(call.request, head, services.limits, Outline(keep=True)) as body:
+        return await _forward_json(services, call, decode_body(_ROUTING, body.outline), body)
 
 
 async def create_transcription(services: Services, call: Call) -> web.StreamResponse:
     """Routed by the form's `model`; the form goes to the pod as it came."""
     boundary = boundary_of(call.request.headers.get("Content-Type"))
-    data, whole = await read_head(call.request, services.limits)
-    if whole:
-        return await _forward_form(services, call, texts_of(data, boundary, _FORM_FIELDS), WholeBody(data), len(data))
-    async with spooled(call.request, data, services.limits, services.settings.spool_dir) as body:
-        del data
+    head = await read_head(call.request, services.limits)
+    if head.whole:
+        texts = texts_of(bytes(head.data), boundary, _FORM_FIELDS)
+        return await _forward_form(services, call, texts, WholeBody(bytes(head.data)))
+    async with spooled(call.request, head, services.limits, None) as body:
         with body.pages() as pages:
             texts = await asyncio.to_thread(texts_of, pages, boundary, _FORM_FIELDS)
-        return await _forward_form(services, call, texts, body, body.length)
+        return await _forward_form(services, call, texts, body)
 
 
-async def _forward_json(
-    services: Services, call: Call, fields: RoutingFields, body: Body, size: int
-) -> web.StreamResponse:
+async def _forward_json(services: Services, call: Call, fields: RoutingFields, body: Body) -> web.StreamResponse:
     model = require_model(services.registry, fields.model)
     call.record.model = model.name
-    check_size(size, model.max_body_bytes)
+    check_size(body.length, model.max_body_bytes)
     _check_modalities(model, fields)
     target = call.request.raw_path
     return await services.forwarder.forward(call, model, target, body, lambda: fields.stream is True)
 
 
-async def _forward_form(
-    services: Services, call: Call, texts: Mapping[str, str], body: Body, size: int
-) -> web.StreamResponse:
+async def _forward_form(services: Services, call: Call, texts: Mapping[str, str], body: Body) -> web.StreamResponse:
     if not (name := texts.get("model", "").strip()):
         raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
     model = require_model(services.registry, name)
     call.record.model = model.name
-    check_size(size, model.max_body_bytes)
+    check_size(body.length, model.max_body_bytes)
     if model.modalities is not None and "audio" not in model.modalities:
         raise _unsupported(model, "audio", "file")
     stream = texts.get("stream", "").strip().lower() in _TRUE

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
+from ams_common.printable import printable
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
@@ -58,7 +59,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     pod = request.app[POD]
     headers = {HEADER_MODEL: pod.settings.name}
     if job.ignored:
-        headers[HEADER_IGNORED_FIELDS] = ", ".join(job.ignored)[:1000]
+        headers[HEADER_IGNORED_FIELDS] = printable(", ".join(job.ignored))
     stream = EventStream(request, headers)
     try:
         async with pod.admit() as engine, AsyncExitStack() as memory:

@@ -23,7 +23,7 @@ _DECODER = msgspec.json.Decoder(GenerateRequest)
 async def generate(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
-        async with json_body(request, _DECODER, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+        async with json_body(request, _DECODER, pod) as (fields, ignored):
             if not fields.prompt.strip():
                 raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
             sources = generate_sources(fields)

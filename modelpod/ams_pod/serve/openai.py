@@ -42,7 +42,7 @@ _COMPLETION = msgspec.json.Decoder(CompletionRequest)
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
-        async with json_body(request, _CHAT, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+        async with json_body(request, _CHAT, pod) as (fields, ignored):
             check_model(pod, fields.model)
             refuse_unsupported(fields)
             contents = chat_contents(fields.messages)
@@ -71,7 +71,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 async def completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    async with json_body(request, _COMPLETION, pod.settings.max_body_bytes, pod.large_bodies) as (fields, ignored):
+    async with json_body(request, _COMPLETION, pod) as (fields, ignored):
         check_model(pod, fields.model)
         refuse_unsupported(fields)
         prompt = _single_prompt(fields.prompt)

@@ -1,50 +1,58 @@
-"""A request's body: its size, its type, its fields."""
+"""A request's body: its size, its pace, its type, its fields."""
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
+from ams_common.outline import Outline, TooMuchJson
 from ams_common.parsing import decode_body, unknown_fields
+
+from ams_pod.serve.pod import ModelPod
 
 T = TypeVar("T")
 
 
 _SMALL_BYTES = 1 << 20
-_UPLOAD_SECONDS = 120.0  # a large body that is slower would keep others from being read
+_UPLOAD_SECONDS = 120.0  # for a whole body
 
 
 @contextlib.asynccontextmanager
 async def json_body(
-    request: web.Request, decoder: "msgspec.json.Decoder[T]", limit: int, large: asyncio.Semaphore
+    request: web.Request, decoder: "msgspec.json.Decoder[T]", pod: ModelPod
 ) -> AsyncIterator[tuple[T, list[str]]]:
     """The decoded body and the top-level fields that were ignored. ApiError if it is too large or not as expected.
 
-    `large` bounds how many bodies of more than 1 MiB are in memory at once; further ones wait unread. The place is
-    kept until the block ends: then nothing may hold the large texts any more.
+    A body of more than 1 MiB goes into a temp file, so that a slow one costs nobody else anything. `large_bodies` of
+    the pod bounds how many of them are in memory at once: a place is taken when the body is here, and kept until the
+    block ends. Then nothing may hold the large texts any more.
     """
     kind = request.content_type
     if "Content-Type" in request.headers and kind != "application/json" and not kind.endswith("+json"):
         raise ApiError(
             "unsupported_media_type", f"The body must be JSON: send Content-Type: application/json, not {kind!r}."
         )
+    limit = pod.settings.max_body_bytes
     check_announced(request, limit)
     body = bytearray()
-    if await _read(request, body, min(limit, _SMALL_BYTES)):
-        yield _decode(decoder, body)
-        return
-    async with large:
+    async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(_UPLOAD_SECONDS):
-                complete = await _read(request, body, limit)
+                whole = await _read(request, body, min(limit, _SMALL_BYTES))
+                if not whole:
+                    file = stack.enter_context(pod.intake.folder.file())
+                    size = await _spool(request, body, limit, file)
         except TimeoutError:
             raise ApiError("request_timeout", f"The body did not arrive within {_UPLOAD_SECONDS:g} seconds.") from None
-        if not complete:
-            raise too_large(limit, None)
-        yield _decode(decoder, body)
+        if whole:
+            yield _decode(decoder, body)
+            return
+        await stack.enter_async_context(pod.large_bodies)
+        yield await asyncio.to_thread(_decode_file, decoder, file, size)
 
 
 def check_announced(request: web.Request, limit: int) -> None:
@@ -67,6 +75,38 @@ async def _read(request: web.Request, body: bytearray, limit: int) -> bool:
             return True
         body += block
     return False
+
+
+async def _spool(request: web.Request, body: bytearray, limit: int, file: int) -> int:
+    """Put what was read and the rest into a file; its size. What it holds is counted as it comes."""
+    outline = Outline(keep=False)
+    size = 0
+    block = bytes(body)
+    body.clear()
+    while block:
+        if size + len(block) > limit:
+            raise too_large(limit, None)
+        try:
+            outline.feed(block)
+        except TooMuchJson as error:
+            raise ApiError("body_too_large", f"The body {error}.") from None
+        await asyncio.to_thread(_write, file, block, size)
+        size += len(block)
+        block = await request.content.readany()
+    return size
+
+
+def _write(file: int, block: bytes, offset: int) -> None:
+    view = memoryview(block)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _decode_file(decoder: "msgspec.json.Decoder[T]", file: int, size: int) -> tuple[T, list[str]]:
+    body = bytearray(size)
+    os.preadv(file, [body], 0)
+    return _decode(decoder, body)
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytearray) -> tuple[T, list[str]]:
