@@ -1,8 +1,12 @@
 """What an answer of a Hugging Face hub means for a model: the sentences that operator, `ams plan` and pod say alike."""
 
+import re
+
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
+_COMMIT_DIGITS = 40
+_PIN = re.compile(r"[0-9a-f]{7,40}")
 _GIVE_TOKEN = "give a token (spec.model.tokenSecretRef, or HF_TOKEN)"
 
 
@@ -39,6 +43,22 @@ def hub_answered(
         sentence = f"The hub at {hub} failed ({status}) for {repository}; try again later."
         return Failure(Reason.HUB_UNREACHABLE, sentence, retryable=True)
     return Failure(Reason.HUB_REFUSED, f"The hub at {hub} refused the request ({status}) for {repository}.")
+
+
+def other_commit(repository: str, revision: str | None, commit: str) -> Failure | None:
+    """The failure of a pinned revision that the hub resolves to another commit; None where it may be this one.
+
+    A revision of 40 hexadecimal digits is a commit. One of 7 to 39 abbreviates a commit if it has digits and letters:
+    of digits alone, or of letters alone, it may be the name of a tag or branch.
+    """
+    pin = (revision or "").lower()
+    is_pin = _PIN.fullmatch(pin) and (len(pin) == _COMMIT_DIGITS or not (pin.isdigit() or pin.isalpha()))
+    if not is_pin or commit.startswith(pin):
+        return None
+    sentence = (
+        f"{repository} is pinned to commit {revision}, but the hub answers with commit {commit}; nothing is used."
+    )
+    return Failure(Reason.REVISION_NOT_FOUND, sentence)
 
 
 def gated(repository: str, *, hub: str, token: bool) -> Failure:

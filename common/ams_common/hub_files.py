@@ -1,7 +1,7 @@
 """Which files of a model are fetched: the one choice that operator, `ams plan` and pod make of a listing. Pure."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -15,6 +15,8 @@ INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 MANIFEST = "manifest.json"  # what a finished folder on the models volume has; a hub's file of this name is never taken
 
+_MOST_NAME_BYTES = 240
+_MOST_PATH_BYTES = 2000
 
 # What tokenizers, processors and configurations are kept in.
 _READ = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab")
@@ -55,6 +57,20 @@ class UnusableFiles(Exception):
         self.failure = Failure(reason, message)
 
 
+def is_inside(path: str) -> bool:
+    """Whether a relative path from outside names a file or folder below the folder that it is joined to.
+
+    Each of its parts is a plain name of at most 240 bytes in UTF-8 (what is put behind a name while it is written makes
+    it no longer than file systems take), and there is nothing in it that another system or a terminal reads as more.
+    """
+    try:
+        sizes = [len(part.encode()) for part in path.split("/")]
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    plain = all(part not in ("", ".", "..") for part in path.split("/")) and path.isprintable() and "\\" not in path
+    return plain and max(sizes) <= _MOST_NAME_BYTES and sum(sizes) + len(sizes) <= _MOST_PATH_BYTES
+
+
 def choose_files(
     listing: Iterable[RemoteFile], *, where: str, gguf: str | None, index: bytes | None, allow_pickle: bool
 ) -> tuple[RemoteFile, ...]:
@@ -64,10 +80,14 @@ def choose_files(
     model.safetensors.index.json, None if there is none, or none that can be read, as of a gated model: then all weights
     of the top folder are taken. UnusableFiles (InvalidSource, PickledWeights) if no pod could serve what is there.
     """
-    files = {file.path: file for file in listing}
-    for path in files:
+    listed = {file.path: file for file in listing}
+    for path in listed:
         if path.startswith("/") or "\\" in path or "\0" in path or ".." in path.split("/"):
-            raise UnusableFiles(f"{where} lists a file outside its folder ({path!r}); nothing was fetched.")
+            raise UnusableFiles(f"{where} lists a file outside its folder ({ascii(path)[:300]}); nothing was fetched.")
+    files = {path: file for path, file in listed.items() if is_inside(path)}
+    for path in files:
+        if parent := next((parent for parent in _parents(path) if parent in files), None):
+            raise UnusableFiles(f"{where} lists {parent!r} as a file and as a folder; nothing was fetched.")
     if gguf is not None:
         return (_named_gguf(files, gguf, where),)
     weights = _weights(files, where, index, allow_pickle)
@@ -142,7 +162,16 @@ def _shards(index: bytes, where: str) -> set[str]:
         raise UnusableFiles(f"{where}: {INDEX} can't be read: it {error}.") from None
     if not weight_map:
         raise UnusableFiles(f"{where}: {INDEX} names no weights.")
-    return set(weight_map.values())
+    shards = set(weight_map.values())
+    if others := sorted(shard for shard in shards if not is_weights(shard)):  # our own files have names, too
+        raise UnusableFiles(f"{where}: {INDEX} names files that hold no weights: {ascii(_some(others))[:300]}.")
+    return shards
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 class _Index(msgspec.Struct):

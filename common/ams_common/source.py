@@ -72,7 +72,7 @@ def parse_source(text: str) -> Source:
                 raise InvalidSource(f"{text!r}: expected wheel://distribution==version/path/in/wheel")
             return WheelSource(found["distribution"], found["version"], found["path"])
         case "pvc":
-            if not (found := _CLAIM.fullmatch(rest)) or _climbs(found["path"] or ""):
+            if not (found := _CLAIM.fullmatch(rest)) or _climbs(unquote(found["path"] or "")):
                 raise InvalidSource(f"{text!r}: expected pvc://claim/path")
             return ClaimSource(found["claim"], found["path"] or "", file)
         case "file":

@@ -7,20 +7,33 @@
     <models_dir>/files/<name>-<digest>/<version>/           converted from a GGUF file of this machine
     <any of these folders>.partial/                         not finished
 
-A folder with a manifest is complete: it came there by one rename.
+A folder with a manifest is complete: it came there by one rename. Names in these paths come from resources, hubs and
+wheels: `inside` makes each of them, and no path leaves its root.
 """
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from ams_common.hub_files import MANIFEST, is_gguf
+from ams_common.hub_files import MANIFEST, is_gguf, is_inside
 from ams_common.source import ClaimSource, FileSource, HubSource, Source, WheelSource
 
 DEFAULT_REVISION = "main"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class OutsideRoot(ValueError):
+    """A name would lead out of the folder that it belongs into; the message is a sentence."""
+
+
+def inside(root: Path, path: str) -> Path:
+    """`root` joined with a relative path that somebody else named. OutsideRoot unless it lies below `root`."""
+    if not is_inside(path):
+        raise OutsideRoot(f"{ascii(path)[:300]} is no path inside {root}; nothing was written.")
+    return root / path
 
 
 def is_commit(revision: str | None) -> bool:
@@ -38,13 +51,16 @@ def partial_of(folder: Path) -> Path:
 
 
 def hub_folder(models_dir: Path, source: HubSource, commit: str) -> Path:
+    """OutsideRoot if `commit` is none."""
+    if not is_commit(commit):
+        raise OutsideRoot(f"{ascii(commit)[:300]} is no commit of {source.repository}; nothing was written.")
     suffix = f"--{_flat(source.file)}" if source.file else ""
-    return _repository(models_dir, source) / f"{commit}{suffix}"
+    return inside(_repository(models_dir, source), f"{commit}{suffix}")
 
 
 def revision_pointer(models_dir: Path, source: HubSource) -> Path:
-    """The file that keeps the commit of a branch or tag, for starts without the hub."""
-    return _repository(models_dir, source) / "refs" / quote(source.revision or DEFAULT_REVISION, safe="")
+    """The file that keeps the commit of a branch or tag, for starts without the hub. OutsideRoot."""
+    return inside(_repository(models_dir, source) / "refs", quote(source.revision or DEFAULT_REVISION, safe=""))
 
 
 def known_commit(models_dir: Path, source: HubSource) -> str | None:
@@ -52,14 +68,16 @@ def known_commit(models_dir: Path, source: HubSource) -> str | None:
     if source.revision is not None and is_commit(source.revision):
         return source.revision
     try:
-        commit = revision_pointer(models_dir, source).read_text().strip()
-    except OSError:
+        commit = revision_pointer(models_dir, source).read_bytes()[:100].decode("ascii", "replace").strip()
+    except (OSError, OutsideRoot):
         return None
     return commit if is_commit(commit) else None
 
 
 def wheel_folder(models_dir: Path, source: WheelSource) -> Path:
-    return models_dir / "wheels" / f"{source.distribution}=={source.version}" / _flat(source.path)
+    """OutsideRoot if the path in the wheel is none, as `.`."""
+    wheel = inside(models_dir / "wheels", f"{source.distribution}=={source.version}")
+    return inside(wheel, _flat(source.path))
 
 
 def converted_folder(models_dir: Path, gguf: Path) -> Path:
@@ -67,7 +85,7 @@ def converted_folder(models_dir: Path, gguf: Path) -> Path:
     gguf = gguf.resolve()
     stat = gguf.stat()
     digest = hashlib.sha256(str(gguf).encode()).hexdigest()[:12]
-    return models_dir / "files" / f"{gguf.name}-{digest}" / f"{stat.st_size}-{stat.st_mtime_ns}"
+    return inside(models_dir / "files", f"{gguf.name}-{digest}") / f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def local_gguf(source: FileSource) -> Path | None:
@@ -82,23 +100,30 @@ def find_model(source: Source, models_dir: Path) -> Path | None:
     match source:
         case HubSource():
             commit = known_commit(models_dir, source)
-            folder = hub_folder(models_dir, source, commit) if commit else None
+            folder = _or_none(lambda: hub_folder(models_dir, source, commit)) if commit else None
         case WheelSource():
-            folder = wheel_folder(models_dir, source)
+            folder = _or_none(lambda: wheel_folder(models_dir, source))
         case FileSource():
             if (gguf := local_gguf(source)) is None:
                 return Path(source.path) if (Path(source.path) / "config.json").is_file() else None
             try:
                 folder = converted_folder(models_dir, gguf)
-            except OSError:
+            except (OSError, OutsideRoot):
                 return None
         case ClaimSource():
             return None
     return folder if folder is not None and is_published(folder) else None
 
 
+def _or_none(folder: Callable[[], Path]) -> Path | None:
+    try:
+        return folder()
+    except OutsideRoot:
+        return None
+
+
 def _repository(models_dir: Path, source: HubSource) -> Path:
-    return models_dir / source.repository.replace("/", "--")
+    return inside(models_dir, source.repository.replace("/", "--"))
 
 
 def _flat(path: str) -> str:

@@ -48,6 +48,7 @@ NAMES = [
     Private("huggingface_hub.utils._xet", "get_xet_session", "download: the same"),
     Private("huggingface_hub.utils._xet", "refresh_xet_connection_info", "download: the same"),
     Private("huggingface_hub.utils._xet", "xet_headers_without_auth", "download: the same"),
+    Private("huggingface_hub.utils._validators", "validate_repo_id", "download: names that no hub takes"),
     Private("kopf._cogs.clients", None, "operator: loggers that repeat what we say"),
     Private("kopf._core", None, "operator: the same"),
     Private("bitsandbytes.autograd._functions", None, "pod: a logger that warns at each call"),

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 from ams_common.lifecycle import Phase
+from ams_common.outside import read_json
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
@@ -82,8 +82,8 @@ def _run(gguf: Path, folder: Path, lease: FolderLease) -> None:
 def _failed(name: str, status: int, output: bytes) -> Failed:
     for line in reversed(output.splitlines()):
         try:
-            return Failed.of(msgspec.json.decode(line, type=Failure))
-        except msgspec.DecodeError:
+            return Failed.of(read_json(line, Failure))
+        except ValueError:  # another line, or a reason that isn't known
             continue
     if status == -9:
         return Failed(

@@ -17,9 +17,10 @@ from ams_common.source import HubSource
 from ams_pod.download.backoff import next_delay
 from ams_pod.download.convert import convert
 from ams_pod.download.failures import Interrupted
-from ams_pod.download.hub import Hub, Listing
+from ams_pod.download.hub import Hub
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
+from ams_pod.download.listing import Listing
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.transfer import Body, Transfer

@@ -5,6 +5,7 @@ pip fetches the wheel alone, without its dependencies and without running any co
 
 import base64
 import csv
+import lzma
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from ams_pod.download.progress import Tracker
 from ams_pod.download.transfer import Body, Transfer
 
 _PIECE_BYTES = 1 << 20
+_LARGEST_MEMBER_BYTES = 32 << 20  # of those that are read at once
 _UNREACHABLE = re.compile(r"Retrying \(Retry|ConnectionError|ConnectTimeout|NewConnectionError|ReadTimeout|Max retries")
 
 
@@ -61,7 +63,7 @@ class WheelJob:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 self._unpack(archive, partial, lease, context)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
             shutil.rmtree(wheel.parent)
             raise Failed(
                 Reason.CHECKSUM_MISMATCH, f"{wheel.name} is not a whole wheel ({error}).", retryable=True
@@ -72,7 +74,7 @@ class WheelJob:
 
     def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: FolderLease, context: Context) -> None:
         prefix, files = _members(archive, self.spec)
-        index = archive.read(prefix + INDEX) if INDEX in {file.path for file in files} else None
+        index = _read(archive, prefix + INDEX) if INDEX in {file.path for file in files} else None
         chosen = choose_files(
             files,
             where=self.source,
@@ -126,11 +128,21 @@ def _record(archive: zipfile.ZipFile) -> dict[str, str]:
     if name is None:
         raise Failed(Reason.CHECKSUM_MISMATCH, "The wheel has no RECORD, so what it holds can't be verified.")
     digests = {}
-    for row in csv.reader(archive.read(name).decode().splitlines()):
-        if len(row) >= 2 and row[1].startswith("sha256="):
-            text = row[1].removeprefix("sha256=")
-            digests[row[0]] = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    try:
+        for row in csv.reader(_read(archive, name).decode().splitlines()):
+            if len(row) >= 2 and row[1].startswith("sha256="):
+                text = row[1].removeprefix("sha256=")
+                digests[row[0]] = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    except (ValueError, csv.Error) as error:
+        raise Failed(Reason.CHECKSUM_MISMATCH, f"The wheel's RECORD can't be read ({error}).") from None
     return digests
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A small member; zipfile gives no more bytes than the archive says that it has."""
+    if (size := archive.getinfo(name).file_size) > _LARGEST_MEMBER_BYTES:
+        raise Failed(Reason.CHECKSUM_MISMATCH, f"The wheel's {name} has {size:,} bytes, more than it may.")
+    return archive.read(name)
 
 
 def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, tracker: Tracker) -> Path:

@@ -8,23 +8,27 @@ or are killed (since 1.0), so that nothing could be resumed, and wait for any Re
 import ctypes
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from urllib.parse import quote
 
 import httpx2
-from ams_common.hub_answers import hub_answered, hub_unreachable
+from ams_common.hub_answers import hub_answered, hub_unreachable, other_commit
 from ams_common.hub_files import RemoteFile
+from ams_common.outside import InvalidJson
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
+from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.file_download import HfFileMetadata
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 from huggingface_hub.utils._runtime import is_xet_available
+from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils._xet import (
     XetFileData,
     get_xet_session,
@@ -34,9 +38,14 @@ from huggingface_hub.utils._xet import (
 
 from ams_pod.download.backoff import retry_after_seconds
 from ams_pod.download.failures import Failed, Interrupted
+from ams_pod.download.listing import LARGEST_FILE_BYTES, LARGEST_LISTING_BYTES, Listing, read_listing
 from ams_pod.download.transfer import Body
+from ams_pod.layout import is_commit
 
 _LIBRARY = "ai-model-server"
+_LISTING_SECONDS = 60.0
+_MOST_UNKNOWN_BYTES = 256 << 20  # of a file whose size no answer of the hub tells
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 
@@ -52,15 +61,6 @@ XET_ENVIRONMENT = {
     "HF_XET_CLIENT_AC_MAX_DOWNLOAD_CONCURRENCY": "8",
     "HF_XET_TELEMETRY_ENABLED": "false",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a revision is: its commit and all of its files; and its parameters, where the hub counted them."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-    parameters: int | None = None
 
 
 class Hub:
@@ -82,45 +82,55 @@ class Hub:
 
     def list(self) -> Listing:
         """Resolve the revision to its commit and list its files."""
-        api = HfApi(token=self._token or False, library_name=_LIBRARY)
-        with self._translated():
-            try:
-                info = api.model_info(
-                    self._source.repository, revision=self._source.revision, files_metadata=True, timeout=30.0
-                )
-            except HFValidationError as error:
-                raise Failed(Reason.INVALID_SOURCE, f"hf://{self._source.repository}: {error}.") from None
-            except (ValueError, KeyError, TypeError) as error:
-                if isinstance(error, HfHubHTTPError):
-                    raise
-                raise self._not_a_hub() from None
-        if not info.sha or info.siblings is None:
-            raise self._not_a_hub()
-        return Listing(
-            info.sha,
-            tuple(
-                RemoteFile(
-                    sibling.rfilename,
-                    sibling.lfs.size if sibling.lfs else sibling.size,
-                    sibling.lfs.sha256 if sibling.lfs else None,
-                    sibling.blob_id if sibling.lfs is None else None,
-                )
-                for sibling in info.siblings
-            ),
-            info.safetensors.total if info.safetensors is not None else None,
-        )
+        try:
+            validate_repo_id(self._source.repository)
+        except HFValidationError as error:
+            raise Failed(Reason.INVALID_SOURCE, f"hf://{self._source.repository}: {error}.") from None
+        try:
+            listing = read_listing(self._answer(self._info_url()))
+        except InvalidJson:
+            raise self._not_a_hub() from None
+        if (failure := other_commit(self._source.repository, self._source.revision, listing.commit)) is not None:
+            raise Failed.of(failure)
+        return listing
+
+    def _info_url(self) -> str:
+        path = f"{self.endpoint}/api/models/{self._source.repository}"
+        revision = self._source.revision
+        return path if revision is None else f"{path}/revision/{quote(revision, safe='')}"
+
+    def _answer(self, url: str) -> bytes:
+        """A listing, read within bounds of size and time."""
+        body, end = bytearray(), time.monotonic() + _LISTING_SECONDS
+        with (
+            self._translated(),
+            get_session().stream(
+                "GET", url, params={"blobs": "true"}, headers=self._headers(), timeout=_TIMEOUT
+            ) as response,
+        ):
+            if response.status_code >= 400:
+                hf_raise_for_status(response)
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > LARGEST_LISTING_BYTES:
+                    raise self._not_a_hub()
+                if time.monotonic() > end:
+                    raise Interrupted(self._unreachable("its answer takes too long"))
+        return bytes(body)
 
     def with_metadata(self, commit: str, file: RemoteFile) -> RemoteFile:
         """The file with size and hash, which some mirrors leave out of their listing."""
         if file.size is not None:
             return file
         metadata = self._metadata(commit, file)
+        if metadata.size is not None and not 0 <= metadata.size <= LARGEST_FILE_BYTES:
+            raise self._not_a_hub()
         etag = metadata.etag or ""
         return replace(
             file,
             size=metadata.size,
-            sha256=etag if len(etag) == 64 else file.sha256,
-            blob_id=etag if len(etag) == 40 else file.blob_id,
+            sha256=etag if _DIGEST.fullmatch(etag) else file.sha256,
+            blob_id=etag if is_commit(etag) else file.blob_id,
         )
 
     @contextmanager
@@ -149,7 +159,17 @@ class Hub:
         if start != offset and response.status_code == 206:
             raise Interrupted(self._cut(file))
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        return Body(start, self._pieces(response.iter_bytes() if encoded else response.iter_raw()))
+        pieces = self._pieces(response.iter_bytes() if encoded else response.iter_raw())
+        return Body(start, pieces if file.size is not None else self._bounded(file, pieces))
+
+    def _bounded(self, file: RemoteFile, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        count = 0
+        for piece in pieces:
+            count += len(piece)
+            if count > _MOST_UNKNOWN_BYTES:
+                text = f"{self.endpoint} sends {file.path} without a size and without an end."
+                raise Failed(Reason.HUB_REFUSED, text)
+            yield piece
 
     def _open_xet(self, stack: ExitStack, xet: XetFileData, file: RemoteFile, offset: int) -> Body:
         _bound_memory_of_xet()
@@ -224,7 +244,7 @@ class Hub:
             raise Interrupted(self._unreachable("HF_HUB_OFFLINE is set")) from None
         except httpx2.TransportError as error:
             raise Interrupted(self._unreachable(str(error) or type(error).__name__)) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL):  # too many redirects, an answer that can't be decoded
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):  # too many redirects, headers of no sense
             raise self._not_a_hub() from None
 
     def _of_answer(self, response: httpx2.Response) -> Failed | Interrupted:

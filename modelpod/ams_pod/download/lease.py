@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
 
 BEAT_SECONDS = 1.0
@@ -176,8 +177,8 @@ def _content(path: Path) -> bytes:
 
 def _parse(content: bytes) -> _Beat | None:
     try:
-        return msgspec.json.decode(content, type=_Beat)
-    except msgspec.DecodeError:
+        return read_json(content, _Beat)
+    except InvalidJson:
         return None  # being written at this moment
 
 

@@ -30,7 +30,7 @@ from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
-from ams_pod.layout import hub_folder, is_commit, is_published, known_commit, wheel_folder
+from ams_pod.layout import OutsideRoot, hub_folder, is_commit, is_published, known_commit, wheel_folder
 
 
 def run(argv: list[str]) -> int:
@@ -51,6 +51,8 @@ def run(argv: list[str]) -> int:
             folder = _download(settings, tracker, report)
         except (Failed, UnusableFiles) as error:
             return _fail(error.failure, settings, tracker)
+        except OutsideRoot as error:
+            return _fail(Failure(Reason.INVALID_SOURCE, str(error)), settings, tracker)
         except OSError as error:
             return _fail(volume_refused(settings.models_dir, error).failure, settings, tracker)
         except Exception as error:

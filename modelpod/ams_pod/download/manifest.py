@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from ams_common.hub_files import MANIFEST
+from ams_common.hub_files import MANIFEST, is_inside
+from ams_common.outside import InvalidJson, read_json
 
 _READ_BYTES = 1 << 20
 
@@ -36,9 +37,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a finished folder; None if there is none that can be read."""
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
+        manifest = read_json((folder / MANIFEST).read_bytes(), Manifest)
+    except (OSError, InvalidJson):
         return None
+    return manifest if all(map(is_inside, manifest.files)) else None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

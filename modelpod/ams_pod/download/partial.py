@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-from ams_common.hub_files import MANIFEST
+from ams_common.hub_files import MANIFEST, is_inside
+from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.download.manifest import FileEntry, Manifest, entry_of, is_unchanged, read_manifest, write_manifest
-from ams_pod.layout import partial_of
+from ams_pod.layout import inside, partial_of
 
 _JOURNAL = ".journal"
 _INPUT = ".input"
@@ -45,7 +46,7 @@ class Partial:
                 (folder / _JOURNAL).write_bytes(_encode(good))
             (folder / MANIFEST).unlink(missing_ok=True)  # from here on it isn't finished, wherever we die
             for path in damaged:
-                (folder / path).unlink(missing_ok=True)
+                inside(folder, path).unlink(missing_ok=True)
             if partial.path.exists():
                 shutil.rmtree(partial.path)
             os.rename(folder, partial.path)
@@ -61,8 +62,8 @@ class Partial:
         return path
 
     def place(self, file: str, *, input: bool = False) -> Path:
-        """Where the verified file lies, or will."""
-        return (self.path / _INPUT if input else self.path) / file
+        """Where the verified file lies, or will. OutsideRoot if `file` names no place in this folder."""
+        return inside(self.path / _INPUT if input else self.path, file)
 
     def verified(self, file: str, *, input: bool = False) -> FileEntry | None:
         """The file's entry, if it is there as it was verified."""
@@ -138,8 +139,8 @@ class Partial:
             return
         for text in content.splitlines():
             try:
-                self._note(msgspec.json.decode(text, type=list[_Line]))
-            except msgspec.DecodeError:
+                self._note(line for line in read_json(text, list[_Line]) if is_inside(line.file))
+            except InvalidJson:
                 continue  # the process died while it wrote; these files are verified again
 
 

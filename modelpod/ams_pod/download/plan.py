@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 from ams_common.hub_files import RemoteFile, is_weights
+from ams_common.outside import InvalidJson, read_json
 from ams_common.reasons import Reason
 
 from ams_pod.download.failures import Failed, disk_full
@@ -39,10 +39,10 @@ def parse_lock(text: str) -> dict[str, str]:
     if not text.strip():
         return {}
     try:
-        lock = msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.DecodeError as error:
+        lock = read_json(text, dict[str, str])
+    except InvalidJson as error:
         raise Failed(
-            Reason.INVALID_LOCK, f"spec.model.lock must be a JSON object of file to sha256: {error}."
+            Reason.INVALID_LOCK, f"spec.model.lock must be a JSON object of file to sha256: it {error}."
         ) from None
     for path, digest in lock.items():
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):

@@ -23,6 +23,7 @@ from ams_pod.download.partial import Partial, part_of
 from ams_pod.download.progress import Tracker
 
 _READ_BYTES = 1 << 20
+_SLOWEST_SECONDS = 10.0  # for as many bytes, at least, even without patience
 _PROGRESS_BYTES = 1 << 16  # a connection that delivers less before it breaks counts as having delivered nothing
 
 
@@ -164,6 +165,7 @@ class Transfer:
         with self.opener(file, digest.count) as body:
             if body.start != digest.count:
                 self._restart(out, digest)
+            mark, marked_at = digest.count, time.monotonic()
             for piece in body.pieces:
                 if stop.is_set():
                     raise Stopped
@@ -172,6 +174,11 @@ class Transfer:
                     return
                 out.write(piece)
                 self.tracker.add(len(piece), received=True)
+                if digest.count - mark >= _PROGRESS_BYTES:
+                    mark, marked_at = digest.count, time.monotonic()
+                elif time.monotonic() - marked_at > max(self.patience, _SLOWEST_SECONDS) and not digest.is_full():
+                    text = f"{file.path} comes a few bytes at a time."
+                    raise Interrupted(Failed(Reason.HUB_UNREACHABLE, text, retryable=True))
 
     def _restart(self, out: BinaryIO, digest: "_Digest") -> None:
         self.lease.check()

@@ -1,14 +1,15 @@
 """Asks a Hugging Face hub for public metadata: no token, small answers, in bounded time."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from ams_common.hub_answers import gated, hub_answered, hub_unreachable
+from ams_common.hub_answers import gated, hub_answered, hub_unreachable, other_commit
 from ams_common.hub_files import INDEX, RemoteFile, UnusableFiles, choose_files, described, weights_bytes
 from ams_common.memory_offers import ModelSize, size_of
+from ams_common.outside import read_json
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
@@ -20,7 +21,7 @@ _BLOCKING = {Reason.MODEL_NOT_FOUND, Reason.REVISION_NOT_FOUND, Reason.GATED_MOD
 
 class _Sibling(msgspec.Struct, frozen=True):
     rfilename: str
-    size: int | None = None
+    size: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] | None = None
 
 
 class _Tensors(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class _Tensors(msgspec.Struct, frozen=True):
 class _Info(msgspec.Struct, frozen=True):
     """`/api/models/{repository}/revision/{revision}`; mirrors leave fields out."""
 
-    sha: str | None = None
+    sha: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")] | None = None
     gated: bool | str = False
     siblings: list[_Sibling] = []
     safetensors: _Tensors | None = None
@@ -68,9 +69,11 @@ class HubClient:
         source, repository = question.source, question.source.repository
         try:
             path = f"/api/models/{repository}/revision/{quote(source.revision or 'main', safe='')}"
-            info = msgspec.json.decode(await self._get(path, blobs="true"), type=_Info)
+            info = read_json(await self._get(path, blobs="true"), _Info, max_bytes=_LARGEST_BYTES)
         except _NotOk as answer:
             return self._refusal(answer, question)
+        if info.sha is not None and (failure := other_commit(repository, source.revision, info.sha)) is not None:
+            return HubReport(failure, revision=info.sha)
         if info.gated and not question.token:
             return HubReport(gated(repository, hub=self._endpoint, token=False), revision=info.sha)
         listing = [RemoteFile(sibling.rfilename, sibling.size) for sibling in info.siblings]
@@ -96,7 +99,7 @@ class HubClient:
 
     async def _config(self, repository: str, info: _Info) -> dict[str, Any]:
         text = await self._file(repository, info, "config.json")
-        config = msgspec.json.decode(text) if text is not None else None
+        config = read_json(text) if text is not None else None
         return config if isinstance(config, dict) else {}
 
     async def _file(self, repository: str, info: _Info, name: str) -> bytes | None:
