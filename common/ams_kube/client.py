@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -29,6 +29,7 @@ _PAGE = 500
 _TURNS_TO_CLOSE = 10  # of the loop, until a connection that was given up while it began is closed
 _HOME = os.path.expanduser("~/.kube/config")
 
+S = TypeVar("S")
 Body = Mapping[str, Any] | msgspec.Struct
 
 
@@ -101,7 +102,7 @@ class Client:
 
     async def get(self, kind: Kind[T], namespace: str | None, name: str) -> T:
         answer = await self.request("GET", kind.path(namespace, name))
-        return msgspec.json.decode(answer, type=kind.type)
+        return _decoded(answer, kind.type)
 
     async def pages(
         self, kind: Kind[T], namespace: str | None = None, *, labels: str = "", fields: str = ""
@@ -110,7 +111,7 @@ class Client:
         query = _query(labelSelector=labels, fieldSelector=fields, limit=str(_PAGE))
         while True:
             answer = await self.request("GET", kind.path(namespace), query, seconds=60.0)
-            page = msgspec.json.decode(answer, type=_RawPage)
+            page = _decoded(answer, _RawPage)
             del answer
             yield Page(page.items, page.metadata.resource_version)
             if not page.metadata.continue_:
@@ -119,7 +120,7 @@ class Client:
 
     async def list(self, kind: Kind[T], namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[T]:
         return [
-            msgspec.json.decode(raw, type=kind.type)
+            _decoded(raw, kind.type)
             async for page in self.pages(kind, namespace, labels=labels, fields=fields)
             for raw in page.raw
         ]
@@ -145,18 +146,18 @@ class Client:
             if "metadata.uid" in error.message:  # said so where the object is there, as a conflict where it isn't
                 raise Conflict(error.message, status=error.status, reason=error.reason) from None
             raise
-        return msgspec.json.decode(answer, type=kind.type)
+        return _decoded(answer, kind.type)
 
     async def create(self, kind: Kind[T], namespace: str | None, body: Body) -> T:
         document = {"apiVersion": kind.api_version, "kind": kind.name, **_builtins(body)}
         answer = await self.request("POST", kind.path(namespace), body=document)
-        return msgspec.json.decode(answer, type=kind.type)
+        return _decoded(answer, kind.type)
 
     async def replace(self, kind: Kind[T], namespace: str | None, name: str, body: Body) -> T:
         """PUT; Conflict where `metadata.resourceVersion` isn't the object's any more."""
         document = {"apiVersion": kind.api_version, "kind": kind.name, **_builtins(body)}
         answer = await self.request("PUT", kind.path(namespace, name), body=document)
-        return msgspec.json.decode(answer, type=kind.type)
+        return _decoded(answer, kind.type)
 
     async def merge(self, kind: Kind[T], namespace: str | None, name: str, body: Body, subresource: str = "") -> T:
         """JSON merge patch: null removes a field."""
@@ -166,7 +167,7 @@ class Client:
             body=_builtins(body),
             content_type="application/merge-patch+json",
         )
-        return msgspec.json.decode(answer, type=kind.type)
+        return _decoded(answer, kind.type)
 
     async def delete(
         self,
@@ -256,6 +257,14 @@ class Client:
 
 def _no_answer(server: str, error: Exception) -> KubeError:
     return Unavailable(f"{server} doesn't answer ({str(error) or type(error).__name__})")
+
+
+def _decoded(answer: bytes | msgspec.Raw, type_: type[S]) -> S:
+    """Pages of objects are large, so that nothing is counted here. KubeError where it is no such object."""
+    try:
+        return msgspec.json.decode(answer, type=type_)
+    except (ValueError, RecursionError) as error:
+        raise KubeError(f"an answer of the API server can't be read ({str(error)[:300]})") from None
 
 
 def _builtins(body: Body) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What an API server refuses, by type; `str()` is the server's own sentence."""
 
 import msgspec
+from ams_common.outside import InvalidJson, read_json
 
 
 class KubeError(Exception):
@@ -63,8 +64,8 @@ _TYPES: dict[int, type[KubeError]] = {
 def error_of_answer(status: int, body: bytes, retry_after: str | None = None) -> KubeError:
     """The error for an answer that isn't 2xx. `body` is a meta/v1 Status, or whatever stands in between."""
     try:
-        told = msgspec.json.decode(body, type=_Status)
-    except msgspec.DecodeError:
+        told = read_json(body, _Status)
+    except InvalidJson:
         told = _Status(body[:300].decode(errors="replace").strip())
     kind = Unavailable if status >= 500 else _TYPES.get(status, KubeError)
     if kind is Conflict and told.reason == "AlreadyExists":
@@ -77,5 +78,8 @@ def error_of_answer(status: int, body: bytes, retry_after: str | None = None) ->
 
 def refused_event(raw: bytes) -> KubeError:
     """The error that a watch delivers as an event."""
-    told = msgspec.json.decode(raw, type=_Status)
-    return error_of_answer(told.code or 500, raw)
+    try:
+        code = read_json(raw, _Status).code
+    except InvalidJson:
+        code = 0
+    return error_of_answer(code or 500, raw)

@@ -262,6 +262,7 @@ class Lease(_Part, frozen=True):
 
 MODELS: Kind[ModelDeployment] = Kind(API_VERSION, KIND, PLURAL, ModelDeployment)
 MODELS_METADATA: Kind[MetadataOnly] = Kind(API_VERSION, KIND, PLURAL, MetadataOnly)
+REPLICA_SETS: Kind[MetadataOnly] = Kind("apps/v1", "ReplicaSet", "replicasets", MetadataOnly)
 DEPLOYMENTS: Kind[Deployment] = Kind("apps/v1", "Deployment", "deployments", Deployment)
 SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
 SERVICE_ACCOUNTS: Kind[MetadataOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", MetadataOnly)

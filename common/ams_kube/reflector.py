@@ -75,7 +75,7 @@ class Reflector(Generic[T]):
                 problem, level = "it ended at once", logging.INFO
             except Gone:
                 self._version, problem, level = "", "too old", logging.DEBUG
-            except (KubeError, msgspec.DecodeError) as error:
+            except (KubeError, ValueError, RecursionError) as error:
                 self._version, problem = "", str(error)
                 level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
             if time.monotonic() - began >= _STEADY_SECONDS:
@@ -139,7 +139,7 @@ class Reflector(Generic[T]):
         if self._known.get(key) != head.resource_version:
             try:
                 given = self._decoder.decode(raw)
-            except msgspec.DecodeError as error:
+            except (ValueError, RecursionError) as error:
                 log.warning("%s %s can't be read: %s", self._kind.name, key, error)
             else:
                 self._take(given)

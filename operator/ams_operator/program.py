@@ -13,7 +13,7 @@ from ams_common.reasons import Reason
 from ams_common.resource.status import conditions_of
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
-from ams_kube.objects import PODS, Deployment, Pod
+from ams_kube.objects import PODS, REPLICA_SETS, Deployment, MetadataOnly, Pod
 from ams_kube.reflector import Reflector
 
 from ams_operator.act.election import Election, Terms
@@ -21,8 +21,9 @@ from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
 from ams_operator.act.writer import Writer
-from ams_operator.decide.children.kinds import CHILDREN, Child
+from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
 from ams_operator.metrics import Figures, Metrics
+from ams_operator.persistent import keep_running
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache
 from ams_operator.watch.demand import DemandReader
@@ -48,7 +49,7 @@ async def operate(
     async with (
         await Client.connect("ams-operator", connections=2 * settings.concurrent_writes + 16) as client,
         aiohttp.ClientSession(trust_env=True, timeout=aiohttp.ClientTimeout(total=30)) as hub_session,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as pod_session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False) as pod_session,
     ):
         program = _Operator(settings, client, hub_session, pod_session, metrics)
         async with serve_monitoring(settings.host, settings.port, metrics, lambda: program.synced) as port:
@@ -104,7 +105,9 @@ class _Operator:
         self._models = ModelWatch(client, self._cache, namespaces)
         everywhere: list[str | None] = [*namespaces] or [None]
         self._reflectors = [
-            self._reflector(client, kind, namespace) for kind in (*CHILDREN.values(), PODS) for namespace in everywhere
+            self._reflector(client, kind, namespace)
+            for kind in (*CHILDREN.values(), REPLICA_SETS, PODS)
+            for namespace in everywhere
         ]
         self._waking: dict[str, Pod] = {}
         metrics.figures = self._figures
@@ -121,8 +124,8 @@ class _Operator:
     async def run(self, stop: asyncio.Event) -> None:
         watches: list[Coroutine[Any, Any, None]] = [
             self._models.run(),
-            self._nodes.run(),
-            *(each.run() for each in self._reflectors),
+            keep_running("the watch of nodes", self._nodes.run),
+            *(keep_running("a watch", each.run) for each in self._reflectors),
         ]
         tasks = [asyncio.create_task(watch) for watch in watches]
         lead = asyncio.create_task(self._lead())
@@ -157,9 +160,12 @@ class _Operator:
     async def _work(self, elected: asyncio.Event) -> None:
         await elected.wait()
         self._queue.start(self._reconcile)
-        jobs = [self._poller.run(), self._tidy()]
+        jobs: list[Coroutine[Any, Any, None]] = [
+            keep_running("asking pods for their progress", self._poller.run),
+            keep_running("forgetting what the hub said", self._tidy),
+        ]
         if self._reader is not None:
-            jobs.append(self._reader.run())
+            jobs.append(keep_running("reading the demand of gateways", self._reader.run))
         await _first_failure(jobs)
 
     async def _tidy(self) -> None:
@@ -175,13 +181,28 @@ class _Operator:
                 client, PODS, self._take_pod, self._forget_pod, namespace=namespace, labels=MANAGED_SELECTOR
             )
 
+        if kind is REPLICA_SETS:
+            return Reflector(
+                client,
+                REPLICA_SETS,
+                self._take_replica_set,
+                self._cache.forget_replica_set,
+                namespace=namespace,
+                labels=MANAGED_SELECTOR,
+            )
+
         def take(child: Child) -> None:
             self._cache.take_child(kind.name, child)
+            self._poller.look()
 
         def forget(key: str) -> None:
             self._cache.forget_child(kind.name, key)
 
         return Reflector(client, kind, take, forget, namespace=namespace, labels=MANAGED_SELECTOR)
+
+    def _take_replica_set(self, replica_set: MetadataOnly) -> None:
+        self._cache.take_replica_set(replica_set)
+        self._poller.look()
 
     def _take_pod(self, pod: Pod) -> None:
         if self._poller.address(pod) is not None:
@@ -196,7 +217,13 @@ class _Operator:
         self._cache.forget_pod(key)
 
     def _pods_on_their_way(self) -> list[Pod]:
-        return list(self._waking.values())
+        """Those of the models' own Deployments; of others nothing is asked, whatever their labels say."""
+        return [
+            pod
+            for key in {model_key(pod.metadata) for pod in self._waking.values()}
+            for pod in self._cache.get(key).own_pods()
+            if pod.metadata.key in self._waking
+        ]
 
     def _nodes_changed(self) -> None:
         """A model that fitted no node before may fit one now."""

@@ -13,6 +13,7 @@ from ams_common.outside import read_json
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
+from ams_operator.answers import read_bounded
 from ams_operator.decide.preflight.report import HubReport, Question, unreachable
 
 _LARGEST_BYTES = 16 << 20  # of an answer; listings have some hundred KB, the index of a very large model 10 MB
@@ -116,12 +117,7 @@ class HubClient:
             if response.status != 200:
                 headers = response.headers
                 raise _NotOk(response.status, headers.get("X-Error-Code"), headers.get("X-Error-Message"))
-            body = bytearray()
-            async for piece in response.content.iter_chunked(1 << 16):
-                body += piece
-                if len(body) > _LARGEST_BYTES:
-                    raise aiohttp.ClientError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
-            return bytes(body)
+            return await read_bounded(response, _LARGEST_BYTES)
 
     def _refusal(self, answer: _NotOk, question: Question) -> HubReport:
         source = question.source

@@ -124,7 +124,7 @@ class Reconciler:
         return Observed(
             resource=known.resource,
             children={**{kind: child for kind, (child, _) in memory.foreign.items()}, **known.children},
-            pods=tuple(known.pods.values()),
+            pods=tuple(known.own_pods()),
             progress=self._progress,
             report=preflight.report,
             preflight_pending=preflight.pending,

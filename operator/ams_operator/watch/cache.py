@@ -8,9 +8,10 @@ from typing import Protocol
 
 from ams_common.names import child_name
 from ams_common.resource.spec import ModelDeployment
-from ams_kube.objects import Pod
+from ams_kube.objects import Metadata, MetadataOnly, Pod
 
 from ams_operator.decide.children.kinds import Child, model_key
+from ams_operator.decide.ownership import owner_of
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,20 @@ class ModelObjects:
     resource: ModelDeployment | None = None
     taken_at: float = 0.0  # monotonic
     children: dict[str, Child] = field(default_factory=dict)  # by kind
-    pods: dict[str, Pod] = field(default_factory=dict)  # by name
+    pods: dict[str, Pod] = field(default_factory=dict)  # by name, whoever made them
+    replica_sets: dict[str, Metadata] = field(default_factory=dict)  # by name
 
     @property
     def empty(self) -> bool:
-        return self.resource is None and not self.children and not self.pods
+        return self.resource is None and not (self.children or self.pods or self.replica_sets)
+
+    def own_pods(self) -> list[Pod]:
+        """The pods that the resource's own Deployment controls. Labels alone show nothing: anybody may set them."""
+        deployment = self.children.get("Deployment")
+        if self.resource is None or deployment is None or owner_of(deployment, self.resource) != "ours":
+            return []
+        sets = {each.uid for each in self.replica_sets.values() if _is_controlled(each, deployment.metadata.uid)}
+        return [pod for pod in self.pods.values() if (owner := pod.metadata.controller) and owner.uid in sets]
 
 
 class Cache:
@@ -128,6 +138,25 @@ class Cache:
                 self._changed(key)
                 return
 
+    def take_replica_set(self, replica_set: MetadataOnly) -> None:
+        metadata = replica_set.metadata
+        key = model_key(metadata)
+        known = self._known.setdefault(key, ModelObjects())
+        before = known.replica_sets.get(metadata.name)
+        if before is not None and _older(metadata, before):
+            return
+        known.replica_sets[metadata.name] = metadata
+        if before is None or (before.uid, before.controller) != (metadata.uid, metadata.controller):
+            self._changed(key)
+
+    def forget_replica_set(self, key_of_set: str) -> None:
+        namespace, _, name = key_of_set.partition("/")
+        for key in self._owners(namespace, name):
+            known = self._known[key]
+            if known.replica_sets.pop(name, None) is not None:
+                self._tidy(key, known)
+                return
+
     def _owners(self, namespace: str, pod: str) -> Iterable[str]:
         parts = pod.removeprefix(child_name("")).split("-")
         for length in range(len(parts), 0, -1):
@@ -138,6 +167,10 @@ class Cache:
     def _tidy(self, key: str, known: ModelObjects) -> None:
         if known.empty:
             self._known.pop(key, None)
+
+
+def _is_controlled(metadata: Metadata, uid: str) -> bool:
+    return metadata.controller is not None and metadata.controller.uid == uid
 
 
 class _Versioned(Protocol):

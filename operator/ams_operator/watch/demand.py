@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable
 
 import aiohttp
-import msgspec
 from ams_common.demand import DemandReport, ModelDemand
 from ams_common.labels import SERVICE_NAME
 from ams_kube.client import Client
 from ams_kube.objects import ENDPOINT_SLICES, EndpointSlice
 from ams_kube.reflector import Reflector
 
+from ams_operator.answers import get_json
+
 log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
 _FRESH_SECONDS = 3.0
+_LARGEST_BYTES = 4 << 20  # some ten thousand models
 
 
 class DemandReader:
@@ -102,10 +104,9 @@ class DemandReader:
         while True:
             try:
                 query = {"wait": str(_WAIT_SECONDS), "since": str(version)}
-                async with asyncio.timeout(_ANSWER_SECONDS), self._session.get(url, params=query) as response:
-                    response.raise_for_status()
-                    report = msgspec.json.decode(await response.read(), type=DemandReport)
-            except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    report = await get_json(self._session, url, DemandReport, most_bytes=_LARGEST_BYTES, query=query)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 if not failing:
                     log.warning(
                         "the gateway at %s does not report its demand: %s", url, str(error) or type(error).__name__

@@ -17,11 +17,13 @@ import kopf
 import msgspec
 from ams_common.backoff import backoff_seconds
 from ams_common.names import GROUP, PLURAL, VERSION
+from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.client import Client
 from ams_kube.errors import KubeError
 from ams_kube.objects import MODELS, MODELS_METADATA
 
+from ams_operator.persistent import keep_running
 from ams_operator.watch.cache import Cache
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,9 @@ class ModelWatch:
         """Until cancelled: list everything once, then watch by kopf and compare lists now and then."""
         await self._list_first()
         self.synced.set()
-        await asyncio.gather(self._watch(), self._compare())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_running("the watch of ModelDeployments", self._watch))
+            tasks.create_task(keep_running("comparing lists of ModelDeployments", self._compare))
 
     def stop(self) -> None:
         """Tell kopf's thread to end; it isn't waited for."""
@@ -64,7 +68,7 @@ class ModelWatch:
                 for namespace in self._everywhere:
                     async for page in self._client.pages(MODELS, namespace):
                         for raw in page.raw:
-                            self._take(msgspec.json.decode(raw, type=dict[str, Any]))
+                            self._take_raw(raw)
                 return
             except KubeError as error:
                 failures += 1
@@ -159,10 +163,16 @@ class ModelWatch:
             self._listed_again.set()
         self._take(body)
 
+    def _take_raw(self, raw: msgspec.Raw) -> None:
+        try:
+            self._take(read_json(raw, dict[str, Any]))
+        except InvalidJson as error:
+            log.warning("a ModelDeployment %s, and is left out", error)
+
     def _take(self, body: Any) -> None:
         try:
             self._cache.take_resource(msgspec.convert(body, ModelDeployment))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             metadata = body.get("metadata", {})
             log.warning("%s/%s can't be read: %s", metadata.get("namespace"), metadata.get("name"), error)
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.lock import DownloadResult
+from ams_common.outside import InvalidJson, read_json
+from ams_common.plain import plain_failure, plain_text
 from ams_common.progress import Failure, Progress
 from ams_common.reasons import ROWS, Reason, row_of
 from ams_common.resource.conditions import ConditionType
@@ -100,8 +101,8 @@ def _lock(download: ContainerStatus | None) -> LockStatus | None:
     if download is None or download.state.terminated is None:
         return None
     try:
-        return msgspec.json.decode(download.state.terminated.message, type=DownloadResult).lock
-    except msgspec.DecodeError:
+        return read_json(download.state.terminated.message, DownloadResult).lock
+    except InvalidJson:
         return None
 
 
@@ -184,12 +185,12 @@ def termination_failure(message: str) -> Failure | None:
     for line in reversed(message.splitlines()):
         if line.lstrip().startswith("{"):
             try:
-                return msgspec.json.decode(line, type=Failure)
-            except msgspec.DecodeError:
+                return plain_failure(read_json(line, Failure))
+            except InvalidJson:
                 continue
     return None
 
 
 def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else ""
+    lines = [line for line in message.splitlines() if line.strip()]
+    return plain_text(lines[-1], 500) if lines else ""
