@@ -27,6 +27,7 @@ SLOW = {
     "test_operator/test_outage.py",
     "test_operator/test_preflight_live.py",
     "test_operator/test_scaling_live.py",
+    "test_operator/test_strangers_live.py",
     "test_operator/test_why_not_ready.py",
     "test_pod/test_download_hub.py",
     "test_pod/test_download_progress.py",

@@ -266,6 +266,7 @@ REPLICA_SETS: Kind[MetadataOnly] = Kind("apps/v1", "ReplicaSet", "replicasets", 
 DEPLOYMENTS: Kind[Deployment] = Kind("apps/v1", "Deployment", "deployments", Deployment)
 SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
 SERVICE_ACCOUNTS: Kind[MetadataOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", MetadataOnly)
+NETWORK_POLICIES: Kind[MetadataOnly] = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", MetadataOnly)
 CLAIMS: Kind[Claim] = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Claim)
 PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
 NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)

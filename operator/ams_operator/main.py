@@ -8,10 +8,12 @@ import sys
 
 import uvloop
 from ams_common.options import parse
+from ams_common.outside import InvalidJson
 from ams_kube.client import NoCluster
 
 from ams_operator import logs
 from ams_operator.act.election import LeadershipLost
+from ams_operator.decide.children.policy import allowed_peers
 from ams_operator.program import operate
 from ams_operator.settings import OperatorSettings
 
@@ -23,6 +25,10 @@ def main() -> None:
     settings = parse(
         OperatorSettings, "ams-operator", sys.argv[1:], os.environ, "Apply a ModelDeployment, get a served model."
     )
+    try:
+        allowed_peers(settings)
+    except InvalidJson as error:
+        sys.exit(f"ams-operator: --network-policy-from {error}")
     logs.configure(settings.log_format, settings.debug)
     try:
         uvloop.run(_run(settings))

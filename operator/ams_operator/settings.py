@@ -54,6 +54,13 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     progress_port: Annotated[
         int, Meta(ge=1, le=65535, description="port on which downloading pods report progress")
     ] = 8081
+    network_policy_from: Annotated[
+        str,
+        Meta(
+            description="JSON list of NetworkPolicyPeers that may reach model pods, as gateways and this operator; each"
+            " model then gets a NetworkPolicy; empty: none does"
+        ),
+    ] = ""
     concurrent_writes: Annotated[
         int, Meta(ge=1, le=128, description="ModelDeployments that are reconciled at the same time")
     ] = 24

@@ -42,7 +42,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "ams.image" -}}
-{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
+{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}{{ with .image.digest }}@{{ . }}{{ end }}
+{{- end -}}
+
+{{/* JSON: who may reach model pods, in whatever namespace they are. */}}
+{{- define "ams.modelPeers" -}}
+{{- $peers := list -}}
+{{- range $component := list "gateway" "operator" -}}
+{{- $labels := include "ams.selector" (dict "root" $ "component" $component) | fromYaml -}}
+{{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" $.Release.Namespace) -}}
+{{- $peers = append $peers (dict "namespaceSelector" $namespace "podSelector" (dict "matchLabels" $labels)) -}}
+{{- end -}}
+{{- range $peer := .Values.networkPolicy.metricsFrom -}}
+{{- /* A peer without namespaces means those of the policy's own namespace: here, the release's. */ -}}
+{{- if and (hasKey $peer "podSelector") (not (hasKey $peer "namespaceSelector")) -}}
+{{- $own := dict "matchLabels" (dict "kubernetes.io/metadata.name" $.Release.Namespace) -}}
+{{- $peer = merge (dict "namespaceSelector" $own) $peer -}}
+{{- end -}}
+{{- $peers = append $peers $peer -}}
+{{- end -}}
+{{- toJson $peers -}}
 {{- end -}}
 
 {{- define "ams.podSecurity" -}}

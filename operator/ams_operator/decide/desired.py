@@ -12,6 +12,7 @@ from ams_operator.decide.children.account import account
 from ams_operator.decide.children.common import ObjectBody, digest
 from ams_operator.decide.children.deployment import Strategy, deployment
 from ams_operator.decide.children.kinds import Child
+from ams_operator.decide.children.policy import policy
 from ams_operator.decide.children.service import service
 from ams_operator.decide.children.volume import claim, models_volume
 from ams_operator.settings import OperatorSettings
@@ -34,6 +35,7 @@ def desired(
     built = [
         account(resource),
         service(resource),
+        policy(resource, settings),
         claim(resource, volume_size, weights, lock) if volume.claim else None,
         deployment(resource, source, volume, settings, replicas=replicas, strategy=strategy, prefetch=prefetch),
     ]

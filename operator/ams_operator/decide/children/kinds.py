@@ -7,6 +7,7 @@ from ams_kube.kinds import Kind
 from ams_kube.objects import (
     CLAIMS,
     DEPLOYMENTS,
+    NETWORK_POLICIES,
     SERVICE_ACCOUNTS,
     SERVICES,
     Claim,
@@ -17,7 +18,9 @@ from ams_kube.objects import (
 )
 
 Child = Deployment | Service | MetadataOnly | Claim
-CHILDREN: dict[str, Kind[Any]] = {kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, CLAIMS, DEPLOYMENTS)}
+CHILDREN: dict[str, Kind[Any]] = {
+    kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, DEPLOYMENTS)
+}
 
 
 def model_key(metadata: Metadata) -> str:
