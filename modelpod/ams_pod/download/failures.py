@@ -45,11 +45,13 @@ def disk_full(folder: str, *, needed: int, free: int) -> Failed:
     )
 
 
-def volume_refused(folder: str, error: OSError) -> Failed:
-    """An operating system's error while writing to the models volume."""
+def volume_refused(folder: str, error: OSError, missing: int | None = None) -> Failed:
+    """An operating system's error while writing to the models volume, when `missing` bytes weren't there yet."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needed = f" and {format_bytes(missing)} more are needed" if missing else ""
         return Failed(
-            Reason.DISK_FULL, f"{folder} is full; enlarge the volume (spec.cache.size) or remove what isn't used."
+            Reason.DISK_FULL,
+            f"{folder} is full{needed}; enlarge the volume (spec.cache.size) or remove what isn't used.",
         )
     return Failed(
         Reason.VOLUME_NOT_WRITABLE,

