@@ -119,7 +119,7 @@ class HostileHub:
         return self
 
     def __exit__(self, *error: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -132,6 +132,10 @@ class HostileHub:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        await asyncio.sleep(0.02)  # the loop has to come round for sockets to close
 
     async def _listing(self, request: web.Request) -> web.StreamResponse:
         if "listing" in self._wrong:

@@ -1,5 +1,6 @@
 """What preflight makes of a hub's listings and of the memory that there is: before anything is created."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 from ams_common.fit import DeviceMemory
 from ams_common.memory_offers import MemoryOffer, MemoryOffers, ModelSize, size_of
 from ams_common.resource.status import Condition
+from ams_common.source import HubSource, parse_source
 from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import question_of
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.plan import plan
-from ams_operator.decide.preflight.report import HubReport
+from ams_operator.decide.preflight.report import HubReport, Question
+from fakehub.hostile import HostileHub
+from fakehub.repository import Repository
 from fakehub.server import FakeHub
 from hub_listings import CONFIG, LISTINGS, Listing, repository, source
 from plan_objects import NOW, SETTINGS, resource
@@ -62,6 +66,53 @@ async def test_a_listing_whose_files_are_hidden_is_read_as_far_as_it_goes(hub: F
     assert report.failure is None
     assert report.weights_bytes == listing.weights_bytes
     assert report.note == "acme/shards is gated; the pod's token is tried at the download."
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 10**7}, "acme/absurd: config.json: num_hidden_layers is 10,000,000"),
+        ({"vision_config": {"depth": 10**9}}, "vision_config.depth is 1,000,000,000"),
+    ],
+)
+async def test_a_size_that_no_model_has_is_refused(
+    changes: dict[str, Any], words: str, hub: FakeHub, client: HubClient
+) -> None:
+    config = json.dumps({**CONFIG, **changes}).encode()
+    hub.add(Repository("acme/absurd")).commit({"config.json": config, "model.safetensors": b"w"})
+    report = await client.ask(Question(parse_hub("hf://acme/absurd")))
+    assert report.failure is not None
+    assert report.failure.reason == "InvalidSource"
+    assert words in report.failure.message
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_a_hostile_hub_gives_a_report_and_nothing_else(seed: int) -> None:
+    with HostileHub(seed, "/victim") as hub:
+        async with aiohttp.ClientSession() as session:
+            report = await HubClient(session, hub.url, 3.0).ask(Question(parse_hub("hf://acme/tiny")))
+    assert isinstance(report, HubReport)
+    assert report.revision is None or len(report.revision) == 40
+
+
+@pytest.mark.parametrize("pin", ["b" * 40, "bbbbbb1"])
+async def test_a_pin_that_the_hub_answers_with_another_commit_is_refused(
+    pin: str, hub: FakeHub, client: HubClient
+) -> None:
+    repository = hub.add(Repository("acme/tiny"))
+    commit = repository.commit({"config.json": b"{}", "model.safetensors": b"w"})
+    repository.revisions[pin] = commit
+    report = await client.ask(Question(parse_hub(f"hf://acme/tiny@{pin}")))
+    assert report.failure is not None
+    assert report.failure.reason == "RevisionNotFound"
+    assert pin in report.failure.message
+    assert commit in report.failure.message
+
+
+def parse_hub(text: str) -> HubSource:
+    parsed = parse_source(text)
+    assert isinstance(parsed, HubSource)
+    return parsed
 
 
 SEVENTY = size_of(

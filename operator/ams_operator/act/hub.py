@@ -6,10 +6,12 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from ams_common.config_bounds import absurd_size
 from ams_common.hub_answers import gated, hub_answered, hub_unreachable, other_commit
 from ams_common.hub_files import INDEX, RemoteFile, UnusableFiles, choose_files, described, weights_bytes
 from ams_common.memory_offers import ModelSize, size_of
 from ams_common.outside import read_json
+from ams_common.progress import Failure
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
@@ -89,6 +91,8 @@ class HubClient:
         except UnusableFiles as error:
             return HubReport(error.failure, revision=info.sha)
         config = await self._config(repository, info)
+        if (sentence := absurd_size(config)) is not None:
+            return HubReport(Failure(Reason.INVALID_SOURCE, f"{repository}: {sentence}"), revision=info.sha)
         names = config.get("architectures")
         return HubReport(
             note=f"{repository} is gated; the pod's token is tried at the download." if info.gated else "",

@@ -1,13 +1,14 @@
 """In which quantization and on which devices the weights are loaded: the choice, from sizes and free memory."""
 
-import json
 import logging
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import torch
 from ams_common.fit import (
     Chosen,
@@ -20,6 +21,7 @@ from ams_common.fit import (
     stored_bytes_per_parameter,
     too_large_sentence,
 )
+from ams_common.outside import InvalidJson, read_json
 from ams_common.pod_settings import ServeSettings
 from ams_common.quantity import format_bytes
 from ams_common.reasons import Reason
@@ -30,6 +32,8 @@ from ams_pod.engines.port import LoadFailed
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+_LARGEST_HEADER_BYTES = 100 << 20
 
 _SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",), "4bit": ()}
 
@@ -183,19 +187,20 @@ def _spread(inputs: PlacementInputs, plain: Need) -> Mapping[int | str, int] | N
     return spread(plain, DeviceMemory(tuple(inputs.free[gpu] for gpu in sorted(inputs.free)), inputs.ram))
 
 
+class _Tensor(msgspec.Struct):
+    shape: list[Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]] = []
+
+
 def _tensors(folder: Path) -> Iterator[tuple[str, int]]:
     """Name and number of values of each tensor. A file without a valid header has none: loading it says why."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100 << 20)))
-        except (OSError, ValueError, struct.error):
+                length = min(length, _LARGEST_HEADER_BYTES)
+                header = read_json(file.read(length), dict[str, _Tensor], max_bytes=_LARGEST_HEADER_BYTES)
+        except (OSError, InvalidJson, struct.error):
             continue
         for name, tensor in header.items():
-            if name == "__metadata__" or not isinstance(tensor, dict):
-                continue
-            count = 1
-            for extent in tensor.get("shape", ()):
-                count *= extent
-            yield name, count
+            if name != "__metadata__":
+                yield name, math.prod(tensor.shape)

@@ -1,13 +1,15 @@
 """Weights from a folder into a module."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from ams_common.config_bounds import absurd_size
 from ams_common.lifecycle import Phase
+from ams_common.outside import InvalidJson, read_json
 from transformers import BitsAndBytesConfig
 from transformers.utils.logging import set_tqdm_hook
 
@@ -15,6 +17,7 @@ from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.port import LoadFailed, ReportPhase
 
+_SAMPLED_VALUES = 64
 _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 
 
@@ -50,7 +53,27 @@ def load_weights(
         raise LoadFailed(  # transformers would fill them at random
             f"the weights lack {len(missing)} tensors of {type(model).__name__}, {missing[0]} among them"
         )
+    if (name := _first_without_values(model)) is not None:
+        raise LoadFailed(f"the weights of {name} are not numbers (NaN): the files are damaged, or training diverged")
     return model.eval()
+
+
+def _first_without_values(model: Any) -> str | None:
+    """The first parameter that begins with NaN, by a few values of each: a pass over all of them would take seconds."""
+    begins = {
+        name: parameter.detach().reshape(-1)[:_SAMPLED_VALUES]
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and not parameter.is_meta and parameter.is_contiguous()
+    }
+    flags = {name: torch.isnan(values).any() for name, values in begins.items() if values.numel()}
+    by_device: dict[torch.device, list[str]] = {}
+    for name, flag in flags.items():
+        by_device.setdefault(flag.device, []).append(name)
+    for names in by_device.values():  # one answer of each device, whatever the number of tensors
+        bad = torch.stack([flags[name] for name in names]).tolist()
+        if found := [name for name, is_bad in zip(names, bad, strict=True) if is_bad]:
+            return found[0]
+    return None
 
 
 def load_processor(processor_class: Any, folder: Path) -> Any:
@@ -62,15 +85,17 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. LoadFailed if there is none, or it is no JSON object."""
+    """config.json. LoadFailed if there is none, it is no JSON object, or has sizes that no model has."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json((folder / "config.json").read_bytes())
     except FileNotFoundError:
         raise LoadFailed(f"{folder} holds no config.json, so it is not a model's folder") from None
-    except ValueError as error:
-        raise LoadFailed(f"{folder / 'config.json'} is not valid JSON: {error}") from None
+    except InvalidJson as error:
+        raise LoadFailed(f"{folder / 'config.json'} {error}") from None
     if not isinstance(config, dict):
         raise LoadFailed(f"{folder / 'config.json'} is not a JSON object")
+    if (sentence := absurd_size(config)) is not None:
+        raise LoadFailed(sentence)
     return config
 
 

@@ -1,15 +1,16 @@
 """The text family's CPU side: chat template, tokens, and text again."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from ams_common.outside import InvalidJson, read_json
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
-from ams_pod.engines.port import EngineRefusal, Prepared, SamplingDefaults
+from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared, SamplingDefaults
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -116,27 +117,43 @@ def stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[i
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = _read_json(folder / name).get("eos_token_id")
-        found.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
+        values = value if isinstance(value, list) else [value]
+        found.update(each for each in values if isinstance(each, int))
     if isinstance(tokenizer.eos_token_id, int):
         found.add(tokenizer.eos_token_id)
     return frozenset(found)
 
 
 def sampling_defaults(folder: Path) -> SamplingDefaults:
-    """What generation_config.json recommends."""
-    config = _read_json(folder / "generation_config.json")
-    sampled = config.get("do_sample") is True
-    return SamplingDefaults(
-        temperature=config.get("temperature") if sampled else None,
-        top_p=config.get("top_p") if sampled else None,
-        top_k=config.get("top_k") if sampled else None,
-        repetition_penalty=config.get("repetition_penalty"),
-    )
+    """What generation_config.json recommends; nothing where there is none. LoadFailed if it makes no sense."""
+    path = folder / "generation_config.json"
+    try:
+        config = read_json(path.read_bytes(), dict[str, Any])
+        names = _SAMPLED if config.get("do_sample") is True else ()
+        found = {name: config.get(name) for name in (*names, "repetition_penalty")}
+        checked = msgspec.convert(found, _Sampling)
+    except FileNotFoundError:
+        return SamplingDefaults()
+    except OSError as error:
+        raise LoadFailed(f"{path} can't be read ({error.strerror})") from None
+    except (InvalidJson, msgspec.ValidationError) as error:
+        raise LoadFailed(f"{path} can't be used: {error}") from None
+    return SamplingDefaults(checked.temperature, checked.top_p, checked.top_k, checked.repetition_penalty)
+
+
+_SAMPLED = ("temperature", "top_p", "top_k")
+
+
+class _Sampling(msgspec.Struct):
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path.read_bytes())
+    except (OSError, InvalidJson):
         return {}
     return content if isinstance(content, dict) else {}
