@@ -61,7 +61,9 @@ async def _run_in_cluster(settings: GatewaySettings) -> None:
     stop = _stop_signal()
     namespaces = [name.strip() for name in settings.namespaces.split(",") if name.strip()]
     async with AsyncExitStack() as stack:
-        entering = asyncio.ensure_future(stack.enter_async_context(watched(namespaces)))
+        entering = asyncio.ensure_future(
+            stack.enter_async_context(watched(namespaces, confine_names=settings.confine_names))
+        )
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((entering, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not entering.done():

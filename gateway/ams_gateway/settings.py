@@ -64,6 +64,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: Annotated[
         str, Meta(description="with --kubernetes: namespaces to serve, separated by commas; empty: all")
     ] = ""
+    confine_names: Annotated[
+        bool,
+        Meta(
+            description="with --kubernetes: models are called <namespace>.<name> only, and aliases likewise, so that no"
+            " namespace can take a name from another"
+        ),
+    ] = False
     spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
     expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
     log_format: Annotated[

@@ -34,6 +34,9 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     gateway_url: Annotated[str, Meta(description="URL of the gateway inside the cluster, for status.endpoint")] = ""
+    confine_names: Annotated[
+        bool, Meta(description="gateways call models <namespace>.<name> only, and so does status.endpoint")
+    ] = False
     hub_endpoint: Annotated[
         str, Meta(description="base URL of the hub for preflight and pods; empty: $HF_ENDPOINT or Hugging Face's own")
     ] = ""

@@ -75,6 +75,26 @@ def test_names_and_aliases_belong_to_the_oldest_and_each_has_its_full_name(regis
     assert leads_to("prod.qwen-vl") is None
 
 
+def test_confined_names_are_those_of_their_namespace_only() -> None:
+    registry = ClusterRegistry(confine_names=True)
+    registry.take_resource(resource("gpt-4o", "thief", "2026-01-01T00:00:00Z", aliases=["chat", "team.chat"]))
+    registry.take_resource(resource("chat", "team", "2026-02-01T00:00:00Z", aliases=["gpt-4o"]))
+    found = {
+        name: (model.key if (model := registry.find(name)) else None)
+        for name in ("gpt-4o", "chat", "thief.gpt-4o", "thief.chat", "thief.team.chat", "team.chat", "team.gpt_4o")
+    }
+    assert found == {
+        "gpt-4o": None,
+        "chat": None,
+        "thief.gpt-4o": "thief/gpt-4o",
+        "thief.chat": "thief/gpt-4o",
+        "thief.team.chat": "thief/gpt-4o",
+        "team.chat": "team/chat",
+        "team.gpt_4o": "team/chat",
+    }
+    assert [model.name for model in registry.models()] == ["team.chat", "thief.gpt-4o"]
+
+
 def test_only_pods_that_take_requests_are_backends_and_they_keep_their_identity(registry: ClusterRegistry) -> None:
     registry.take_resource(resource("m"))
     model = registry.find("m")

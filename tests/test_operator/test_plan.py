@@ -88,6 +88,17 @@ def test_what_no_family_serves_stays_refused_while_its_status_is_all_that_is_kno
     assert served.apply != (), "a newer operator may serve it"
 
 
+def test_the_endpoint_is_the_name_that_gateways_know() -> None:
+    endpoints = [
+        plan(Observed(resource()), msgspec.structs.replace(SETTINGS, confine_names=confined), NOW).status.endpoint
+        for confined in (False, True)
+    ]
+    assert endpoints == [
+        "http://gateway.ams.svc/generate/tiny",
+        "http://gateway.ams.svc/generate/models.tiny",
+    ]
+
+
 def test_the_lock_is_told_on_while_no_pod_is_there() -> None:
     given = resource()
     lock = LockStatus(files=3, sha256="ab" * 32)

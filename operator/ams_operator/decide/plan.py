@@ -35,7 +35,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
     rejection, source = _rejection(observed)
     facts = _unreadable(observed, rejection) if source is None else _facts(observed, source, rejection)
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
-    status = status_of(facts, settings.gateway_url, now)
+    status = status_of(facts, settings.gateway_url, now, confined=settings.confine_names)
     again = source is not None and (rejection is not None or bool(observed.refused_children))
     return Decision(
         apply=tuple(

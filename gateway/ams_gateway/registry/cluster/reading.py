@@ -81,11 +81,14 @@ def read_resource(view: ResourceView) -> RoutedResource:
     )
 
 
-def name_resources(resources: Iterable[RoutedResource]) -> tuple[dict[str, str], dict[str, Model]]:
+def name_resources(
+    resources: Iterable[RoutedResource], *, confined: bool = False
+) -> tuple[dict[str, str], dict[str, Model]]:
     """(key by each name that routes may use, in the spelling of `resource_name`; model by key).
 
     `<namespace>.<name>` always leads to its own. The bare name and aliases belong to the oldest resource that claims
     them, and a resource's own name goes before anyone's alias. A model without its bare name is listed as the full one.
+    `confined`: there are no bare names, so that no namespace can take a name that another one's clients use.
     """
     by_age = sorted(resources, key=lambda each: (each.created, each.key))
     names: dict[str, str] = {}
@@ -94,10 +97,14 @@ def name_resources(resources: Iterable[RoutedResource]) -> tuple[dict[str, str],
         namespace, _, name = resource.key.partition("/")
         full = f"{namespace}.{name}"
         names[resource_name(full)] = resource.key
+        if confined:
+            aliases = tuple(f"{namespace}.{alias}" for alias in resource.model.aliases)
+            models[resource.key] = replace(resource.model, name=full, aliases=aliases)
+            continue
         first = names.setdefault(resource_name(name), resource.key) == resource.key
         models[resource.key] = resource.model if first else replace(resource.model, name=full)
     for resource in by_age:
-        for alias in resource.model.aliases:
+        for alias in models[resource.key].aliases:
             names.setdefault(resource_name(alias), resource.key)
     return names, models
 

@@ -27,7 +27,8 @@ _CHECK_SECONDS = 0.25
 class ClusterRegistry:
     """Implements `ams_gateway.registry.port.Registry`; the watches call `take_*` and `forget_*`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, confine_names: bool = False) -> None:
+        self._confine_names = confine_names
         self._resources: dict[str, RoutedResource] = {}
         self._slices: dict[str, tuple[str, Mapping[str, tuple[str, str]]]] = {}  # key → service's key, pods
         self._services: dict[str, dict[str, Backend]] = {}  # service's key → uid → backend
@@ -127,7 +128,7 @@ class ClusterRegistry:
     def _name(self) -> None:
         """Find out which names lead where, once for all changes since the last time."""
         if self._renamed:
-            self._names, self._models = name_resources(self._resources.values())
+            self._names, self._models = name_resources(self._resources.values(), confined=self._confine_names)
             self._sorted = sorted(self._models.values(), key=lambda model: model.name)
             self._renamed = False
 

@@ -17,14 +17,14 @@ logger = logging.getLogger("ams_gateway")
 
 
 @asynccontextmanager
-async def watched(namespaces: Sequence[str]) -> AsyncIterator[ClusterRegistry]:
+async def watched(namespaces: Sequence[str], *, confine_names: bool = False) -> AsyncIterator[ClusterRegistry]:
     """A registry that follows the cluster, all of it if `namespaces` is empty. NoCluster if none is configured.
 
     It is yielded when everything was listed once; it keeps what it knows while the API server is away.
     """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await Client.connect("ams-gateway", connections=16))
-        registry = ClusterRegistry()
+        registry = ClusterRegistry(confine_names=confine_names)
         stack.push_async_callback(registry.close)
         reflectors: list[Reflector[ResourceView] | Reflector[EndpointSlice]] = []
         for namespace in namespaces or (None,):

@@ -19,8 +19,10 @@ from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.phase import phase_of
 
 
-def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
+def status_of(facts: Facts, gateway_url: str, now: float, *, confined: bool = False) -> Status:
     resource, pod = facts.resource, facts.newest_unready_pod
+    route = route_name(resource.metadata.name)
+    route = f"{resource.metadata.namespace}.{route}" if confined else route
     outcomes = judge_all(facts)
     phase = phase_of(facts, outcomes)
     deployment = facts.deployment
@@ -33,7 +35,7 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
         replicas=deployment.status.replicas if deployment is not None else 0,
         ready_replicas=facts.ready_pods,
         selector=f"{labels.MODEL}={resource.metadata.name}",
-        endpoint=f"{gateway_url.rstrip('/')}/generate/{route_name(resource.metadata.name)}" if gateway_url else None,
+        endpoint=f"{gateway_url.rstrip('/')}/generate/{route}" if gateway_url else None,
         model=_model(facts),
         quantization=facts.verdict.quantization,
         download=progress.download if progress is not None else None,
