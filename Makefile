@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly clients e2e lint format bench crds docs manifests clean
+.PHONY: help up test fast nightly clients e2e lint format bench crds docs manifests sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -22,6 +22,8 @@ help:
 	@echo "make crds   write crds/ from the types"
 	@echo "make docs   write the generated parts of docs/ and README.md from the code"
 	@echo "make manifests  plain manifests of the chart, for kubectl apply, into dist/   (NAMESPACE=ams)"
+	@echo "make sbom   list what is installed in the virtual environment, as CycloneDX, into dist/"
+	@echo "make audit  look up known vulnerabilities of these packages   (needs the network)"
 	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
 
 up: $(VENV)/.local
@@ -86,8 +88,22 @@ manifests:
 	@$(HELM) template ams charts/ai-model-server --namespace $(NAMESPACE) --kube-version 1.33 --no-hooks $(ARGS) >> dist/manifests.yaml
 	@echo "dist/manifests.yaml: kubectl apply --server-side -f dist/manifests.yaml"
 
+# Tools with an environment of their own, so that they are not among what they list.
+sbom: $(VENV)/.local .supply/.installed
+	@mkdir -p dist
+	.supply/bin/cyclonedx-py environment $(VENV)/bin/python --output-format JSON --output-file dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json"
+
+audit: $(VENV)/.local .supply/.installed
+	.supply/bin/pip-audit --path $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') $(ARGS)
+
+.supply/.installed:
+	$(PYTHON) -m venv .supply
+	.supply/bin/python -m pip install --disable-pip-version-check --quiet 'cyclonedx-bom>=7,<8' 'pip-audit>=2.7,<3'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .clients .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients .supply .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -23,6 +23,7 @@ SLOW = {
     "test_operator/test_bad_resources.py",
     "test_operator/test_cluster_says.py",
     "test_operator/test_deadline.py",
+    "test_operator/test_deep_resources.py",
     "test_operator/test_lifecycle.py",
     "test_operator/test_outage.py",
     "test_operator/test_preflight_live.py",

@@ -62,7 +62,25 @@ GOOD: list[dict[str, Any]] = [
     manifest(
         spec__nodeSelector={"pool": "gpu"},
         spec__tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        spec__affinity={"nodeAffinity": {"anything": [1, {"goes": True}]}},
+        spec__affinity={
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]
+                }
+            },
+            "podAntiAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 1,
+                        "podAffinityTerm": {
+                            "topologyKey": "zone",
+                            "labelSelector": {"matchLabels": {"a": "b"}},
+                            "namespaces": ["x"],
+                        },
+                    }
+                ]
+            },
+        },
         spec__imagePullSecrets=[{"name": "registry"}],
         spec__env=[{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         spec__podLabels={"team": "search"},

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.resource.core_schemas import ENV_VAR_SOURCE, POD_RESOURCE_CLAIM
+
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Quantity = Annotated[str, Meta(max_length=32)] | int
 ShortText = Annotated[str, Meta(max_length=253)]
@@ -43,7 +45,10 @@ class ResourceRequirements(msgspec.Struct, frozen=True, kw_only=True, rename="ca
         Meta(max_length=32, description="most that a pod may use; GPUs are named here, as in nvidia.com/gpu: 1"),
     ] = {}
     requests: Annotated[dict[ShortText, Quantity], Meta(max_length=32, description="what is kept for a pod")] = {}
-    claims: Annotated[list[dict[str, Any]], Meta(max_length=32, description="dynamic resources, as in core/v1")] = []
+    claims: Annotated[
+        list[Annotated[dict[str, Any], Meta(extra_json_schema=POD_RESOURCE_CLAIM)]],
+        Meta(max_length=32, description="dynamic resources, as in core/v1"),
+    ] = []
 
 
 class Toleration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -59,4 +64,4 @@ class EnvVar(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
     name: Annotated[str, Meta(min_length=1, max_length=253)]
     value: LongText | None = None
-    value_from: dict[str, Any] | None = None
+    value_from: Annotated[dict[str, Any], Meta(extra_json_schema=ENV_VAR_SOURCE)] | None = None

@@ -16,8 +16,9 @@ Schema = dict[str, Any]
 def schema_of(kind: inspect.Type, path: str, rules: Sequence[Rule]) -> Schema:
     """The schema of the values at `path`, with every default and the rules that hold there."""
     node = unwrap(kind)
-    result = _body(node.kind, path, rules)
-    result.update(node.extra)
+    result = {**_body(node.kind, path, rules), **node.extra}
+    if result.get("type") == "object" and not result.keys() & {"properties", "additionalProperties"}:
+        raise TypeError(f"{path}: an object of unknown fields may be nested deeper than anybody can read")
     here = [rule for rule in rules if rule.path == path]
     for rule in here:
         result.update(rule.schema)
@@ -32,7 +33,7 @@ def _body(kind: inspect.Type, path: str, rules: Sequence[Rule]) -> Schema:
         case inspect.StructType():
             return _struct(kind, path, rules)
         case inspect.DictType() if isinstance(kind.value_type, inspect.AnyType):
-            return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+            return {"type": "object"}  # its fields come as extra_json_schema
         case inspect.DictType():
             values = schema_of(kind.value_type, _join(path, "*"), rules)
             return _set("object", additionalProperties=values, maxProperties=kind.max_length)

@@ -24,6 +24,7 @@ from ams_common.resource.core import (
     ShortText,
     Toleration,
 )
+from ams_common.resource.core_schemas import AFFINITY
 from ams_common.resource.status import Status
 
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -181,7 +182,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     resources: ResourceRequirements = ResourceRequirements()
     node_selector: Annotated[dict[str, LabelValue], Meta(max_length=64)] = {}
     tolerations: Annotated[list[Toleration], Meta(max_length=64)] = []
-    affinity: Annotated[dict[str, Any] | None, Meta(description="as in core/v1")] = None
+    affinity: Annotated[dict[str, Any] | None, Meta(description="as in core/v1", extra_json_schema=AFFINITY)] = None
     runtime_class_name: ShortText | None = None
     priority_class_name: ShortText | None = None
     image_pull_secrets: Annotated[list[LocalObjectReference], Meta(max_length=16)] = []
