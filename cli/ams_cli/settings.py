@@ -13,6 +13,20 @@ _APPLICATION = "ai-model-server"
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
+    allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="names that clients may use for this server, separated by commas, as in box.lan or "
+            "*.example.com, * for any; addresses, localhost and --host are always taken"
+        ),
+    ] = ""
+    allowed_origins: Annotated[
+        str,
+        Meta(
+            description="web pages that may use this server, separated by commas, as in https://app.example.com, "
+            "* for any"
+        ),
+    ] = ""
     debug: Annotated[bool, Meta(description="enable debug logging")] = False
     models_dir: Annotated[
         str, Meta(description="folder that keeps the weights; default $XDG_DATA_HOME/ai-model-server/models")

@@ -20,6 +20,7 @@ from ams_common.options import OptionError
 from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.app import Gateway
+from ams_gateway.front.access import is_loopback
 from ams_gateway.front.log import RequestLog
 from ams_gateway.server import Listening, listen
 from ams_gateway.settings import GatewaySettings
@@ -148,6 +149,9 @@ class _Up:
         return GatewaySettings(
             host=self._settings.host,
             port=self._settings.port,
+            admin_paths=is_loopback(self._settings.host),
+            allowed_hosts=self._settings.allowed_hosts,
+            allowed_origins=self._settings.allowed_origins,
             grace_seconds=self._settings.grace_seconds,
             debug=self._settings.debug,
         )

@@ -42,6 +42,8 @@ ERRORS: dict[str, ErrorKind] = {
     "missing_prompt": ErrorKind(400, "the request has no text to answer"),
     "context_length_exceeded": ErrorKind(400, "the prompt is longer than the model's context"),
     "bad_request": ErrorKind(400, "the request is not valid HTTP"),
+    "host_not_allowed": ErrorKind(403, "the request's `Host` is no name of this server; see `--allowed-hosts`"),
+    "origin_not_allowed": ErrorKind(403, "a web page of another origin; see `--allowed-origins`"),
     "not_found": ErrorKind(404, "no such route"),
     "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
     "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),

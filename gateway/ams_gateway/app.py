@@ -6,12 +6,13 @@ import logging
 import time
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
 
 from ams_gateway import openapi
 from ams_gateway.demand import Demand
+from ams_gateway.front.access import Access, preflight
 from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
@@ -25,12 +26,13 @@ from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
-from ams_gateway.settings import GatewaySettings
+from ams_gateway.settings import GatewaySettings, listed
 
 logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
 _PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
+_VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
 
 
@@ -44,6 +46,7 @@ class Gateway:
         self.settings = settings
         self._log = request_log or RequestLog(style=settings.log_format)
         self.body_room = Room(settings.body_memory_bytes, settings.spool_bytes)
+        self._access = Access(settings.host, listed(settings.allowed_hosts), listed(settings.allowed_origins))
         self._tidying: asyncio.Task[None] | None = None
         routes = client_routes(with_metrics=not settings.metrics_port)
         self._router = Router(routes)
@@ -93,6 +96,7 @@ class Gateway:
         path = request.raw_path.partition("?")[0]
         call = Call(request, path, Record(id=request_id(None)), 0.0)
         try:
+            self._access.admit(request.method, request.headers)
             return await self._monitoring_router.find(call)(self._services, call)
         except ApiError as error:
             return error_response(error, path, call.record.id)
@@ -104,7 +108,7 @@ class Gateway:
         call = Call(request, path, record, time.perf_counter())
         try:
             try:
-                response = await self._router.find(call)(self._services, call)
+                response = await self._answer(call)
             except ApiError as error:
                 response = await self._refuse(call, error)
             except (asyncio.CancelledError, ConnectionError):
@@ -124,7 +128,18 @@ class Gateway:
         if not response.prepared:
             response.headers[HEADER_REQUEST_ID] = record.id
             response.headers["Server"] = SERVER
+            response.headers.update(call.cors)
         return response
+
+    async def _answer(self, call: Call) -> web.StreamResponse:
+        request = call.request
+        if request.version not in _VERSIONS:
+            raise ApiError("bad_request", "This is not a valid HTTP request: use HTTP/1.1.")
+        call.cors = self._access.admit(request.method, request.headers)
+        if (headers := preflight(request.method, request.headers, call.cors)) is not None:
+            call.record.route = NO_ROUTE
+            return web.Response(status=204, headers=headers)
+        return await self._router.find(call)(self._services, call)
 
     def refuse_bad_http(self, error: ApiError) -> web.Response:
         """The response to bytes that are not an HTTP request."""

@@ -1,19 +1,28 @@
 """Listening: sockets, bad HTTP, and a stop that lets running requests finish."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from ams_common.errors import ApiError
 
 from ams_gateway.app import Gateway
+from ams_gateway.descriptors import most_clients, raise_descriptor_limit
 
 _READ_BUFFER_BYTES = 64 << 10
 _BACKLOG = 1024
+_COMPLAINT_SECONDS = 60.0
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\nContent-Length: 29\r\n"
+    b"Connection: close\r\n\r\nToo many clients right now.\r\n"
+)
+
+logger = logging.getLogger("ams_gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,8 @@ class _Server(web.Server):
         super().__init__(gateway.handle_metrics if metrics_only else gateway.handle, handler_cancellation=True)
         self._gateway = gateway
         self._loop = asyncio.get_running_loop()
+        self._most_clients = most_clients(raise_descriptor_limit())
+        self._complained_at = 0.0
 
     def __call__(self) -> "_Connection":
         return _Connection(
@@ -80,15 +91,37 @@ class _Server(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
+    def is_full(self) -> bool:
+        """Whether a connection that has just been made is one too many; the log has a line for it once a minute."""
+        if len(self.connections) <= self._most_clients:
+            return False
+        now = self._loop.time()
+        if not self._complained_at or now - self._complained_at > _COMPLAINT_SECONDS:
+            self._complained_at = now
+            logger.warning(
+                "%d clients are connected, as many as the limit of open files allows (ulimit -n): more get 503",
+                self._most_clients,
+            )
+        return True
+
 
 class _Connection(web.RequestHandler):
     """One client connection. aiohttp calls `handle_error` for what its parser refuses."""
 
-    __slots__ = ("_gateway",)
+    __slots__ = ("_gateway", "_server")
 
     def __init__(self, server: _Server, *, gateway: Gateway, **options: Any) -> None:
         super().__init__(server, **options)
         self._gateway = gateway
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """One client too many is told so before descriptors run out, when nobody could be told anything."""
+        super().connection_made(transport)
+        if self._server.is_full():
+            full = cast(asyncio.Transport, transport)  # uvloop's has no base class
+            full.write(_FULL)
+            full.close()
 
     def data_received(self, data: bytes) -> None:
         """Broken framing in the middle of a body: aiohttp queues its 400 behind a handler that waits for that body."""

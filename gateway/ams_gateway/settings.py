@@ -11,6 +11,21 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
+    allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="names that clients may use for this server, separated by commas, as in api.example.com or "
+            "*.example.com, * for any; addresses, localhost and --host are always taken; empty: any name, but on "
+            "loopback only those"
+        ),
+    ] = ""
+    allowed_origins: Annotated[
+        str,
+        Meta(
+            description="web pages that may use this server, separated by commas, as in https://app.example.com, * for "
+            "any; they get CORS headers; empty: no CORS, and on loopback pages of other origins are refused"
+        ),
+    ] = ""
     metrics_port: Annotated[
         int, Meta(ge=0, le=65535, description="port of GET /metrics alone; 0 serves it on the main port")
     ] = 0
@@ -73,7 +88,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
     expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
+    admin_paths: Annotated[
+        bool,
+        Meta(description="tell whole paths in answers of /admin, where there are only the names of files otherwise"),
+    ] = False
     log_format: Annotated[
         Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"
     debug: Annotated[bool, Meta(description="enable debug logging")] = False
+
+
+def listed(text: str) -> list[str]:
+    """The items of a setting that is separated by commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]

@@ -42,7 +42,7 @@ async def test_temp_files_of_all_pods(start: Start, pod, registry: FakeRegistry)
     shared = _folder("one", _file("ams-1-a", 1 << 20), _file("ams-1-b", 1 << 19))
     pods = [await pod(_answers(GET_temp_status=said)) for said in (shared, shared, _folder("two", _file("ams-2-c", 8)))]
     registry.add("a", *(each.address for each in pods))
-    body = await _ask(await start(registry), "GET", "/admin/temp_status")
+    body = await _ask(await start(registry, admin_paths=True), "GET", "/admin/temp_status")
     assert body["temp_directory_exists"] is True
     assert body["temp_directory"] == "/tmp/one, /tmp/two"
     assert (body["total_files"], body["total_size_mb"]) == (3, 1.5)
@@ -51,6 +51,25 @@ async def test_temp_files_of_all_pods(start: Start, pod, registry: FakeRegistry)
     assert all(set(file) == fields for file in body["files"])
     assert [found["pod"] for found in body["pods"]] == ["a-0", "a-1", "a-2"]
     assert body["unreachable"] == []
+
+
+async def test_only_names_of_files_are_told_unless_paths_are_wanted(start: Start, pod, registry: FakeRegistry) -> None:
+    report = _folder("secret/place", _file("ams-1-a", 1))
+    model = {"path": "/home/someone/models/omni", "state": "ready"}
+    running_pod = await pod(_answers(GET_temp_status=report, GET_model_status=model))
+    registry.add("m", running_pod.address)
+    registry.add("cold", facts=ModelFacts(source="/home/someone/models/cold"))
+    registry.add("hub", facts=ModelFacts(source="hf://acme/tiny"))
+    running = await start(registry)
+    temp = await _ask(running, "GET", "/admin/temp_status")
+    assert (temp["temp_directory"], temp["files"][0]["path"], temp["pods"][0]["temp_directory"]) == (
+        "place", "ams-1-a", "place",
+    )  # fmt: skip
+    status = await _ask(running, "GET", "/admin/model_status")
+    assert {name: found["path"] for name, found in status["model_configs"].items()} == {
+        "m": "omni", "cold": "cold", "hub": "hf://acme/tiny",
+    }  # fmt: skip
+    assert "/home" not in str(status)
 
 
 async def test_without_pods(start: Start, registry: FakeRegistry) -> None:
@@ -103,7 +122,7 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
     running_pod = await pod(_answers(GET_model_status=said))
     registry.add("qwen-omni", running_pod.address, facts=ModelFacts(quantization_bits=8, max_memory={"0": "9Gi"}))
     registry.add("cold", facts=ModelFacts(model_type="text", max_memory={"cpu": "9Gi"}))
-    body = await _ask(await start(registry), "GET", "/admin/model_status")
+    body = await _ask(await start(registry, admin_paths=True), "GET", "/admin/model_status")
     assert body["available_models"] == ["cold", "qwen_omni"]
     omni = body["model_configs"]["qwen_omni"]
     older = {name: omni[name] for name in ("type", "path", "path_exists", "quant_bits", "max_memory")}

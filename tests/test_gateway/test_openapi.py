@@ -110,7 +110,7 @@ def test_errors_of_a_route_can_be_raised_behind_it(route: Route) -> None:
 
 def test_a_status_lists_the_codes_that_it_stands_for() -> None:
     responses = OPERATIONS["GET", "/v1/models/{id}"]["responses"]
-    assert set(responses) == {"200", "400", "404", "431", "500"}
+    assert set(responses) == {"200", "400", "403", "404", "431", "500", "503"}
     assert responses["404"] == {
         "description": f"- `model_not_found`: {ERRORS['model_not_found'].meaning}",
         "content": {"application/json": {"schema": ref("OpenAIError")}},

@@ -75,8 +75,9 @@ async def test_a_large_body_goes_over_a_new_connection(start: Start, pod, regist
 
 
 async def _pieces(mebibytes: int):
-    for _ in range(mebibytes * 16):
-        yield b"x" * 65536
+    """A JSON text of this size."""
+    for number in range(mebibytes * 16):
+        yield (b'"' if number == 0 else b"x") + b"x" * 65534 + (b'"' if number == mebibytes * 16 - 1 else b"x")
 
 
 async def test_a_refused_connection_goes_to_another_pod(start: Start, pod, registry: FakeRegistry) -> None:

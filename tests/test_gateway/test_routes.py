@@ -143,7 +143,7 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
     _, status = await _get(await start(registry), "/admin/model_status")
     assert status["available_models"] == ["cold", "qwen_vl"]
     assert status["model_configs"]["qwen_vl"] == {
-        "type": "vision-language", "path": "/models/x", "path_exists": True, "quant_bits": 4,
+        "type": "vision-language", "path": "x", "path_exists": True, "quant_bits": 4,
         "max_memory": {"0": "8Gi"},
         "state": "ready", "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"],
         "download": None, "pods": [],

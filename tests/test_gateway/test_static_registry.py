@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 import pytest
 from ams_common.errors import ApiError
@@ -104,6 +105,43 @@ async def test_the_command(pod) -> None:
         b'"id":"one","method":"POST","path":"/generate/m","route":"/generate/{model}","model":"m","code":200' in lines
     )
     assert b"secret" not in lines
+
+
+async def test_more_clients_than_open_files_allow_are_told_so(pod) -> None:
+    backend = await pod(_ready_then_hello)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (80, 160))\n"
+        "from ams_gateway.main import main; main()",
+        "--port", "0", "--host", "127.0.0.1", "--backend", f"m={backend.address}",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while b"listening on" not in (line := await process.stderr.readline()):
+        assert line
+    try:
+        port = int(line.split(b"http://127.0.0.1:")[1].split(b" ")[0])
+        async with AsyncExitStack() as idle:
+            for _ in range(48):  # (160 - 64) / 2
+                await idle.enter_async_context(raw_connection(port))
+            for _ in range(100):
+                async with raw_connection(port) as (reader, writer):
+                    answer = await read_raw_answer(reader)
+                    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+                    assert await reader.read() == b""
+        for _ in range(20):
+            async with raw_connection(port) as (reader, writer):
+                writer.write(post("/generate/m", b'{"prompt":"x"}'))
+                if (await read_raw_answer(reader)).status == 200:
+                    break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError("nobody is served once the idle clients are gone")
+    finally:
+        process.terminate()
+        _, log = await process.communicate()
+    assert log.count(b"48 clients are connected, as many as the limit of open files allows") == 1
+    assert b"Traceback" not in log
 
 
 @pytest.mark.parametrize(

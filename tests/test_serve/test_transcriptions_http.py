@@ -144,6 +144,21 @@ async def test_unknown_fields_are_named(pod: EchoPod) -> None:
         assert response.headers["X-AMS-Ignored-Fields"] == "chunking_strategy, timestamp_granularities"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"X: y\r\n" * 1_000_000, b"X: " + b"y" * 5_000_000 + b"\r\n", b"X" * 5_000_000, b"\xff\x00\r\n" * 1000],
+    ids=["a million headers", "a long header", "no header", "bytes"],
+)
+async def test_a_part_with_hostile_headers_is_refused(pod: EchoPod, head: bytes) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n' + head + b"\r\necho\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(pod.url + PATH, data=io.BytesIO(form), headers=kind) as response,
+    ):
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_parameter")
+
+
 async def test_forms_larger_than_allowed(tmp_path: Path) -> None:
     async with echo_pod(tmp_path, "audio-language", max_body_bytes=2000) as pod:
         for announced in (True, False):

@@ -1,10 +1,11 @@
 """Request bodies: read within limits of size, time and memory, kept whole up to 1 MiB, in a file above."""
 
 import asyncio
+import logging
 import mmap
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -12,11 +13,15 @@ from aiohttp import StreamReader, web
 from ams_common.errors import ApiError
 from ams_common.outline import Outline, TooMuchJson
 
-from ams_gateway.front.room import Pace, PaceLimits, Room, Share
+from ams_gateway.front.room import RETRY_AFTER_SECONDS, Pace, PaceLimits, Room, Share
+
+logger = logging.getLogger("ams_gateway")
 
 KEPT_BYTES = 1 << 20
 """Bodies up to this size are kept whole, and only these are sent again when a pod fails."""
 
+# Fetch standard, CORS-safelisted request headers.
+_SENT_UNASKED = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 _SPOOL_CHUNK_BYTES = 256 << 10
 _COUNTED_BYTES = 32 << 10
 
@@ -68,9 +73,12 @@ class SpooledBody:
         return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        await asyncio.to_thread(self._file.seek, 0)
-        while chunk := await asyncio.to_thread(self._file.read, _SPOOL_CHUNK_BYTES):
-            yield chunk
+        try:
+            await asyncio.to_thread(self._file.seek, 0)
+            while chunk := await asyncio.to_thread(self._file.read, _SPOOL_CHUNK_BYTES):
+                yield chunk
+        except OSError as error:  # ours, not the pod's
+            raise _file_failed(error) from error
 
 
 Body = WholeBody | SpooledBody
@@ -92,17 +100,33 @@ def check_size(size: int, limit: int) -> None:
 
 
 def check_json(request: web.BaseRequest) -> None:
-    """Refuse bodies whose Content-Type is something else than JSON; without a Content-Type JSON is assumed."""
+    """Refuse bodies whose Content-Type is something else than JSON; without a Content-Type JSON is assumed.
+
+    Not of a page, though: what has no type of its own is sent by browsers without asking the server first.
+    """
     content_type = request.headers.get("Content-Type")
-    if content_type is None or content_type == "application/json":
+    if content_type == "application/json" or (content_type is None and "Origin" not in request.headers):
         return
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = (content_type or "nothing").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ApiError(
             "unsupported_media_type",
             f"The body must be JSON: send Content-Type: application/json, not {kind[:100]!r}.",
             headers={"Accept": "application/json"},
             given=kind[:100],
+            allowed=["application/json"],
+        )
+
+
+def check_asked_first(request: web.BaseRequest) -> None:
+    """Refuse a request without a body that a browser sends for any page, without asking this server first."""
+    content_type = request.headers.get("Content-Type")
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind in _SENT_UNASKED or (content_type is None and "Origin" in request.headers):
+        raise ApiError(
+            "unsupported_media_type",
+            f"Send Content-Type: application/json, not {kind[:100] or 'nothing'!r}.",
+            headers={"Accept": "application/json"},
             allowed=["application/json"],
         )
 
@@ -140,8 +164,15 @@ async def spooled(
 
     `head` gives its bytes away, so that they aren't kept for the length of the upload.
     """
-    with tempfile.TemporaryFile(dir=limits.folder or None) as file, limits.room.share() as share:
-        await _spool(request, head, limits, outline, file, share)
+    with ExitStack() as stack:
+        share = stack.enter_context(limits.room.share())
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=limits.folder or None))
+            await _spool(request, head, limits, outline, file, share)
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise _file_failed(error) from error
         yield SpooledBody(file, share.in_files, outline.text() if outline is not None else b"")
 
 
@@ -198,6 +229,11 @@ async def _read_chunk(content: StreamReader, pace: Pace) -> bytes:
         raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
     pace.note(len(chunk), asyncio.get_running_loop().time())
     return chunk
+
+
+def _file_failed(error: OSError) -> ApiError:
+    logger.error("large bodies can't be kept in the folder for them: %s", error)
+    return ApiError("overloaded", "The gateway can't keep large bodies at the moment.", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _continue_if_expected(request: web.BaseRequest) -> None:

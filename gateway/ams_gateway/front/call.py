@@ -2,10 +2,12 @@
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from ams_gateway.front.access import NO_HEADERS
 from ams_gateway.front.log import Record
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
@@ -17,7 +19,7 @@ class Call:
     only counts whole milliseconds.
 
     `path` has no query, `name` is what the path ends with in routes like `/generate/{model}`. `stream` is the answer
-    once its head was sent with status 200: from then on errors travel inside it.
+    once its head was sent with status 200: from then on errors travel inside it. `cors` are headers of every answer.
     """
 
     request: web.BaseRequest
@@ -26,6 +28,7 @@ class Call:
     started: float
     name: str = ""
     stream: web.StreamResponse | None = None
+    cors: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
 
 
 def request_id(client_id: str | None) -> str:

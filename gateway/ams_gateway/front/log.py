@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from ams_common.printable import printable
 
 _FLUSH_SECONDS = 0.05
 _FLUSH_BYTES = 256 << 10
@@ -90,7 +91,7 @@ class RequestLog:
 
 def console_line(record: Record) -> str:
     """`12:00:01.234 200 POST /generate/smollm2 0.412s first 0.051s 12+34 tokens id 5f0c…`"""
-    parts = [record.time[11:23], str(record.code), record.method, _printable(record.path), f"{record.seconds:.3f}s"]
+    parts = [record.time[11:23], str(record.code), record.method, printable(record.path), f"{record.seconds:.3f}s"]
     if record.first_byte_seconds is not None:
         parts.append(f"first {record.first_byte_seconds:.3f}s")
     if record.held_seconds is not None:
@@ -104,7 +105,3 @@ def console_line(record: Record) -> str:
     if record.error:
         parts.append(record.error)
     return " ".join(parts) + f" id {record.id}\n"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else ascii(text)[1:-1]

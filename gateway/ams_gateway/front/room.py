@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ams_common.errors import ApiError
 
-_RETRY_AFTER_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 5.0
 _CLOCK_SECONDS = 0.01  # timers of the loop may fire a little early
 
 
@@ -108,6 +108,6 @@ def _overloaded(limit: int) -> ApiError:
     return ApiError(
         "overloaded",
         "The gateway is receiving too many bodies at once.",
-        retry_after=_RETRY_AFTER_SECONDS,
+        retry_after=RETRY_AFTER_SECONDS,
         limit=limit,
     )

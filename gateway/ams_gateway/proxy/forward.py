@@ -35,6 +35,7 @@ logger = logging.getLogger("ams_gateway")
 _POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 has more details than ours: it gets this much longer
 _DRAINING_EJECTION_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 2.0
+_LONGEST_REFUSAL_BYTES = 64 << 10
 
 
 class Forwarder:
@@ -153,7 +154,10 @@ def _client_error(model: Model, failure: UpstreamError) -> ApiError:
 
 async def _is_draining(answer: PodResponse) -> bool:
     try:
-        body = read_json(await answer.read(), _RefusalBody)
+        refusal = await answer.peek(_LONGEST_REFUSAL_BYTES)
+        if refusal is None:
+            return False
+        body = read_json(refusal, _RefusalBody)
     except (InvalidJson, ResponseCut):
         return False
     if isinstance(body.error, _RefusalCode):

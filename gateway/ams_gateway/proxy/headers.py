@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from ams_common.printable import printable
 from multidict import CIMultiDict, CIMultiDictProxy
 
 # RFC 9110, 7.6.1: about one connection only.
@@ -19,7 +20,25 @@ _HOP_BY_HOP = (
 # Written anew for the pod, or none of its business: a client's key opens the gateway, not the pod.
 _OWN = ("accept-encoding", "authorization", "content-length", "cookie", "expect", "host", "x-api-key", "x-request-id")
 _NOT_FORWARDED = frozenset(name.encode() for name in _HOP_BY_HOP + _OWN)
-_NOT_RETURNED = (*_HOP_BY_HOP, "date", "server")
+# What a pod may tell a client: a tenant's image must not set cookies, send elsewhere, or open what others serve here.
+_RETURNED = frozenset(
+    {
+        "accept",
+        "allow",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "retry-after",
+        "x-accel-buffering",
+        "x-ams-ignored-fields",
+        "x-ams-queue-seconds",
+        "x-ams-usage",
+        "x-should-retry",
+    }
+)
+_CONTENT_TYPES = ("application/json", "text/event-stream", "text/plain")
+_UNKNOWN_TYPE = "application/octet-stream"
 
 
 def request_head(
@@ -61,8 +80,14 @@ def named_by_connection(connection: str | None) -> set[bytes]:
 
 
 def response_headers(pod_headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The pod's headers that go on to the client, as a copy."""
-    headers = pod_headers.copy()
-    for name in _NOT_RETURNED:
-        headers.popall(name, None)
+    """The pod's headers that go on to the client: those that clients know, the first of each, cleaned."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in pod_headers.items():
+        if name.lower() in _RETURNED and name not in headers:
+            headers[name] = printable(value)
+    if (content_type := headers.get("Content-Type")) is not None:
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind not in _CONTENT_TYPES and not kind.endswith("+json"):
+            headers["Content-Type"] = _UNKNOWN_TYPE
+    headers["X-Content-Type-Options"] = "nosniff"
     return headers

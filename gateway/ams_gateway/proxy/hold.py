@@ -130,6 +130,7 @@ async def _open_stream(call: Call, model: Model) -> web.StreamResponse:
             "Server": SERVER,
             HEADER_MODEL: model.name,
             HEADER_REQUEST_ID: call.record.id,
+            **call.cors,
         }
     )
     await stream.prepare(call.request)

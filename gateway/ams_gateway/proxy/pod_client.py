@@ -4,6 +4,7 @@ import asyncio
 import os
 from typing import Literal, TypeVar
 
+from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
@@ -65,6 +66,8 @@ class PodClient:
                     return await self._send(head, fresh=True)
         except TimeoutError:
             raise PodUnavailable(f"{path} had no answer within {_TIMEOUT_SECONDS:g} seconds") from None
+        except ApiError as error:
+            raise PodUnavailable(f"{path} could not be sent: {error}") from error
         except UpstreamError as error:
             raise PodUnavailable(f"{path} failed ({error.reason}): {error}") from error
 

@@ -13,6 +13,7 @@ from ams_common.names import (
     HEADER_USAGE,
     USAGE_COMMENT,
 )
+from ams_common.printable import printable
 from multidict import CIMultiDict
 
 from ams_gateway.front.call import Call
@@ -25,8 +26,10 @@ from ams_gateway.registry.port import Backend, Model
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
 _TAIL_BYTES = 256  # where a stream's usage comment is looked for
 _LONGEST_EVENT_BYTES = 1 << 20
+_LONGEST_ERROR_BYTES = 64 << 10
+_LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
-_USAGE = re.compile(rb"prompt=(\d+) completion=(\d+)")
+_USAGE = re.compile(rb"prompt=(\d{1,15}) completion=(\d{1,15})")
 
 
 class Relay:
@@ -41,19 +44,30 @@ class Relay:
         if _is_stream(answer):
             return await self._relay_stream(call, model, backend, answer)
         length = int(answer.message.headers.get("Content-Length", -1))
-        if call.stream is not None or answer.payload.is_eof() or 0 <= length <= _WHOLE_BYTES:
-            return await self._relay_whole(call, model, backend, answer)
+        if call.stream is not None:
+            return await self._relay_whole_into_stream(call, answer)
+        if (answer.payload.is_eof() or 0 <= length <= _WHOLE_BYTES) and (
+            body := await answer.read(_WHOLE_BYTES)
+        ) is not None:
+            return self._relay_whole(call, model, backend, answer, body)
         return await self._relay_chunks(call, model, backend, answer)
 
-    async def _relay_whole(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> web.StreamResponse:
-        body = await answer.read()
-        message = answer.message
-        _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
-        if call.stream is not None:  # progress was sent, and a plain answer to a stream's request is its only event
-            await call.stream.write(b"data: " + body + b"\n\n")
-            return call.stream
+    async def _relay_whole_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
+        """Progress was sent, and a plain answer to a stream's request is its only event."""
+        assert call.stream is not None
+        body = await answer.read(_LONGEST_EVENT_BYTES)
+        if body is None or b"\n" in body.rstrip():
+            raise ApiError("backend_failed", "The model's process answered with something else than was requested.")
+        _note_usage(call, _header(answer, HEADER_USAGE))
+        await call.stream.write(b"data: " + body.rstrip() + b"\n\n")
+        return call.stream
+
+    def _relay_whole(
+        self, call: Call, model: Model, backend: Backend, answer: PodResponse, body: bytes
+    ) -> web.StreamResponse:
+        _note_usage(call, _header(answer, HEADER_USAGE))
         headers = self._headers(call, model, backend, answer)
-        response = web.Response(status=message.code, reason=message.reason, body=body, headers=headers)
+        response = web.Response(status=answer.message.code, body=body, headers=headers)
         compress_if_accepted(response, call.request, body)
         return response
 
@@ -61,9 +75,9 @@ class Relay:
         self, call: Call, model: Model, backend: Backend, answer: PodResponse
     ) -> web.StreamResponse:
         message = answer.message
-        _note_usage(call, message.headers.get(HEADER_USAGE, "").encode())
+        _note_usage(call, _header(answer, HEADER_USAGE))
         headers = self._headers(call, model, backend, answer)
-        response = web.StreamResponse(status=message.code, reason=message.reason, headers=headers)
+        response = web.StreamResponse(status=message.code, headers=headers)
         await response.prepare(call.request)
         try:
             while chunk := await answer.read_chunk():
@@ -85,7 +99,7 @@ class Relay:
             headers = self._headers(call, model, backend, answer)
             headers.setdefault("X-Accel-Buffering", "no")
             headers.popall("Content-Length", None)
-            stream = web.StreamResponse(status=message.code, reason=message.reason, headers=headers)
+            stream = web.StreamResponse(status=message.code, headers=headers)
             await stream.prepare(call.request)
             call.stream = stream
         half = tail = b""
@@ -106,8 +120,8 @@ class Relay:
 
     async def _relay_error_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
         assert call.stream is not None
-        body = await answer.read()
-        if b"\n" in body or not body.startswith(b"{"):
+        body = await answer.read(_LONGEST_ERROR_BYTES)
+        if body is None or b"\n" in body or b"\r" in body or not body.startswith(b"{"):
             raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without saying why.")
         call.record.error = f"pod_answered_{answer.message.code}"
         await call.stream.write(wrapped_error(body, call.path))
@@ -118,6 +132,7 @@ class Relay:
         headers["Server"] = SERVER
         headers[HEADER_REQUEST_ID] = call.record.id
         headers[HEADER_MODEL] = model.name
+        headers.update(call.cors)
         if self._expose_pod:
             headers[HEADER_POD] = backend.id
         if call.record.held_seconds is not None:
@@ -143,6 +158,11 @@ def _note_usage(call: Call, text: bytes) -> None:
 
 def _seconds(text: str | None) -> float:
     try:
-        return max(float(text or 0), 0.0)
+        seconds = float(text or 0)
     except ValueError:
         return 0.0
+    return min(seconds, _LONGEST_WAIT_SECONDS) if seconds > 0 else 0.0
+
+
+def _header(answer: PodResponse, name: str) -> bytes:
+    return printable(answer.message.headers.get(name, "")).encode()

@@ -7,6 +7,7 @@ session: aiohttp's client protocol with its parser in C.
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from aiohttp import ClientError, StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
+from ams_common.errors import ApiError
+from ams_common.printable import printable
 
 from ams_gateway.front.body import Body, WholeBody
 from ams_gateway.proxy.decisions import NoResponse, ResponseCut, StaleConnection, Unreachable
@@ -27,13 +30,16 @@ _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go
 _READ_BUFFER_BYTES = 64 << 10
 _STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod and ran
 _DEAD_PEER_MILLISECONDS = 30_000
+_MOST_INTERIM_RESPONSES = 16
+_OUR_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+_RETRY_AFTER_SECONDS = 5.0
 _TIDY_SECONDS = 10.0
 
 
 class PodResponse:
     """The head of a pod's response, and its body to read. `close` it in any case."""
 
-    __slots__ = ("_connection", "_pool", "_upload", "_whole", "message", "payload")
+    __slots__ = ("_ahead", "_connection", "_pool", "_upload", "message", "payload")
 
     def __init__(
         self,
@@ -48,23 +54,37 @@ class PodResponse:
         self._connection = connection
         self._pool = pool
         self._upload = upload
-        self._whole: bytes | None = None
+        self._ahead = b""
 
     async def read_chunk(self) -> bytes:
         """What came of the body, b"" at its end. Raises ResponseCut."""
+        if self._ahead:
+            chunk, self._ahead = self._ahead, b""
+            return chunk
         try:
             return await self.payload.readany()
         except (ClientError, OSError, HttpProcessingError) as error:
             raise ResponseCut(_sentence(error)) from error
 
-    async def read(self) -> bytes:
-        """The whole body; the same again when asked again. Raises ResponseCut."""
-        if self._whole is None:
-            chunks = [await self.read_chunk()]
-            while not self.payload.at_eof():
-                chunks.append(await self.read_chunk())
-            self._whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return self._whole
+    async def read(self, most_bytes: int) -> bytes | None:
+        """The whole body; None if it is larger. Raises ResponseCut."""
+        chunks = [await self.read_chunk()]
+        total = len(chunks[0])
+        while total <= most_bytes and not self.payload.at_eof():
+            chunks.append(await self.read_chunk())
+            total += len(chunks[-1])
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if total > most_bytes:
+            self._ahead = body
+            return None
+        return body
+
+    async def peek(self, most_bytes: int) -> bytes | None:
+        """Like `read`, but what was read is read again."""
+        body = await self.read(most_bytes)
+        if body is not None:
+            self._ahead = body
+        return body
 
     def close(self) -> None:
         """Keep the connection when request and answer are complete, else cut it: the pod then stops its work."""
@@ -87,7 +107,7 @@ class Pool:
     async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> PodResponse:
         """Send one request and wait for the head of its response; `fresh` avoids kept connections.
 
-        Raises Unreachable, StaleConnection or NoResponse, and what reading a streamed body raises.
+        Raises Unreachable, StaleConnection or NoResponse, ApiError when the fault is the gateway's own.
         """
         if fresh and self._idle:
             self._idle.popleft()[0].close()  # the new one takes its place, or they would only ever become more
@@ -103,8 +123,12 @@ class Pool:
             else:
                 upload = asyncio.create_task(_upload(connection, head, body))
             message, payload = await connection.read()
-            while message.code < 200:
+            for _ in range(_MOST_INTERIM_RESPONSES):
+                if message.code >= 200:
+                    break
                 message, payload = await connection.read()
+            else:
+                raise HttpProcessingError(message="it sends interim responses without end")
         except BaseException as error:
             if upload is not None:
                 upload.cancel()
@@ -140,6 +164,10 @@ class Pool:
         except TimeoutError:
             raise Unreachable(f"no connection within {_CONNECT_SECONDS:g} s") from None
         except OSError as error:
+            if error.errno in _OUR_LIMITS:  # no pod's fault: none is left out for it
+                raise ApiError(
+                    "overloaded", "The gateway has no more connections to give.", retry_after=_RETRY_AFTER_SECONDS
+                ) from error
             raise Unreachable(_sentence(error)) from error
         _notice_dead_peer(connection)
         connection.set_response_params(
@@ -231,4 +259,4 @@ def _notice_dead_peer(connection: ResponseHandler) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return printable(str(error).strip().partition("\n")[0], 300) or type(error).__name__

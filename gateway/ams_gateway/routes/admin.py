@@ -18,10 +18,11 @@ from ams_common.admin import (
 )
 from ams_common.names import route_name
 
+from ams_gateway.front.body import check_asked_first
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import json_response
 from ams_gateway.proxy.pod_client import Method, PodClient, PodUnavailable
-from ams_gateway.registry.port import Backend, Model, Registry
+from ams_gateway.registry.port import Backend, Model
 from ams_gateway.routes import totals
 from ams_gateway.routes.routing import Services
 
@@ -35,15 +36,19 @@ async def get_memory_status(services: Services, call: Call) -> web.Response:
 
 async def get_temp_status(services: Services, call: Call) -> web.Response:
     reports, unreachable = await _ask_all(services, "GET", "/admin/temp_status", PodTemp)
+    if not services.settings.admin_paths:
+        reports = [_without_folders(report) for report in reports]
     return json_response(call.request, totals.total_temp(reports, unreachable))
 
 
 async def run_temp_cleanup(services: Services, call: Call) -> web.Response:
+    check_asked_first(call.request)
     reports, unreachable = await _ask_all(services, "POST", "/admin/cleanup_temp", PodCleaned)
     return json_response(call.request, totals.total_cleaned(reports, unreachable))
 
 
 async def run_emergency_cleanup(services: Services, call: Call) -> web.Response:
+    check_asked_first(call.request)
     reports, unreachable = await _ask_all(services, "POST", "/admin/emergency_cleanup", PodCleanup)
     return json_response(call.request, totals.total_cleanup(reports, unreachable, int(time.time())))
 
@@ -57,7 +62,7 @@ async def get_model_status(services: Services, call: Call) -> web.Response:
         available_models=[route_name(model.name) for model in models],
         model_configs={
             route_name(model.name): _configuration(
-                services.registry, model, [report for report in reports if report.model == model.name]
+                services, model, [report for report in reports if report.model == model.name]
             )
             for model in models
         },
@@ -66,15 +71,19 @@ async def get_model_status(services: Services, call: Call) -> web.Response:
     return json_response(call.request, status)
 
 
-def _configuration(registry: Registry, model: Model, pods: list[PodModel]) -> ModelConfig:
+def _configuration(services: Services, model: Model, pods: list[PodModel]) -> ModelConfig:
     """A pod that runs knows more of its model than the registry's owner."""
+    registry = services.registry
+    if not services.settings.admin_paths:
+        pods = [msgspec.structs.replace(pod, path=_name_of(pod.path)) for pod in pods]
     progress = registry.progress(model)
     ready = len(registry.backends(model))
     facts = model.facts
+    source = facts.source if services.settings.admin_paths else _name_of(facts.source)
     pod = pods[0] if pods else PodModel(quant_bits=facts.quantization_bits)
     return ModelConfig(
         type=pod.type or facts.model_type,
-        path=pod.path or facts.source,
+        path=pod.path or source,
         path_exists=ready > 0 or facts.source_exists,
         quant_bits=pod.quant_bits,
         max_memory=pod.max_memory or facts.max_memory,
@@ -86,6 +95,18 @@ def _configuration(registry: Registry, model: Model, pods: list[PodModel]) -> Mo
         download=progress.download,
         pods=pods,
     )
+
+
+def _without_folders(report: PodTemp) -> PodTemp:
+    files = report.files and [msgspec.structs.replace(file, path=file.filename) for file in report.files]
+    return msgspec.structs.replace(report, files=files, temp_directory=_name_of(report.temp_directory) or "")
+
+
+def _name_of(path: str | None) -> str | None:
+    """The last part of a path of this machine; other sources as they are."""
+    if path is None or not path.startswith(("/", "file:")):
+        return path
+    return path.rstrip("/").rpartition("/")[2]
 
 
 async def _ask_all(

@@ -10,9 +10,16 @@ from ams_gateway.routes import admin, generate, monitoring, openai, service
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
-ANY_ERRORS = ("bad_request", "headers_too_large", "internal_error")
+ANY_ERRORS = (
+    "bad_request",
+    "host_not_allowed",
+    "origin_not_allowed",
+    "overloaded",
+    "headers_too_large",
+    "internal_error",
+)
 
-_BODY = ("request_timeout", "overloaded", "body_too_large", "unsupported_media_type", "invalid_parameter")
+_BODY = ("request_timeout", "body_too_large", "unsupported_media_type", "invalid_parameter")
 _JSON_BODY = (*_BODY, "invalid_json")
 _POD = (
     "model_not_found",

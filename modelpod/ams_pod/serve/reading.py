@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 _SMALL_BYTES = 1 << 20
-_UPLOAD_SECONDS = 120.0  # for a whole body
+UPLOAD_SECONDS = 120.0  # for a whole body
 
 
 @contextlib.asynccontextmanager
@@ -41,13 +41,13 @@ async def json_body(
     body = bytearray()
     async with contextlib.AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(_UPLOAD_SECONDS):
+            async with asyncio.timeout(UPLOAD_SECONDS):
                 whole = await _read(request, body, min(limit, _SMALL_BYTES))
                 if not whole:
                     file = stack.enter_context(pod.intake.folder.file())
                     size = await _spool(request, body, limit, file)
         except TimeoutError:
-            raise ApiError("request_timeout", f"The body did not arrive within {_UPLOAD_SECONDS:g} seconds.") from None
+            raise upload_timed_out() from None
         if whole:
             yield _decode(decoder, body)
             return
@@ -65,6 +65,10 @@ def check_announced(request: web.Request, limit: int) -> None:
 def too_large(limit: int, size: int | None) -> ApiError:
     details: dict[str, Any] = {"limit_bytes": limit} | ({} if size is None else {"given_bytes": size})
     return ApiError("body_too_large", f"The body is larger than this model's limit of {limit} bytes.", **details)
+
+
+def upload_timed_out() -> ApiError:
+    return ApiError("request_timeout", f"The body did not arrive within {UPLOAD_SECONDS:g} seconds.")
 
 
 async def _read(request: web.Request, body: bytearray, limit: int) -> bool:

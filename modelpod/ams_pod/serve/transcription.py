@@ -1,13 +1,16 @@
 """`POST /v1/audio/transcriptions`: a form with a file, transcribed by a model that takes audio."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.multipart import MultipartReader
 from ams_common.errors import ApiError
 from ams_common.parsing import explain, with_choices
+from ams_common.printable import printable
 from ams_common.wire import (
     ChatRequest,
     TranscriptionDelta,
@@ -30,7 +33,7 @@ from ams_pod.serve.keys import POD
 from ams_pod.serve.openai import check_model
 from ams_pod.serve.parameters import sampling_of
 from ams_pod.serve.pod import ModelPod
-from ams_pod.serve.reading import check_announced, too_large
+from ams_pod.serve.reading import UPLOAD_SECONDS, check_announced, too_large, upload_timed_out
 from ams_pod.serve.thinking import Delta
 
 _CHUNK_BYTES = 256 << 10
@@ -46,7 +49,11 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
     if "audio" not in modalities:
         raise unsupported("audio", "file", modalities, pod.settings.name)
     with pod.intake.spool() as spool:
-        upload, texts = await _read_form(request, pod, spool)
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                upload, texts = await _read_form(request, pod, spool)
+        except TimeoutError:
+            raise upload_timed_out() from None
         fields = _fields(texts)
         check_model(pod, fields.model)
 
@@ -113,8 +120,15 @@ async def _read_form(request: web.Request, pod: ModelPod, spool: Spool) -> tuple
                 raise too_large(limit, None)
         else:
             raise ApiError("invalid_parameter", f"The form has more than {_PARTS} fields.", limit=_PARTS)
-    except (ValueError, AssertionError, RuntimeError) as error:  # what aiohttp makes of a form that is none
-        raise ApiError("invalid_parameter", f"The form can't be read: {str(error)[:200] or 'it is cut off'}.") from None
+    except (
+        ValueError,
+        AssertionError,
+        RuntimeError,
+        HttpProcessingError,
+    ) as error:  # what aiohttp makes of a form that is none
+        raise ApiError(
+            "invalid_parameter", f"The form can't be read: {printable(str(error), 200) or 'it is cut off'}."
+        ) from None
     if upload is None:
         raise ApiError("invalid_parameter", "file is required: the audio to transcribe.", param="file")
     return upload, texts
