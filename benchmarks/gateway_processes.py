@@ -125,9 +125,13 @@ def nginx_stub(folder: Path) -> Process:
 
 
 def nginx_proxy(folder: Path, stub: Process) -> Process:
+    return nginx_proxy_to(folder, stub.port)
+
+
+def nginx_proxy_to(folder: Path, pod_port: int) -> Process:
     port = free_port()
     http = (
-        f"upstream pod {{ server 127.0.0.1:{stub.port}; keepalive 256; keepalive_requests 1000000000; }} "
+        f"upstream pod {{ server 127.0.0.1:{pod_port}; keepalive 256; keepalive_requests 1000000000; }} "
         f"server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://pod; "
         "proxy_http_version 1.1; proxy_set_header Connection ''; } }"
     )

@@ -13,7 +13,7 @@ from ams_common.names import HEADER_REQUEST_ID
 from ams_gateway import openapi
 from ams_gateway.demand import Demand
 from ams_gateway.front.access import Access, preflight
-from ams_gateway.front.body import BodyLimits
+from ams_gateway.front.body import BodyLimits, was_decompressed
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
@@ -155,6 +155,10 @@ class Gateway:
         if call.stream is None:
             response = error_response(error, call.path, call.record.id)
             if error.code in _BODY_IS_LOST:
+                response.force_close()
+            elif was_decompressed(call.request) and not call.request.content.is_eof():
+                # Reading the rest, so that the client reads the answer, would mean to unpack all of a bomb.
+                call.request.content.feed_eof()
                 response.force_close()
             return response
         await call.stream.write(error_event(error, call.path, call.record.id))
