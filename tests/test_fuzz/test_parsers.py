@@ -1,0 +1,230 @@
+"""Whatever bytes come from outside, a parser gives a value or its own error, and soon.
+
+A handful of examples in the usual run; AMS_FUZZ_EXAMPLES says how many, as `make nightly` does. What failed is kept by
+hypothesis in .hypothesis, and belongs into the seeds.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from ams_cli import weights
+from ams_cli.chat import Conversation
+from ams_cli.exit_reason import reported_failure
+from ams_cli.gateway_client import GatewayError
+from ams_cli.manifests import ManifestError, load_manifests
+from ams_common.errors import ApiError
+from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files
+from ams_common.lock import lock_of
+from ams_common.parsing import decode_body, unknown_fields
+from ams_common.quantity import InvalidQuantity, parse_memory, parse_quantity
+from ams_common.resource.parse import parse_model_deployment
+from ams_common.source import InvalidSource, parse_source
+from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
+from ams_gateway.front.form import boundary_of, texts_of
+from ams_operator.decide.status.pods import termination_failure
+from ams_pod.download.manifest import read_manifest
+from ams_pod.media.base64text import decoded_base64
+from ams_pod.serve.golden import parse_golden_prompts
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("AMS_FUZZ_EXAMPLES", "25"))
+PATIENCE_SECONDS = 5.0
+DEEP = b"[" * 60_000
+
+JSON_SEEDS = [
+    b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stream":true,"stop":["a"]}',
+    b'{"prompt":"hi","max_new_tokens":3,"temperature":0.5,"image":["AAAA"],"seed":-1}',
+    b'{"model":"m","prompt":[[1,2],[3]],"logit_bias":{"1":2.5},"n":1}',
+    b'{"reason":"GatedModel","message":"m","retryable":false}',
+    b'{"files":3,"sha256":"' + b"0" * 64 + b'"}',
+    b'{"metadata":{},"weight_map":{"a":"model-00001-of-00002.safetensors"}}',
+    b'{"architectures":["LlamaForCausalLM"],"text_config":{"num_hidden_layers":2}}',
+    b'[{"prompt":"2+2","contains":"4","maxSeconds":3}]',
+    b'{"a":"\xff"}', b'"\xed\xa0\x80"', b'{"a":1e999,"b":-0,"c":"\\ud800"}', b"\xef\xbb\xbf{}", DEEP, b'{"a":' * 20_000,
+    b"null", b"", b"[]", b"7", b'{"a":1,"a":2}', b'{"\\n\\u0000":1}',
+]  # fmt: skip
+YAML_SEEDS = [
+    b"apiVersion: aimodelserver.io/v1alpha1\nkind: ModelDeployment\nmetadata: {name: m}\n"
+    b"spec: {model: {source: 'hf://a/b@main'}, limits: {contextTokens: auto, maxBodyBytes: 1Mi}}\n",
+    b"kind: List\nitems: [{kind: ModelDeployment}]\n", b"a: &a [*a]", b"a: &a {b: 1}\nc: {<<: *a}\n", b"? [1]\n: 2\n",
+    b"!!python/object:os.system {}", b"2026-01-01", b"a: !!binary AAAA", b"--- \n...\n---\n", DEEP[:3000],
+]  # fmt: skip
+TEXT_SEEDS = [
+    b"hf://owner/name@refs/pr/1?file=a.gguf", b"wheel://a==1/b/c.gguf", b"pvc://claim/a%2e%2e/b", b"file:///a?file=b",
+    b"hf://a/b?file=..%2f..%2fx", b"8Gi", b"500m", b"1e3", b"9" * 400, b"0.0000000001Ei", b"data:image/png;base64,AAAA",
+    b"QUJD\r\nQUI=", b"====", "ﬀ".encode(), b"\x00", b"-1Ki", b"1e99999999",
+]  # fmt: skip
+FORM_SEEDS = [
+    b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x\r\n'
+    b'Content-Disposition: form-data; name=file; filename="a"\r\n\r\n\x00\x01\r\n--x--\r\n',
+    b"--x", b"--x--", b"--x\r\n\r\n\r\n--x--", b'--x\r\n; name="\\"\r\n\r\n', b"--x\r\n" * 200,
+]  # fmt: skip
+STREAM_SEEDS = [
+    b': queued\n\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n',
+    b'data: {"error":{"message":"m"}}\n\n', b'data: {"error":{}}\n\n', b"data: {\n\n", b"data: [DONE]",
+    b"data: \xff\n", b"data: " + DEEP + b"\n",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parser:
+    """`parse` raises only `errors`."""
+
+    parse: Callable[[bytes, Path], Any]
+    errors: tuple[type[Exception], ...]
+    seeds: list[bytes]
+
+
+def text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def in_file(name: str, read: Callable[[Path], Any]) -> Callable[[bytes, Path], Any]:
+    """A parser of files: it gets the folder."""
+
+    def parse(data: bytes, folder: Path) -> Any:
+        (folder / name).write_bytes(data)
+        return read(folder)
+
+    return parse
+
+
+def body_of(kind: type[msgspec.Struct]) -> Callable[[bytes, Path], Any]:
+    decoder = msgspec.json.Decoder(kind)
+
+    def parse(data: bytes, _: Path) -> Any:
+        value = decode_body(decoder, data)
+        return value, unknown_fields(data, kind)
+
+    return parse
+
+
+class Stream:
+    """An answer of a gateway whose body is given."""
+
+    status, where = 200, "http://gateway"
+
+    def __init__(self, data: bytes) -> None:
+        self.content: Any = self
+        self._lines = data.splitlines(keepends=True)
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._lines:
+            raise StopAsyncIteration
+        return self._lines.pop(0)
+
+    async def read(self) -> bytes:
+        return b"".join(self._lines)
+
+    def close(self) -> None:
+        pass
+
+    async def open(self, method: str, path: str, body: Any = None) -> Any:
+        return self
+
+
+def converse(data: bytes, _: Path) -> Any:
+    async def run() -> list[str]:
+        return [piece async for piece in Conversation(Stream(data), "m").ask("q", [], lambda words: None)]
+
+    return asyncio.run(run())
+
+
+def config_family(folder: Path) -> Any:
+    resource = parse_model_deployment(
+        {
+            "apiVersion": "aimodelserver.io/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "m"},
+            "spec": {"model": {"source": f"file://{folder}"}},
+        }
+    )
+    return weights.family(resource, folder)
+
+
+LISTING = [RemoteFile("config.json", 1), RemoteFile("model.safetensors.index.json", 1), RemoteFile("a.safetensors", 1)]
+
+PARSERS = {
+    "manifest": Parser(in_file("m.yaml", lambda folder: load_manifests([str(folder)])), (ManifestError,), YAML_SEEDS),
+    "source": Parser(lambda data, _: parse_source(text(data)), (InvalidSource,), TEXT_SEEDS),
+    "quantity": Parser(lambda data, _: parse_quantity(text(data)), (InvalidQuantity,), TEXT_SEEDS),
+    "memory": Parser(lambda data, _: parse_memory(text(data)), (InvalidQuantity,), TEXT_SEEDS),
+    "generate": Parser(body_of(GenerateRequest), (ApiError,), JSON_SEEDS),
+    "chat": Parser(body_of(ChatRequest), (ApiError,), JSON_SEEDS),
+    "completion": Parser(body_of(CompletionRequest), (ApiError,), JSON_SEEDS),
+    "routing": Parser(body_of(RoutingFields), (ApiError,), JSON_SEEDS),
+    "base64": Parser(lambda data, _: b"".join(decoded_base64(text(data), "image")), (ApiError,), TEXT_SEEDS),
+    "form": Parser(lambda data, _: texts_of(data, b"x", ("model", "stream")), (), FORM_SEEDS),
+    "boundary": Parser(lambda data, _: boundary_of("multipart/form-data" + text(data)), (ApiError,), TEXT_SEEDS),
+    "termination": Parser(lambda data, _: termination_failure(text(data)), (), JSON_SEEDS),
+    "explanation": Parser(in_file("log", lambda folder: reported_failure(folder / "log")), (), JSON_SEEDS),
+    "lock": Parser(lambda data, _: lock_of(text(data)), (), JSON_SEEDS),
+    "golden": Parser(lambda data, _: parse_golden_prompts(text(data)), (ValueError,), JSON_SEEDS),
+    "stored-manifest": Parser(in_file("manifest.json", read_manifest), (), JSON_SEEDS),
+    "config": Parser(in_file("config.json", config_family), (), JSON_SEEDS),
+    "index": Parser(
+        lambda data, _: choose_files(LISTING, where="hf://a/b", gguf=None, index=data, allow_pickle=False),
+        (UnusableFiles,),
+        JSON_SEEDS,
+    ),
+    "stream": Parser(converse, (GatewayError,), STREAM_SEEDS),
+}
+
+
+@st.composite
+def near(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """Bytes near a seed: parts of it repeated, left out, exchanged for others or for noise."""
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(0, 4))):
+        start, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
+        match draw(st.integers(0, 3)):
+            case 0:
+                data = data[:start] + data[end:]
+            case 1:
+                data = data[:end] + data[start:end] * draw(st.integers(0, 50)) + data[end:]
+            case 2:
+                data = data[:start] + draw(st.binary(max_size=40)) + data[end:]
+            case _:
+                data = data[:start] + draw(st.sampled_from(seeds))[:2000] + data[end:]
+    return data[:200_000]
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+@pytest.mark.timeout(3600)
+def test_a_parser_gives_a_value_or_its_own_error(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    parser = PARSERS[name]
+    given_bytes = data.draw(near(parser.seeds) | st.binary(max_size=300))
+    check(parser, given_bytes, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name, parser in PARSERS.items() for seed in parser.seeds])
+def test_seeds(name: str, seed: bytes, tmp_path: Path) -> None:
+    check(PARSERS[name], seed, tmp_path)
+
+
+def check(parser: Parser, data: bytes, folder: Path) -> None:
+    began, message = time.monotonic(), "a value"
+    try:
+        parser.parse(data, folder)
+    except parser.errors as error:
+        message = str(error)
+    assert re.search(r"\w", message)
+    assert time.monotonic() - began < PATIENCE_SECONDS
