@@ -124,5 +124,5 @@ def older(folder: Path, five: dict[str, LivePod]) -> Iterator[LiveGateway]:
     """A gateway in front of the five."""
     logs = folder / "older"
     logs.mkdir()
-    with gateway_process(logs, *five.values()) as running:
+    with gateway_process(logs, *five.values(), admin_paths=True) as running:
         yield running

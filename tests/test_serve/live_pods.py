@@ -26,7 +26,11 @@ PATIENCE_SECONDS = 60.0  # a failing test's, never a passing one's
 
 
 def flags(settings: dict[str, Any]) -> list[str]:
-    return [part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    return [
+        part
+        for name, value in settings.items()
+        for part in ("--" + name.replace("_", "-"), *(() if value is True else (str(value),)))
+    ]
 
 
 @dataclass
