@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from ams_common.config_bounds import absurd_size
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.hub_files import INDEX, UnusableFiles, choose_files, described, is_weights
 from ams_common.memory_offers import ModelSize, size_of
@@ -73,15 +74,15 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
         config = read_json((folder / "config.json").read_bytes())
     except (OSError, InvalidJson) as error:
         return Preview(resource, present=True, problem=f"{folder / 'config.json'} can't be read ({error}).")
-    return _with_family(
+    return _judged(
         Preview(
             resource,
             present=True,
             weights_bytes=sum(size for file, size in sizes.items() if file.suffix == ".safetensors"),
             total_bytes=sum(sizes.values()),
             missing_bytes=0,
-            config=config if isinstance(config, dict) else {},
-        )
+        ),
+        config,
     )
 
 
@@ -129,15 +130,15 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
     total = sum(file.size or 0 for file in files)
     partial = partial_of(hub_folder(models_dir, source, listing.commit))
     started = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) if partial.is_dir() else 0
-    return _with_family(
+    return _judged(
         Preview(
             resource,
             weights_bytes=sum(file.size or 0 for file in files if is_weights(file.path)),
             total_bytes=total,
             missing_bytes=max(0, total - started),
-            config=config if isinstance(config, dict) else {},
             counted_parameters=listing.parameters,
-        )
+        ),
+        config,
     )
 
 
@@ -146,6 +147,15 @@ def _allows_pickle(resource: ModelDeployment) -> bool:
     name = variable_name("allow_pickle")
     inherited = EnvVar(name=name, value=os.environ.get(name, "false"))
     return allows_pickle(msgspec.structs.replace(resource.spec, env=[inherited, *resource.spec.env]))
+
+
+def _judged(preview: Preview, config: Any) -> Preview:
+    """With what its config.json tells; one with sizes that no model has tells nothing but that."""
+    if not isinstance(config, dict):
+        return _with_family(replace(preview, problem="its config.json isn't an object."))
+    if (sentence := absurd_size(config)) is not None:
+        return _with_family(replace(preview, problem=f"its {sentence}"))
+    return _with_family(replace(preview, config=config))
 
 
 def _with_family(preview: Preview) -> Preview:

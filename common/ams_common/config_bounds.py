@@ -27,7 +27,7 @@ def absurd_size(config: Mapping[str, Any]) -> str | None:
         if most is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if not 0 <= value <= most:
-            shown = f"{value:,}" if abs(value) < 10**18 else f"{value:.0e}"
+            shown = f"{value:,}" if abs(value) < 10**18 else "a number of more than 18 digits"
             return f"config.json: {name} is {shown}; models have from 0 to {most:,}."
     return None
 

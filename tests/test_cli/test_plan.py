@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from ams_cli.main import main
 from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes
-from ams_cli.preview import Preview, look
+from ams_cli.preview import Preview, look, of_folder
 from ams_common.families import BY_NAME
 from ams_common.resource.parse import parse_model_deployment
 from ams_kube.objects import Node
@@ -77,6 +77,27 @@ def test_what_is_not_known_is_not_made_up() -> None:
     row = make_plan([Preview(resource())], on_machine(Machine(2 * GIB)), None).models[0]
     assert (row.fits, row.parameters, row.memory_bytes) == (None, None, {})
     assert row.verdict == "its size is known once it is downloaded"
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({**CONFIG, "num_hidden_layers": 10**400}, "num_hidden_layers is a number of more than 18 digits"),
+        ({**CONFIG, "vocab_size": -5}, "vocab_size is -5"),
+        ([], "its config.json isn't an object."),
+    ],
+)
+def test_a_configuration_that_no_model_has(config: Any, problem: str, of_hub: FakeHub, tmp_path: Path) -> None:
+    files = {"config.json": json.dumps(config).encode(), "tokenizer.json": b"{}", "model.safetensors": bytes(20_000)}
+    of_hub.add(Repository("acme/m")).commit(files)
+    found = look(resource(), tmp_path / "models")
+    assert problem in found.problem
+    assert make_plan([found], on_machine(Machine(2 * GIB)), None).models[0].fits is False
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    assert problem in of_folder(resource(), folder).problem
 
 
 @pytest.fixture

@@ -29,10 +29,11 @@ REAL = {
         ({"num_hidden_layers": 10**7}, "num_hidden_layers is 10,000,000"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
         ({"hidden_size": 1 << 40}, "hidden_size is 1,099,511,627,776"),
-        ({"vocab_size": 10**30}, "vocab_size is 1e+30"),
+        ({"vocab_size": 10**30}, "vocab_size is a number of more than 18 digits"),
+        ({"vocab_size": 10**400}, "vocab_size is a number of more than 18 digits"),
         ({"vision_config": {"depth": 10**6}}, "vision_config.depth is 1,000,000"),
         ({"text_config": {"a": {"num_experts": 10**9}}}, "text_config.a.num_experts is 1,000,000,000"),
-        ({"num_attention_heads": 1e300}, "num_attention_heads is 1e+300"),
+        ({"num_attention_heads": 1e300}, "num_attention_heads is a number of more than 18 digits"),
     ],
 )
 def test_sizes_that_no_model_has(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
