@@ -22,7 +22,10 @@ async def _asking(
     if path.startswith("/v1"):
         body = body.replace("max_new_tokens", "max_tokens")
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     writer.write((head + body).encode())
     try:
         yield reader, writer
