@@ -19,6 +19,8 @@ CONFIG = {
 INDEX = "model.safetensors.index.json"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 SHARD_BYTES = 300
+SIGNATURE = {"publicKey": "-----BEGIN PUBLIC KEY-----\n…\n-----END PUBLIC KEY-----\n"}
+UNSIGNED = "has no model.sig, which spec.model.signature asks for"
 
 
 @dataclass(frozen=True)

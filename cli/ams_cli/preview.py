@@ -92,6 +92,7 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
     from ams_pod.download.hub import Hub
     from ams_pod.layout import hub_folder, partial_of
 
+    signature = resource.spec.model.signature
     try:
         hub = Hub(source)
         listing = with_patience(hub.list, _PATIENCE_SECONDS)
@@ -120,6 +121,7 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
                 gguf=source.file,
                 index=read(INDEX) if source.file is None else None,
                 allow_pickle=_allows_pickle(resource),
+                signature=signature.file if signature is not None else None,
             )
         ]
         config = read_json(read("config.json") or b"{}")

@@ -72,13 +72,20 @@ def is_inside(path: str) -> bool:
 
 
 def choose_files(
-    listing: Iterable[RemoteFile], *, where: str, gguf: str | None, index: bytes | None, allow_pickle: bool
+    listing: Iterable[RemoteFile],
+    *,
+    where: str,
+    gguf: str | None,
+    index: bytes | None,
+    allow_pickle: bool,
+    signature: str | None = None,
 ) -> tuple[RemoteFile, ...]:
-    """The files that the runtime reads, weights last.
+    """The files that the runtime reads, weights last, and before them the `signature` that it asks for.
 
     `where` names the source in messages, `gguf` is the one file that the source asks for. `index` is the content of
     model.safetensors.index.json, None if there is none, or none that can be read, as of a gated model: then all weights
-    of the top folder are taken. UnusableFiles (InvalidSource, PickledWeights) if no pod could serve what is there.
+    of the top folder are taken. UnusableFiles (InvalidSource, PickledWeights, SignatureMismatch) if no pod could serve
+    what is there.
     """
     listed = {file.path: file for file in listing}
     for path in listed:
@@ -88,14 +95,20 @@ def choose_files(
     for path in files:
         if parent := next((parent for parent in _parents(path) if parent in files), None):
             raise UnusableFiles(f"{where} lists {parent!r} as a file and as a folder; nothing was fetched.")
+    if signature is not None and signature not in files:
+        raise UnusableFiles(
+            f"{where} has no {signature}, which spec.model.signature asks for; nothing is served.",
+            Reason.SIGNATURE_MISMATCH,
+        )
+    signatures = (files[signature],) if signature is not None else ()
     if gguf is not None:
-        return (_named_gguf(files, gguf, where),)
+        return (*signatures, _named_gguf(files, gguf, where))
     weights = _weights(files, where, index, allow_pickle)
     if "config.json" not in files:
         raise UnusableFiles(f"{where} has no config.json: it isn't a model that this runtime can load.")
     indexes = {INDEX, PICKLE_INDEX} & files.keys() if _is_pickled(weights[0]) else {INDEX} & files.keys()
-    small = [path for path in files if _is_read(path) or path in indexes]
-    return tuple(files[path] for path in [*sorted(small), *sorted(weights)])
+    small = [path for path in files if (_is_read(path) or path in indexes) and path != signature]
+    return (*signatures, *(files[path] for path in [*sorted(small), *sorted(weights)]))
 
 
 def described(source: HubSource, commit: str) -> str:

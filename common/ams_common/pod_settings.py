@@ -23,6 +23,10 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["quick", "full"], Meta(description="check files on disk by size and time, or hash them again")
     ] = "quick"
     lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
+    signature_key: Annotated[
+        str, Meta(description="public key (PEM) that the weights must be signed with; empty: they needn't be signed")
+    ] = ""
+    signature_file: Annotated[str, Meta(description="file of the signature, beside the weights")] = "model.sig"
     allow_pickle: Annotated[bool, Meta(description="accept pickled weights if there are no others")] = False
     retry_seconds: Annotated[
         float, Meta(ge=0, description="time without a byte after which a failing hub ends the download")

@@ -46,6 +46,8 @@ class Reason(StrEnum):
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     LOCK_MISMATCH = "LockMismatch"
     INVALID_LOCK = "InvalidLock"
+    SIGNATURE_MISMATCH = "SignatureMismatch"
+    INVALID_SIGNATURE_KEY = "InvalidSignatureKey"
     CONVERSION_FAILED = "ConversionFailed"
     DOWNLOAD_FAILED = "DownloadFailed"
     VOLUME_NOT_WRITABLE = "VolumeNotWritable"
@@ -252,6 +254,17 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "WeightsReady",
         "The lock can't be read",
         "`spec.model.lock` is a map of file to sha256; the message says what is wrong with it.",
+    ),
+    Reason.SIGNATURE_MISMATCH: _fails(
+        "WeightsReady",
+        "The weights aren't signed as they should be",
+        "`spec.model.signature` names a key. The signature file is missing, is by another key, or signs other bytes; "
+        "the message says which. Nothing is served until they agree.",
+    ),
+    Reason.INVALID_SIGNATURE_KEY: _fails(
+        "WeightsReady",
+        "The key that weights must be signed with can't be read",
+        "`spec.model.signature.publicKey` takes the PEM text of an elliptic-curve public key (P-256, P-384 or P-521).",
     ),
     Reason.CONVERSION_FAILED: _fails(
         "WeightsReady",

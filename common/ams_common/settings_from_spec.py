@@ -11,10 +11,13 @@ from ams_common.resource.spec import ModelDeployment, Spec
 def download_settings(resource: ModelDeployment) -> DownloadSettings:
     """Settings of `ams-pod download` for this model; folders, ports and files are left at their defaults."""
     model = resource.spec.model
-    return DownloadSettings(
+    settings = DownloadSettings(
         source=model.source,
         lock=msgspec.json.encode(model.lock, order="sorted").decode() if model.lock else "",
     )
+    if (signature := model.signature) is None:
+        return settings
+    return msgspec.structs.replace(settings, signature_key=signature.public_key, signature_file=signature.file)
 
 
 def serve_settings(resource: ModelDeployment) -> ServeSettings:

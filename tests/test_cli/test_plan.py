@@ -14,7 +14,7 @@ from ams_common.resource.parse import parse_model_deployment
 from ams_kube.objects import Node
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
-from hub_listings import CONFIG, LISTINGS, Listing, repository, source
+from hub_listings import CONFIG, LISTINGS, SIGNATURE, UNSIGNED, Listing, repository, source
 from test_cli.local_fleet import PROGRAMS
 
 pytest_plugins = ["fakehub.fixtures"]
@@ -169,6 +169,15 @@ def of_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     files = "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub.url + files)
     return hub
+
+
+def test_weights_that_should_be_signed_and_are_not(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    hub.add(repository(LISTINGS[0]))
+    found = look(resource(model={"source": source(LISTINGS[0]), "signature": SIGNATURE}), tmp_path)
+    assert UNSIGNED in found.problem
 
 
 @pytest.mark.parametrize("listing", LISTINGS, ids=lambda each: each.name)

@@ -18,7 +18,7 @@ from ams_operator.decide.preflight.report import HubReport, Question
 from fakehub.hostile import HostileHub
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
-from hub_listings import CONFIG, LISTINGS, Listing, repository, source
+from hub_listings import CONFIG, LISTINGS, SIGNATURE, UNSIGNED, Listing, repository, source
 from plan_objects import NOW, SETTINGS, resource
 
 pytest_plugins = ["fakehub.fixtures"]
@@ -66,6 +66,19 @@ async def test_a_listing_whose_files_are_hidden_is_read_as_far_as_it_goes(hub: F
     assert report.failure is None
     assert report.weights_bytes == listing.weights_bytes
     assert report.note == "acme/shards is gated; the pod's token is tried at the download."
+
+
+async def test_weights_that_should_be_signed_and_are_not_are_never_fetched(hub: FakeHub, client: HubClient) -> None:
+    hub.add(repository(LISTINGS[0]))
+    given = resource(source(LISTINGS[0]), model={"signature": SIGNATURE})
+    question = question_of(given)
+    assert question is not None
+    decided = plan(Observed(given, report=await client.ask(question)), SETTINGS, NOW)
+    told = {each.type: each for each in decided.status.conditions or ()}
+    for kind in ("PreflightPassed", "Ready"):
+        assert (told[kind].status, told[kind].reason) == ("False", "SignatureMismatch")
+        assert UNSIGNED in told[kind].message
+    assert decided.apply == ()
 
 
 @pytest.mark.parametrize(

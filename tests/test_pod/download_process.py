@@ -44,6 +44,11 @@ class Outcome:
         assert self.failure is not None
         return str(self.failure["reason"])
 
+    @property
+    def message(self) -> str:
+        assert self.failure is not None
+        return str(self.failure["message"])
+
 
 class Downloads:
     """Downloads from one hub into one models folder."""

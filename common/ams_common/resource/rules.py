@@ -39,6 +39,7 @@ NAME_LENGTH = 50
 ALIAS = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?$"
 MEDIA_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 SHA256 = r"^[0-9a-f]{64}$"
+SIGNATURE_FILE = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 DEVICE = r"^([0-9]+|cpu|disk)$"
 # Kubernetes' quantities, and accelerate's spelling of them: 8GiB.
 MEMORY = QUANTITY.replace("[KMGTPE]i|", "[KMGT]i?B|[KMGTPE]i|")
@@ -159,6 +160,18 @@ RULES: tuple[Rule, ...] = (
         lambda text: not text.startswith("file://") or _is_source(text),
     ),
     Rule("spec.model.lock.*", f"self.matches(r'{SHA256}')", "must be a sha256: 64 of 0-9 and a-f", _matches(SHA256)),
+    Rule(
+        "spec.model.signature.publicKey",
+        "self.startsWith('-----BEGIN PUBLIC KEY-----')",
+        "must be the PEM text of a public key: -----BEGIN PUBLIC KEY----- …",
+        lambda text: text.startswith("-----BEGIN PUBLIC KEY-----"),
+    ),
+    Rule(
+        "spec.model.signature.file",
+        f"self.matches(r'{SIGNATURE_FILE}') && self != 'manifest.json'",
+        "must be the path of a file among the model's, as in model.sig",
+        lambda text: re.fullmatch(SIGNATURE_FILE, text) is not None and text != "manifest.json",
+    ),
     Rule(
         "spec.model.aliases[*]",
         f"self.matches(r'{ALIAS}')",

@@ -37,6 +37,27 @@ class TokenSecretRef(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     key: Annotated[str, Meta(min_length=1, max_length=253, description="key in the Secret")] = "token"
 
 
+class SignatureSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whom the weights must be signed by."""
+
+    public_key: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=1024,
+            description="PEM text of the elliptic-curve public key (P-256, P-384 or P-521) that they are signed with",
+        ),
+    ]
+    file: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=240,
+            description="file of the signature among the model's files, as OpenSSF Model Signing writes it",
+        ),
+    ] = "model.sig"
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Which model, and what it is called."""
 
@@ -58,6 +79,10 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
         dict[Annotated[str, Meta(max_length=1024)], Annotated[str, Meta(max_length=64)]],
         Meta(max_length=1024, description="sha256 by file; if the weights differ, nothing is served"),
     ] = {}
+    signature: Annotated[
+        SignatureSpec | None,
+        Meta(description="a key that every file of the model must be signed with; otherwise nothing is served"),
+    ] = None
     aliases: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=200)]],
         Meta(max_length=16, description="other names that clients may use"),

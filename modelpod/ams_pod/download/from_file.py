@@ -15,7 +15,8 @@ from ams_pod.download.lease import FolderLease
 from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
-from ams_pod.layout import converted_folder, local_gguf
+from ams_pod.download.signature import Signer, read_signature
+from ams_pod.layout import converted_folder, inside, local_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,26 @@ class GgufJob:
         return f"file://{self.gguf}"
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
-        if partial.has_files():
+        if context.signer is not None:
+            self._copy_signature(context.signer, partial)
+        if partial.has_files(besides=context.signature_path):
             return
         size = self.gguf.stat().st_size
         context.tracker.begin(Phase.VERIFYING, message=self.gguf.name, total=size)
         sha256 = hash_file(self.gguf, context.tracker.add)
         check_lock(context.lock, {self.gguf.name: sha256})
+        if context.signer is not None:
+            context.signer.check(read_signature(partial.place(context.signer.path)), {self.gguf.name: sha256})
         partial.record_input(self.gguf, sha256)
         convert(self.gguf, partial, lease, context.tracker)
+
+    def _copy_signature(self, signer: Signer, partial: Partial) -> None:
+        source, target = inside(self.gguf.parent, signer.path), partial.place(signer.path)
+        if not source.is_file():
+            raise signer.missing(f"file://{self.gguf.parent}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(read_signature(source))
+        partial.record({signer.path: hash_file(target)})
 
 
 def gguf_job(source: FileSource, context: Context) -> GgufJob | None:
@@ -52,7 +65,7 @@ def gguf_job(source: FileSource, context: Context) -> GgufJob | None:
 
 
 def check_folder(source: FileSource, context: Context) -> Path:
-    """A folder that is used in place: it must hold a model, and what the lock pins. Failed otherwise."""
+    """A folder that is used in place: it must hold a model, and what is locked and signed. Failed otherwise."""
     folder = Path(source.path)
     if source.file is not None:
         raise Failed(Reason.INVALID_SOURCE, f"file://{folder}: ?file= names a GGUF file, and {source.file!r} is none.")
@@ -62,13 +75,26 @@ def check_folder(source: FileSource, context: Context) -> Path:
     paths = [path for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")) if path.is_file()]
     listing = [RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
     index = (folder / INDEX).read_bytes() if (folder / INDEX).is_file() else None
-    chosen = choose_files(listing, where=f"file://{folder}", gguf=None, index=index, allow_pickle=context.allow_pickle)
-    if context.lock:
-        check_lock(context.lock, dict.fromkeys((file.path for file in chosen), None))
-        locked = [file for file in chosen if file.path in context.lock]
-        context.tracker.begin(Phase.VERIFYING, total=sum(file.size or 0 for file in locked))
-        check_lock(
-            context.lock,
-            {file.path: hash_file(folder / file.path, context.tracker.add) for file in locked},
-        )
+    if (path := context.signature_path) is not None and "/" in path and (folder / path).is_file():
+        listing.append(RemoteFile(path, (folder / path).stat().st_size))
+    chosen = choose_files(
+        listing,
+        where=f"file://{folder}",
+        gguf=None,
+        index=index,
+        allow_pickle=context.allow_pickle,
+        signature=context.signature_path,
+    )
+    unread: dict[str, str | None] = dict.fromkeys((file.path for file in chosen), None)
+    check_lock(context.lock, unread)
+    if context.signer is not None:
+        content = read_signature(folder / context.signer.path)
+        context.signer.check(content, unread)
+    hashed = [file for file in chosen if context.signer is not None or file.path in context.lock]
+    if hashed:
+        context.tracker.begin(Phase.VERIFYING, total=sum(file.size or 0 for file in hashed))
+        digests = {file.path: hash_file(folder / file.path, context.tracker.add) for file in hashed}
+        check_lock(context.lock, digests)
+        if context.signer is not None:
+            context.signer.check(content, digests)
     return folder

@@ -12,17 +12,19 @@ from typing import TypeVar
 
 from ams_common.hub_files import INDEX, RemoteFile, choose_files, described
 from ams_common.lifecycle import Phase
+from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
 from ams_pod.download.backoff import next_delay
 from ams_pod.download.convert import convert
-from ams_pod.download.failures import Interrupted
+from ams_pod.download.failures import Failed, Interrupted
 from ams_pod.download.hub import Hub
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
 from ams_pod.download.listing import Listing
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
+from ams_pod.download.signature import LARGEST_BYTES, read_signature
 from ams_pod.download.transfer import Body, Transfer
 from ams_pod.layout import hub_folder, is_commit, known_commit, revision_pointer
 
@@ -51,11 +53,15 @@ class HubJob:
         return self.spec.file is not None
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
-        if self.converts and partial.has_files():
+        self._fetch_signature(partial, lease, context)
+        if self.converts and partial.has_files(besides=context.signature_path):
             return
         transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=self.converts)
         files = self._choose(partial, transfer, context)
         check_lock(context.lock, {file.path: file.sha256 for file in files})
+        if context.signer is not None:  # before gigabytes of what may not be served
+            content = read_signature(partial.place(context.signer.path))
+            context.signer.check(content, {file.path: file.sha256 for file in files})
         present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in files}
         plan = plan_download(
             files, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
@@ -64,6 +70,13 @@ class HubJob:
         transfer.fetch(plan.files)
         if self.spec.file is not None:
             convert(partial.place(self.spec.file, input=True), partial, lease, context.tracker)
+
+    def _fetch_signature(self, partial: Partial, lease: FolderLease, context: Context) -> None:
+        wanted = [file for file in self.listing.files if file.path == context.signature_path]
+        if any((file.size or 0) > LARGEST_BYTES for file in wanted):
+            raise Failed(Reason.SIGNATURE_MISMATCH, f"{context.signature_path} is far too large; nothing is served.")
+        transfer = Transfer(self._open, partial, lease, context.tracker, context.patience)
+        transfer.fetch([self._with_metadata(file, context) for file in wanted])
 
     def _choose(self, partial: Partial, transfer: Transfer, context: Context) -> tuple[RemoteFile, ...]:
         index = None
@@ -77,8 +90,10 @@ class HubJob:
             gguf=self.spec.file,
             index=index,
             allow_pickle=context.allow_pickle,
+            signature=context.signature_path,
         )
-        return tuple(self._with_metadata(file, context) for file in chosen)
+        wanted = [file for file in chosen if file.path != context.signature_path]  # which is there
+        return tuple(self._with_metadata(file, context) for file in wanted)
 
     def _with_metadata(self, file: RemoteFile, context: Context) -> RemoteFile:
         return with_patience(lambda: self.hub.with_metadata(self.revision, file), context.patience)

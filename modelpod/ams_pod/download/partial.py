@@ -70,9 +70,9 @@ class Partial:
         line = self._lines.get((file, input))
         return line.entry if line and is_unchanged(self.place(file, input=input), line.entry) else None
 
-    def has_files(self) -> bool:
-        """Whether there are verified files beside inputs. Converted ones are recorded all at once."""
-        return any(not line.input for line in self._lines.values())
+    def has_files(self, *, besides: str | None = None) -> bool:
+        """Whether there are verified files beside inputs and the one named. Converted ones are recorded all at once."""
+        return any(not line.input and line.file != besides for line in self._lines.values())
 
     def present_bytes(self, file: str, *, input: bool = False) -> int:
         """How many bytes of the file are there, verified or not."""

@@ -87,6 +87,7 @@ class HubClient:
                 gguf=source.file,
                 index=await self._file(repository, info, INDEX) if source.file is None else None,
                 allow_pickle=question.allow_pickle,
+                signature=question.signature,
             )
         except UnusableFiles as error:
             return HubReport(error.failure, revision=info.sha)

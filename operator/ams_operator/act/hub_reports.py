@@ -104,4 +104,5 @@ def question_of(resource: ModelDeployment) -> Question | None:
     token = resource.spec.model.token_secret_ref is not None or any(
         variable.name == "HF_TOKEN" for variable in resource.spec.env
     )
-    return Question(source, token, allows_pickle(resource.spec))
+    signature = resource.spec.model.signature
+    return Question(source, token, allows_pickle(resource.spec), signature.file if signature is not None else None)

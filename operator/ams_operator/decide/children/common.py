@@ -56,4 +56,6 @@ def digest(value: object) -> str:
 
 def source_digest(resource: ModelDeployment) -> str:
     """Of what determines the bytes of the weights."""
-    return digest([resource.spec.model.source, resource.spec.model.lock])
+    model = resource.spec.model
+    signature = [model.signature] if model.signature is not None else []
+    return digest([model.source, model.lock, *signature])

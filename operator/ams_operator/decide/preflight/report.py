@@ -10,11 +10,15 @@ from ams_common.source import HubSource
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A source and what its pods may do there: use a token, which the operator never sees, and take pickled weights."""
+    """A source and what its pods may do there: use a token, which the operator never sees, and take pickled weights.
+
+    `signature` is the file of the signature that they ask for.
+    """
 
     source: HubSource
     token: bool = False
     allow_pickle: bool = False
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
