@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from ams_common.config_bounds import absurd_size
+from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.builtin.loading import load_engine
 from ams_pod.engines.builtin.memory import placing
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.weights import load_weights, read_config
@@ -94,6 +96,21 @@ def test_weights_of_nan_are_not_served(bad: str, tmp_path: Path) -> None:
     save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LoadFailed, match="are not numbers"):
         load_weights(AutoModelForCausalLM, folder, placement, lambda phase, percent=None: None)
+
+
+def test_one_nan_anywhere_in_the_weights_is_found(tmp_path: Path) -> None:
+    """Not only where a tensor begins: what the model's own forward computes at load shows it."""
+    folder = checkpoints.make("llama", tmp_path / "llama")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][5, 70] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LoadFailed, match="is no number"):
+        load_engine(
+            folder,
+            ServeSettings(name="m", source=f"file://{folder}"),
+            lambda events: None,
+            lambda phase, percent=None: None,
+        )
 
 
 @pytest.mark.parametrize(

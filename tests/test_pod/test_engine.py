@@ -188,3 +188,32 @@ def test_a_wrong_rotary_table_is_seen_by_the_check(folder):
     forward = forward_of("flat", model, ROWS, LENGTH)
     forward._cos = forward._cos.roll(1, 0)
     assert not verify.close_enough(verify.distance(forward, probes), torch.float32)
+
+
+def test_a_row_of_no_numbers_fails_alone(folder, kind):
+    """Its batch goes on as if it had never been there."""
+    model = load_model(folder)
+    wanted = prompts(3)
+    expected = [reference(model, ids, 12) for ids in wanted]
+    forward = forward_of(kind, model, ROWS, LENGTH)
+    driver = Driver(forward)
+    outcomes = [driver.submit(ids, 12)[1] for ids in wanted]
+    sampled = driver.submit(wanted[0], 12, temperature=1.0, seed=3)[1]
+    compute = forward.step
+
+    def damaged(batch):
+        logits = compute(batch)
+        if len(batch.slots) >= 4 and len(outcomes[1].tokens) == 5:
+            logits = logits.clone()
+            logits[list(batch.slots).index(1), 17] = torch.nan
+        return logits
+
+    forward.step = damaged
+    driver.run()
+    assert [outcomes[0].tokens, outcomes[2].tokens] == [expected[0], expected[2]]
+    assert (outcomes[1].finish, len(outcomes[1].tokens)) == ("failed", 5)
+    assert "is no number (NaN)" in str(outcomes[1].error)
+    alone = Driver(forward_of(kind, load_model(folder), ROWS, LENGTH))
+    again = alone.submit(wanted[0], 12, temperature=1.0, seed=3)[1]
+    alone.run()
+    assert sampled.tokens == again.tokens

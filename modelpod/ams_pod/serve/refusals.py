@@ -6,7 +6,7 @@ from typing import Any
 
 from ams_common.errors import ApiError
 
-from ams_pod.engines.port import EngineRefusal, RefusalKind
+from ams_pod.engines.port import EngineError, EngineRefusal, RefusalKind
 
 _MEMORY_RETRY_SECONDS = 10.0
 _KINDS: dict[RefusalKind, str] = {
@@ -21,7 +21,8 @@ _KINDS: dict[RefusalKind, str] = {
 def api_error(error: BaseException) -> ApiError:
     """The answer of a request that ended with this error of the engine."""
     if not isinstance(error, EngineRefusal):
-        return ApiError("generation_failed", "The model failed on this request.")
+        sentence = str(error) if isinstance(error, EngineError) else "The model failed on this request."
+        return ApiError("generation_failed", sentence)
     details: dict[str, Any] = {"param": error.part, "limit": error.limit, "given": error.given}
     return ApiError(
         _KINDS[error.kind],

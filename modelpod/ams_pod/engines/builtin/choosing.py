@@ -47,6 +47,12 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
         return Serving(model, choose_separate(model, recipe.separate_probes, request, context), None)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     with_media = _media_probes(recipe, model, embedder, context)
+    probes = with_media or verify.text_probes(model, rows)
+    if not verify.has_numbers(probes):
+        raise LoadFailed(
+            "the model computes what is no number (NaN): its weights are damaged, or their number format is too narrow"
+            " for it (spec.precision)"
+        )
     try:
         find_stack(model)
     except UnsupportedStack as reason:
@@ -54,7 +60,6 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
         padded = PaddedForward(model, rows, context)
         _own_distance(model, padded, with_media, request)
         return Serving(model, padded, embedder)
-    probes = with_media or verify.text_probes(model, rows)
     decoder = _decoder(model, request, context)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):

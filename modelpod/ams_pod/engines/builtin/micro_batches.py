@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
-from ams_pod.engines.builtin.model.sampling import RowSampler, sample
+from ams_pod.engines.builtin.model.sampling import NotNumbers, RowSampler, sample
 from ams_pod.engines.builtin.scheduler.ladder import Stage
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.port import (
@@ -154,7 +154,7 @@ class MicroBatchCore:
             return error, stage
         return None
 
-    def _step(self, rows: Sequence[_Row], tokens: Sequence[int]) -> tuple[list[TokenEvent], list[int]]:
+    def _step(self, rows: Sequence[_Row], tokens: Sequence[int | None]) -> tuple[list[TokenEvent], list[int]]:
         """The events of one token each, and the indices of the rows that go on."""
         events = [self._accept(row, token) for row, token in zip(rows, tokens, strict=True)]
         return events, [index for index, event in enumerate(events) if event.finish is None]
@@ -212,8 +212,8 @@ class MicroBatchCore:
         states: Tensor,
         mask: Tensor,
         cache: EncoderDecoderCache,
-    ) -> list[int]:
-        """The next token of each row, after `feed` [rows, tokens]."""
+    ) -> list[int | None]:
+        """The next token of each row, after `feed` [rows, tokens]; None where no number came out."""
         ids = torch.tensor(feed, device=states.device)
         logits = self._model.text_decoder(
             input_ids=ids,
@@ -227,9 +227,11 @@ class MicroBatchCore:
         self.counters.decode_tokens += len(rows)
         return sample(logits, [row.sampler for row in rows])
 
-    def _accept(self, row: _Row, token: int) -> TokenEvent:
+    def _accept(self, row: _Row, token: int | None) -> TokenEvent:
         if row.ticket.cancelled:
             return TokenEvent(row.ticket, None, "cancelled")
+        if token is None:
+            return TokenEvent(row.ticket, None, "failed", NotNumbers())
         sampling = row.ticket.sampling
         row.tokens.append(token)
         made = len(row.tokens) - 1

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ams_pod.engines.port import Sampling
+from ams_pod.engines.port import EngineError, Sampling
 
+_NO_TOKEN = -1
 _NARROW = 256  # candidates looked at before the whole vocabulary is sorted
 
 
@@ -35,11 +36,24 @@ class RowSampler:
             self.seen.add(token)
 
 
-def sample(logits: Tensor, rows: Sequence[RowSampler]) -> list[int]:
-    """One token for each row of logits [rows, vocabulary]."""
-    tokens: list[int] = logits.float().argmax(-1).tolist()  # float first: argmax of bfloat16 is five times slower
+class NotNumbers(EngineError):
+    """The logits of a row hold NaN: no token of it would mean anything."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The model computed something that is no number (NaN) for this request: its weights are damaged, or their"
+            " number format is too narrow for it (spec.precision)."
+        )
+
+
+def sample(logits: Tensor, rows: Sequence[RowSampler]) -> list[int | None]:
+    """One token for each row of logits [rows, vocabulary]; None where they hold NaN."""
+    highest, found = logits.float().max(-1)  # float first: bfloat16 is five times slower; NaN counts as the highest
+    tokens: list[int | None] = found.masked_fill(highest.isnan(), _NO_TOKEN).tolist()
     for index, row in enumerate(rows):
-        if not row.plain:
+        if tokens[index] == _NO_TOKEN:
+            tokens[index] = None
+        elif not row.plain:
             tokens[index] = _sample_row(logits[index].float(), row)
     return tokens
 

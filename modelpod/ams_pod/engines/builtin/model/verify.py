@@ -84,6 +84,11 @@ def media_probes(model: Any, probe: MediaProbe, prompt: Prompt) -> list[LogitsPr
     return probes
 
 
+def has_numbers(probes: Sequence[LogitsProbe]) -> bool:
+    """Whether the own forward computes numbers at all. One NaN anywhere in the weights that it used and it doesn't."""
+    return not any(bool(probe.expected.isnan().any()) for probe in probes)
+
+
 def distance(forward: Forward, probes: Sequence[LogitsProbe]) -> float:
     """The largest relative distance of a probe's logits, when they are read together, in chunks, then decoded."""
     results = []

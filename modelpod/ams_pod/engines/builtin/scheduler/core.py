@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
 from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward, SlotFailed
-from ams_pod.engines.builtin.model.sampling import sample
+from ams_pod.engines.builtin.model.sampling import NotNumbers, sample
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row, readable
@@ -301,7 +301,11 @@ class EngineCore:
             if chunk.last:
                 row.own_prefill = row.own_batch = False
         for row, token in zip(rows, tokens, strict=True):
-            events.append(self._accept(row, token))
+            events.append(self._accept(row, token) if token is not None else self._refuse(row))
+
+    def _refuse(self, row: Row) -> TokenEvent:
+        row.done = True
+        return TokenEvent(row.ticket, None, "failed", NotNumbers())
 
     def _accept(self, row: Row, token: int) -> TokenEvent:
         sampling = row.ticket.sampling
