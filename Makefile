@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly clients e2e lint format bench crds docs manifests sbom audit clean
+.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs manifests sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -15,6 +15,7 @@ help:
 	@echo "make test   lint and all tests that this machine can run"
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
 	@echo "make nightly  feed every parser with many thousands of broken inputs"
+	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
 	@echo "make clients  generate clients from the OpenAPI document and test them   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
@@ -39,6 +40,16 @@ fast: lint
 # What takes longer than a laptop's patience: every parser of bytes from outside, for some ten minutes.
 nightly: $(VENV)/.dev
 	AMS_FUZZ_EXAMPLES=2000 $(VENV)/bin/pytest tests/test_fuzz $(ARGS)
+
+# Whether tests notice small faults in the modules that decide; SAMPLE=0 tries every change, which takes hours.
+SAMPLE ?= 25
+mutants: $(VENV)/.dev .mutants/.installed
+	$(VENV)/bin/python tests/mutants.py .mutants/bin --sample $(SAMPLE) $(ARGS)
+
+.mutants/.installed:
+	$(PYTHON) -m venv .mutants
+	.mutants/bin/python -m pip install --disable-pip-version-check --quiet 'cosmic-ray>=8.4,<9'
+	@touch $@
 
 # The generators live in a folder of their own; `make test` runs these tests too once they are there.
 clients: $(VENV)/.dev .clients/.installed
@@ -103,7 +114,7 @@ audit: $(VENV)/.local .supply/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .clients .supply .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .clients .mutants .supply .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

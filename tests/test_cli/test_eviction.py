@@ -29,6 +29,7 @@ def test_a_model_that_is_always_on_stays() -> None:
 def test_what_was_promised_is_not_free() -> None:
     holders = [holder("loading", GIB, 0.0, promised=4 * GIB), holder("large", 3 * GIB, 0.0, promised=GIB)]
     assert unclaimed_bytes(10 * GIB, None, holders) == 7 * GIB - MARGIN_BYTES
+    assert MARGIN_BYTES == 268_435_456
     assert unclaimed_bytes(None, 10 * GIB, holders) == 3 * GIB
     assert unclaimed_bytes(10 * GIB, 9 * GIB, holders) == 2 * GIB
     assert unclaimed_bytes(None, None, holders) is None
@@ -40,6 +41,14 @@ def test_a_smaller_quantization_is_taken_where_stopping_others_is_not_enough() -
     assert plan_eviction([4 * GIB, 2 * GIB], 2 * GIB, holders) == Eviction(4 * GIB, ("old",))
     assert plan_eviction([8 * GIB, 2 * GIB], 2 * GIB, holders) == Eviction(2 * GIB)
     assert plan_eviction([8 * GIB, 6 * GIB], 2 * GIB, holders) == Eviction(6 * GIB, short=True)
+
+
+def test_room_for_a_part_is_no_room() -> None:
+    assert Eviction(GIB).short is Eviction(GIB).wait is False
+    holders = [holder("half", 2 * GIB, 0.0, promised=3 * GIB)]
+    assert unclaimed_bytes(5 * GIB, None, holders) == 4 * GIB - MARGIN_BYTES, "of 3 GiB that it may take it has 2"
+    assert choose_victims(4 * GIB, GIB, holders) == ["half"], "to the byte"
+    assert choose_victims(4 * GIB + 1, GIB, holders) is None
 
 
 def test_models_in_use_are_waited_for_if_that_helps() -> None:

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files, weights_bytes
+from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files, described, is_inside, weights_bytes
 from ams_common.progress import Failure
+from ams_common.source import HubSource, parse_source
 
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
 
@@ -95,3 +96,74 @@ def test_the_size_of_the_weights_is_known_if_all_of_their_sizes_are() -> None:
     config, first, second = RemoteFile("config.json", None), RemoteFile("a.safetensors", 3), RemoteFile("b.gguf", 4)
     assert weights_bytes([config, first, second]) == 7
     assert weights_bytes([config, first, RemoteFile("c.safetensors", None)]) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("a" * 240, True),
+        ("a" * 241, False),
+        ("é" * 120, True),
+        ("é" * 121, False),
+        ("/".join(["a" * 199] * 10), True),  # 2,000 bytes with a separator for each part
+        ("/".join(["a" * 199] * 9 + ["a" * 200]), False),
+        ("/".join("a" * 900), True),
+        ("a/../b", False),
+        ("a/./b", False),
+        ("a//b", False),
+        ("/a", False),
+        ("", False),
+        ("a\nb", False),
+        ("a\\b", False),
+        ("a\ud800", False),
+    ],
+)
+def test_a_path_that_may_be_joined(path: str, inside: bool) -> None:
+    assert is_inside(path) is inside
+
+
+def test_pickles_come_with_their_index_and_safetensors_without() -> None:
+    index, shard = "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"
+    assert chosen("config.json", index, shard, allow_pickle=True) == ["config.json", index, shard]
+    assert chosen("config.json", index, "model.safetensors", allow_pickle=True) == ["config.json", "model.safetensors"]
+    assert chosen("config.json", shard, allow_pickle=True) == ["config.json", shard]
+
+
+def test_an_index_may_have_thirty_two_mebibytes() -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    paths = ["config.json", "model.safetensors.index.json", *names]
+    assert len(chosen(*paths, index=INDEX + " " * ((32 << 20) - len(INDEX)))) == 4
+    assert "is larger than 33,554,432 bytes" in refused(*paths, index=INDEX + " " * (32 << 20)).message
+
+
+def test_names_from_outside_are_shortened() -> None:
+    message = refused("config.json", "../" + "x" * 900).message
+    assert len(message) < 420
+    names = [f"part-{number}.gguf" for number in range(9)]
+    assert (
+        "part-0.gguf, part-1.gguf, part-2.gguf, part-3.gguf, part-4.gguf, …" in refused("config.json", *names).message
+    )
+    assert refused("config.json", *names[:5]).message.endswith("part-4.gguf.")
+
+
+def test_a_listing_is_named_by_the_first_of_its_commit() -> None:
+    source = parse_source("hf://acme/m@main")
+    assert isinstance(source, HubSource)
+    assert described(source, "0123456789abcdef" + "0" * 24) == "hf://acme/m@0123456789ab"
+
+
+def test_the_size_of_weights_is_known_if_all_are() -> None:
+    files = [RemoteFile("config.json", None), RemoteFile("a.safetensors", 5), RemoteFile("b.gguf", 7)]
+    assert weights_bytes(files) == 12
+    assert weights_bytes([*files, RemoteFile("c.safetensors", None)]) is None
+    assert weights_bytes([]) == 0
+
+
+def test_a_signature_comes_first_and_must_be_there() -> None:
+    listing = [RemoteFile(path, 1) for path in ("config.json", "model.safetensors", "model.sig", "a.gguf")]
+    for gguf, rest in ((None, ["config.json", "model.safetensors"]), ("a.gguf", ["a.gguf"])):
+        files = choose_files(listing, where="w", gguf=gguf, index=None, allow_pickle=False, signature="model.sig")
+        assert [file.path for file in files] == ["model.sig", *rest]
+    with pytest.raises(UnusableFiles, match=r"w has no other\.sig, which spec\.model\.signature asks for") as caught:
+        choose_files(listing, where="w", gguf=None, index=None, allow_pickle=False, signature="other.sig")
+    assert caught.value.failure.reason == "SignatureMismatch"

@@ -1,0 +1,118 @@
+"""How slow a body may come, and what all unfinished bodies may take together: decided without any connection."""
+
+import pytest
+from ams_common.errors import ApiError
+from ams_gateway.front.room import Pace, PaceLimits, Room
+
+LIMITS = PaceLimits(silence_seconds=10.0, total_seconds=60.0, bytes_per_second=100.0)
+BEGIN = 1000.0
+
+
+def test_patience_is_the_silence_allowed_and_never_beyond_the_whole_time() -> None:
+    pace = Pace(LIMITS, BEGIN)
+    assert pace.patience(BEGIN) == 10.0
+    assert pace.patience(BEGIN + 49.0) == 10.0
+    assert pace.patience(BEGIN + 55.0) == 5.0
+    assert pace.patience(BEGIN + 61.0) == 0.0
+
+
+def test_a_body_as_fast_as_asked_goes_on() -> None:
+    pace = Pace(LIMITS, BEGIN)
+    for second in range(1, 50):
+        pace.note(100, BEGIN + second)
+
+
+def test_a_body_a_little_slower_is_ended_when_the_window_is_over() -> None:
+    pace = Pace(LIMITS, BEGIN)
+    pace.note(999, BEGIN + 9.9)  # the window isn't over
+    with pytest.raises(ApiError, match="slower than 100 bytes a second") as caught:
+        pace.note(0 + 1, BEGIN + 10.1)
+    assert (caught.value.code, caught.value.details["limit"]) == ("request_timeout", 100.0)
+
+
+def test_exactly_the_rate_is_enough() -> None:
+    Pace(LIMITS, BEGIN).note(1000, BEGIN + 10.0)
+
+
+def test_each_window_counts_for_itself() -> None:
+    """What came fast at first doesn't pay for dripping afterwards."""
+    pace = Pace(LIMITS, BEGIN)
+    pace.note(1_000_000, BEGIN + 10.0)
+    with pytest.raises(ApiError, match="slower than"):
+        pace.note(999, BEGIN + 20.0)
+
+
+def test_a_window_begins_where_the_last_one_ended() -> None:
+    pace = Pace(LIMITS, BEGIN)
+    pace.note(2_000, BEGIN + 12.0)
+    pace.note(1, BEGIN + 21.0)  # nine seconds of the second
+    with pytest.raises(ApiError, match="slower than"):
+        pace.note(1, BEGIN + 22.0)
+
+
+def test_the_end_of_a_body_is_never_too_slow() -> None:
+    Pace(LIMITS, BEGIN).note(0, BEGIN + 30.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (10.0, "sent nothing of its body for 10 seconds"),
+        (59.9, "sent nothing of its body for 10 seconds"),
+        (59.995, "did not arrive within 60 seconds"),
+        (60.0, "did not arrive within 60 seconds"),
+        (70.0, "did not arrive within 60 seconds"),
+    ],
+)
+def test_what_was_waited_for_in_vain_is_told(seconds: float, words: str) -> None:
+    error = Pace(LIMITS, BEGIN).timed_out(BEGIN + seconds)
+    assert (error.code, words in error.message) == ("request_timeout", True)
+
+
+def test_bodies_share_the_memory_and_give_it_back() -> None:
+    room = Room(1000, 5000)
+    with room.share() as first, room.share() as second:
+        first.keep(400)
+        first.keep(600)  # of this body in all
+        second.keep(400)
+        assert room.in_memory == 1000
+        with pytest.raises(ApiError, match="too many bodies at once") as caught:
+            second.keep(401)
+        assert (caught.value.code, caught.value.details["limit"], caught.value.retry_after) == ("overloaded", 1000, 5.0)
+        first.keep(0)  # it moved into a file
+        second.keep(900)
+        assert room.in_memory == 900
+    assert (room.in_memory, room.in_files) == (0, 0)
+
+
+def test_a_body_that_leaves_memory_is_let_go_in_a_full_room() -> None:
+    room = Room(1000, 5000)
+    with room.share() as first, room.share() as second:
+        with pytest.raises(ApiError):
+            first.keep(1001)
+        second.keep(0)
+
+
+def test_files_have_a_room_of_their_own() -> None:
+    room = Room(1000, 5000)
+    with room.share() as first, room.share() as second:
+        first.put_into_file(3000)
+        second.put_into_file(2000)
+        assert (room.in_files, room.in_memory) == (5000, 0)
+        with pytest.raises(ApiError, match="too many bodies at once") as caught:
+            second.put_into_file(1)
+        assert (caught.value.code, caught.value.details["limit"]) == ("overloaded", 5000)
+    assert room.in_files == 0
+
+
+def test_a_share_that_fails_is_given_back() -> None:
+    room = Room(1000, 5000)
+
+    def fail() -> None:
+        with room.share() as share:
+            share.put_into_file(100)
+            share.keep(2000)
+
+    with pytest.raises(ApiError):
+        fail()
+    assert (room.in_memory, room.in_files) == (0, 0)

@@ -1,0 +1,130 @@
+"""What the scheduler keeps between steps: slots without holes, the pace of prompts; and who is not let in."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ams_pod.engines.builtin.scheduler.admission import refusal
+from ams_pod.engines.builtin.scheduler.schedule import Pace
+from ams_pod.engines.builtin.scheduler.slots import Slots
+
+
+class Moves:
+    """A forward that only notes which rows were moved."""
+
+    max_rows = 4
+
+    def __init__(self) -> None:
+        self.compacted: list[tuple[list[int], list[int]]] = []
+
+    def compact(self, order: list[int], lengths: list[int]) -> None:
+        self.compacted.append((order, lengths))
+
+
+def row(name: str, *, reading: bool = False, at: float = 0.0, cached: int = 0, done: bool = False) -> Any:
+    ticket = SimpleNamespace(submitted_at=at)
+    return SimpleNamespace(name=name, reading=reading, ticket=ticket, cached=cached, done=done, slot=-1)
+
+
+def filled(*rows: Any) -> tuple[Slots, Moves]:
+    forward = Moves()
+    slots = Slots(forward)  # type: ignore[arg-type]
+    for each in rows:
+        slots.take(each)
+    return slots, forward
+
+
+def names(rows: list[Any]) -> list[str]:
+    return [each.name for each in rows]
+
+
+def test_rows_take_the_next_slot() -> None:
+    slots, _ = filled(a := row("a"), b := row("b"))
+    assert (a.slot, b.slot, len(slots), slots.free) == (0, 1, 2, 2)
+    assert (slots.at(0), slots.at(1)) == (a, b)
+
+
+def test_who_reads_and_who_runs() -> None:
+    slots, _ = filled(
+        row("late", reading=True, at=2.0), row("runs"), row("early", reading=True, at=1.0), row("runs too")
+    )
+    assert names(slots.reading()) == ["early", "late"]
+    assert names(slots.running()) == ["runs", "runs too"]
+    assert slots.free == 0
+
+
+def test_a_hole_is_filled_by_the_last_row_and_the_cache_is_moved_with_it() -> None:
+    slots, forward = filled(row("a", cached=5), b := row("b", cached=6), row("c", cached=7, done=True), d := row("d"))
+    slots.vacate(b)
+    assert names(slots.rows()) == ["a", "c", "d"]
+    with pytest.raises(KeyError):
+        slots.at(1)
+    slots.close_ranks()
+    assert names(slots.rows()) == ["a", "d"]
+    assert (d.slot, slots.at(1)) == (1, d)
+    assert forward.compacted == [([0, 3], [5, 0])]
+
+
+def test_nothing_moves_where_nobody_leaves() -> None:
+    slots, forward = filled(row("a"), row("b"))
+    slots.close_ranks()
+    assert forward.compacted == []
+
+
+def test_rows_that_a_failed_move_loses_can_be_cleared() -> None:
+    slots, _ = filled(row("a"), row("b"))
+    slots.clear()
+    assert (len(slots), slots.free) == (0, 4)
+
+
+def test_the_cost_of_a_token_is_averaged_and_running_rows_are_taken_off() -> None:
+    pace = Pace()
+    assert pace.seconds_per_token is None
+    pace.note(0, True, 0.5)
+    pace.note(100, True, 1.5)
+    assert pace.seconds_per_token == pytest.approx(0.01)
+    pace.note(100, False, 2.0)
+    assert pace.seconds_per_token == pytest.approx(0.7 * 0.01 + 0.3 * 0.02)
+
+
+def test_few_tokens_tell_nothing() -> None:
+    pace = Pace()
+    pace.note(15, False, 9.0)
+    assert pace.seconds_per_token is None
+    pace.note(16, False, 1.6)
+    assert pace.seconds_per_token == pytest.approx(0.1)
+
+
+def test_a_step_that_was_faster_than_one_without_a_prompt_costs_nothing() -> None:
+    pace = Pace()
+    pace.note(0, True, 5.0)
+    pace.note(100, True, 1.0)
+    assert pace.seconds_per_token == 0.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "new", "room", "reason"),
+    [
+        (99, 1, 1000, None),
+        (99, 500, 1000, None),  # the answer ends with the context
+        (100, 1, 1000, "context-length-exceeded"),
+        (101, 1, 1000, "context-length-exceeded"),
+        (60, 40, 1000, None),
+        (60, 40, 999, "out-of-memory"),
+        (60, 39, 990, None),
+        (60, 500, 999, "out-of-memory"),
+    ],
+)
+def test_who_is_not_let_in(prompt: int, new: int, room: int, reason: str | None) -> None:
+    refused = refusal(prompt, new, context_tokens=100, bytes_per_token=10, room=room)
+    assert (refused.kind if refused is not None else None) == reason
+
+
+def test_a_refusal_has_the_numbers() -> None:
+    refused = refusal(60, 500, context_tokens=100, bytes_per_token=1 << 20, room=1 << 20)
+    assert refused is not None
+    assert (refused.limit, refused.given) == (1 << 20, 100 << 20)
+    assert "60 tokens of prompt and up to 40 of answer take 100.0 MiB of cache; 1.0 MiB are free" in str(refused)
+    refused = refusal(100, 1, context_tokens=100, bytes_per_token=1, room=1)
+    assert refused is not None
+    assert (refused.limit, refused.given) == (100, 100)
