@@ -84,6 +84,24 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
         ({"gateway": {"holdLimit": 8}}, "gateway", "AMS_HOLD_LIMIT", "8"),
         ({"gateway": {"maxBodyBytes": 1048576}}, "gateway", "AMS_MAX_BODY_BYTES", "1048576"),
         ({"gateway": {"bodyTimeoutSeconds": 9}}, "gateway", "AMS_BODY_TIMEOUT_SECONDS", "9"),
+        ({"gateway": {"bodyTotalSeconds": 70}}, "gateway", "AMS_BODY_TOTAL_SECONDS", "70"),
+        ({"gateway": {"bodyMinBytesPerSecond": 8}}, "gateway", "AMS_BODY_MIN_BYTES_PER_SECOND", "8"),
+        ({"gateway": {"bodyMemoryBytes": 10485760}}, "gateway", "AMS_BODY_MEMORY_BYTES", "10485760"),
+        ({"gateway": {"spoolBytes": 2147483648}}, "gateway", "AMS_SPOOL_BYTES", "2147483648"),
+        (
+            {"gateway": {"allowedHosts": ["api.example.com", "*.b.org"]}},
+            "gateway",
+            "AMS_ALLOWED_HOSTS",
+            "api.example.com,*.b.org,ams-ai-model-server-gateway,ams-ai-model-server-gateway.ams,"
+            "ams-ai-model-server-gateway.ams.svc,ams-ai-model-server-gateway.ams.svc.cluster.local",
+        ),
+        (
+            {"gateway": {"allowedOrigins": ["https://a.example", "http://b:8080"]}},
+            "gateway",
+            "AMS_ALLOWED_ORIGINS",
+            "https://a.example,http://b:8080",
+        ),
+        ({"gateway": {"adminPaths": True}}, "gateway", "AMS_ADMIN_PATHS", "true"),
         ({"gateway": {"graceSeconds": 90}}, "gateway", "AMS_GRACE_SECONDS", "90"),
         ({"gateway": {"exposePod": True}}, "gateway", "AMS_EXPOSE_POD", "true"),
         ({"gateway": {"logFormat": "console"}}, "gateway", "AMS_LOG_FORMAT", "console"),
@@ -109,6 +127,26 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
 )
 def test_values_become_settings(values: dict[str, Any], part: str, variable: str, expected: str) -> None:
     assert environment(render(values), part)[variable] == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"allowedHosts": ["https://a.example"]},
+        {"allowedHosts": ["a,b"]},
+        {"allowedOrigins": ["a.example"]},
+        {"allowedOrigins": ["https://a.example/page"]},
+        {"bodyMemoryBytes": 1000},
+        {"spoolBytes": "1Gi"},
+    ],
+)
+def test_values_of_no_sense_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match=next(iter(values))):
+        render({"gateway": values})
+
+
+def test_a_gateway_takes_the_names_of_its_own_service_only_where_names_count() -> None:
+    assert "AMS_ALLOWED_HOSTS" not in environment(render(), "gateway")
 
 
 @pytest.mark.parametrize("part", ["operator", "gateway"])
