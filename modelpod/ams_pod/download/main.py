@@ -107,7 +107,6 @@ def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, r
     report.start()
     context.tracker.begin(Phase.STARTING, message=f"asking the hub for {source.repository}")
 
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else each start asks the hub who might have called us
     from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for
 
     usable = known is not None and is_intact(known, context)

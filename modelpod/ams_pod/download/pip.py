@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from ams_pod.download.lease import FolderLease
 from ams_pod.download.progress import Tracker
 
 _KEPT_LINES = 400
+_LEAST_PATIENCE_SECONDS = 120.0  # it also asks for versions, and looks into the wheel when that is there
+_PROGRESS_BYTES = 1 << 16
 _LONGEST_LINE = 2000
 _UNREACHABLE = re.compile(r"Retrying \(Retry|ConnectionError|ConnectTimeout|NewConnectionError|ReadTimeout|Max retries")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|No usable temporary directory")
@@ -26,8 +29,11 @@ _SIZE = re.compile(r"Downloading \S+ \(([\d.]+) (bytes|kB|MB|GB)\)")
 _UNITS = {"bytes": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def fetch_wheel(pinned: str, scratch: Path, lease: FolderLease, tracker: Tracker) -> None:
-    """Bring the wheel of `name==version` into the empty folder `scratch`. Failed or FolderLeaseLost."""
+def fetch_wheel(pinned: str, scratch: Path, lease: FolderLease, tracker: Tracker, patience: float) -> None:
+    """Bring the wheel of `name==version` into the empty folder `scratch`. Failed or FolderLeaseLost.
+
+    `patience`: the longest time in seconds in which next to nothing arrives.
+    """
     tracker.begin(Phase.DOWNLOADING, message=f"{pinned} by pip")
     tracker.file(pinned)
     free = shutil.disk_usage(scratch).free
@@ -51,7 +57,7 @@ def fetch_wheel(pinned: str, scratch: Path, lease: FolderLease, tracker: Tracker
     reader = threading.Thread(target=_keep, args=(child.stdout, output), name="pip", daemon=True)
     reader.start()
     try:
-        _follow(child, temporary, lease, tracker)
+        _follow(child, temporary, lease, tracker, max(patience, _LEAST_PATIENCE_SECONDS))
     finally:
         if child.poll() is None:
             child.kill()
@@ -82,9 +88,12 @@ def failure_of(pinned: str, output: str, folder: str, free: int) -> Failed:
     return Failed(Reason.DOWNLOAD_FAILED, f"pip could not fetch {pinned}: {last[:500]}", retryable=True)
 
 
-def _follow(child: "subprocess.Popen[str]", temporary: Path, lease: FolderLease, tracker: Tracker) -> None:
-    """Until it ends: hold the lease, and tell how much has arrived."""
-    seen = 0
+def _follow(
+    child: "subprocess.Popen[str]", temporary: Path, lease: FolderLease, tracker: Tracker, patience: float
+) -> None:
+    """Until it ends: hold the lease, and tell how much has arrived. Failed if it hangs: pip bounds each read alone."""
+    seen = mark = 0
+    marked_at = time.monotonic()
     while child.poll() is None:
         try:
             child.wait(0.2)
@@ -94,6 +103,14 @@ def _follow(child: "subprocess.Popen[str]", temporary: Path, lease: FolderLease,
         if arrived > seen:
             tracker.add(arrived - seen, received=True)
             seen = arrived
+        if seen - mark >= _PROGRESS_BYTES:
+            mark, marked_at = seen, time.monotonic()
+        elif time.monotonic() - marked_at > patience:
+            raise Failed(
+                Reason.HUB_UNREACHABLE,
+                f"Nothing came from the package index for {patience:.0f} seconds; check the network and PIP_INDEX_URL.",
+                retryable=True,
+            )
 
 
 def _keep(stream: IO[str], lines: deque[str]) -> None:
