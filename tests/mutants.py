@@ -36,7 +36,7 @@ MODULES = {
     "common/ams_common/scaling.py": "tests/test_common/test_scaling.py tests/test_common/test_scaling_table.py",
     "cli/ams_cli/eviction.py": "tests/test_cli/test_eviction.py",
     "cli/ams_cli/process_state.py": "tests/test_cli/test_process_state.py",
-    "gateway/ams_gateway/front/room.py": "tests/test_gateway/test_room.py",
+    "common/ams_common/room.py": "tests/test_common/test_room.py",
     "gateway/ams_gateway/proxy/decisions.py": "tests/test_gateway/test_pure.py",
     "modelpod/ams_pod/download/backoff.py": "tests/test_pod/test_download_words.py",
     "modelpod/ams_pod/download/plan.py": "tests/test_pod/test_download_plan.py",

@@ -65,7 +65,7 @@ ERRORS: dict[str, ErrorKind] = {
     "model_failed": ErrorKind(503, "the model can't be served; the message says why"),
     "suspended": ErrorKind(503, "the model is suspended by its manifest"),
     "insufficient_memory": ErrorKind(503, "memory ran out and no fallback was left; `Retry-After`", retryable=True),
-    "overloaded": ErrorKind(503, "the gateway is receiving too many bodies at once; `Retry-After`", retryable=True),
+    "overloaded": ErrorKind(503, "too many bodies are being received at once; `Retry-After`", retryable=True),
     "no_backend": ErrorKind(503, "no process of the model can be reached; `Retry-After`", retryable=True),
     "draining": ErrorKind(503, "the model's process is stopping; `Retry-After`", retryable=True),
     "timeout": ErrorKind(504, "the answer took longer than allowed and was cancelled"),

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_REQUEST_ID
+from ams_common.room import PaceLimits, Room
 
 from ams_gateway import openapi
 from ams_gateway.demand import Demand
@@ -17,7 +18,6 @@ from ams_gateway.front.body import BodyLimits, was_decompressed
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
-from ams_gateway.front.room import PaceLimits, Room
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds

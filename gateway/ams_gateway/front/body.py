@@ -12,8 +12,7 @@ from typing import IO
 from aiohttp import StreamReader, web
 from ams_common.errors import ApiError
 from ams_common.outline import Outline, TooMuchJson
-
-from ams_gateway.front.room import RETRY_AFTER_SECONDS, Pace, PaceLimits, Room, Share
+from ams_common.room import RETRY_AFTER_SECONDS, Pace, PaceLimits, Room, Share
 
 logger = logging.getLogger("ams_gateway")
 

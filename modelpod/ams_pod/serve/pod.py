@@ -15,6 +15,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_common.progress import Failure, Load, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
+from ams_common.room import Room
 
 from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
@@ -29,6 +30,8 @@ from ams_pod.serve.stall import StallWatch
 
 log = logging.getLogger(__name__)
 _LARGE_BODIES = 2
+_BODY_MEMORY_BYTES = 64 << 20  # of all unfinished bodies, beside those in files
+_BODY_FILE_BYTES = 1 << 30
 _STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
@@ -46,6 +49,7 @@ class ModelPod:
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.metrics = PodMetrics(self._figures)
         self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
+        self.body_room = Room(_BODY_MEMORY_BYTES, max(_BODY_FILE_BYTES, 2 * settings.max_body_bytes))
         self.text_pool = ThreadPoolExecutor(1, "prepare")
         self.media_pool = ThreadPoolExecutor(1, "prepare-media")  # its own: a video must not delay a text
         self.intake = Intake(

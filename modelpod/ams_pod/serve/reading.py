@@ -11,6 +11,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.outline import Outline, TooMuchJson
 from ams_common.parsing import decode_body, unknown_fields
+from ams_common.room import Pace, PaceLimits, Share
 
 from ams_pod.serve.pod import ModelPod
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _SMALL_BYTES = 1 << 20
 UPLOAD_SECONDS = 120.0  # for a whole body
+PACE = PaceLimits(silence_seconds=30.0, total_seconds=UPLOAD_SECONDS, bytes_per_second=1024.0)
 
 
 @contextlib.asynccontextmanager
@@ -27,9 +29,9 @@ async def json_body(
 ) -> AsyncIterator[tuple[T, list[str]]]:
     """The decoded body and the top-level fields that were ignored. ApiError if it is too large or not as expected.
 
-    A body of more than 1 MiB goes into a temp file, so that a slow one costs nobody else anything. `large_bodies` of
-    the pod bounds how many of them are in memory at once: a place is taken when the body is here, and kept until the
-    block ends. Then nothing may hold the large texts any more.
+    A body of more than 1 MiB goes into a temp file, so that a slow one costs nobody else anything; what all unfinished
+    ones take is bounded by the pod's `body_room`. `large_bodies` bounds how many of them are in memory at once: a place
+    is taken when the body is here, and kept until the block ends. Then nothing may hold the large texts any more.
     """
     kind = request.content_type
     if "Content-Type" in request.headers and kind != "application/json" and not kind.endswith("+json"):
@@ -40,17 +42,14 @@ async def json_body(
     check_announced(request, limit)
     body = bytearray()
     async with contextlib.AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                whole = await _read(request, body, min(limit, _SMALL_BYTES))
-                if not whole:
-                    file = stack.enter_context(pod.intake.folder.file())
-                    size = await _spool(request, body, limit, file)
-        except TimeoutError:
-            raise upload_timed_out() from None
-        if whole:
+        share = stack.enter_context(pod.body_room.share())
+        pace = Pace(PACE, asyncio.get_running_loop().time())
+        if await _read(request, body, min(limit, _SMALL_BYTES), pace, share):
+            share.keep(0)
             yield _decode(decoder, body)
             return
+        file = stack.enter_context(pod.intake.folder.file())
+        size = await _spool(request, body, limit, file, pace, share)
         await stack.enter_async_context(pod.large_bodies)
         yield await asyncio.to_thread(_decode_file, decoder, file, size)
 
@@ -71,22 +70,36 @@ def upload_timed_out() -> ApiError:
     return ApiError("request_timeout", f"The body did not arrive within {UPLOAD_SECONDS:g} seconds.")
 
 
-async def _read(request: web.Request, body: bytearray, limit: int) -> bool:
+async def _next(request: web.Request, pace: Pace) -> bytes:
+    """What the client sent next, b"" at the end. ApiError `request_timeout` when it is too slow."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(pace.patience(loop.time())):
+            block = await request.content.readany()
+    except TimeoutError:
+        raise pace.timed_out(loop.time()) from None
+    pace.note(len(block), loop.time())
+    return block
+
+
+async def _read(request: web.Request, body: bytearray, limit: int, pace: Pace, share: Share) -> bool:
     """Read on; True at the end of the body, False as soon as there is more than `limit`."""
     while len(body) <= limit:
-        block = await request.content.readany()
+        block = await _next(request, pace)
         if not block:
             return True
         body += block
+        share.keep(len(body))
     return False
 
 
-async def _spool(request: web.Request, body: bytearray, limit: int, file: int) -> int:
+async def _spool(request: web.Request, body: bytearray, limit: int, file: int, pace: Pace, share: Share) -> int:
     """Put what was read and the rest into a file; its size. What it holds is counted as it comes."""
     outline = Outline(keep=False)
     size = 0
     block = bytes(body)
     body.clear()
+    share.keep(0)
     while block:
         if size + len(block) > limit:
             raise too_large(limit, None)
@@ -94,9 +107,10 @@ async def _spool(request: web.Request, body: bytearray, limit: int, file: int) -
             outline.feed(block)
         except TooMuchJson as error:
             raise ApiError("body_too_large", f"The body {error}.") from None
+        share.put_into_file(len(block))
         await asyncio.to_thread(_write, file, block, size)
         size += len(block)
-        block = await request.content.readany()
+        block = await _next(request, pace)
     return size
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from ams_common.errors import ApiError
-from ams_gateway.front.room import Pace, PaceLimits, Room
+from ams_common.room import Pace, PaceLimits, Room
 
 LIMITS = PaceLimits(silence_seconds=10.0, total_seconds=60.0, bytes_per_second=100.0)
 BEGIN = 1000.0
@@ -76,7 +76,7 @@ def test_bodies_share_the_memory_and_give_it_back() -> None:
         first.keep(600)  # of this body in all
         second.keep(400)
         assert room.in_memory == 1000
-        with pytest.raises(ApiError, match="too many bodies at once") as caught:
+        with pytest.raises(ApiError, match="Too many bodies are being received") as caught:
             second.keep(401)
         assert (caught.value.code, caught.value.details["limit"], caught.value.retry_after) == ("overloaded", 1000, 5.0)
         first.keep(0)  # it moved into a file
@@ -99,7 +99,7 @@ def test_files_have_a_room_of_their_own() -> None:
         first.put_into_file(3000)
         second.put_into_file(2000)
         assert (room.in_files, room.in_memory) == (5000, 0)
-        with pytest.raises(ApiError, match="too many bodies at once") as caught:
+        with pytest.raises(ApiError, match="Too many bodies are being received") as caught:
             second.put_into_file(1)
         assert (caught.value.code, caught.value.details["limit"]) == ("overloaded", 5000)
     assert room.in_files == 0

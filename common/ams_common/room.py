@@ -58,7 +58,7 @@ class Pace:
 
 
 class Room:
-    """Bytes of unfinished bodies in memory, and of large bodies in files, over all requests of a gateway."""
+    """Bytes of unfinished bodies in memory, and of large bodies in files, over all requests of a process."""
 
     def __init__(self, memory_bytes: int, file_bytes: int) -> None:
         self.memory_bytes = memory_bytes
@@ -107,7 +107,7 @@ class Share:
 def _overloaded(limit: int) -> ApiError:
     return ApiError(
         "overloaded",
-        "The gateway is receiving too many bodies at once.",
+        "Too many bodies are being received at once.",
         retry_after=RETRY_AFTER_SECONDS,
         limit=limit,
     )
