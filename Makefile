@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs manifests sbom audit clean
+.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -23,6 +23,7 @@ help:
 	@echo "make crds   write crds/ from the types"
 	@echo "make docs   write the generated parts of docs/ and README.md from the code"
 	@echo "make manifests  plain manifests of the chart, for kubectl apply, into dist/   (NAMESPACE=ams)"
+	@echo "make locks  write locks/, the hash-checked dependencies of the images, from pyproject.toml and constraints.txt"
 	@echo "make sbom   list what is installed in the virtual environment, as CycloneDX, into dist/"
 	@echo "make audit  look up known vulnerabilities of these packages   (needs the network)"
 	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
@@ -99,6 +100,10 @@ manifests:
 	@$(HELM) template ams charts/ai-model-server --namespace $(NAMESPACE) --kube-version 1.33 --no-hooks $(ARGS) >> dist/manifests.yaml
 	@echo "dist/manifests.yaml: kubectl apply --server-side -f dist/manifests.yaml"
 
+# After a change of dependencies: what the images install, with the hash of every file.
+locks: .supply/.installed
+	$(PYTHON) locks/write.py .supply/bin/uv
+
 # Tools with an environment of their own, so that they are not among what they list.
 sbom: $(VENV)/.local .supply/.installed
 	@mkdir -p dist
@@ -110,7 +115,7 @@ audit: $(VENV)/.local .supply/.installed
 
 .supply/.installed:
 	$(PYTHON) -m venv .supply
-	.supply/bin/python -m pip install --disable-pip-version-check --quiet 'cyclonedx-bom>=7,<8' 'pip-audit>=2.7,<3'
+	.supply/bin/python -m pip install --disable-pip-version-check --quiet 'cyclonedx-bom>=7,<8' 'pip-audit>=2.7,<3' 'uv>=0.9,<1'
 	@touch $@
 
 clean:

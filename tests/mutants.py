@@ -57,6 +57,7 @@ LEFT_OUT = (
     r"core/VariableInserter",
     r"core/VariableReplacer",
 )
+UNTOUCHED = ("@dataclass",)  # lines: slots and frozen are no behaviour
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,25 @@ def keep_some(session: Path, sample: int, seed: int) -> None:
         done = {row[0] for row in database.execute("SELECT job_id FROM work_results")}
         jobs = sorted(
             (file, operator, occurrence, job)
-            for file, operator, occurrence, job in database.execute(
-                "SELECT module_path, operator_name, occurrence, job_id FROM mutation_specs"
+            for file, operator, occurrence, job, row in database.execute(
+                "SELECT module_path, operator_name, occurrence, job_id, start_pos_row FROM mutation_specs"
             )
-            if job not in done
+            if job not in done and not (session.parent / file).read_text().splitlines()[row - 1].startswith(UNTOUCHED)
         )
+        chosen = {job for *_, job in jobs}
+        for (job,) in list(database.execute("SELECT job_id FROM mutation_specs")):
+            if job not in chosen and job not in done:
+                drop(database, job)
         if sample and len(jobs) > sample:
             kept = set(random.Random(seed).sample(jobs, sample))
             for job in jobs:
                 if job not in kept:
-                    for table in ("mutation_specs", "work_items"):
-                        database.execute(f"DELETE FROM {table} WHERE job_id = ?", (job[3],))
+                    drop(database, job[3])
+
+
+def drop(database: sqlite3.Connection, job: str) -> None:
+    for table in ("mutation_specs", "work_items"):
+        database.execute(f"DELETE FROM {table} WHERE job_id = ?", (job,))
 
 
 def report(result: Result) -> None:

@@ -51,6 +51,13 @@ def test_a_step_is_full_and_the_oldest_prompt_gets_half_of_it(remaining, budget)
         ([3000, 30, 3000, 500], 512, [256, 30, 0, 226]),
         ([10, 3000, 30], 100, [10, 60, 30]),
         ([3000, 30], 16, [8, 8]),
+        ([3000, 8], 16, [8, 8]),
+        ([3000, 30, 20], 14, [14, 0, 0]),  # a morsel is not worth its call
+        ([3000, 5, 30], 14, [9, 5, 0]),  # but a whole question is
+        ([3000, 7], 15, [8, 7]),
+        ([20, 10, 3000, 40, 50], 120, [20, 10, 50, 40, 0]),  # behind others that end
+        ([40, 20, 100], 30, [15, 15, 0]),  # half of it is far shorter
+        ([40, 21], 30, [30, 0]),
     ],
 )
 def test_short_prompts_pass_long_ones(remaining, budget, taken):

@@ -45,6 +45,21 @@ def test_a_plan_never_needs_more_than_is_free(files: dict[str, tuple[int, int]],
         assert plan.missing_bytes == missing <= plan.total_bytes
 
 
+def test_something_stays_free_to_the_byte() -> None:
+    listing, spare = [RemoteFile("a", 1000)], 16_777_216
+    assert plan_download(listing, {}, folder="/models", free_bytes=1000 + spare).missing_bytes == 1000
+    with pytest.raises(Failed):
+        plan_download(listing, {}, folder="/models", free_bytes=1000 + spare - 1)
+    assert plan_download(listing, {"a": 1}, folder="/models", free_bytes=1000 + spare - 1).missing_bytes == 999
+
+
+def test_a_file_of_unknown_size_counts_as_nothing() -> None:
+    plan = plan_download([RemoteFile("a", None), RemoteFile("b", 7)], {}, folder="/models", free_bytes=1 << 30)
+    assert (plan.total_bytes, plan.missing_bytes) == (7, 7)
+    plan = plan_download([RemoteFile("a", 5)], {"a": 9}, folder="/models", free_bytes=0)
+    assert (plan.total_bytes, plan.missing_bytes) == (5, 0), "more than there should be is none that is missing"
+
+
 A, B = "a" * 64, "b" * 64
 
 

@@ -87,6 +87,12 @@ def test_the_cost_of_a_token_is_averaged_and_running_rows_are_taken_off() -> Non
     assert pace.seconds_per_token == pytest.approx(0.7 * 0.01 + 0.3 * 0.02)
 
 
+def test_before_a_step_without_a_prompt_nothing_is_taken_off() -> None:
+    pace = Pace()
+    pace.note(100, True, 1.0)
+    assert pace.seconds_per_token == pytest.approx(0.01)
+
+
 def test_few_tokens_tell_nothing() -> None:
     pace = Pace()
     pace.note(15, False, 9.0)
