@@ -30,7 +30,11 @@ from ams_common.source import InvalidSource, parse_source
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
 from ams_gateway.front.form import boundary_of, texts_of
 from ams_operator.decide.status.pods import termination_failure
+from ams_pod.download.failures import Failed
 from ams_pod.download.manifest import read_manifest
+from ams_pod.download.signature import Signer
+from ams_pod.engines.builtin.memory.placing import _tensors
+from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.media.base64text import decoded_base64
 from ams_pod.serve.golden import parse_golden_prompts
 from hypothesis import HealthCheck, given, settings
@@ -154,6 +158,51 @@ def config_family(folder: Path) -> Any:
     return weights.family(resource, folder)
 
 
+def header(content: bytes) -> bytes:
+    """Of a safetensors file."""
+    return len(content).to_bytes(8, "little") + content
+
+
+def gguf(*fields: bytes, count: int | None = None, tensors: int = 0) -> bytes:
+    counts = tensors.to_bytes(8, "little") + (len(fields) if count is None else count).to_bytes(8, "little")
+    return b"GGUF" + (3).to_bytes(4, "little") + counts + b"".join(fields)
+
+
+def field(name: bytes, kind: int, value: bytes) -> bytes:
+    return len(name).to_bytes(8, "little") + name + kind.to_bytes(4, "little") + value
+
+
+def number(value: int, size: int = 8) -> bytes:
+    return value.to_bytes(size, "little")
+
+
+SAFETENSORS_SEEDS = [
+    header(b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"__metadata__":{"format":"pt"}}') + bytes(16),
+    header(b'{"a":{"shape":[1099511627776,1099511627776]}}'), number(1 << 63) + b"{}", number(3) + b"{}",
+    b"\0" * 7, b"", header(b'{"a":{"shape":[' + b"9," * 10_000 + b"9]}}"),
+]  # fmt: skip
+GGUF_SEEDS = [
+    gguf(
+        field(b"general.architecture", 8, number(5) + b"llama"),
+        field(b"tokenizer.chat_template", 8, number(2) + b"hi"),
+        field(b"tokenizer.ggml.eos_token_id", 4, number(2, 4)),
+        field(b"tokenizer.ggml.added", 9, number(8, 4) + number(2) + number(1) + b"a" + number(1) + b"b"),
+    ),
+    gguf(
+        *(number(1) + b"t" + number(2, 4) + number(4) + number(8) + number(0, 4) + number(0), bytes(200)),
+        count=0, tensors=1,
+    ),
+    gguf(count=1 << 60), gguf(tensors=1 << 60), gguf(field(b"a", 8, number(1 << 62))), gguf(field(b"a", 77, b"")),
+    gguf(field(b"a", 9, number(8, 4) + number(1 << 60))), gguf(field(b"a", 9, (number(9, 4) + number(1)) * 2000)),
+    gguf(field(b"\xff\xfe", 4, number(1, 4))), b"GGUF", b"",
+]  # fmt: skip
+SIGNATURE_SEEDS = [
+    b'{"dsseEnvelope":{"payload":"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"MAA="}]}}',
+    b'{"dsseEnvelope":{"payload":"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"=="}]}}',
+    *JSON_SEEDS,
+]  # fmt: skip
+PUBLIC_KEY = (Path(__file__).parents[1] / "test_pod" / "signed_model" / "pub.pem").read_text()
+
 LISTING = [RemoteFile("config.json", 1), RemoteFile("model.safetensors.index.json", 1), RemoteFile("a.safetensors", 1)]
 
 PARSERS = {
@@ -178,6 +227,12 @@ PARSERS = {
         lambda data, _: choose_files(LISTING, where="hf://a/b", gguf=None, index=data, allow_pickle=False),
         (UnusableFiles,),
         JSON_SEEDS,
+    ),
+    "safetensors": Parser(in_file("model.safetensors", lambda folder: list(_tensors(folder))), (), SAFETENSORS_SEEDS),
+    "gguf": Parser(in_file("m.gguf", lambda folder: _describe(folder / "m.gguf")), (_NotConverted,), GGUF_SEEDS),
+    "signature": Parser(lambda data, _: Signer(PUBLIC_KEY, "s").signed(data), (Failed,), SIGNATURE_SEEDS),
+    "key": Parser(
+        lambda data, _: Signer(text(data), "s").signed(b"{}"), (Failed,), [PUBLIC_KEY.encode(), b"-----BEGIN"]
     ),
     "stream": Parser(converse, (GatewayError,), STREAM_SEEDS),
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from ams_common.printable import printable
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
@@ -73,13 +74,18 @@ def _describe(gguf: Path) -> tuple[dict[str, Any], int]:
 
     try:
         reader = GGUFReader(str(gguf))
-    except (ValueError, IndexError, OSError) as error:
+        names = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
+        told = {name: reader.fields[name] for name in names if "merges" not in name and "scores" not in name}
+        metadata = {name: field.contents() for name, field in told.items()}
+        parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    except MemoryError:
+        raise
+    except Exception as error:  # the reader takes what the file says for granted
+        sentence = printable(str(error), 200)
         raise _NotConverted(
-            Reason.CONVERSION_FAILED, f"{gguf.name} is not a GGUF file that can be read ({error})."
+            Reason.CONVERSION_FAILED, f"{gguf.name} is not a GGUF file that can be read ({sentence})."
         ) from None
-    names = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
-    metadata = {name: reader.fields[name].contents() for name in names if "merges" not in name and "scores" not in name}
-    return metadata, sum(int(tensor.n_elements) for tensor in reader.tensors)
+    return metadata, parameters
 
 
 def _numbers(metadata: dict[str, Any], *names: str) -> list[int]:
