@@ -195,7 +195,7 @@ async def _spool(
             continue
         ended = len(data) < _SPOOL_CHUNK_BYTES
         share.put_into_file(len(data))
-        await asyncio.to_thread(file.write, bytes(data))
+        await asyncio.to_thread(file.write, data)
         data.clear()
         if ended:
             break
