@@ -1,12 +1,15 @@
 """How slow a client may send its body, and how many bytes of all bodies may be in memory and in files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 from ams_common.errors import ApiError
 
 RETRY_AFTER_SECONDS = 5.0
+STALLED_SECONDS = 2.0
+MOVED_BYTES = 16 << 10  # fewer are no sign of life
 _CLOCK_SECONDS = 0.01  # timers of the loop may fire a little early
 
 
@@ -58,38 +61,64 @@ class Pace:
 
 
 class Room:
-    """Bytes of unfinished bodies in memory, and of large bodies in files, over all requests of a process."""
+    """Bytes of unfinished bodies in memory, and of large bodies in files, over all requests of a process.
+
+    Where memory is full, a body that has stopped coming makes room for one that comes.
+    """
 
     def __init__(self, memory_bytes: int, file_bytes: int) -> None:
         self.memory_bytes = memory_bytes
         self.file_bytes = file_bytes
         self.in_memory = 0
         self.in_files = 0
+        self._shares: set[Share] = set()
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
         """What one body takes of the room; given back when the block ends."""
         share = Share(self)
+        self._shares.add(share)
         try:
             yield share
         finally:
             share.give_back()
+            self._shares.discard(share)
+
+    def make_way(self, now: float) -> None:
+        """End the bodies that have stalled the longest, until there is room or no other has stalled."""
+        stalled = (share for share in self._shares if share.in_memory and share.stalled_seconds(now) >= STALLED_SECONDS)
+        for share in sorted(stalled, key=lambda each: each.moved_at):
+            if self.in_memory <= self.memory_bytes:
+                return
+            share.end()
 
 
 class Share:
-    __slots__ = ("_room", "in_files", "in_memory")
+    """`leave` ends the wait of whoever reads the body; it is told `ended` by that."""
+
+    __slots__ = ("_marked", "_room", "ended", "in_files", "in_memory", "leave", "moved_at")
 
     def __init__(self, room: Room) -> None:
         self._room = room
+        self._marked = 0
         self.in_memory = 0
         self.in_files = 0
+        self.moved_at = -inf
+        self.ended = False
+        self.leave: Callable[[], None] | None = None
 
-    def keep(self, count: int) -> None:
+    def keep(self, count: int, now: float) -> None:
         """This body has so many bytes in memory now. ApiError `overloaded` when all have too many."""
+        if self.ended:
+            raise self.overloaded()
         self._room.in_memory += count - self.in_memory
         self.in_memory = count
+        if abs(count - self._marked) >= MOVED_BYTES or self.moved_at == -inf:
+            self._marked, self.moved_at = count, now
         if count and self._room.in_memory > self._room.memory_bytes:
-            raise _overloaded(self._room.memory_bytes)
+            self._room.make_way(now)
+            if self._room.in_memory > self._room.memory_bytes:
+                raise self.overloaded()
 
     def put_into_file(self, count: int) -> None:
         """So many bytes more go into its file. ApiError `overloaded` when all files have too many."""
@@ -97,6 +126,21 @@ class Share:
         self.in_files += count
         if self._room.in_files > self._room.file_bytes:
             raise _overloaded(self._room.file_bytes)
+
+    def stalled_seconds(self, now: float) -> float:
+        """Since when next to nothing came of it."""
+        return now - self.moved_at
+
+    def end(self) -> None:
+        """Another body gets its room."""
+        self._room.in_memory -= self.in_memory
+        self.in_memory = 0
+        self.ended = True
+        if self.leave is not None:
+            self.leave()
+
+    def overloaded(self) -> ApiError:
+        return _overloaded(self._room.memory_bytes)
 
     def give_back(self) -> None:
         self._room.in_memory -= self.in_memory

@@ -72,15 +72,15 @@ def test_what_was_waited_for_in_vain_is_told(seconds: float, words: str) -> None
 def test_bodies_share_the_memory_and_give_it_back() -> None:
     room = Room(1000, 5000)
     with room.share() as first, room.share() as second:
-        first.keep(400)
-        first.keep(600)  # of this body in all
-        second.keep(400)
+        first.keep(400, BEGIN)
+        first.keep(600, BEGIN)  # of this body in all
+        second.keep(400, BEGIN)
         assert room.in_memory == 1000
         with pytest.raises(ApiError, match="Too many bodies are being received") as caught:
-            second.keep(401)
+            second.keep(401, BEGIN)
         assert (caught.value.code, caught.value.details["limit"], caught.value.retry_after) == ("overloaded", 1000, 5.0)
-        first.keep(0)  # it moved into a file
-        second.keep(900)
+        first.keep(0, BEGIN)  # it moved into a file
+        second.keep(900, BEGIN)
         assert room.in_memory == 900
     assert (room.in_memory, room.in_files) == (0, 0)
 
@@ -89,8 +89,8 @@ def test_a_body_that_leaves_memory_is_let_go_in_a_full_room() -> None:
     room = Room(1000, 5000)
     with room.share() as first, room.share() as second:
         with pytest.raises(ApiError):
-            first.keep(1001)
-        second.keep(0)
+            first.keep(1001, BEGIN)
+        second.keep(0, BEGIN)
 
 
 def test_files_have_a_room_of_their_own() -> None:
@@ -105,13 +105,55 @@ def test_files_have_a_room_of_their_own() -> None:
     assert room.in_files == 0
 
 
+def test_a_body_that_stalls_makes_way_for_one_that_comes() -> None:
+    room = Room(1000, 5000)
+    left: list[str] = []
+    with room.share() as oldest, room.share() as old, room.share() as new:
+        oldest.leave = lambda: left.append("oldest")
+        old.leave = lambda: left.append("old")
+        oldest.keep(400, BEGIN)
+        old.keep(400, BEGIN + 1.0)
+        with pytest.raises(ApiError):
+            new.keep(300, BEGIN + 1.9)
+        new.keep(0, BEGIN + 1.9)
+        new.keep(300, BEGIN + 2.0)
+        assert (left, room.in_memory, oldest.ended, old.ended) == (["oldest"], 700, True, False)
+        with pytest.raises(ApiError, match="Too many bodies") as caught:
+            oldest.keep(401, BEGIN + 2.0)
+        assert caught.value.code == "overloaded"
+        new.keep(1000, BEGIN + 3.0)
+        assert (left, room.in_memory) == (["oldest", "old"], 1000)
+    assert room.in_memory == 0
+
+
+def test_dripping_is_no_sign_of_life() -> None:
+    room = Room(100_000, 0)
+    with room.share() as drips, room.share() as comes, room.share() as new:
+        for second in range(4):
+            drips.keep(40_000 + second, BEGIN + second)
+            comes.keep(20_000 * (second + 1) // 2, BEGIN + second)
+        assert (drips.stalled_seconds(BEGIN + 3), comes.stalled_seconds(BEGIN + 3)) == (3.0, 1.0)
+        new.keep(50_000, BEGIN + 3)
+        assert (drips.ended, comes.ended) == (True, False)
+
+
+def test_a_body_that_goes_into_a_file_is_alive() -> None:
+    """What it has in memory falls and grows."""
+    room = Room(100_000, 10**6)
+    with room.share() as share:
+        for second in range(3):
+            share.keep(40_000, BEGIN + second)
+            share.keep(0, BEGIN + second)
+        assert share.stalled_seconds(BEGIN + 2) == 0.0
+
+
 def test_a_share_that_fails_is_given_back() -> None:
     room = Room(1000, 5000)
 
     def fail() -> None:
         with room.share() as share:
             share.put_into_file(100)
-            share.keep(2000)
+            share.keep(2000, BEGIN)
 
     with pytest.raises(ApiError):
         fail()

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+from ams_common.room import STALLED_SECONDS
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import FakePod, FakeRegistry, post, raw_connection, read_raw_answer
 from test_gateway.test_bodies import MIB, GatewayProcess, backend, process
@@ -143,6 +144,20 @@ async def test_unfinished_bodies_share_a_bounded_room(start: Start, pod, registr
         first.write(b'"}')
         assert (await read_raw_answer(first_reader)).status == 200
     await _until(lambda: running.gateway.body_room.in_memory == 0)
+
+
+async def test_stalled_clients_keep_nobody_out(start: Start, pod, registry: FakeRegistry) -> None:
+    registry.add("m", (await pod()).address)
+    running = await start(registry, body_memory_bytes=2 * MIB)
+    part = b'{"model":"m","x":"' + b"x" * 900_000
+    async with raw_connection(running.port) as (first_reader, first), raw_connection(running.port) as (_, second):
+        for writer in (first, second):
+            writer.write(post(CHAT, part, f"Content-Length: {len(part) + 9}"))
+        await _until(lambda: running.gateway.body_room.in_memory == 2 * len(part))
+        await asyncio.sleep(STALLED_SECONDS)
+        assert (await running.post(CHAT, part + b'"}'))[0] == 200
+        assert (await asyncio.wait_for(read_raw_answer(first_reader), 5)).status == 503
+        assert running.gateway.body_room.in_memory == len(part)
 
 
 async def test_large_bodies_share_a_bounded_folder(start: Start, pod, registry: FakeRegistry) -> None:

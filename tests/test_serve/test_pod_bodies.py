@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from ams_common.room import PaceLimits, Room
+from ams_common.room import STALLED_SECONDS, PaceLimits, Room
 from ams_pod.serve import reading
 from ams_pod.serve.pod import ModelPod
 from test_gateway.gateway_fakes import post, raw_connection, read_raw_answer
@@ -97,3 +97,16 @@ async def test_large_bodies_share_a_bounded_folder(client: Client, rooms: list[R
         while rooms[0].in_files:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert (await client.post("/generate", prompt="hi", x="x" * (3 * MIB)))[0] == 200
+
+
+async def test_stalled_clients_keep_nobody_out(client: Client, rooms: list[Room]) -> None:
+    part = b'{"prompt":"hi","x":"' + b"x" * 900_000
+    async with raw_connection(client.port) as (first_reader, first), raw_connection(client.port) as (_, second):
+        for writer in (first, second):
+            writer.write(post("/generate", part, f"Content-Length: {len(part) + 9}"))
+        async with asyncio.timeout(5):
+            while rooms[0].in_memory < 2 * len(part):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(STALLED_SECONDS)
+        assert (await client.post("/generate", prompt="hi", x="x" * 900_000))[0] == 200
+        assert (await asyncio.wait_for(read_raw_answer(first_reader), 5)).status == 503

@@ -146,9 +146,9 @@ async def read_head(request: web.BaseRequest, limits: BodyLimits) -> Head:
     head = bytearray()
     pace = Pace(limits.pace, asyncio.get_running_loop().time())
     with limits.room.share() as share:
-        while chunk := await _read_chunk(content, pace):
+        while chunk := await _read_chunk(content, pace, share):
             head += chunk
-            share.keep(len(head))
+            share.keep(len(head), asyncio.get_running_loop().time())
             check_size(len(head), limits.max_bytes)
             if len(head) >= KEPT_BYTES and not content.at_eof():
                 return Head(head, False, pace)
@@ -186,8 +186,8 @@ async def _spool(
     del first
     data = bytearray()
     while True:
-        share.keep(len(data))
-        chunk = b"" if len(data) >= _SPOOL_CHUNK_BYTES else await _read_chunk(request.content, pace)
+        share.keep(len(data), asyncio.get_running_loop().time())
+        chunk = b"" if len(data) >= _SPOOL_CHUNK_BYTES else await _read_chunk(request.content, pace, share)
         if chunk:
             check_size(share.in_files + len(data) + len(chunk), limits.max_bytes)
             await _count(outline, chunk)
@@ -199,7 +199,7 @@ async def _spool(
         data.clear()
         if ended:
             break
-    share.keep(0)
+    share.keep(0, asyncio.get_running_loop().time())
     await asyncio.to_thread(file.flush)
 
 
@@ -216,17 +216,25 @@ async def _count(outline: Outline | None, piece: bytes | bytearray) -> None:
         raise ApiError("body_too_large", f"The body {error}.") from None
 
 
-async def _read_chunk(content: StreamReader, pace: Pace) -> bytes:
-    """What the client sent next, b"" at the end. ApiError when it is too slow or its framing is broken."""
+async def _read_chunk(content: StreamReader, pace: Pace, share: Share) -> bytes:
+    """What the client sent next, b"" at the end.
+
+    ApiError when it is too slow, had to make way for others, or its framing is broken.
+    """
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(pace.patience(asyncio.get_running_loop().time())):
-            chunk = await content.readany()
+        async with asyncio.timeout(pace.patience(loop.time())) as waiting:
+            share.leave = lambda: waiting.reschedule(loop.time())
+            try:
+                chunk = await content.readany()
+            finally:
+                share.leave = None
     except TimeoutError:
-        raise pace.timed_out(asyncio.get_running_loop().time()) from None
+        raise (share.overloaded() if share.ended else pace.timed_out(loop.time())) from None
     except web.RequestPayloadError as error:
         content.feed_eof()  # nothing more can be read: aiohttp need not linger for it
         raise ApiError("bad_request", f"The body can't be read: {str(error).partition(chr(10))[0]}") from None
-    pace.note(len(chunk), asyncio.get_running_loop().time())
+    pace.note(len(chunk), loop.time())
     return chunk
 
 

@@ -45,7 +45,7 @@ async def json_body(
         share = stack.enter_context(pod.body_room.share())
         pace = Pace(PACE, asyncio.get_running_loop().time())
         if await _read(request, body, min(limit, _SMALL_BYTES), pace, share):
-            share.keep(0)
+            share.keep(0, asyncio.get_running_loop().time())
             yield _decode(decoder, body)
             return
         file = stack.enter_context(pod.intake.folder.file())
@@ -70,14 +70,18 @@ def upload_timed_out() -> ApiError:
     return ApiError("request_timeout", f"The body did not arrive within {UPLOAD_SECONDS:g} seconds.")
 
 
-async def _next(request: web.Request, pace: Pace) -> bytes:
-    """What the client sent next, b"" at the end. ApiError `request_timeout` when it is too slow."""
+async def _next(request: web.Request, pace: Pace, share: Share) -> bytes:
+    """What the client sent next, b"" at the end. ApiError when it is too slow, or had to make way for others."""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(pace.patience(loop.time())):
-            block = await request.content.readany()
+        async with asyncio.timeout(pace.patience(loop.time())) as waiting:
+            share.leave = lambda: waiting.reschedule(loop.time())
+            try:
+                block = await request.content.readany()
+            finally:
+                share.leave = None
     except TimeoutError:
-        raise pace.timed_out(loop.time()) from None
+        raise (share.overloaded() if share.ended else pace.timed_out(loop.time())) from None
     pace.note(len(block), loop.time())
     return block
 
@@ -85,11 +89,11 @@ async def _next(request: web.Request, pace: Pace) -> bytes:
 async def _read(request: web.Request, body: bytearray, limit: int, pace: Pace, share: Share) -> bool:
     """Read on; True at the end of the body, False as soon as there is more than `limit`."""
     while len(body) <= limit:
-        block = await _next(request, pace)
+        block = await _next(request, pace, share)
         if not block:
             return True
         body += block
-        share.keep(len(body))
+        share.keep(len(body), asyncio.get_running_loop().time())
     return False
 
 
@@ -99,7 +103,7 @@ async def _spool(request: web.Request, body: bytearray, limit: int, file: int, p
     size = 0
     block = bytes(body)
     body.clear()
-    share.keep(0)
+    share.keep(0, asyncio.get_running_loop().time())
     while block:
         if size + len(block) > limit:
             raise too_large(limit, None)
@@ -110,7 +114,7 @@ async def _spool(request: web.Request, body: bytearray, limit: int, file: int, p
         share.put_into_file(len(block))
         await asyncio.to_thread(_write, file, block, size)
         size += len(block)
-        block = await _next(request, pace)
+        block = await _next(request, pace, share)
     return size
 
 
