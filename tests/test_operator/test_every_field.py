@@ -35,6 +35,7 @@ VALUES: dict[str, Any] = {
     "model.tokenSecretRef.name": "hub",
     "model.tokenSecretRef.key": "secret",
     "model.lock": {"model.safetensors": "0" * 64},
+    "model.signature.publicKey": "-----BEGIN PUBLIC KEY-----",
     "model.aliases": ["other"],
     "maxMemory": {"0": "8Gi"},
     "fallbacks": ["cpu"],
@@ -57,6 +58,7 @@ VALUES: dict[str, Any] = {
 # Other fields that a value needs beside it to be valid.
 BESIDE: dict[str, dict[str, Any]] = {
     "model.tokenSecretRef.key": {"model.tokenSecretRef.name": "hub"},
+    "model.signature.file": {"model.signature.publicKey": "-----BEGIN PUBLIC KEY-----"},
     "replicas": {"cache.perReplica": True},
     "autoscaling.maxReplicas": {"cache.perReplica": True},
 }

@@ -70,7 +70,7 @@ SET_LATER = {
     "_message": "aiohttp.web_request:BaseRequest.__init__",  # gateway: whether a body is compressed
     "_hf_hook": "accelerate.hooks:add_hook_to_module",  # pod: layers on several devices
 }
-OURS = {"_unknown"}  # texts that only look like such names
+OURS = {"_unknown", "_type"}  # texts that only look like such names
 
 
 @pytest.mark.parametrize("private", NAMES, ids=lambda each: f"{each.module}:{each.name}")

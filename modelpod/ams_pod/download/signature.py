@@ -65,11 +65,11 @@ class _Predicate(msgspec.Struct, frozen=True):
     resources: list[_Resource]
 
 
-class _Statement(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
-    type: str
+class _Statement(msgspec.Struct, frozen=True, rename="camel"):
     subject: list[_Subject]
     predicate_type: str
     predicate: msgspec.Raw
+    type: str = msgspec.field(name="_type")
 
 
 @dataclass(frozen=True, slots=True)
