@@ -85,6 +85,8 @@ bench: $(VENV)/.dev
 crds: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.crd > crds/modeldeployments.yaml
 	cp crds/modeldeployments.yaml charts/ai-model-server/files/
+	cd charts/ai-model-server && $(abspath $(VENV))/bin/python -m ams_common.values_schema values.schema.json > new \
+	    && mv new values.schema.json
 
 # What tests compare with its source.
 docs: $(VENV)/.dev

@@ -1,11 +1,13 @@
 """The CustomResourceDefinition, made from the types: `python -m ams_common.crd > crds/modeldeployments.yaml`."""
 
+import copy
 import sys
 from typing import Any
 
 import msgspec
 
 from ams_common import names
+from ams_common.resource.explanations import explain
 from ams_common.resource.rules import RULES
 from ams_common.resource.schema import Schema, schema_of
 from ams_common.resource.shape import struct_type
@@ -68,7 +70,9 @@ def definition() -> dict[str, Any]:
 
 def _root() -> Schema:
     """The schema of the whole object; its apiVersion, kind and metadata are the API server's to check."""
-    schema = schema_of(struct_type(ModelDeployment), "", RULES)
+    schema = copy.deepcopy(schema_of(struct_type(ModelDeployment), "", RULES))  # parts of it are shared constants
+    for name in ("spec", "status"):
+        explain(schema["properties"][name], name)
     schema["required"] = ["spec"]
     schema["properties"] |= {
         "apiVersion": {"type": "string"},

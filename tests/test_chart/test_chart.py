@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from ams_common.crd import definition
+from ams_common.values_schema import renewed
 from test_chart.chart import CHART, KUBE_VERSION, helm, helm_template, needs_helm, render
 
 pytestmark = needs_helm
@@ -348,6 +349,45 @@ def test_bad_values_are_refused_with_their_place(values: dict[str, Any], complai
     done = helm_template(values, check=False)
     assert done.returncode != 0
     assert complaint in done.stderr
+
+
+MODEL = {"source": "hf://a/b"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ({"model": MODEL, "replicass": 3}, "replicass"),
+        ({"model": {**MODEL, "alias": "x"}}, "alias"),
+        ({"model": MODEL, "limits": {"maxNewTokens": "many"}}, "maxNewTokens"),
+        ({"model": MODEL, "precision": "fp16"}, "precision"),
+        ({"model": MODEL, "autoscaling": {"maxReplicas": 0}}, "maxReplicas"),
+        ({"model": MODEL, "tolerations": [{"keys": "gpu"}]}, "keys"),
+        ({"model": {}}, "source"),
+        ({}, "model"),
+    ],
+)
+def test_models_are_checked_as_the_resource_is(spec: dict[str, Any], complaint: str) -> None:
+    done = helm_template({"models": {"m": spec}}, check=False)
+    assert done.returncode != 0
+    assert "/models/m" in done.stderr
+    assert complaint in done.stderr
+
+
+def test_every_example_may_be_a_value() -> None:
+    examples = [
+        document
+        for path in sorted((CHART.parents[1] / "examples").glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if document and document["kind"] == "ModelDeployment"
+    ]
+    assert len(examples) >= 5
+    helm_template({"models": {each["metadata"]["name"]: each["spec"] for each in examples}})
+
+
+def test_the_schema_of_models_is_the_generated_one() -> None:
+    text = (CHART / "values.schema.json").read_text(encoding="utf-8")
+    assert text == renewed(text), "run: make crds"
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from ams_common import crd
+from ams_common.resource import explanations
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.rules import RULES
 from test_common.resource_cases import GOOD, manifest
@@ -69,7 +70,19 @@ def test_the_file_is_what_the_types_say() -> None:
 
 
 def test_it_is_small_enough_for_an_annotation_and_for_helm() -> None:
-    assert len(crd.text().encode()) < 60_000
+    assert len(crd.text().encode()) < 80_000
+
+
+def test_kubectl_explain_has_words_for_every_field() -> None:
+    properties = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    for part in ("spec", "status"):
+        silent = [path for path, schema in nodes(properties[part], part) if "description" not in schema]
+        assert [path for path in silent if not path.endswith(("[*]", ".*")) and path != part] == []
+
+
+def test_no_words_are_left_over() -> None:
+    given = {schema.get("description") for _, schema in nodes(SCHEMA)}
+    assert [text for text in explanations._TEXTS.values() if text not in given] == []
 
 
 def test_the_yaml_says_the_same_as_the_document() -> None:
