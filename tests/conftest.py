@@ -9,6 +9,7 @@ TESTS = Path(__file__).parent
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
     "test_chart/test_chart.py",
+    "test_chart/test_release_live.py",
     "test_cli/test_examples.py",
     "test_cli/test_fleet.py",
     "test_cli/test_processes.py",

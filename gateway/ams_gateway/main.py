@@ -9,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 
 import uvloop
+from ams_common.json_lines import JsonLines
 from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_kube.client import NoCluster
 
@@ -43,11 +44,10 @@ def main() -> None:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
     if settings.spool_dir and not os.access(settings.spool_dir, os.W_OK | os.X_OK):
         parser.error(f"--spool-dir={settings.spool_dir!r}: expected a folder that can be written to")
-    logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    console = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else console)
+    logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
     try:
         uvloop.run(_run_in_cluster(settings) if settings.kubernetes else _run(backends, settings))
     except NoCluster as error:

@@ -276,10 +276,10 @@ def test_seeds(name: str, seed: bytes, tmp_path: Path) -> None:
 
 
 def check(parser: Parser, data: bytes, folder: Path) -> None:
-    began, message = time.monotonic(), "a value"
+    began, message = time.process_time(), "a value"  # of this process: others may have the machine
     try:
         parser.parse(data, folder)
     except parser.errors as error:
         message = str(error)
     assert re.search(r"\w", message)
-    assert time.monotonic() - began < PATIENCE_SECONDS
+    assert time.process_time() - began < PATIENCE_SECONDS

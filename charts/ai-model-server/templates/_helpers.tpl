@@ -66,9 +66,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- define "ams.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
+{{- range $field, $id := .Values.podSecurity }}
+{{- if $id }}
+{{ $field }}: {{ int $id }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -96,4 +98,18 @@ affinity:
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{/* Whose the CRD in the cluster is, if not this release's; empty where there is none, or nobody can be asked. */}}
+{{- define "ams.crdOwner" -}}
+{{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "modeldeployments.aimodelserver.io" -}}
+{{- $notes := default dict .metadata.annotations -}}
+{{- $release := get $notes "meta.helm.sh/release-name" -}}
+{{- $namespace := get $notes "meta.helm.sh/release-namespace" -}}
+{{- if not $release -}}
+kubectl
+{{- else if or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace) -}}
+the release {{ $release }} in {{ $namespace }}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -1,0 +1,70 @@
+"""Installing, upgrading and removing releases on a real API server: the CRD outlives them, and is in nobody's way."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from ams_common.names import GROUP, PLURAL
+from ams_kube.client import Client
+from kube_cluster import DEFINITIONS, ControlPlane, bring_up
+from test_chart.chart import CHART, HELM, needs_helm
+
+pytestmark = needs_helm
+
+CRD = f"{PLURAL}.{GROUP}"
+Helm = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """A cluster that has no CRD of ours yet."""
+    with bring_up() as plane:
+        yield plane
+
+
+@pytest.fixture
+def run(plane: ControlPlane) -> Helm:
+    def run(*arguments: str) -> str:
+        assert HELM is not None
+        environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
+        done = subprocess.run([HELM, *arguments], env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+async def owner(plane: ControlPlane) -> str | None:
+    """The release that the CRD belongs to."""
+    async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
+        found = await client.get(DEFINITIONS, None, CRD)
+        return found.metadata.annotations.get("meta.helm.sh/release-name")
+
+
+async def test_a_release_of_another_name_comes_after_the_first_one_went(plane: ControlPlane, run: Helm) -> None:
+    said = run("install", "first", str(CHART), "--namespace", "one", "--create-namespace")
+    assert "was there already" not in said
+    assert await owner(plane) == "first"
+    run("upgrade", "first", str(CHART), "--namespace", "one", "--set", "gateway.holdLimit=7")
+    assert await owner(plane) == "first", "an upgrade goes on renewing it"
+    run("uninstall", "first", "--namespace", "one")
+    assert await owner(plane) == "first", "it stays"
+    said = run("install", "second", str(CHART), "--namespace", "two", "--create-namespace")
+    assert "belongs to the release first in one: it is left as it is" in said
+    said = run("upgrade", "second", str(CHART), "--namespace", "two")
+    assert "kubectl apply --server-side --force-conflicts -f crds/modeldeployments.yaml" in said
+    run("uninstall", "second", "--namespace", "two")
+    assert await owner(plane) == "first"
+
+
+async def test_a_release_comes_beside_a_crd_of_kubectl(plane: ControlPlane, run: Helm) -> None:
+    from ams_common import crd
+
+    async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
+        await client.delete(DEFINITIONS, None, CRD)
+        await client.apply(DEFINITIONS, None, CRD, crd.definition(), manager="kubectl")
+    said = run("install", "third", str(CHART), "--namespace", "three", "--create-namespace")
+    assert "belongs to kubectl: it is left as it is" in said
+    assert await owner(plane) is None
+    run("uninstall", "third", "--namespace", "three")
