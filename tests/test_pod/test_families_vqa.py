@@ -142,7 +142,7 @@ TEXT = {"type": "text", "text": "what"}
         (
             [{"role": "user", "content": [IMAGE, {"type": "text", "text": "what " * 600}]}],
             "context-length-exceeded",
-            "takes 512",
+            "maximum context length is 512",
         ),
     ],
 )

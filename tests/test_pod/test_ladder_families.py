@@ -268,22 +268,22 @@ def test_a_lane_without_memory_does_not_fit():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "new", "room", "kind", "words"),
+    ("prompt", "new", "room", "answer"),
     [
-        (100, 50, 15_000, None, ""),
-        (100, 500, 20_000, None, ""),  # the context ends it at 200
-        (100, 50, 14_999, "out-of-memory", "100 tokens of prompt and up to 50 of answer take 14.6 KiB of cache"),
-        (200, 1, 1 << 40, "context-length-exceeded", "The prompt has 200 tokens; this model takes 200"),
+        (100, 50, 15_000, 50),
+        (100, 50, 14_999, 49),  # the cache ends it
+        (100, 500, 20_000, 100),  # the context ends it
+        (100, 50, 10_199, 1),
+        (100, 50, 10_099, ("out-of-memory", "100 tokens of prompt take 9.9 KiB of cache; 9.9 KiB are free with")),
+        (200, 1, 1 << 40, ("context-length-exceeded", "maximum context length is 200 tokens. However, the prompt has")),
     ],
 )
-def test_what_cannot_fit_alone_is_refused_at_once(prompt, new, room, kind, words):
-    error = admission.refusal(prompt, new, context_tokens=200, bytes_per_token=100, room=room)
-    if kind is None:
-        assert error is None
+def test_an_answer_is_as_long_as_it_can_be(prompt, new, room, answer):
+    found = admission.new_tokens_for(prompt, new, context_tokens=200, bytes_per_token=100, room=room)
+    if isinstance(answer, int):
+        assert found == answer
     else:
-        assert error is not None
-        assert error.kind == kind
-        assert words in str(error)
+        assert (found.kind, answer[1] in str(found)) == (answer[0], True)
 
 
 def test_an_engine_refuses_what_cannot_fit(qwen3, monkeypatch):
@@ -300,5 +300,5 @@ def test_an_engine_refuses_what_cannot_fit(qwen3, monkeypatch):
     with pytest.raises(EngineRefusal, match="are free with nothing else running") as refused:
         engine.submit(Prepared([7, 8, 9]), Sampling(4), None)
     assert refused.value.kind == "out-of-memory"
-    with pytest.raises(EngineRefusal, match="The prompt has 64 tokens"):
+    with pytest.raises(EngineRefusal, match="the prompt has 64 tokens, which leaves none"):
         engine.submit(Prepared([7] * 64), Sampling(4), None)

@@ -90,12 +90,9 @@ IN_SYSTEM = [{"role": "system", "content": user(image(0, 60, 60), "x")[0]["conte
     [
         (user(audio(0, 1), "what"), "unsupported-modality", "This model takes text and image, not audio."),
         (user(video(0, 2), "what"), "unsupported-modality", "This model takes text and image, not video."),
-        (user(image(0, 60, 60), f"and {MARK}"), "invalid-prompt", f"messages: {MARK} stands for media"),
-        (user(f"only {MARK}"), "invalid-prompt", f"messages: {MARK} stands for media"),
-        (user("only <|video_pad|>"), "invalid-prompt", "messages: <|video_pad|> stands for media"),
         (IN_SYSTEM, "invalid-prompt", "messages: the model's chat template refuses them"),
         (user(Image(np.zeros((1, 900, 3), np.uint8)), "x"), "invalid-prompt", "messages: the model's processor"),
-        (user("what " * 200_000), "context-length-exceeded", "The prompt has more than"),
+        (user("what " * 200_000), "context-length-exceeded", "This model's maximum context length"),
     ],
 )
 def test_what_is_refused(with_template, messages, kind, sentence):
@@ -103,6 +100,16 @@ def test_what_is_refused(with_template, messages, kind, sentence):
         prompts_of(with_template(GEMMA)).chat(messages)
     assert refused.value.kind == kind
     assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("mark", [MARK, "<|video_pad|>"])
+def test_what_stands_for_media_is_text_in_a_text(with_template, mark):
+    prompts = prompts_of(with_template(GEMMA))
+    token = prompts.control.ids[mark]
+    for media in ([image(0, 60, 60)], []):
+        spelled, plain = (prompts.chat(user(*media, text)) for text in (f"and {mark}", "and"))
+        assert list(spelled.ids).count(token) == list(plain.ids).count(token)
+        assert spelled.media.keys() == plain.media.keys()
 
 
 def test_an_image_that_the_template_drops_is_refused(with_template):

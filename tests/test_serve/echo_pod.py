@@ -97,7 +97,7 @@ class EchoEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return Prepared(list(ids))
 
-    def detokenizer(self) -> Characters:
+    def detokenizer(self, after: Sequence[int] = ()) -> Characters:
         return Characters()
 
     def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:

@@ -57,7 +57,7 @@ class ShoutingEngine:
     def prepare_ids(self, ids):
         return Prepared(list(ids))
 
-    def detokenizer(self):
+    def detokenizer(self, after=()):
         return self
 
     def push(self, token):

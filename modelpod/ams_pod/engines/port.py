@@ -60,6 +60,31 @@ class EngineRefusal(EngineError):
         self.limit, self.given = limit, given
 
 
+def context_exceeded(
+    limit: int,
+    given: int,
+    *,
+    at_least: bool = False,
+    media: int = 0,
+    part: Literal["prompt", "messages"] | None = None,
+) -> EngineRefusal:
+    """A prompt of `given` tokens, or at least as many, `media` of them for media, against a context of `limit`.
+
+    The sentence begins with OpenAI's words, as clients know a prompt that is too long by them.
+    """
+    tokens = f"more than {given} tokens" if at_least else f"{given} tokens"
+    of_media = f", {media} of them for its media" if media else ""
+    no_room = ", which leaves none for the answer" if given == limit else ""
+    return EngineRefusal(
+        "context-length-exceeded",
+        f"This model's maximum context length is {limit} tokens. However, the prompt has {tokens}{of_media}{no_room}. "
+        "Please shorten it.",
+        part=part,
+        limit=limit,
+        given=given,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 keep all tokens."""
@@ -251,7 +276,8 @@ class Engine(Protocol):
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         """A prompt of token ids. EngineRefusal if one is outside the vocabulary."""
 
-    def detokenizer(self) -> Detokenizer: ...
+    def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
+        """Of one answer. `after` are the ids of a raw prompt that it goes on from, as its text then does too."""
 
     def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
         """Queue a request; its events arrive through `publish`. EngineRefusal if it could never be computed."""

@@ -29,6 +29,7 @@ from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
     Capabilities,
     EngineCounters,
+    EngineRefusal,
     LoadFailed,
     MemoryUsage,
     ModelInfo,
@@ -72,21 +73,21 @@ class CausalLmEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return self._prompts.ids(ids)
 
-    def detokenizer(self) -> StreamDetokenizer:
-        return self._prompts.detokenizer()
+    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
+        return self._prompts.detokenizer(after)
 
     def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
-        """Queue a request. EngineRefusal if it couldn't be computed even with nothing else running."""
-        refused = admission.refusal(
+        """Queue a request, whose answer is as long as memory allows. EngineRefusal if it allows none, even alone."""
+        allowed = admission.new_tokens_for(
             len(prepared.ids),
             sampling.max_new_tokens,
             context_tokens=self.info.context_tokens,
             bytes_per_token=self.info.cache_bytes_per_token,
             room=self._room(),
         )
-        if refused is not None:
-            raise refused
-        return self.core.submit(prepared, sampling, sink)
+        if isinstance(allowed, EngineRefusal):
+            raise allowed
+        return self.core.submit(prepared, replace(sampling, max_new_tokens=allowed), sink)
 
     def cancel(self, ticket: Ticket) -> None:
         self.core.cancel(ticket)

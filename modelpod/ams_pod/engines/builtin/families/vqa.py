@@ -19,6 +19,7 @@ from ams_pod.engines.builtin.model.weights import (
     read_config,
     weight_bytes,
 )
+from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
 from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, unsupported_modality
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
@@ -33,6 +34,7 @@ from ams_pod.engines.port import (
     Sampling,
     Sink,
     Ticket,
+    context_exceeded,
 )
 from ams_pod.media.items import Image
 
@@ -52,6 +54,7 @@ class VqaEngine:
         self.capabilities = Capabilities(modalities_of("vqa"), frozenset())
         self._processor = processor
         self._tokenizer = processor.tokenizer.backend_tokenizer
+        self._control = ControlTokens(self._tokenizer)
         self.core = core
 
     @property
@@ -75,14 +78,10 @@ class VqaEngine:
             raise _refused(f"This model answers a question about exactly one image; there are {len(images)}.", "image")
         if not question:
             raise EngineRefusal("missing-prompt", "There is no question about the image.", part="prompt")
-        ids = self._processor.tokenizer(question).input_ids
+        disguise = self._control.disguise([question])
+        ids = self._control.encode(disguise.put_on(question), disguise, special=True)
         if len(ids) > self.info.context_tokens:
-            raise EngineRefusal(
-                "context-length-exceeded",
-                f"The question has {len(ids)} tokens; this model takes {self.info.context_tokens}.",
-                limit=self.info.context_tokens,
-                given=len(ids),
-            )
+            raise context_exceeded(self.info.context_tokens, len(ids))
         pixels = self._processor.image_processor(
             images=[Picture.fromarray(images[0].pixels)], return_tensors="pt"
         ).pixel_values[0]
@@ -94,8 +93,8 @@ class VqaEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         raise _refused("This model needs an image; use /generate or /v1/chat/completions.", "prompt")
 
-    def detokenizer(self) -> StreamDetokenizer:
-        return StreamDetokenizer(self._tokenizer)
+    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
+        return StreamDetokenizer(self._tokenizer, after)
 
     def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
         return self.core.submit(prepared, sampling, sink)

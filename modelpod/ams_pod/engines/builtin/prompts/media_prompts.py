@@ -11,7 +11,7 @@ from torch import Tensor
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
-from ams_pod.engines.port import EngineRefusal, Prepared
+from ams_pod.engines.port import EngineRefusal, Prepared, context_exceeded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class MediaPrompts(TextPrompts):
     """`TextPrompts` for messages whose contents may be lists of parts."""
 
     def __init__(self, tokenizer: Any, template: str | None, context_tokens: int, expander: Expander) -> None:
-        super().__init__(tokenizer, context_tokens, template)
+        super().__init__(tokenizer, context_tokens, template, tuple(expander.placeholders.values()))
         self.expander = expander
         self._kinds = {text: kind for kind, text in expander.placeholders.items()}
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
@@ -69,10 +69,13 @@ class MediaPrompts(TextPrompts):
         for kind, _ in found:
             if kind not in self.expander.placeholders:
                 raise unsupported_modality(kind, ["text", *self.expander.placeholders])
-        texts = self._pattern.split(self.render([_bare(message) for message in messages]))
+        bare, disguise = self.disguised([_bare(message) for message in messages])
+        rendered = self.render(bare)
+        self._check_length(rendered)
+        texts = self._pattern.split(rendered)
         self._check_places([self._kinds[text] for text in texts[1::2]], [kind for kind, _ in found])
         items = [item for _, item in found]
-        encoded = [self._encode(text, special=False) for text in texts[::2]]
+        encoded = [self.control.encode(text, disguise) for text in texts[::2]]
         self._check_context(sum(map(len, encoded)), sum(map(self.expander.count, items)))
         ids = list(encoded[0])
         starts, ends, expansions = [], [], []
@@ -100,16 +103,9 @@ class MediaPrompts(TextPrompts):
         return functools.partial(TextPrompts.chat, self, texts)
 
     def _check_places(self, found: Sequence[str], expected: Sequence[str]) -> None:
-        """The text of a message must not contain a placeholder, and the template must have kept all media."""
+        """The template must have kept all media."""
         if list(found) == list(expected):
             return
-        for text, kind in self._kinds.items():
-            if found.count(kind) > expected.count(kind):
-                raise EngineRefusal(
-                    "invalid-prompt",
-                    f"messages: {text} stands for {kind} input in this model's prompts and can't be part of a text.",
-                    part="messages",
-                )
         raise EngineRefusal(
             "invalid-prompt",
             "messages: the model's chat template has no place for media in one of these messages; "
@@ -120,13 +116,7 @@ class MediaPrompts(TextPrompts):
     def _check_context(self, text_tokens: int, media_tokens: int) -> None:
         tokens = text_tokens + media_tokens
         if tokens > self._context_tokens:
-            raise EngineRefusal(
-                "context-length-exceeded",
-                f"The prompt has {tokens} tokens, {media_tokens} of them for its media; this model takes "
-                f"{self._context_tokens}, answer included.",
-                limit=self._context_tokens,
-                given=tokens,
-            )
+            raise context_exceeded(self._context_tokens, tokens, media=media_tokens)
 
 
 def _text(content: str | Sequence[dict[str, Any]]) -> str:

@@ -1,13 +1,16 @@
 """Prompts with images by a model's own processor: by its chat template, and all in one call."""
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import PIL.Image
+from transformers import BatchEncoding
 
 from ams_pod.engines.builtin.prompts.chat_format import ChatFormat
+from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
 from ams_pod.engines.builtin.prompts.text import THINK_OPEN, TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.port import EngineRefusal, Prepared
@@ -21,7 +24,7 @@ class ProcessorPrompts(TextPrompts):
     """`TextPrompts` by a processor, all of a prompt in one call. `Prepared.media` is what it makes beside the ids."""
 
     def __init__(self, processor: Any, chat_format: ChatFormat, context_tokens: int) -> None:
-        super().__init__(processor.tokenizer, context_tokens, processor.chat_template)
+        super().__init__(processor.tokenizer, context_tokens, processor.chat_template, chat_format.marks)
         self._processor = processor
         self._format = chat_format
         self._mark_ids = _mark_ids(processor, chat_format.marks)
@@ -33,14 +36,13 @@ class ProcessorPrompts(TextPrompts):
         images = 0
         for message in messages:
             for part in _parts(message["content"]):
-                if part["type"] == "text":
-                    self._check_text(part["text"], "messages")
-                elif part["type"] == "image":
+                if part["type"] == "image":
                     images += 1
-                else:
+                elif part["type"] != "text":
                     raise unsupported_modality(part["type"], ["text", "image"])
         conversation = [self._message(message) for message in messages]
-        text = self.render(conversation)
+        disguised, disguise = self.disguised(conversation)
+        text = self.render(disguised)
         self._check_length(text)
         if text.count(self._format.placeholder) != images:
             raise EngineRefusal(
@@ -49,7 +51,10 @@ class ProcessorPrompts(TextPrompts):
                 "put them into messages of the user.",
                 part="messages",
             )
-        made = self._process(conversation)
+        if self.control.spelled(text, disguise):
+            made = self._process(disguised, disguise)
+        else:
+            made = self._process(conversation)
         return Prepared(
             made.pop("input_ids")[0].tolist(),
             thinking=self.thinks and text.rstrip().endswith(THINK_OPEN),
@@ -70,7 +75,7 @@ class ProcessorPrompts(TextPrompts):
 
     def text(self, text: str) -> Prepared:
         """A raw text. EngineRefusal if a part of it stands for an image: there is none."""
-        self._check_text(text, "prompt")
+        self._check_raw(text)
         return super().text(text)
 
     def ids(self, ids: Sequence[int]) -> Prepared:
@@ -85,9 +90,10 @@ class ProcessorPrompts(TextPrompts):
                 )
         return super().ids(ids)
 
-    def _process(self, conversation: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _process(self, conversation: Sequence[dict[str, Any]], disguise: Disguise | None = None) -> dict[str, Any]:
+        """With a disguise, the texts of the conversation have it on, and the tokenizer takes it off."""
         try:
-            with self._busy:
+            with self._busy, self._disguised_tokenizer(disguise):
                 made = self._processor.apply_chat_template(
                     list(conversation),
                     add_generation_prompt=True,
@@ -101,6 +107,18 @@ class ProcessorPrompts(TextPrompts):
             ) from None
         return dict(made)
 
+    @contextlib.contextmanager
+    def _disguised_tokenizer(self, disguise: Disguise | None) -> Iterator[None]:
+        if disguise is None:
+            yield
+            return
+        own = self._processor.tokenizer
+        self._processor.tokenizer = _DisguisedTokenizer(own, self.control, disguise)
+        try:
+            yield
+        finally:
+            self._processor.tokenizer = own
+
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """As the template takes it, images as pictures: a URL or a path in their place would be fetched."""
         parts = _parts(message["content"])
@@ -108,13 +126,13 @@ class ProcessorPrompts(TextPrompts):
             return {**message, "content": "\n".join(part["text"] for part in parts)}
         return {**message, "content": [_picture_part(part) for part in parts]}
 
-    def _check_text(self, text: str, part: Any) -> None:
+    def _check_raw(self, text: str) -> None:
         for mark in self._format.marks:
             if mark in text:
                 raise EngineRefusal(
                     "invalid-prompt",
-                    f"{part}: {mark} stands for media in this model's prompts and can't be part of a text.",
-                    part=part,
+                    f"prompt: {mark} stands for media in this model's prompts and can't be part of a text.",
+                    part="prompt",
                 )
 
     def _text_only(self, messages: Sequence[dict[str, Any]]) -> Any:
@@ -125,6 +143,32 @@ class ProcessorPrompts(TextPrompts):
         ]
         texts = [part["text"] for message in kept if message["role"] == "user" for part in message["content"]]
         return partial(self.chat, kept) if any(text.strip() for text in texts) else None
+
+
+class _DisguisedTokenizer:
+    """Encodes what a processor makes of disguised texts, and is the processor's own tokenizer in all else."""
+
+    def __init__(self, tokenizer: Any, control: ControlTokens, disguise: Disguise) -> None:
+        self._tokenizer = tokenizer
+        self._control = control
+        self._disguise = disguise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, text: str | Sequence[str], **options: Any) -> BatchEncoding:
+        """Of one text, or of a list that holds one."""
+        special = bool(options.get("add_special_tokens", True))
+        (only,) = [text] if isinstance(text, str) else text
+        encoding = self._control.encoding(only, self._disguise, special=special)
+        values: dict[str, Any] = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+        tensors = options.get("return_tensors")
+        if not isinstance(text, str) or tensors is not None:
+            values = {name: [value] for name, value in values.items()}
+        return BatchEncoding(values, encoding=encoding, tensor_type=tensors)
 
 
 def _parts(content: str | Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

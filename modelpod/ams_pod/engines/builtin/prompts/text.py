@@ -1,6 +1,7 @@
 """The text family's CPU side: chat template, tokens, and text again."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,27 +11,46 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
-from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared, SamplingDefaults
+from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
+from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared, SamplingDefaults, context_exceeded
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_THINK_TAGS = re.compile(f"{THINK_OPEN}|{THINK_CLOSE}")
+_TAIL_TOKENS = 8  # of a prompt, which its continuation is decoded behind
 
 
 class StreamDetokenizer:
-    """Text of one request, token by token; special tokens give no text, an incomplete character waits."""
+    """Text of one request, token by token; special tokens give no text, an incomplete character waits.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    `after` are the ids that the text goes on from: some tokenizers write no space in front of a text's first word.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = DecodeStream(ids=_decodable(tokenizer, list(after[-_TAIL_TOKENS:])), skip_special_tokens=True)
 
     def push(self, token: int) -> str:
         return self._stream.step(self._tokenizer, token) or ""
 
 
+def _decodable(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """Without tokens at the end that are half a character: nothing of a prompt may become part of the answer."""
+    while ids and tokenizer.decode(ids, skip_special_tokens=True).endswith("\N{REPLACEMENT CHARACTER}"):
+        ids.pop()
+    return ids
+
+
 class TextPrompts:
     """Turns messages into token ids and tokens into text. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_tokens: int, template: str | None = None) -> None:
-        """`template` is the chat template where it isn't the tokenizer's own."""
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context_tokens: int,
+        template: str | None = None,
+        marks: Sequence[str] = (),
+    ) -> None:
+        """`template` is the chat template where it isn't the tokenizer's own, `marks` stand for media in its output."""
         self._tokenizer = tokenizer
         self._template = template or tokenizer.chat_template
         self._context_tokens = context_tokens
@@ -39,15 +59,44 @@ class TextPrompts:
         self.vocabulary_size = max(vocabulary.values()) + 1
         self._longest_token = max(map(len, vocabulary))
         self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
+        tags = (THINK_OPEN, THINK_CLOSE) if self.thinks else ()
+        self.control = ControlTokens(
+            self._fast, str(self._template or ""), (*marks, *tags), unknown=tokenizer.unk_token_id
+        )
 
     def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
         """Messages of {"role", "content"} through the chat template; EngineRefusal if the template refuses them."""
-        messages = [{**message, "content": _only_text(message["content"])} for message in messages]
+        messages, disguise = self.disguised(
+            [{**message, "content": _only_text(message["content"])} for message in messages]
+        )
         if self._template is None:
-            return self.text("\n\n".join(message["content"] for message in messages))
+            text = "\n\n".join(message["content"] for message in messages)
+            self._check_length(text)
+            return Prepared(self.control.encode(text, disguise, special=True))
         text = self.render(messages)
-        ids = self._encode(text, special=False)
+        self._check_length(text)
+        ids = self.control.encode(text, disguise)
         return Prepared(ids, thinking=self.thinks and text.rstrip().endswith(THINK_OPEN))
+
+    def disguised(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Disguise]:
+        """The messages as the template may see them: what their texts spell is no control token in its output.
+
+        Only the tags around what the model thought in earlier turns stay, as templates look for them.
+        """
+        disguise = self.control.disguise(text for message in messages for text in _texts(message["content"]))
+
+        def put_on(message: Mapping[str, Any]) -> dict[str, Any]:
+            but = _THINK_TAGS if self.thinks and message["role"] == "assistant" else None
+            content = message["content"]
+            if isinstance(content, str):
+                return {**message, "content": disguise.put_on(content, but)}
+            parts = [
+                {**part, "text": disguise.put_on(part["text"], but)} if part["type"] == "text" else part
+                for part in content
+            ]
+            return {**message, "content": parts}
+
+        return [put_on(message) for message in messages], disguise
 
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """What the chat template makes of the messages, up to where the answer begins."""
@@ -62,8 +111,9 @@ class TextPrompts:
         return text
 
     def text(self, text: str) -> Prepared:
-        """A raw text with the tokenizer's own special tokens in front."""
-        return Prepared(self._encode(text, special=True))
+        """A raw text with the tokenizer's own special tokens in front; control tokens in it are control tokens."""
+        self._check_length(text)
+        return Prepared(self._fast.encode(text).ids)
 
     def ids(self, ids: Sequence[int]) -> Prepared:
         """Token ids as given. EngineRefusal if one is outside the vocabulary."""
@@ -76,25 +126,21 @@ class TextPrompts:
                 )
         return Prepared(list(ids))
 
-    def _encode(self, text: str, special: bool) -> list[int]:
-        """Token ids; a text that can't fit the context is refused before it costs anything."""
-        self._check_length(text)
-        ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
-        return ids
-
     def _check_length(self, text: str) -> None:
         """EngineRefusal for a text that has more tokens than the context, however it is divided."""
         least = len(text) // self._longest_token
         if least > self._context_tokens:
-            raise EngineRefusal(
-                "context-length-exceeded",
-                f"The prompt has more than {least} tokens; this model takes {self._context_tokens}, answer included.",
-                limit=self._context_tokens,
-                given=least,
-            )
+            raise context_exceeded(self._context_tokens, least, at_least=True)
 
-    def detokenizer(self) -> StreamDetokenizer:
-        return StreamDetokenizer(self._fast)
+    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
+        return StreamDetokenizer(self._fast, after)
+
+
+def _texts(content: str | Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    else:
+        yield from (part["text"] for part in content if part["type"] == "text")
 
 
 def unsupported_modality(kind: str, modalities: Sequence[str]) -> EngineRefusal:
