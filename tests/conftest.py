@@ -57,6 +57,7 @@ SLOW = {
     "test_pod/test_quantize.py",
     "test_pod/test_separate.py",
     "test_serve/test_admin_live.py",
+    "test_serve/test_answers_live.py",
     "test_serve/test_bad_input_live.py",
     "test_serve/test_ending_live.py",
     "test_serve/test_forkserver_live.py",

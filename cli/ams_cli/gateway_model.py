@@ -13,7 +13,7 @@ _BITS = {"4bit": 4, "8bit": 8}
 
 def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, always_on: bool) -> Model:
     """The model as routed to and reported; reads config.json if the weights are on this machine."""
-    spec = resource.spec
+    spec, limits = resource.spec, resource.spec.limits
     folder = weights.folder(resource, models_dir)
     family = weights.family(resource, folder)
     facts = ModelFacts(
@@ -28,8 +28,10 @@ def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, 
         name=resource.metadata.name,
         aliases=tuple(spec.model.aliases),
         modalities=frozenset(family.modalities) if family else None,
-        max_body_bytes=parse_bytes(spec.limits.max_body_bytes),
-        request_timeout_seconds=float(spec.limits.request_timeout_seconds),
+        max_body_bytes=parse_bytes(limits.max_body_bytes),
+        request_timeout_seconds=float(limits.request_timeout_seconds),
         created=created,
+        context_tokens=None if limits.context_tokens == "auto" else limits.context_tokens,
+        max_new_tokens=None if limits.max_new_tokens == "auto" else limits.max_new_tokens,
         facts=facts,
     )

@@ -1,5 +1,6 @@
 """Errors that a client sees: stable codes, their HTTP status, and the two shapes of their bodies."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,18 @@ ERRORS: dict[str, ErrorKind] = {
 }
 
 
+_OPENAI_PATH = re.compile(
+    r"/+v1(/|$)|.*/(chat/completions|completions|models|embeddings|responses|messages|rerank|moderations|audio/\w+|"
+    r"images/\w+)/*$"
+)
+_NATIVE_PATH = re.compile(r"/+(generate|admin|internal)/")
+
+
+def speaks_openai(path: str) -> bool:
+    """Whether a path is of OpenAI's API, or meant to be: a base URL without /v1 is the usual mistake."""
+    return _OPENAI_PATH.match(path) is not None and _NATIVE_PATH.match(path) is None
+
+
 class ApiError(Exception):
     """One refused or failed request.
 
@@ -134,4 +147,4 @@ class ApiError(Exception):
 
     def body(self, path: str, request_id: str) -> bytes:
         """The encoded body in the shape that clients of `path` expect."""
-        return msgspec.json.encode(self.openai(request_id) if path.startswith("/v1") else self.native(request_id))
+        return msgspec.json.encode(self.openai(request_id) if speaks_openai(path) else self.native(request_id))

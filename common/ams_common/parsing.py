@@ -84,15 +84,3 @@ def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes | bytearray) -> 
         raise ApiError("invalid_json", "The body is not valid JSON: it is not UTF-8.") from None
     except RecursionError:
         raise ApiError("invalid_json", "The body is nested too deeply.") from None
-
-
-_FIELDS: "msgspec.json.Decoder[dict[str, msgspec.Raw]]" = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def unknown_fields(body: bytes | bytearray, known: Any) -> list[str]:
-    """Top-level fields of a JSON object that the struct type `known` doesn't have, sorted.
-
-    ApiError `invalid_json` when their names are not text, which decoding into `known` skips over.
-    """
-    names = {field.encode_name for field in msgspec.structs.fields(known)}
-    return sorted(name for name in decode_body(_FIELDS, body) if name not in names)

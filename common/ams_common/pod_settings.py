@@ -64,8 +64,12 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="what is tried, in order, when memory runs out, separated by commas; empty answers 503")
     ] = "cpu,text-only,simplified"
     max_new_tokens: Annotated[
-        int, Meta(ge=1, description="upper limit of new tokens per request; on /v1 also the default")
-    ] = 1024
+        int,
+        Meta(
+            ge=0,
+            description="upper limit of new tokens per request, on /v1 also the default; 0: what the context leaves",
+        ),
+    ] = 0
     context_tokens: Annotated[
         int, Meta(ge=0, description="limit of prompt and answer together, in tokens; 0: what memory allows")
     ] = 0

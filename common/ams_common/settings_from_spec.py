@@ -32,7 +32,7 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         quantization=spec.quantization,
         max_memory=_max_memory(spec.max_memory),
         fallbacks=",".join(spec.fallbacks),
-        max_new_tokens=limits.max_new_tokens,
+        max_new_tokens=0 if limits.max_new_tokens == "auto" else limits.max_new_tokens,
         context_tokens=0 if limits.context_tokens == "auto" else limits.context_tokens,
         concurrent_requests=limits.concurrent_requests,
         queued_requests=limits.queued_requests,

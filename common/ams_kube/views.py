@@ -25,6 +25,8 @@ class LimitsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     request_timeout_seconds: float = 600.0
     max_body_bytes: int | str = "64Mi"
+    context_tokens: int | str = "auto"
+    max_new_tokens: int | str = "auto"
 
 
 class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -24,6 +24,7 @@ from ams_gateway.proxy.hold import Holds
 from ams_gateway.proxy.relay import Relay
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
+from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
 from ams_gateway.settings import GatewaySettings, listed
@@ -72,6 +73,7 @@ class Gateway:
             metrics=self._metrics,
             demand=self._demand,
             routes=routes,
+            pod_facts=PodFacts(registry, self._pools),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from ams_common import wire
 from ams_common.errors import ApiError
-from ams_common.parsing import choices, decode_body, explain, unknown_fields
+from ams_common.parsing import choices, decode_body, explain
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,9 +61,9 @@ GENERATE: list[tuple[bytes, str, str, str | None]] = [
         "max_new_tokens",
     ),
     (
-        b'{"prompt":"a","max_new_tokens":99999999999}',
+        b'{"prompt":"a","max_new_tokens":99999999999999999999}',
         "invalid_parameter",
-        "max_new_tokens: expected int <= 2147483648.",
+        "max_new_tokens: expected int <= 9223372036854775807.",
         "max_new_tokens",
     ),
     (b'{"prompt":"a","image":[1]}', "invalid_parameter", "image[0]: expected str, got int.", "image[0]"),
@@ -99,16 +99,6 @@ CHAT = [
 @pytest.mark.parametrize(("body", "words"), CHAT)
 def test_a_wrong_chat_body(body: bytes, words: str) -> None:
     assert refused(body, ChatRequest)[:2] == ("invalid_parameter", words)
-
-
-def test_unknown_fields_are_named_and_known_ones_are_not() -> None:
-    body = b'{"prompt":"a","top_k":1,"zeta":{"prompt":1},"do_sample":true}'
-    assert unknown_fields(body, GenerateRequest) == ["do_sample", "zeta"]
-
-
-def test_unknown_fields_whose_names_are_no_text_are_refused() -> None:
-    with pytest.raises(ApiError, match="it is not UTF-8"):
-        unknown_fields(b'{"prompt":"a","\xff":1}', GenerateRequest)
 
 
 def test_what_the_gateway_reads_of_a_chat() -> None:

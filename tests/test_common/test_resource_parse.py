@@ -40,7 +40,7 @@ def test_the_smallest_manifest_gets_every_default() -> None:
     assert (spec.model.family, spec.quantization, spec.precision) == ("auto", "auto", "auto")
     assert spec.fallbacks == ["cpu", "text-only", "simplified"]
     assert spec.limits == LimitsSpec(
-        max_new_tokens=1024,
+        max_new_tokens="auto",
         context_tokens="auto",
         concurrent_requests=16,
         queued_requests=64,

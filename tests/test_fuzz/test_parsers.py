@@ -23,8 +23,8 @@ from ams_cli.manifests import ManifestError, load_manifests
 from ams_common.errors import ApiError
 from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files
 from ams_common.lock import lock_of
-from ams_common.parsing import decode_body, unknown_fields
 from ams_common.quantity import InvalidQuantity, parse_memory, parse_quantity
+from ams_common.request_body import RequestReader
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.source import InvalidSource, parse_source
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
@@ -103,11 +103,10 @@ def in_file(name: str, read: Callable[[Path], Any]) -> Callable[[bytes, Path], A
 
 
 def body_of(kind: type[msgspec.Struct]) -> Callable[[bytes, Path], Any]:
-    decoder = msgspec.json.Decoder(kind)
+    reader = RequestReader(kind)
 
     def parse(data: bytes, _: Path) -> Any:
-        value = decode_body(decoder, data)
-        return value, unknown_fields(data, kind)
+        return reader.read(data)
 
     return parse
 

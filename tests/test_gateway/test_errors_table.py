@@ -30,7 +30,7 @@ DEEP_UNKNOWN = b'{"model":"text","x":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 
 CASES = [
     Case("unknown route", "/nope", status=404, code="not_found", says="No such route: /nope."),
     Case("unknown /v1 route", "/v1/nope", status=404, code="not_found"),
-    Case("route below a name", "/generate/a/b", status=404, code="not_found"),
+    Case("a name with a slash", "/generate/a/b", status=404, code="model_not_found", says="a/b. Models: text"),
     Case("no name", "/generate/", status=404, code="not_found"),
     Case(
         "unknown model", "/generate/gpt_5", status=404, code="model_not_found", says="gpt-5. Models: text",

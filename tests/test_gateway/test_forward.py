@@ -129,14 +129,15 @@ async def test_stream_bytes_arrive_as_they_were_sent_and_when_they_were_sent(
     events = [
         'data: {"response": "né"}\n\n'.encode(),
         b": comment\n\n",
-        b"data: [DONE]\n\n: usage prompt=7 completion=9\n\n",
+        b"data: [DONE]\n\n",
     ]
+    kept = [b"", b": usage prompt=1 completion=1\n\n", b": usage prompt=7 completion=9\n\n"]
     read = [asyncio.Event() for _ in events]
 
     async def stream(exchange: Exchange) -> None:
         await exchange.start_stream()
         for event, was_read in zip(events, read, strict=True):
-            await exchange.chunk(event)
+            await exchange.chunk(kept.pop(0) + event)
             await was_read.wait()
         await exchange.end_stream()
 

@@ -56,6 +56,8 @@ async def behave(exchange: Exchange) -> None:
             text = f"{file[0]} {fields['language']} {fields['temperature']}: {len(file[1])} bytes"
             usage = {"type": "tokens", "input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
             await exchange.json(200, {"text": text, "usage": usage})
+        case "/v1/models":
+            await exchange.json(200, {"data": [{"max_model_len": 4096, "modalities": ["text", "audio"]}]})
         case "/admin/memory_status":
             await exchange.json(200, {"gpu_available": False, "process_gb": 1.5})
         case "/admin/model_status":

@@ -24,6 +24,9 @@ def _chunk(text: str) -> bytes:
 
 
 async def _chat(exchange: Exchange) -> None:
+    if exchange.request.target == "/v1/models":
+        await exchange.json(200, {"data": [{"id": "m", "max_model_len": 4096}]})
+        return
     if not json.loads(exchange.request.body).get("stream"):
         message = {"role": "assistant", "content": "hello"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -34,7 +37,7 @@ async def _chat(exchange: Exchange) -> None:
     await exchange.start_stream()
     for text in ("a", "b"):
         await exchange.chunk(_chunk(text))
-    await exchange.chunk(b"data: [DONE]\n\n: usage prompt=1 completion=2\n\n")
+    await exchange.chunk(b": usage prompt=1 completion=2\n\ndata: [DONE]\n\n")
     await exchange.end_stream()
 
 

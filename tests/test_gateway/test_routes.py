@@ -28,10 +28,13 @@ async def test_health_has_the_older_servers_fields(start: Start, pod, registry: 
 async def test_models(start: Start, registry: FakeRegistry) -> None:
     registry.add("qwen-vl", aliases=("vl",), created=3)
     running = await start(registry)
-    card = {"id": "qwen-vl", "object": "model", "created": 3, "owned_by": "ai-model-server"}
-    assert await _get(running, "/v1/models") == (200, {"object": "list", "data": [card]})
+    card = {
+        "id": "qwen-vl", "object": "model", "created": 3, "owned_by": "ai-model-server", "root": "qwen-vl",
+        "state": "pending", "max_model_len": None, "max_completion_tokens": None, "modalities": None, "features": None,
+    }  # fmt: skip
+    assert await _get(running, "/v1/models") == (200, {"object": "list", "data": [card, card | {"id": "vl"}]})
     assert await _get(running, "/v1/models/qwen_vl") == (200, card)
-    assert await _get(running, "/v1/models/VL") == (200, card)
+    assert await _get(running, "/v1/models/VL") == (200, card | {"id": "vl"})
 
 
 async def test_metrics_on_their_own_port(start: Start, registry: FakeRegistry, unused_tcp_port: int) -> None:

@@ -136,12 +136,19 @@ async def test_forms_that_are_wrong(pod: EchoPod) -> None:
 
 async def test_unknown_fields_are_named(pod: EchoPod) -> None:
     made = aiohttp.FormData()
-    for name, value in (("model", "echo"), ("timestamp_granularities[]", "word"), ("chunking_strategy", "auto")):
+    for name, value in (("model", "echo"), ("hotwords[]", "word"), ("chunking_strategy", "auto")):
         made.add_field(name, value)
     made.add_field("file", io.BytesIO(WAV), filename="a.wav")
     async with pod.client.post(pod.url + PATH, data=made) as response:
         assert response.status == 200
-        assert response.headers["X-AMS-Ignored-Fields"] == "chunking_strategy, timestamp_granularities"
+        assert response.headers["X-AMS-Ignored-Fields"] == "hotwords"
+    made = aiohttp.FormData()
+    for name, value in (("model", "echo"), ("timestamp_granularities[]", "word")):
+        made.add_field(name, value)
+    made.add_field("file", io.BytesIO(WAV), filename="a.wav")
+    async with pod.client.post(pod.url + PATH, data=made) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["param"] == "timestamp_granularities"
 
 
 @pytest.mark.parametrize(

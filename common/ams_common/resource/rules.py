@@ -203,11 +203,14 @@ RULES: tuple[Rule, ...] = (
         "names a step twice",
         lambda steps: len(set(steps)) == len(steps),
     ),
-    Rule(
-        "spec.limits.contextTokens",
-        "type(self) == int ? self >= 1 : self == 'auto'",
-        "must be auto or a number of tokens, at least 1",
-        lambda tokens: tokens == "auto" or tokens >= 1,
+    *(
+        Rule(
+            f"spec.limits.{name}",
+            "type(self) == int ? self >= 1 : self == 'auto'",
+            "must be auto or a number of tokens, at least 1",
+            lambda tokens: tokens == "auto" or tokens >= 1,
+        )
+        for name in ("maxNewTokens", "contextTokens")
     ),
     Rule(
         "spec.limits.maxBodyBytes",

@@ -93,8 +93,12 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bounds of requests."""
 
     max_new_tokens: Annotated[
-        Positive, Meta(description="upper limit of new tokens per request; on /v1 also the default")
-    ] = 1024
+        int | Literal["auto"],
+        Meta(
+            description="upper limit of new tokens per request, to which longer requests are cut; on /v1 also the "
+            "default; auto: what the context leaves"
+        ),
+    ] = "auto"
     context_tokens: Annotated[
         int | Literal["auto"],
         Meta(description="limit of prompt and answer together, in tokens; auto: what the model and memory allow"),

@@ -4,7 +4,7 @@ Types that a client sends say what is allowed; msgspec refuses the rest with the
 descriptions of the fields are those of the OpenAPI document.
 """
 
-from ams_common.wire.fields import FinishReason, Stop, Usage
+from ams_common.wire.fields import CompletionTokensDetails, FinishReason, PromptTokensDetails, Stop, Usage
 from ams_common.wire.generate import GenerateRequest, GenerateResponse, MediaField, ProgressEvent
 from ams_common.wire.openai import (
     AudioPart,
@@ -53,6 +53,7 @@ __all__ = [
     "CompletionChoice",
     "CompletionRequest",
     "CompletionResponse",
+    "CompletionTokensDetails",
     "ContentPart",
     "FinishReason",
     "GenerateRequest",
@@ -66,6 +67,7 @@ __all__ = [
     "ModelCounts",
     "ModelList",
     "ProgressEvent",
+    "PromptTokensDetails",
     "ReadyResponse",
     "RoutingFields",
     "Stop",

@@ -6,11 +6,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
+TopP = Annotated[float, Meta(ge=0, le=1)]
 MinP = Annotated[float, Meta(ge=0, le=1)]
 TopK = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-NewTokens = Annotated[int, Meta(ge=1, le=2**31)]
+NewTokens = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Penalty = Annotated[float, Meta(gt=0, le=10)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None
@@ -32,7 +32,8 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     top_p: Annotated[
-        TopP | None, Meta(description="Sample from the likeliest tokens that add up to this probability.")
+        TopP | None,
+        Meta(description="Sample from the likeliest tokens that add up to this probability; 0: the likeliest."),
     ] = None
     top_k: Annotated[TopK | None, Meta(description="Sample from this many likeliest tokens; 0 is no limit.")] = None
     min_p: Annotated[
@@ -50,12 +51,30 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tokens of a prompt are."""
+
+    cached_tokens: Annotated[int, Meta(description="Tokens that an earlier request had computed: always 0.")] = 0
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tokens of an answer are."""
+
+    reasoning_tokens: Annotated[int, Meta(description="Tokens of a reasoning block.")] = 0
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request."""
+    """Tokens of one request; the details on /v1 only."""
 
     prompt_tokens: Annotated[int, Meta(description="Tokens of the prompt, media included.")]
     completion_tokens: Annotated[int, Meta(description="Tokens of the answer, reasoning included.")]
     total_tokens: Annotated[int, Meta(description="Sum of both.")]
+    prompt_tokens_details: Annotated[
+        PromptTokensDetails | UnsetType, Meta(description="What the tokens of the prompt are.")
+    ] = UNSET
+    completion_tokens_details: Annotated[
+        CompletionTokensDetails | UnsetType, Meta(description="What the tokens of the answer are.")
+    ] = UNSET
 
 
 class Degradable(msgspec.Struct, frozen=True, kw_only=True):

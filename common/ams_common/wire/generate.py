@@ -20,7 +20,9 @@ class GenerateRequest(SamplingFields, frozen=True, kw_only=True):
     video: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
     max_new_tokens: Annotated[
         NewTokens | None,
-        Meta(description="Longest answer in tokens; default: 256, or the model's limit if lower."),
+        Meta(
+            description="Longest answer in tokens, as far as the model's limits allow; left out: 256, if they allow it."
+        ),
     ] = None
     system: Annotated[
         str | None, Meta(description="Instructions before the prompt; the model's own when left out.")

@@ -1,13 +1,12 @@
 """Bodies of OpenAI's chat completions and completions, as far as this server has them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from ams_common.wire.fields import FINISH_REASON, Degradable, FinishReason, NewTokens, SamplingFields, Usage
 
-_NOT_SUPPORTED = "Not supported: refused when it would change the answer."
 _ID = "Id of this answer."
 _OBJECT = "Kind of this body."
 _CREATED = "Unix time of the answer, in seconds."
@@ -76,12 +75,10 @@ class _SampledRequest(SamplingFields, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="Name or alias of a model; `_` and `-` are alike.")]
     stream: Annotated[bool | None, Meta(description="`true` for server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Meta(description="Options of a stream.")] = None
-    max_tokens: Annotated[NewTokens | None, Meta(description="Longest answer; the model's limit when left out.")] = None
-    n: Annotated[int | None, Meta(description="Number of answers: only 1.")] = None
-    # Fields that would change the answer and that this server can't honour: refused when set, never ignored.
-    frequency_penalty: Annotated[float | None, Meta(description=_NOT_SUPPORTED)] = None
-    presence_penalty: Annotated[float | None, Meta(description=_NOT_SUPPORTED)] = None
-    logit_bias: Annotated[dict[str, Any] | None, Meta(description=_NOT_SUPPORTED)] = None
+    max_tokens: Annotated[
+        NewTokens | None,
+        Meta(description="Longest answer in tokens, as far as the model's limits allow; left out: as long as they do."),
+    ] = None
 
 
 class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
@@ -89,9 +86,6 @@ class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
 
     messages: Annotated[list[Message], Meta(min_length=1, description="The chat so far; at least one message.")]
     max_completion_tokens: Annotated[NewTokens | None, Meta(description="OpenAI's newer name of max_tokens.")] = None
-    logprobs: Annotated[bool | None, Meta(description=_NOT_SUPPORTED)] = None
-    tools: Annotated[list[dict[str, Any]] | None, Meta(description=_NOT_SUPPORTED)] = None
-    response_format: Annotated[dict[str, Any] | None, Meta(description='Only `{"type": "text"}`.')] = None
 
 
 class CompletionRequest(_SampledRequest, frozen=True, kw_only=True):
@@ -100,10 +94,6 @@ class CompletionRequest(_SampledRequest, frozen=True, kw_only=True):
     prompt: Annotated[
         str | list[str | int | list[int]], Meta(description="One text, or one list of token ids.")
     ]  # OpenAI also has lists of these
-    echo: Annotated[bool | None, Meta(description=_NOT_SUPPORTED)] = None
-    suffix: Annotated[str | None, Meta(description=_NOT_SUPPORTED)] = None
-    logprobs: Annotated[int | None, Meta(description=_NOT_SUPPORTED)] = None
-    best_of: Annotated[int | None, Meta(description="Number of candidates: only 1.")] = None
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,6 +102,7 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     role: Annotated[Literal["assistant"] | None, Meta(description="In a stream only the first event has it.")] = None
     content: Annotated[str | None, Meta(description="The text, without a reasoning block.")] = None
     reasoning_content: Annotated[str | None, Meta(description="A reasoning model's thoughts.")] = None
+    reasoning: Annotated[str | None, Meta(description="The same, under the name that other clients know.")] = None
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):

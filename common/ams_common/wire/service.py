@@ -5,14 +5,34 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.lifecycle import Phase
+
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, in OpenAI's words."""
+    """One name of a model, in OpenAI's words, and what clients need to know before they ask it."""
 
     id: Annotated[str, Meta(description="Name of the model.")]
     object: Annotated[Literal["model"], Meta(description="Kind of this body.")] = "model"
     created: Annotated[int, Meta(description="Unix time when the model was deployed, in seconds.")]
     owned_by: Annotated[str, Meta(description="Always `ai-model-server`.")] = "ai-model-server"
+    root: Annotated[str, Meta(description="The model's own name, where the id is an alias.")]
+    state: Annotated[Phase, Meta(description="How far the model is; `ready` when it answers at once.")]
+    max_model_len: Annotated[
+        int | None, Meta(description="Tokens of prompt and answer together; null until the model has been loaded.")
+    ] = None
+    max_completion_tokens: Annotated[
+        int | None, Meta(description="Longest answer in tokens; null until the model has been loaded.")
+    ] = None
+    modalities: Annotated[
+        list[str] | None, Meta(description="What the model takes: `text`, `image`, `audio`, `video`; null if unknown.")
+    ] = None
+    features: Annotated[
+        list[str] | None,
+        Meta(
+            description="`reasoning`: answers may have reasoning_content; `raw-prompts`: /v1/completions; null until "
+            "the model has been loaded."
+        ),
+    ] = None
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

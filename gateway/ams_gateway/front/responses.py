@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from ams_common.errors import ApiError
+from ams_common.errors import ApiError, speaks_openai
 
 JSON = "application/json"
 SERVER = "ai-model-server"
@@ -60,4 +60,4 @@ def error_event(error: ApiError, path: str, request_id: str) -> bytes:
 
 def wrapped_error(body: bytes, path: str) -> bytes:
     """An error's JSON body, which holds no line break, as an event of `path`. OpenAI's client raises APIError on it."""
-    return (b"data: " if path.startswith("/v1") else b"event: error\ndata: ") + body + b"\n\n"
+    return (b"data: " if speaks_openai(path) else b"event: error\ndata: ") + body + b"\n\n"

@@ -24,11 +24,11 @@ from ams_gateway.proxy.upstream import PodResponse
 from ams_gateway.registry.port import Backend, Model
 
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
-_TAIL_BYTES = 256  # where a stream's usage comment is looked for
 _LONGEST_EVENT_BYTES = 1 << 20
 _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_USAGE_COMMENT = re.compile(rb"^" + re.escape(USAGE_COMMENT) + rb"[^\r\n]{0,200}\r?\n\r?\n", re.M)
 _USAGE = re.compile(rb"prompt=(\d{1,15}) completion=(\d{1,15})")
 
 
@@ -92,7 +92,10 @@ class Relay:
     async def _relay_stream(
         self, call: Call, model: Model, backend: Backend, answer: PodResponse
     ) -> web.StreamResponse:
-        """Pass events on as they come, only whole ones: an error after a cut must not land inside half an event."""
+        """Pass events on as they come, only whole ones: an error after a cut must not land inside half an event.
+
+        The comment with the usage is for the gateway alone: clients of OpenAI's API expect none.
+        """
         stream = call.stream
         if stream is None:
             message = answer.message
@@ -102,7 +105,7 @@ class Relay:
             stream = web.StreamResponse(status=message.code, headers=headers)
             await stream.prepare(call.request)
             call.stream = stream
-        half = tail = b""
+        half = b""
         while chunk := await answer.read_chunk():
             if half:
                 chunk, half = half + chunk, b""
@@ -111,11 +114,11 @@ class Relay:
                 chunk, half = chunk[:end], chunk[end:]
                 if not chunk:
                     continue
+            if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, chunk)):
+                continue
             await stream.write(chunk)
-            tail = chunk if len(chunk) >= _TAIL_BYTES else (tail + chunk)[-_TAIL_BYTES:]
         if half:
             await stream.write(half)
-        _note_usage(call, tail[tail.rfind(USAGE_COMMENT) :] if USAGE_COMMENT in tail else b"")
         return stream
 
     async def _relay_error_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
@@ -149,6 +152,13 @@ def _end_of_last_event(data: bytes) -> int:
     newline = data.rfind(b"\n\n")
     crlf = data.rfind(b"\r\n\r\n")
     return max(newline + 2 if newline >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+
+
+def _without_usage(call: Call, events: bytes) -> bytes:
+    """Whole events without the comment about usage, which is noted; in JSON no line begins so."""
+    for comment in _USAGE_COMMENT.findall(events):
+        _note_usage(call, comment)
+    return _USAGE_COMMENT.sub(b"", events)
 
 
 def _note_usage(call: Call, text: bytes) -> None:

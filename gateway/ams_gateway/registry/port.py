@@ -48,6 +48,8 @@ class Model:
     max_body_bytes: int = 64 << 20
     request_timeout_seconds: float = 600.0
     created: int = 0  # Unix time, for /v1/models
+    context_tokens: int | None = None  # of prompt and answer, and of an answer, where the manifest has numbers
+    max_new_tokens: int | None = None
     key: str = ""  # `<namespace>/<name>` on a cluster, empty elsewhere
     facts: ModelFacts = field(default_factory=ModelFacts)
 

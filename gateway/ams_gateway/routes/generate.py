@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import msgspec
 from aiohttp import web
 from ams_common.outline import Outline
-from ams_common.parsing import decode_body
+from ams_common.request_body import RequestReader
 from ams_common.wire import GenerateRequest
 
 from ams_gateway.front.body import WholeBody, check_json, read_head, spooled
@@ -14,7 +13,7 @@ from ams_gateway.front.call import Call
 from ams_gateway.registry.port import require_model
 from ams_gateway.routes.routing import Services
 
-_REQUEST = msgspec.json.Decoder(GenerateRequest)
+_READER = RequestReader(GenerateRequest)
 
 
 async def generate_text(services: Services, call: Call) -> web.StreamResponse:
@@ -34,4 +33,4 @@ async def generate_text(services: Services, call: Call) -> web.StreamResponse:
 
 def _wants_stream(data: bytes) -> Callable[[], bool]:
     """Whether a body asks for a stream, decided only for cold models: a wrong body must not wake one."""
-    return lambda: decode_body(_REQUEST, data).stream is True
+    return lambda: _READER.read(data)[0].stream is True

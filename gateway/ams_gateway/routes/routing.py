@@ -1,5 +1,6 @@
 """What a route is, and which route a path and method go to: exact paths first, then the few that end in a name."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +8,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from aiohttp import web
-from ams_common.errors import ApiError
+from ams_common.errors import ApiError, speaks_openai
 
 from ams_gateway.demand import Demand
 from ams_gateway.front.body import BodyLimits
@@ -16,9 +17,11 @@ from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
+from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.settings import GatewaySettings
 
 NO_ROUTE = "-"
+_SLASHES = re.compile(r"/{2,}")
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Services:
     demand: Demand
     routes: Sequence["Route"]
     openapi_document: Callable[[], bytes]
+    pod_facts: PodFacts
     draining: bool = False
 
 
@@ -106,7 +110,7 @@ class Router:
         if (match := self._match(call.path)) is None:
             call.record.route = NO_ROUTE
             path = call.path[:200]
-            raise ApiError("not_found", f"No such route: {path}.", routes=self._paths, given=path)
+            raise ApiError("not_found", f"No such route: {path}.{self._hint(path)}", routes=self._paths, given=path)
         call.record.route, methods, call.name = match
         if (handler := methods.get(call.request.method)) is None:
             allowed = ", ".join(methods)
@@ -118,10 +122,21 @@ class Router:
             )
         return handler
 
+    def _hint(self, path: str) -> str:
+        """What whoever called a path of OpenAI's API elsewhere should have called; empty for all others."""
+        if not speaks_openai(path):
+            return ""
+        tidy = _SLASHES.sub("/", path).rstrip("/")
+        paths = [known for known in self._paths if known.startswith("/v1/") and not known.endswith("}")]
+        meant = next((known for known in paths if tidy.endswith(known.removeprefix("/v1"))), None)
+        if meant is None:
+            return f" Routes of OpenAI's API: {', '.join(paths)}."
+        return f" Call {meant}: the client's base URL must end with /v1, as in http://HOST/v1."
+
     def _match(self, path: str) -> tuple[str, dict[str, Handler], str] | None:
         if (exact := self._exact.get(path)) is not None:
             return *exact, ""
         for prefix, template, methods in self._named:
-            if path.startswith(prefix) and (name := unquote(path[len(prefix) :])) and "/" not in name:
+            if path.startswith(prefix) and (name := unquote(path[len(prefix) :])):  # aliases may have slashes
                 return template, methods, name
         return None

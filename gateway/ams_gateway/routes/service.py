@@ -1,4 +1,4 @@
-"""What the gateway says of itself and its models: models, health, readiness, a page and the OpenAPI document."""
+"""What the gateway says of itself: health, readiness, a page with its models and the OpenAPI document."""
 
 import functools
 import importlib.metadata
@@ -7,11 +7,10 @@ import time
 from html import escape
 
 from aiohttp import web
-from ams_common.wire import HealthResponse, ModelCard, ModelCounts, ModelList, ReadyResponse
+from ams_common.wire import HealthResponse, ModelCounts, ReadyResponse
 
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import json_response
-from ams_gateway.registry.port import Model, require_model
 from ams_gateway.routes.routing import Services
 
 _PAGE = """<!doctype html>
@@ -33,14 +32,6 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ccc;
 <a href="/openapi.json">All routes</a>, <a href="/health">health</a>.</p>
 </html>
 """
-
-
-async def list_models(services: Services, call: Call) -> web.Response:
-    return json_response(call.request, ModelList(data=[_card(model) for model in services.registry.models()]))
-
-
-async def get_model(services: Services, call: Call) -> web.Response:
-    return json_response(call.request, _card(require_model(services.registry, call.name)))
 
 
 async def get_health(services: Services, call: Call) -> web.Response:
@@ -78,10 +69,6 @@ async def get_index(services: Services, call: Call) -> web.Response:
 
 async def get_openapi(services: Services, call: Call) -> web.Response:
     return json_response(call.request, services.openapi_document())
-
-
-def _card(model: Model) -> ModelCard:
-    return ModelCard(id=model.name, created=model.created)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
 
-from ams_gateway.routes import admin, generate, monitoring, openai, service
+from ams_gateway.routes import admin, generate, models, monitoring, openai, service
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -102,17 +102,17 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/v1/models",
-        handler=service.list_models,
+        handler=models.list_models,
         operation_id="list_models",
         scope=Scope.PUBLIC,
         summary="List all models",
-        description="OpenAI's API. Models are listed whether or not a pod runs.",
+        description="OpenAI's API: each model by its name, then by its aliases, whether or not a pod runs.",
         response=wire.ModelList,
     ),
     Route(
         method="GET",
         path="/v1/models/{id}",
-        handler=service.get_model,
+        handler=models.get_model,
         operation_id="get_model",
         scope=Scope.PUBLIC,
         summary="Describe one model",

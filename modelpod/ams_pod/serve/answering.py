@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
-from ams_common.printable import printable
+from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
@@ -41,6 +41,8 @@ class Format(Protocol):
 class GenerationJob:
     """A parsed request: its media, how its prompt is prepared from them (in a worker thread), sampled, and answered.
 
+    `raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
+
     `spool` holds what `media` were sent as; it is emptied once they are decoded.
     """
 
@@ -49,9 +51,10 @@ class GenerationJob:
     stops: Sequence[str]
     stream: bool
     format: Format
-    ignored: Sequence[str]
+    ignored: list[str]
     media: Sequence[Encoded] = ()
     spool: Spool | None = None
+    raw: bool = False
 
 
 async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
@@ -59,7 +62,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     pod = request.app[POD]
     headers = {HEADER_MODEL: pod.settings.name}
     if job.ignored:
-        headers[HEADER_IGNORED_FIELDS] = printable(", ".join(job.ignored))
+        headers[HEADER_IGNORED_FIELDS] = named(job.ignored)
     stream = EventStream(request, headers)
     try:
         async with pod.admit() as engine, AsyncExitStack() as memory:
@@ -67,7 +70,8 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
             preparing = _prepare(pod, engine, job, memory)
             prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
             sampling = job.sampling(engine, prepared)
-            async with Generation(engine, prepared, sampling, job.stops, pod.metrics, release) as generation:
+            generating = Generation(engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw)
+            async with generating as generation:
                 del prepared  # the engine drops it when it no longer needs it
                 if job.stream:
                     return await _stream(stream, job, generation)

@@ -11,7 +11,7 @@ from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import HEADER_REQUEST_ID
 
-from ams_pod.serve import admin, native, openai, transcription
+from ams_pod.serve import admin, models, native, openai, transcription
 from ams_pod.serve.keys import POD, REQUEST_ID
 from ams_pod.serve.pod import ModelPod
 
@@ -25,8 +25,8 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_post("/generate", native.generate)
     app.router.add_post("/v1/chat/completions", openai.chat_completions)
     app.router.add_post("/v1/completions", openai.completions)
-    app.router.add_get("/v1/models", openai.models)
-    app.router.add_get("/v1/models/{id}", openai.model)
+    app.router.add_get("/v1/models", models.models)
+    app.router.add_get("/v1/models/{id:.+}", models.model)
     app.router.add_get("/health", health)
     app.router.add_get("/ready", ready)
     app.router.add_get("/load", load)

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 from aiohttp import web
-from ams_common.errors import ApiError
+from ams_common.errors import ApiError, speaks_openai
 from ams_common.names import USAGE_COMMENT
 from ams_common.wire import Usage
 
@@ -47,7 +47,7 @@ class EventStream:
     async def fail(self, error: ApiError, request_id: str) -> web.StreamResponse:
         """Tell the error in the stream: OpenAI's clients raise on `error`, the older API has an event of its own."""
         body = error.body(self._request.path, request_id)
-        event = b"" if self._request.path.startswith("/v1") else b"event: error\n"
+        event = b"" if speaks_openai(self._request.path) else b"event: error\n"
         await self.write(event + b"data: " + body + b"\n\n")
         return await self._close()
 

@@ -29,17 +29,22 @@ class Generation:
         stops: Sequence[str],
         metrics: PodMetrics,
         on_start: Callable[[], None] = lambda: None,
+        *,
+        raw: bool = False,
     ) -> None:
+        """`raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart."""
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
+        self.reasoning_tokens = 0
         self.media_items = prepared.media_items
         self._engine, self._sampling = engine, sampling
         self._prepared: Prepared | None = prepared
         self._prompt_tokens = len(prepared.ids)
         self._metrics = metrics
         self._on_start: Callable[[], None] | None = on_start
-        self._detokenizer = engine.detokenizer()
-        self._splitter = ThinkSplitter(prepared.thinking) if "reasoning" in engine.capabilities.features else None
+        self._detokenizer = engine.detokenizer(prepared.ids if raw else ())
+        reasons = "reasoning" in engine.capabilities.features and not raw
+        self._splitter = ThinkSplitter(prepared.thinking) if reasons else None
         self._stops = StopStrings(stops)
         self._deltas: collections.deque[Delta] = collections.deque()
         self._news = asyncio.Event()
@@ -147,7 +152,13 @@ class Generation:
     def _emit(self, text: str) -> None:
         if not text:
             return
-        delta = self._splitter.push(text) if self._splitter is not None else Delta(text)
+        if self._splitter is None:
+            self._append(Delta(text))
+            return
+        inside = self._splitter.thinking
+        delta = self._splitter.push(text)
+        if inside or self._splitter.thinking:
+            self.reasoning_tokens = self.completion_tokens
         self._append(delta)
 
     def _flush(self) -> None:

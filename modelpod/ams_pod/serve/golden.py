@@ -68,9 +68,8 @@ async def _ask(
     messages = [{"role": "user", "content": prompt.prompt}]
     prepared = await asyncio.get_running_loop().run_in_executor(pool, engine.prepare_chat, messages)
     request = GenerateRequest(prompt=prompt.prompt, temperature=0)
-    sampling = sampling_of(
-        request, settings.max_new_tokens, "max_new_tokens", engine.info, settings.max_new_tokens, len(prepared.ids)
-    )
+    most = settings.max_new_tokens
+    sampling = sampling_of(request, most or engine.info.context_tokens, engine.info, most, len(prepared.ids))
     answer = ""
     async with Generation(engine, prepared, sampling, [], metrics) as generation:
         while (delta := await generation.next()) is not None:

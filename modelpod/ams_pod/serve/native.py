@@ -4,6 +4,7 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
+from ams_common.request_body import RequestReader
 from ams_common.wire import GenerateRequest, GenerateResponse
 
 from ams_pod.engines.port import Engine, ModelInfo, Prepared, Sampling
@@ -17,13 +18,13 @@ from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
 
-_DECODER = msgspec.json.Decoder(GenerateRequest)
+_READER = RequestReader(GenerateRequest)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
-        async with json_body(request, _DECODER, pod) as (fields, ignored):
+        async with json_body(request, _READER, pod) as (fields, ignored):
             if not fields.prompt.strip():
                 raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
             sources = generate_sources(fields)
@@ -38,10 +39,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
             del sources, contents
 
         def sampling(engine: Engine, prepared: Prepared) -> Sampling:
-            return sampling_of(
-                fields, fields.max_new_tokens, "max_new_tokens", engine.info, pod.settings.max_new_tokens,
-                len(prepared.ids),
-            )  # fmt: skip
+            cap = pod.settings.max_new_tokens
+            return sampling_of(fields, fields.max_new_tokens, engine.info, cap, len(prepared.ids))
 
         job = GenerationJob(
             media=media,

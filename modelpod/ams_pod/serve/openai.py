@@ -1,4 +1,4 @@
-"""OpenAI's API for one model: chat and text completions, whole and streamed, and the list of models."""
+"""OpenAI's API for one model: chat and text completions, whole and streamed."""
 
 import secrets
 import time
@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
-from ams_common.names import resource_name
+from ams_common.request_body import RequestReader
 from ams_common.wire import (
     ChatChoice,
     ChatChunk,
@@ -18,8 +18,9 @@ from ams_common.wire import (
     CompletionChoice,
     CompletionRequest,
     CompletionResponse,
-    ModelCard,
-    ModelList,
+    CompletionTokensDetails,
+    PromptTokensDetails,
+    Usage,
 )
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
@@ -30,13 +31,14 @@ from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
-from ams_pod.serve.parameters import refuse_unsupported, sampling_of, stop_list
+from ams_pod.serve.models import check_model
+from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
 
-_CHAT = msgspec.json.Decoder(ChatRequest)
-_COMPLETION = msgspec.json.Decoder(CompletionRequest)
+_CHAT = RequestReader(ChatRequest)
+_COMPLETION = RequestReader(CompletionRequest)
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -44,7 +46,6 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     with pod.intake.spool() as spool:
         async with json_body(request, _CHAT, pod) as (fields, ignored):
             check_model(pod, fields.model)
-            refuse_unsupported(fields)
             contents = chat_contents(fields.messages)
             sources = sources_of(contents)
             check_modalities(sources, pod.check_room().capabilities.modalities, pod.settings.name)
@@ -54,13 +55,12 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             media = await pod.intake.receive(sources, spool)
             fields = msgspec.structs.replace(fields, messages=[])
             del contents, sources
-        field = "max_completion_tokens" if fields.max_completion_tokens else "max_tokens"
         requested = fields.max_completion_tokens or fields.max_tokens
         job = GenerationJob(
             media=media,
             spool=spool,
             prepare=lambda engine, items: engine.prepare_chat(chat.messages(items)),
-            sampling=_sampler(pod, fields, requested, field),
+            sampling=_sampler(pod, fields, requested),
             stops=stop_list(fields.stop),
             stream=bool(fields.stream),
             format=_ChatFormat(fields),
@@ -73,47 +73,19 @@ async def completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     async with json_body(request, _COMPLETION, pod) as (fields, ignored):
         check_model(pod, fields.model)
-        refuse_unsupported(fields)
         prompt = _single_prompt(fields.prompt)
     job = GenerationJob(
         prepare=lambda engine, _: (
             engine.prepare_text(prompt) if isinstance(prompt, str) else engine.prepare_ids(prompt)
         ),
-        sampling=_sampler(pod, fields, fields.max_tokens, "max_tokens"),
+        sampling=_sampler(pod, fields, fields.max_tokens),
         stops=stop_list(fields.stop),
         stream=bool(fields.stream),
         format=_CompletionFormat(fields),
         ignored=ignored,
+        raw=True,
     )
     return await answer(request, job)
-
-
-async def models(request: web.Request) -> web.Response:
-    return _json(ModelList(data=_cards(request.app[POD])))
-
-
-async def model(request: web.Request) -> web.Response:
-    pod = request.app[POD]
-    name = request.match_info["id"]
-    check_model(pod, name)
-    return _json(next(card for card in _cards(pod) if resource_name(card.id) == resource_name(name)))
-
-
-def _names(pod: ModelPod) -> list[str]:
-    return [pod.settings.name, *(alias.strip() for alias in pod.settings.aliases.split(",") if alias.strip())]
-
-
-def _cards(pod: ModelPod) -> list[ModelCard]:
-    return [ModelCard(id=name, created=pod.started) for name in _names(pod)]
-
-
-def check_model(pod: ModelPod, name: str) -> None:
-    """ApiError `model_not_found` unless this pod goes by that name."""
-    if resource_name(name) not in map(resource_name, _names(pod)):
-        raise ApiError(
-            "model_not_found", f"There is no model {name[:100]!r} here; this pod serves {pod.settings.name}.",
-            param="model", models=_names(pod),
-        )  # fmt: skip
 
 
 def _is_text(item: str | MediaSource) -> TypeGuard[str]:
@@ -135,11 +107,19 @@ def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]
     return ids
 
 
-def _sampler(pod: ModelPod, fields: ChatRequest | CompletionRequest, requested: int | None, field: str) -> Any:
+def _sampler(pod: ModelPod, fields: ChatRequest | CompletionRequest, requested: int | None) -> Any:
     def sampling(engine: Engine, prepared: Prepared) -> Sampling:
-        return sampling_of(fields, requested, field, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
+        return sampling_of(fields, requested, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
 
     return sampling
+
+
+def _usage(generation: Generation) -> Usage:
+    return msgspec.structs.replace(
+        generation.usage,
+        prompt_tokens_details=PromptTokensDetails(),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=generation.reasoning_tokens),
+    )
 
 
 def _envelope(prefix: str, model: str) -> dict[str, Any]:
@@ -152,16 +132,17 @@ class _ChatFormat:
         self._include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
 
     def whole(self, delta: Delta, generation: Generation) -> ChatResponse:
-        message = ChatMessage(role="assistant", content=delta.content, reasoning_content=delta.thinking or None)
+        thinking = delta.thinking or None
+        message = ChatMessage(role="assistant", content=delta.content, reasoning_content=thinking, reasoning=thinking)
         choice = ChatChoice(message=message, finish_reason=generation.finish_reason or "stop")
-        return ChatResponse(choices=[choice], usage=generation.usage, **self._base, **marks(generation.degraded))
+        return ChatResponse(choices=[choice], usage=_usage(generation), **self._base, **marks(generation.degraded))
 
     def begin(self) -> bytes:
         return self._chunk(ChatMessage(role="assistant", content=""))
 
     def piece(self, delta: Delta) -> bytes:
-        message = ChatMessage(content=delta.content or None, reasoning_content=delta.thinking or None)
-        return self._chunk(message)
+        thinking = delta.thinking or None
+        return self._chunk(ChatMessage(content=delta.content or None, reasoning_content=thinking, reasoning=thinking))
 
     def end(self, generation: Generation) -> bytes:
         result = event(
@@ -172,7 +153,7 @@ class _ChatFormat:
             )
         )
         if self._include_usage:
-            result += event(ChatChunk(choices=[], usage=generation.usage, **self._base))
+            result += event(ChatChunk(choices=[], usage=_usage(generation), **self._base))
         return result
 
     def _chunk(self, message: ChatMessage) -> bytes:
@@ -185,23 +166,20 @@ class _CompletionFormat:
         self._include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
 
     def whole(self, delta: Delta, generation: Generation) -> CompletionResponse:
-        choice = CompletionChoice(text=delta.thinking + delta.content, finish_reason=generation.finish_reason or "stop")
-        return CompletionResponse(choices=[choice], usage=generation.usage, **self._base, **marks(generation.degraded))
+        choice = CompletionChoice(text=delta.content, finish_reason=generation.finish_reason or "stop")
+        return CompletionResponse(
+            choices=[choice], usage=_usage(generation), **self._base, **marks(generation.degraded)
+        )
 
     def begin(self) -> bytes:
         return b""
 
     def piece(self, delta: Delta) -> bytes:
-        text = delta.thinking + delta.content
-        return event(CompletionResponse(choices=[CompletionChoice(text=text)], **self._base))
+        return event(CompletionResponse(choices=[CompletionChoice(text=delta.content)], **self._base))
 
     def end(self, generation: Generation) -> bytes:
         choice = CompletionChoice(text="", finish_reason=generation.finish_reason or "stop")
         result = event(CompletionResponse(choices=[choice], **self._base, **marks(generation.degraded)))
         if self._include_usage:
-            result += event(CompletionResponse(choices=[], usage=generation.usage, **self._base))
+            result += event(CompletionResponse(choices=[], usage=_usage(generation), **self._base))
         return result
-
-
-def _json(value: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

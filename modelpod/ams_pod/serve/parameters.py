@@ -1,11 +1,12 @@
-"""From a request's fields to sampling: caps, defaults, and sentences about what can't be done."""
+"""From a request's fields to sampling: caps and defaults."""
 
 from typing import Any, Literal
 
 from ams_common.errors import ApiError
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, Stop
 
-from ams_pod.engines.port import ModelInfo, Sampling
+from ams_pod.engines.port import ModelInfo, Sampling, context_exceeded
+from ams_pod.serve.refusals import api_error
 
 Api = Literal["generate", "openai"]
 
@@ -16,39 +17,27 @@ _FALLBACK_TEMPERATURE: dict[Api, float] = {"generate": 0.7, "openai": 1.0}  # wh
 def sampling_of(
     request: GenerateRequest | ChatRequest | CompletionRequest,
     requested_tokens: int | None,
-    field: str,
     info: ModelInfo,
     cap: int,
     prompt_tokens: int,
 ) -> Sampling:
-    """The sampling of a request whose prompt has `prompt_tokens`.
+    """The sampling of a request whose prompt has `prompt_tokens`. ApiError if the context has no room for an answer.
 
-    `requested_tokens` came in `field`; `cap` is limits.maxNewTokens. ApiError if the cap or the context is exceeded.
+    The answer is as long as was requested, as far as `cap`, which is limits.maxNewTokens (0: none), and the context
+    allow.
     """
     api: Api = "generate" if isinstance(request, GenerateRequest) else "openai"
-    if requested_tokens is not None and requested_tokens > cap:
-        raise ApiError(
-            "invalid_parameter",
-            f"{field}: {requested_tokens} is above this model's limit of {cap}.",
-            param=field,
-            limit=cap,
-            given=requested_tokens,
-        )
     room = info.context_tokens - prompt_tokens
     if prompt_tokens == 0:
         raise ApiError("missing_prompt", "The prompt holds no text.", param="prompt")
     if room < 1:
-        raise ApiError(
-            "context_length_exceeded",
-            f"The prompt has {prompt_tokens} tokens; this model takes {info.context_tokens}, answer included.",
-            param="messages" if isinstance(request, ChatRequest) else "prompt",
-            limit=info.context_tokens,
-            given=prompt_tokens,
-        )
-    new_tokens = requested_tokens or (min(cap, _OLDER_SERVER_NEW_TOKENS) if api == "generate" else cap)
+        part: Literal["messages", "prompt"] = "messages" if isinstance(request, ChatRequest) else "prompt"
+        raise api_error(context_exceeded(info.context_tokens, prompt_tokens, part=part))
+    most = min(cap or room, room)
+    new_tokens = requested_tokens or (_OLDER_SERVER_NEW_TOKENS if api == "generate" else most)
     defaults = info.defaults
     return Sampling(
-        max_new_tokens=min(new_tokens, room),
+        max_new_tokens=min(new_tokens, most),
         temperature=_first(request.temperature, defaults.temperature, _FALLBACK_TEMPERATURE[api]),
         top_p=_first(request.top_p, defaults.top_p, 1.0),
         top_k=_first(request.top_k, defaults.top_k, 0),
@@ -61,32 +50,6 @@ def sampling_of(
 
 def stop_list(stop: Stop) -> list[str]:
     return [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
-
-
-def refuse_unsupported(request: ChatRequest | CompletionRequest) -> None:
-    """ApiError for a field that would change the answer and that this server can't honour."""
-    refusals: list[tuple[str, Any, str]] = [
-        ("n", request.n not in (None, 1), "only 1 answer a request is supported"),
-        ("frequency_penalty", request.frequency_penalty, "is not supported; use repetition_penalty"),
-        ("presence_penalty", request.presence_penalty, "is not supported; use repetition_penalty"),
-        ("logit_bias", request.logit_bias, "is not supported"),
-        ("logprobs", request.logprobs not in (None, False), "is not supported"),
-    ]
-    if isinstance(request, ChatRequest):
-        kind = (request.response_format or {}).get("type", "text")
-        refusals += [
-            ("tools", request.tools, "are not supported"),
-            ("response_format", kind != "text", "only type text is supported"),
-        ]
-    else:
-        refusals += [
-            ("echo", request.echo, "is not supported"),
-            ("suffix", request.suffix, "is not supported"),
-            ("best_of", request.best_of not in (None, 1), "only 1 is supported"),
-        ]
-    for field, refused, sentence in refusals:
-        if refused:
-            raise ApiError("invalid_parameter", f"{field}: {sentence}.", param=field)
 
 
 def _first(*values: Any) -> Any:

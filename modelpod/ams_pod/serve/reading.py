@@ -10,12 +10,12 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.outline import Outline, TooMuchJson
-from ams_common.parsing import decode_body, unknown_fields
+from ams_common.request_body import RequestReader
 from ams_common.room import Pace, PaceLimits, Share
 
 from ams_pod.serve.pod import ModelPod
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 _SMALL_BYTES = 1 << 20
@@ -25,9 +25,9 @@ PACE = PaceLimits(silence_seconds=30.0, total_seconds=UPLOAD_SECONDS, bytes_per_
 
 @contextlib.asynccontextmanager
 async def json_body(
-    request: web.Request, decoder: "msgspec.json.Decoder[T]", pod: ModelPod
+    request: web.Request, reader: RequestReader[T], pod: ModelPod
 ) -> AsyncIterator[tuple[T, list[str]]]:
-    """The decoded body and the top-level fields that were ignored. ApiError if it is too large or not as expected.
+    """The decoded body and the fields that were ignored. ApiError if it is too large or not as expected.
 
     A body of more than 1 MiB goes into a temp file, so that a slow one costs nobody else anything; what all unfinished
     ones take is bounded by the pod's `body_room`. `large_bodies` bounds how many of them are in memory at once: a place
@@ -46,12 +46,12 @@ async def json_body(
         pace = Pace(PACE, asyncio.get_running_loop().time())
         if await _read(request, body, min(limit, _SMALL_BYTES), pace, share):
             share.keep(0, asyncio.get_running_loop().time())
-            yield _decode(decoder, body)
+            yield _decode(reader, body)
             return
         file = stack.enter_context(pod.intake.folder.file())
         size = await _spool(request, body, limit, file, pace, share)
         await stack.enter_async_context(pod.large_bodies)
-        yield await asyncio.to_thread(_decode_file, decoder, file, size)
+        yield await asyncio.to_thread(_decode_file, reader, file, size)
 
 
 def check_announced(request: web.Request, limit: int) -> None:
@@ -125,14 +125,14 @@ def _write(file: int, block: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _decode_file(decoder: "msgspec.json.Decoder[T]", file: int, size: int) -> tuple[T, list[str]]:
+def _decode_file(reader: RequestReader[T], file: int, size: int) -> tuple[T, list[str]]:
     body = bytearray(size)
     os.preadv(file, [body], 0)
-    return _decode(decoder, body)
+    return _decode(reader, body)
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", body: bytearray) -> tuple[T, list[str]]:
+def _decode(reader: RequestReader[T], body: bytearray) -> tuple[T, list[str]]:
     """Decode, and give the bytes back at once: their texts are copies."""
-    found = decode_body(decoder, body), unknown_fields(body, decoder.type)
+    found = reader.read(body)
     body.clear()
     return found

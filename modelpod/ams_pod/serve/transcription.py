@@ -11,6 +11,7 @@ from aiohttp.multipart import MultipartReader
 from ams_common.errors import ApiError
 from ams_common.parsing import explain, with_choices
 from ams_common.printable import printable
+from ams_common.request_body import ignored_of_form
 from ams_common.wire import (
     ChatRequest,
     TranscriptionDelta,
@@ -30,7 +31,7 @@ from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
-from ams_pod.serve.openai import check_model
+from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import UPLOAD_SECONDS, check_announced, too_large, upload_timed_out
@@ -39,7 +40,6 @@ from ams_pod.serve.thinking import Delta
 _CHUNK_BYTES = 256 << 10
 _TEXT_BYTES = 64 << 10
 _PARTS = 64
-_KNOWN = {field.name for field in msgspec.structs.fields(TranscriptionRequest)}
 _TASK = "Transcribe the speech in the audio word for word. Answer with the transcript only."
 
 
@@ -54,7 +54,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
                 upload, texts = await _read_form(request, pod, spool)
         except TimeoutError:
             raise upload_timed_out() from None
-        fields = _fields(texts)
+        fields, ignored = _fields(texts), ignored_of_form(texts, TranscriptionRequest)
         check_model(pod, fields.model)
 
         def prepare(engine: Engine, media: list[Media]) -> Prepared:
@@ -65,7 +65,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         def sampling(engine: Engine, prepared: Prepared) -> Sampling:
             as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)
             cap = pod.settings.max_new_tokens
-            return sampling_of(as_chat, None, "max_tokens", engine.info, cap, len(prepared.ids))
+            return sampling_of(as_chat, None, engine.info, cap, len(prepared.ids))
 
         job = GenerationJob(
             media=[Encoded("audio", "file", upload)],
@@ -75,7 +75,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
             stops=[],
             stream=bool(fields.stream),
             format=_TranscriptionFormat(fields.response_format == "text"),
-            ignored=sorted(set(texts) - _KNOWN),
+            ignored=ignored,
         )
         return await answer(request, job)
 

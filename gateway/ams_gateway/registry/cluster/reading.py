@@ -72,6 +72,8 @@ def read_resource(view: ResourceView) -> RoutedResource:
             max_body_bytes=_bytes(spec.limits.max_body_bytes),
             request_timeout_seconds=spec.limits.request_timeout_seconds,
             created=_unix_time(created),
+            context_tokens=_number(spec.limits.context_tokens),
+            max_new_tokens=_number(spec.limits.max_new_tokens),
             key=metadata.key,
             facts=facts,
         ),
@@ -169,6 +171,10 @@ def _bytes(quantity: int | str) -> int:
         return parse_bytes(quantity)
     except ValueError:
         return 64 << 20
+
+
+def _number(limit: int | str) -> int | None:
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _unix_time(timestamp: str) -> int:

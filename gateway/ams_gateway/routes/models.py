@@ -1,0 +1,67 @@
+"""OpenAI's list of models: every name that requests may use, and what clients need to know of each model."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+from ams_common.names import resource_name
+from ams_common.wire import ModelCard, ModelList
+
+from ams_gateway.front.call import Call
+from ams_gateway.front.responses import json_response
+from ams_gateway.registry.port import Model, Registry, require_model
+from ams_gateway.routes.routing import Services
+
+_MODALITIES = ("text", "image", "audio", "video")
+_FEATURES = ("raw-prompts", "reasoning")
+
+
+async def list_models(services: Services, call: Call) -> web.Response:
+    models = services.registry.models()
+    services.pod_facts.keep_only(models)
+    cards = await asyncio.gather(*(_card(services, model) for model in models))
+    own = {resource_name(card.id) for card in cards}
+    data = [
+        msgspec.structs.replace(card, id=name)
+        for model, card in zip(models, cards, strict=True)
+        for name in (model.name, *_won(services.registry, model, own))
+    ]
+    return json_response(call.request, ModelList(data=data))
+
+
+async def get_model(services: Services, call: Call) -> web.Response:
+    model = require_model(services.registry, call.name)
+    card = await _card(services, model)
+    name = next((alias for alias in model.aliases if resource_name(alias) == resource_name(call.name)), model.name)
+    return json_response(call.request, msgspec.structs.replace(card, id=name))
+
+
+def _won(registry: Registry, model: Model, own: set[str]) -> list[str]:
+    """Aliases that lead to the model: another one may have the name."""
+    found = []
+    for alias in model.aliases:
+        led_to = registry.find(alias)
+        if led_to is not None and led_to.name == model.name and resource_name(alias) not in own:
+            found.append(alias)
+    return found
+
+
+async def _card(services: Services, model: Model) -> ModelCard:
+    said = await services.pod_facts.of(model)
+    modalities = said.modalities if said.modalities is not None else model.modalities
+    return ModelCard(
+        id=model.name,
+        root=model.name,
+        created=model.created,
+        state=services.registry.progress(model).phase,
+        max_model_len=said.max_model_len,
+        max_completion_tokens=said.max_completion_tokens,
+        modalities=_among(_MODALITIES, modalities),
+        features=_among(_FEATURES, said.features),
+    )
+
+
+def _among(words: Sequence[str], said: "Sequence[str] | frozenset[str] | None") -> list[str] | None:
+    """Those that there are, in their order: a pod may say what it likes."""
+    return None if said is None else [word for word in words if word in said]
