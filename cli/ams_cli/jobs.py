@@ -51,6 +51,8 @@ class ProcessSetup:
     grace_seconds: float = 30.0
     debug: bool = False
     memory_limit: int | None = None
+    temp_dir: str = ""
+    media_url_hosts: str = ""  # of models whose manifest names none
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
 
 
@@ -100,8 +102,11 @@ class Jobs:
     async def serve(self, report: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
         """Serve until the process ends. `ready` gets the address and the pid once requests are answered."""
         socket, termination = self._file("sock"), self._file("serve")
+        own = serve_settings(self._resource)
         settings = msgspec.structs.replace(
-            serve_settings(self._resource),
+            own,
+            temp_dir=self._setup.temp_dir,
+            media_url_hosts=own.media_url_hosts or self._setup.media_url_hosts,
             models_dir=str(self._setup.folders.models_dir),
             uds=str(socket),
             grace_seconds=self._setup.grace_seconds,

@@ -115,6 +115,8 @@ def _row(preview: Preview, places: Places) -> PlanRow:
     )
     if preview.problem:
         return msgspec.structs.replace(row, fits=False, verdict=preview.problem)
+    if preview.unknown:
+        return msgspec.structs.replace(row, verdict=f"unknown: {preview.unknown}")
     if size is None:
         return msgspec.structs.replace(row, verdict="its size is known once it is downloaded")
     needs = needs_for(resource.spec, size)
@@ -177,5 +179,6 @@ def remarks(plan: Plan, folder: str) -> list[str]:
     if plan.disk_free_bytes is not None:
         free, wanted = format_bytes(plan.disk_free_bytes), format_bytes(plan.download_bytes)
         fits = "fits" if plan.disk_fits else "does not fit"
-        result.append(f"Download: {wanted} {fits} {folder}, which has {free} free")
+        least = "at least " if any(row.download_bytes is None for row in plan.models) else ""
+        result.append(f"Download: {least}{wanted} {fits} {folder}, which has {free} free")
     return result

@@ -29,7 +29,9 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A model and what is known of it. Bytes and parameters are None while unknown; `problem` is a sentence."""
+    """A model and what is known of it. Bytes and parameters are None while unknown; `problem` is why it can't be
+    served, as a sentence.
+    """
 
     resource: ModelDeployment
     present: bool = False
@@ -39,6 +41,7 @@ class Preview:
     config: dict[str, Any] = field(default_factory=dict)
     family: FamilyRow | None = None
     problem: str = ""
+    unknown: str = ""  # why nothing is known of it at the moment, as a sentence
 
     counted_parameters: int | None = None  # by the hub
 
@@ -125,7 +128,11 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
             )
         ]
         config = read_json(read("config.json") or b"{}")
-    except (Failed, UnusableFiles) as error:
+    except Failed as error:
+        if error.failure.retryable:  # of the hub, not of the model
+            return _with_family(Preview(resource, unknown=str(error)))
+        return _with_family(Preview(resource, problem=str(error)))
+    except UnusableFiles as error:
         return _with_family(Preview(resource, problem=str(error)))
     except InvalidJson as error:
         return _with_family(Preview(resource, problem=f"its config.json can't be read: it {error}."))

@@ -5,29 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from ams_gateway.settings import HttpSettings
 from msgspec import Meta
 
 _APPLICATION = "ai-model-server"
 
 
-class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
+class UpSettings(HttpSettings, frozen=True, kw_only=True):
+    """Settings of `ams up`: those of its gateway, and of the models' processes."""
+
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
-    allowed_hosts: Annotated[
-        str,
-        Meta(
-            description="names that clients may use for this server, separated by commas, as in box.lan or "
-            "*.example.com, * for any; addresses, localhost and --host are always taken"
-        ),
-    ] = ""
-    allowed_origins: Annotated[
-        str,
-        Meta(
-            description="web pages that may use this server, separated by commas, as in https://app.example.com, "
-            "* for any"
-        ),
-    ] = ""
-    debug: Annotated[bool, Meta(description="enable debug logging")] = False
     models_dir: Annotated[
         str, Meta(description="folder that keeps the weights; default $XDG_DATA_HOME/ai-model-server/models")
     ] = ""
@@ -43,6 +30,16 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="upper limit of memory for all models together, as in 16Gi (GPU memory where there is a GPU); "
             "idle models stop to make room; default: what the machine has"
         ),
+    ] = ""
+    media_url_hosts: Annotated[
+        str,
+        Meta(
+            description="hosts that media may be fetched from, separated by commas, by models whose manifest has no "
+            "limits.mediaUrlHosts; empty: no URLs"
+        ),
+    ] = ""
+    temp_dir: Annotated[
+        str, Meta(description="folder for large uploads while they are decoded; empty: the system's")
     ] = ""
 
 

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import uvloop
 from ams_common.names import route_name
 from ams_common.options import OptionError
@@ -23,7 +24,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.front.access import is_loopback
 from ams_gateway.front.log import RequestLog
 from ams_gateway.server import Listening, listen
-from ams_gateway.settings import GatewaySettings
+from ams_gateway.settings import GatewaySettings, HttpSettings, check_folder
 
 from ams_cli import weights
 from ams_cli.fleet import Fleet
@@ -64,6 +65,7 @@ def run(
 ) -> int:
     """Serve until a signal comes; the exit status. UpError when it can't start."""
     memory_limit = _memory_limit(settings.memory_limit)
+    check_folder(settings)
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,8 @@ class _Up:
                 grace_seconds=self._settings.grace_seconds,
                 debug=self._settings.debug,
                 memory_limit=self._memory_limit,
+                temp_dir=self._settings.temp_dir,
+                media_url_hosts=self._settings.media_url_hosts,
             )
             fleet = Fleet(self._resources, setup, self._tell_change)
             self._screen = open_screen(lambda: [_row(supervisor) for supervisor in fleet.supervisors.values()])
@@ -121,7 +125,8 @@ class _Up:
             log.write(lines)
             self._screen.say(lines.decode(errors="replace"))
 
-        gateway = Gateway(fleet, self._gateway_settings(), request_log=RequestLog(write_request_lines))
+        request_log = RequestLog(write_request_lines, self._settings.log_format)
+        gateway = Gateway(fleet, self._gateway_settings(), request_log=request_log)
         interrupted = _Interruption(fleet, launcher)
         try:
             async with AsyncExitStack() as stack:
@@ -146,15 +151,10 @@ class _Up:
         return 0
 
     def _gateway_settings(self) -> GatewaySettings:
-        return GatewaySettings(
-            host=self._settings.host,
-            port=self._settings.port,
-            admin_paths=is_loopback(self._settings.host),
-            allowed_hosts=self._settings.allowed_hosts,
-            allowed_origins=self._settings.allowed_origins,
-            grace_seconds=self._settings.grace_seconds,
-            debug=self._settings.debug,
-        )
+        names = [field.name for field in msgspec.structs.fields(HttpSettings)]
+        values = {name: getattr(self._settings, name) for name in names}
+        values["admin_paths"] = self._settings.admin_paths or is_loopback(self._settings.host)
+        return GatewaySettings(**values)
 
     async def _show_until(self, stop: asyncio.Event) -> None:
         """Keep the table fresh until `stop`."""

@@ -17,7 +17,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
 from ams_gateway.server import listen
-from ams_gateway.settings import GatewaySettings
+from ams_gateway.settings import GatewaySettings, check_folder
 
 logger = logging.getLogger("ams_gateway")
 
@@ -36,14 +36,13 @@ def main() -> None:
     try:
         backends = parse_backends(flags["backend"] or filter(None, os.environ.get("AMS_BACKEND", "").split(",")))
         settings = resolve_settings(GatewaySettings, flags, os.environ)
+        check_folder(settings)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
     if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:
         print(f"ams-gateway: {line}", file=sys.stderr)
     if settings.kubernetes and backends:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
-    if settings.spool_dir and not os.access(settings.spool_dir, os.W_OK | os.X_OK):
-        parser.error(f"--spool-dir={settings.spool_dir!r}: expected a folder that can be written to")
     handler = logging.StreamHandler(sys.stderr)
     console = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if settings.log_format == "json" else console)

@@ -1,13 +1,15 @@
 """What an operator can set on the gateway: each field is a flag and an AMS_* variable (see ams_common.options)."""
 
+import os
 from typing import Annotated, Literal
 
 import msgspec
+from ams_common.options import OptionError
 from msgspec import Meta
 
 
-class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of `ams-gateway`; `ams up` makes them itself."""
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are taken: settings of `ams-gateway`, and of `ams up`, which runs a gateway too."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 5000
@@ -73,6 +75,21 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         float, Meta(ge=0, description="seconds that running requests get to finish when the gateway stops")
     ] = 30.0
+    spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
+    expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
+    admin_paths: Annotated[
+        bool,
+        Meta(description="tell whole paths in answers of /admin, where there are only the names of files otherwise"),
+    ] = False
+    log_format: Annotated[
+        Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
+    ] = "console"
+    debug: Annotated[bool, Meta(description="enable debug logging")] = False
+
+
+class GatewaySettings(HttpSettings, frozen=True, kw_only=True):
+    """Settings of `ams-gateway`; `ams up` makes them of its own."""
+
     kubernetes: Annotated[bool, Meta(description="serve the ModelDeployments of a cluster, instead of --backend")] = (
         False
     )
@@ -86,16 +103,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             " namespace can take a name from another"
         ),
     ] = False
-    spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
-    expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
-    admin_paths: Annotated[
-        bool,
-        Meta(description="tell whole paths in answers of /admin, where there are only the names of files otherwise"),
-    ] = False
-    log_format: Annotated[
-        Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
-    ] = "console"
-    debug: Annotated[bool, Meta(description="enable debug logging")] = False
+
+
+def check_folder(settings: HttpSettings) -> None:
+    """OptionError for a folder for large bodies that can't be written to."""
+    folder = settings.spool_dir
+    if folder and not os.access(folder, os.W_OK | os.X_OK):
+        raise OptionError(f"--spool-dir={folder!r}: expected a folder that can be written to")
 
 
 def listed(text: str) -> list[str]:

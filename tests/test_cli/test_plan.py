@@ -15,11 +15,13 @@ from ams_kube.objects import Node
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
 from hub_listings import CONFIG, LISTINGS, SIGNATURE, UNSIGNED, Listing, repository, source
+from huggingface_hub import constants
 from test_cli.local_fleet import PROGRAMS
 
 pytest_plugins = ["fakehub.fixtures"]
 
 GIB = 1 << 30
+NOWHERE = "http://127.0.0.1:9"
 SEVENTY_BILLION_BYTES = 141_000_000_000
 
 
@@ -150,6 +152,24 @@ def test_download_goes_on_after_a_failure_and_skips_what_is_there(
     assert "m: already there" in capsys.readouterr().out
     assert main(["plan", "-f", str(manifests / "m.yaml")]) == 0
     assert " there " in capsys.readouterr().out
+
+
+def test_without_a_hub_nothing_is_known(
+    manifests: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    """That can't be told from a model that can't be served, so it isn't called one."""
+    for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", getattr(constants, name).replace(hub.url, NOWHERE))
+    monkeypatch.setattr("ams_cli.preview._PATIENCE_SECONDS", 0.5)
+    assert main(["plan", "-f", str(manifests)]) == 0
+    told = capsys.readouterr().out
+    assert "can't be served" not in told
+    assert told.splitlines()[1].split()[-1] == "?"
+    assert "gone: unknown: " in told
+    assert "Download: at least 0 B fits" in told
+    assert main(["plan", "-f", str(manifests), "-o", "json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [row["fits"] for row in plan["models"]] == [None, None]
 
 
 def test_a_volume_of_a_cluster_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,35 @@ async def test_a_request_starts_the_model_and_ctrl_c_leaves_nothing(tmp_path: Pa
     assert (tmp_path / "logs" / "m.log").read_text() == "serving m\n"
 
 
+async def test_settings_of_the_gateway_and_of_all_models(tmp_path: Path) -> None:
+    flags = ("--hold-seconds", "0.2", "--max-body-bytes", "2048", "--expose-pod", "--log-format", "json")
+    flags = (*flags, "--media-url-hosts", "a.example,b.example", "--temp-dir", str(tmp_path / "temp"))
+    slow = "autoscaling: {}, env: [{name: FAKE_SERVE, value: slow}]"
+    text = manifest() + "---\n" + manifest("own", "autoscaling: {}, limits: {mediaUrlHosts: [c.example]}")
+    async with up(tmp_path, *flags, text=text + "---\n" + manifest("slow", slow)) as server:
+        await server.announced()
+        for name, hosts in (("m", "a.example,b.example"), ("own", "c.example")):
+            while (await server.post(f"/generate/{name}", {"prompt": "hi"}))[0] == 503:
+                pass  # it starts
+            _, answer = await server.post(f"/generate/{name}", {"prompt": "hi"})
+            assert answer["environment"]["AMS_MEDIA_URL_HOSTS"] == hosts
+            assert answer["environment"]["AMS_TEMP_DIR"] == str(tmp_path / "temp")
+        status, answer = await server.post("/generate/m", {"prompt": "x" * 3000})
+        assert (status, answer["details"]["code"], answer["details"]["limit"]) == (413, "body_too_large", 2048)
+        status, answer = await server.post("/generate/slow", {"prompt": "hi"})
+        assert (status, answer["details"]["code"]) == (503, "model_loading")
+        assert await server.interrupt() == 0
+    assert any('"path":"/generate/m"' in line for line in server.lines)
+
+
+def test_a_folder_for_bodies_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest())
+    places = ["--models-dir", str(tmp_path / "models"), "--log-dir", str(tmp_path / "logs")]
+    assert main(["up", "-f", str(file), *places, "--spool-dir", str(tmp_path / "none")]) == 2
+    assert "expected a folder that can be written to" in capsys.readouterr().err
+
+
 async def test_sigterm_stops_it_too_and_logs_are_turned_over(tmp_path: Path) -> None:
     for _ in range(2):
         async with up(tmp_path) as server:
@@ -163,11 +192,11 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 def test_variables_that_would_be_dropped_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AMS_HOLD_SECONDS", "AMS_THREADS", "AMS_LOG_DIR", "AMS_URL"):
+    for name in ("AMS_NAMESPACES", "AMS_THREADS", "AMS_LOG_DIR", "AMS_URL"):
         monkeypatch.setenv(name, "5")
     assert main(["up", "-f", str(tmp_path / "absent.yaml")]) == 2
     assert capsys.readouterr().err.splitlines()[0] == (
-        "ams: AMS_HOLD_SECONDS: set in the environment, but this command doesn't read it; for a model's process set it "
+        "ams: AMS_NAMESPACES: set in the environment, but this command doesn't read it; for a model's process set it "
         "in spec.env of the manifest"
     )
 

@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import msgspec
+from ams_cli.settings import UpSettings
 from ams_common.errors import ERRORS
+from ams_common.options import flag_name
 from ams_common.reference import with_tables
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, GenerateResponse, TranscriptionRequest
 from ams_gateway.routes.table import ROUTES
+from ams_gateway.settings import GatewaySettings
 from ams_pod.media.limits import MediaLimits
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +24,15 @@ def test_settings_are_those_of_the_commands() -> None:
     assert CONFIGURATION.count("<!-- settings: ") == 5
     for flag in ("--context-tokens", "--hold-seconds", "--retry-seconds", "--log-dir"):
         assert f"| `{flag}` |" in CONFIGURATION
+
+
+def test_settings_that_the_page_on_http_names_are_those_of_both_servers() -> None:
+    flags = set(re.findall(r"`(--[a-z-]+)`", HTTP))
+    assert len(flags) > 10
+    for settings in (UpSettings, GatewaySettings):
+        own = {flag_name(field.name) for field in msgspec.structs.fields(settings)}
+        others = {"--temp-dir", "--media-url-hosts"} if settings is GatewaySettings else set()  # of the pods behind it
+        assert flags - own <= others
 
 
 def test_families_are_those_that_are_served() -> None:
