@@ -16,7 +16,7 @@ help:
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
 	@echo "make nightly  feed every parser with many thousands of broken inputs"
 	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
-	@echo "make clients  generate clients from the OpenAPI document and test them   (needs npm)"
+	@echo "make clients  test other people's clients, and some generated from the OpenAPI document   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
@@ -52,15 +52,21 @@ mutants: $(VENV)/.dev .mutants/.installed
 	.mutants/bin/python -m pip install --disable-pip-version-check --quiet 'cosmic-ray>=8.4,<9'
 	@touch $@
 
-# The generators live in a folder of their own; `make test` runs these tests too once they are there.
+# Clients and generators live in a folder of their own; `make test` runs these tests too once they are there.
+CLIENTS = tests/test_serve/clients
 clients: $(VENV)/.dev .clients/.installed
-	AMS_CLIENT_GENERATORS=$(CURDIR)/.clients $(VENV)/bin/pytest tests/test_gateway/test_generated_clients.py $(ARGS)
+	AMS_CLIENTS=$(CURDIR)/.clients $(VENV)/bin/pytest \
+	    tests/test_gateway/test_generated_clients.py tests/test_serve/test_clients.py $(ARGS)
 
-.clients/.installed:
+.clients/.installed: $(CLIENTS)/current.txt $(CLIENTS)/older.txt
 	$(PYTHON) -m venv .clients/venv
 	.clients/venv/bin/python -m pip install --disable-pip-version-check --quiet \
-	    'openapi-python-client>=0.29,<0.30' 'openapi-spec-validator>=0.9,<0.10' 'ruff>=0.14'
-	npm install --silent --prefix .clients openapi-typescript@7 openapi-fetch@0.17 typescript@5
+	    'openapi-python-client>=0.29,<0.30' 'openapi-spec-validator>=0.9,<0.10' 'ruff>=0.14' uv
+	for name in current older; do \
+		.clients/venv/bin/uv venv --quiet --clear --python .clients/venv/bin/python .clients/$$name && \
+		.clients/venv/bin/uv pip install --quiet --python .clients/$$name/bin/python -r $(CLIENTS)/$$name.txt || exit 1; done
+	npm install --silent --prefix .clients openapi-typescript@7 openapi-fetch@0.17 typescript@5 \
+	    openai@6 ai@6 @ai-sdk/openai-compatible@2 @langchain/openai@1 @langchain/core@1
 	@touch $@
 
 # A cluster of KUBECONFIG is never touched: the tests bring up their own, and take it down.

@@ -59,6 +59,7 @@ SLOW = {
     "test_serve/test_admin_live.py",
     "test_serve/test_answers_live.py",
     "test_serve/test_bad_input_live.py",
+    "test_serve/test_clients.py",
     "test_serve/test_ending_live.py",
     "test_serve/test_forkserver_live.py",
     "test_serve/test_leaving_live.py",

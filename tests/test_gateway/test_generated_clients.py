@@ -13,7 +13,7 @@ from test_gateway.gateway_fakes import Exchange, FakeRegistry
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-GENERATORS = Path(os.environ.get("AMS_CLIENT_GENERATORS", HERE.parents[1] / ".clients"))
+GENERATORS = Path(os.environ.get("AMS_CLIENTS", HERE.parents[1] / ".clients"))
 PYTHON = GENERATORS / "venv" / "bin" / "python"
 NODE_BIN = GENERATORS / "node_modules" / ".bin"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

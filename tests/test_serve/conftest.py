@@ -10,7 +10,7 @@ from pathlib import Path
 import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 import pytest
 import uvloop
-from fakehub import checkpoints
+from fakehub import checkpoints, scripted
 from test_serve.live_pods import (
     LiveForkServer,
     LiveGateway,
@@ -125,4 +125,19 @@ def older(folder: Path, five: dict[str, LivePod]) -> Iterator[LiveGateway]:
     logs = folder / "older"
     logs.mkdir()
     with gateway_process(logs, *five.values(), admin_paths=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def speakers(folder: Path, forks: LiveForkServer) -> Iterator[LiveGateway]:
+    """Models whose greedy answer is known: one that reasons, one that writes spaces as SentencePiece does."""
+    logs = folder / "speakers"
+    logs.mkdir()
+    thinker, spaced = scripted.thinker(logs / "think"), scripted.spaces(logs / "spaces")
+    with (
+        child_pod(forks, logs, thinker, "think") as first,
+        child_pod(forks, logs, spaced, "spaces") as second,
+        child_pod(forks, logs, spaced, "short", max_new_tokens=2) as third,
+        gateway_process(logs, first, second, third) as running,
+    ):
         yield running

@@ -1,33 +1,15 @@
 """What an answer is: as long as there is room, the model's own text, and no turn but the template's."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fakehub import scripted
-from test_serve.live_pods import LiveForkServer, LiveGateway, LivePod, child_pod, events, gateway_process
+from test_serve.live_pods import LiveGateway, LivePod, events
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 NATIVE = "/generate/tiny"
 HELLO = [{"role": "user", "content": "hello"}]
 GREEDY = {"temperature": 0, "ignore_eos": True}
-
-
-@pytest.fixture(scope="module")
-def speakers(folder: Path, forks: LiveForkServer) -> Iterator[LiveGateway]:
-    """Models whose greedy answer is known: one that reasons, one that writes spaces as SentencePiece does."""
-    logs = folder / "speakers"
-    logs.mkdir()
-    thinker, spaced = scripted.thinker(logs / "think"), scripted.spaces(logs / "spaces")
-    with (
-        child_pod(forks, logs, thinker, "think") as first,
-        child_pod(forks, logs, spaced, "spaces") as second,
-        child_pod(forks, logs, spaced, "short", max_new_tokens=2) as third,
-        gateway_process(logs, first, second, third) as running,
-    ):
-        yield running
 
 
 def whole(gateway: LiveGateway, path: str, body: dict[str, Any]) -> Any:

@@ -1,0 +1,15 @@
+"""https://python.langchain.com/docs/integrations/chat/openai"""
+
+import sys
+
+from langchain_openai import ChatOpenAI, OpenAI
+
+base, model = sys.argv[1:]
+llm = ChatOpenAI(model=model, base_url=f"{base}/v1", max_tokens=None, max_retries=2)
+messages = [
+    ("system", "You are a helpful assistant that translates English to French. Translate the user sentence."),
+    ("human", "I love programming."),
+]
+print(llm.invoke(messages).content)
+print("".join(str(chunk.content) for chunk in llm.stream("hi")))
+print(OpenAI(model=model, base_url=f"{base}/v1", max_retries=0).invoke("<｜User｜>hi<｜Assistant｜>"))

@@ -1,0 +1,24 @@
+"""https://docs.litellm.ai/docs/providers/openai_compatible, and the fallback that its error classes are for."""
+
+import sys
+
+import litellm
+from litellm import completion
+
+litellm.suppress_debug_info = True
+base, model = sys.argv[1:]
+hello = [{"role": "user", "content": "Hello, how are you?"}]
+response = completion(model=f"openai/{model}", messages=hello, api_base=f"{base}/v1", api_key="x")
+print(response.choices[0].message.content)
+response = completion(model=f"hosted_vllm/{model}", messages=hello, api_base=f"{base}/v1", stream=True)
+print("".join(part.choices[0].delta.content or "" for part in response))
+try:
+    completion(
+        model=f"openai/{model}",
+        messages=[{"role": "user", "content": "hello " * 9000}],
+        api_base=f"{base}/v1",
+        api_key="x",
+        num_retries=0,
+    )
+except litellm.ContextWindowExceededError:
+    print("too long")
