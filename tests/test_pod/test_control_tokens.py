@@ -253,13 +253,12 @@ def test_blip(folder: Path) -> None:
 
 
 def test_a_tokenizer_that_has_no_twin_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tokenizer, "from_str", lambda text: (_ for _ in ()).throw(ValueError("no")), raising=False)
     from ams_pod.engines.builtin.prompts import control_tokens
 
     class Broken:
         @staticmethod
-        def from_str(text: str) -> Tokenizer:
-            json.loads(text)
+        def from_buffer(data: bytes) -> Tokenizer:
+            json.loads(data)
             raise ValueError
 
     monkeypatch.setattr(control_tokens, "Tokenizer", Broken)

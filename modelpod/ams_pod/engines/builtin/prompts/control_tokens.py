@@ -10,12 +10,12 @@ tokenizer whose control tokens have names that no text has: it takes these for c
 """
 
 import itertools
-import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from tokenizers import AddedToken, Encoding, Tokenizer
 from tokenizers.models import Unigram
 
@@ -153,7 +153,9 @@ class Twin:
         self._names = {content: "".join(itertools.islice(names, len(content))) for content in ids}
         self._tokenizer: Tokenizer | None = None
         try:
-            made = Tokenizer.from_str(json.dumps(_renamed(json.loads(tokenizer.to_str()), self._names)))
+            made = Tokenizer.from_buffer(
+                msgspec.json.encode(_renamed(msgspec.json.decode(tokenizer.to_str()), self._names))
+            )
         except Exception:  # tokenizers has no error type of its own
             return
         if all(made.token_to_id(self._names[content]) == number for content, number in ids.items()):
