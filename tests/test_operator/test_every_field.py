@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "fallbacks": ["cpu"],
     "cache.size": "2Gi",
     "limits.contextTokens": 2048,
+    "limits.maxNewTokens": 99,
     "limits.maxBodyBytes": "1Mi",
     "limits.mediaUrlHosts": ["example.com"],
     "rollout.goldenPrompts": [{"prompt": "2+2", "contains": "4"}],

@@ -252,6 +252,22 @@ def test_blip(folder: Path) -> None:
     assert VqaEngine.__doc__
 
 
+def test_nearly_all_prompts_need_no_twin(prompts_of: Any) -> None:
+    """Not even a text of no characters, as between two images."""
+    for name in (*KINDS, "metaspace", "html"):
+        prompts = prompts_of(name)
+        control = ControlTokens(prompts._fast, str(prompts._template), prompts.control.ids)
+        rendered = prompts.render([{"role": "user", "content": prompts_content(name, "a < b [c] <d>")}])
+        disguise = control.disguise([])
+        for text in ("", rendered):
+            control.encode(text, disguise)
+        assert control._twin is None, name
+
+
+def prompts_content(name: str, text: str) -> Any:
+    return [{"type": "text", "text": text}] if KINDS.get(name) == "image-text-to-text" else text
+
+
 def test_a_tokenizer_that_has_no_twin_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     from ams_pod.engines.builtin.prompts import control_tokens
 

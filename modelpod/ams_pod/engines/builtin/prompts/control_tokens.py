@@ -98,7 +98,8 @@ class ControlTokens:
 
     def encoding(self, disguised: str, disguise: Disguise, *, special: bool = False) -> Encoding:
         """The same as tokenizers has it; its offsets are those of the text with stand-ins."""
-        return self._plainly(disguised, disguise, special) or self.twin().encoding(disguised, disguise, special=special)
+        plainly = self._plainly(disguised, disguise, special)
+        return plainly if plainly is not None else self.twin().encoding(disguised, disguise, special=special)
 
     def spelled(self, disguised: str, disguise: Disguise) -> bool:
         """Whether a text spells control tokens where it has stand-ins."""
@@ -113,16 +114,20 @@ class ControlTokens:
         plain = disguise.take_off(disguised)
         if self._pattern is None:
             return self._tokenizer.encode(plain, add_special_tokens=special)
-        own = _spans(self._pattern, disguised)
-        if plain != disguised and own != _spans(self._pattern, plain):
+        own = list(self._pattern.finditer(disguised))
+        if plain != disguised and [found.span() for found in own] != _spans(self._pattern, plain):
             return None
         encoding = self._tokenizer.encode(plain, add_special_tokens=special)
-        expected = len(own) + (self._always if special else 0)
-        return encoding if self._count(encoding.ids) == expected else None
+        expected = self._count([self.ids[found[0]] for found in own]) + (self._always if special else 0)
+        return encoding if self._count(encoding.ids) == expected or self._has_no_twin else None
 
     def _count(self, ids: Sequence[int]) -> int:
         numbers = self._numbers
         return sum(1 for token in ids if token in numbers)
+
+    @property
+    def _has_no_twin(self) -> bool:
+        return self._twin is not None and not self._twin.works
 
     def twin(self) -> "Twin":
         """EngineRefusal where there is none."""
