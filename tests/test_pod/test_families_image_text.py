@@ -187,7 +187,9 @@ def test_the_context_counts_every_token_of_an_image(folder_of, served_of, kind):
     _, outcome = served.submit(CASES[0], 500)
     served.run()
     assert (outcome.finish, len(outcome.tokens)) == ("length", served.engine.info.context_tokens - tokens)
-    with pytest.raises(EngineRefusal, match=r"context length is \d+ tokens\. However, the prompt has \d+") as refused:
+    with pytest.raises(
+        EngineRefusal, match=r"context length is \d+ tokens\. The prompt is too long: with \d+"
+    ) as refused:
         served.submit([*CASES[3], "more " * 40], 5)
     assert refused.value.kind == "context-length-exceeded"
 

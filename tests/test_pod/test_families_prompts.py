@@ -52,7 +52,7 @@ def test_media_that_exceed_the_context(prompts, name, items):
     prompts(name, len(whole.ids)).chat(user(*items, "what is this"))
     with pytest.raises(
         EngineRefusal,
-        match=f"context length is {len(whole.ids) - 1} tokens. .* has {len(whole.ids)} tokens, .* for its media",
+        match=f"context length is {len(whole.ids) - 1} tokens. .* with {len(whole.ids)} tokens, .* for its media,",
     ) as no:
         prompts(name, len(whole.ids) - 1).chat(user(*items, "what is this"))
     assert no.value.kind == "context-length-exceeded"

@@ -275,7 +275,7 @@ def test_a_lane_without_memory_does_not_fit():
         (100, 500, 20_000, 100),  # the context ends it
         (100, 50, 10_199, 1),
         (100, 50, 10_099, ("out-of-memory", "100 tokens of prompt take 9.9 KiB of cache; 9.9 KiB are free with")),
-        (200, 1, 1 << 40, ("context-length-exceeded", "maximum context length is 200 tokens. However, the prompt has")),
+        (200, 1, 1 << 40, ("context-length-exceeded", "with 200 tokens and an answer it exceeds the context window")),
     ],
 )
 def test_an_answer_is_as_long_as_it_can_be(prompt, new, room, answer):
@@ -300,5 +300,5 @@ def test_an_engine_refuses_what_cannot_fit(qwen3, monkeypatch):
     with pytest.raises(EngineRefusal, match="are free with nothing else running") as refused:
         engine.submit(Prepared([7, 8, 9]), Sampling(4), None)
     assert refused.value.kind == "out-of-memory"
-    with pytest.raises(EngineRefusal, match="the prompt has 64 tokens, which leaves none"):
+    with pytest.raises(EngineRefusal, match="with 64 tokens and an answer it exceeds"):
         engine.submit(Prepared([7] * 64), Sampling(4), None)

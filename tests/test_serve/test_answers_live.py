@@ -130,7 +130,9 @@ def test_errors_that_clients_know(gateway: LiveGateway) -> None:
     assert long.status == 400
     error = long.json()["error"]
     assert error["code"] == "context_length_exceeded"
-    assert error["message"].startswith("This model's maximum context length is 2048 tokens. However, the prompt has ")
+    assert error["message"].startswith(
+        "This model's maximum context length is 2048 tokens. The prompt is too long: with "
+    )
     wrong = gateway.client.post("/chat/completions", {"model": "tiny", "messages": HELLO})
     assert (wrong.status, json.loads(wrong.text)["error"]["code"]) == (404, "not_found")
     assert "must end with /v1" in wrong.json()["error"]["message"]

@@ -40,7 +40,9 @@ class Client:
 CLIENTS = [
     Client("openai_python.py", "openai", (ANSWER, ANSWER, "['short', 'spaces', 'think']")),
     Client("litellm_completion.py", "litellm", (ANSWER, ANSWER, "too long")),
-    Client("langchain_chat.py", "langchain_openai", (ANSWER, ANSWER, "<think>", " hm STOP</think>", "", ANSWER)),
+    Client(
+        "langchain_chat.py", "langchain_openai", (ANSWER, ANSWER, "<think>", " hm STOP</think>", "", ANSWER, "too long")
+    ),
     Client("llama_index_complete.py", "llama_index/llms/openai_like", (ANSWER, ANSWER), "older"),
     Client("pydantic_ai_agent.py", "pydantic_ai", (ANSWER,)),
     Client("openai_agents_runner.py", "agents", (ANSWER,)),

@@ -65,7 +65,7 @@ def test_a_pod_is_ready_once_its_golden_prompts_are_answered(forks: LiveForkServ
         (
             {"prompt": "2 " * 200, "contains": "4"},
             {"context_tokens": 64},
-            "Please shorten it.",
+            "exceeds the context window.",
         ),
     ],
 )

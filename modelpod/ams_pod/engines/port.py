@@ -70,15 +70,16 @@ def context_exceeded(
 ) -> EngineRefusal:
     """A prompt of `given` tokens, or at least as many, `media` of them for media, against a context of `limit`.
 
-    The sentence begins with OpenAI's words, as clients know a prompt that is too long by them.
+    The sentence has the words by which LiteLLM, LangChain and Pydantic AI know such a prompt: a client's error may hold
+    no more than this.
     """
     tokens = f"more than {given} tokens" if at_least else f"{given} tokens"
-    of_media = f", {media} of them for its media" if media else ""
-    no_room = ", which leaves none for the answer" if given == limit else ""
+    of_media = f", {media} of them for its media," if media else ""
+    answer = " and an answer" if given == limit else ""
     return EngineRefusal(
         "context-length-exceeded",
-        f"This model's maximum context length is {limit} tokens. However, the prompt has {tokens}{of_media}{no_room}. "
-        "Please shorten it.",
+        f"This model's maximum context length is {limit} tokens. The prompt is too long: "
+        f"with {tokens}{of_media}{answer} it exceeds the context window.",
         part=part,
         limit=limit,
         given=given,

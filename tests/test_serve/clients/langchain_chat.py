@@ -1,7 +1,8 @@
-"""https://python.langchain.com/docs/integrations/chat/openai"""
+"""https://python.langchain.com/docs/integrations/chat/openai, and the error that its fallbacks are for."""
 
 import sys
 
+from langchain_core.exceptions import ContextOverflowError
 from langchain_openai import ChatOpenAI, OpenAI
 
 base, model = sys.argv[1:]
@@ -13,3 +14,7 @@ messages = [
 print(llm.invoke(messages).content)
 print("".join(str(chunk.content) for chunk in llm.stream("hi")))
 print(OpenAI(model=model, base_url=f"{base}/v1", max_retries=0).invoke("<｜User｜>hi<｜Assistant｜>"))
+try:
+    llm.invoke("hello " * 9000)
+except ContextOverflowError:
+    print("too long")
