@@ -130,7 +130,7 @@ def test_a_prompt_has_the_control_tokens_of_its_template(prompts_of: Any, name: 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(spelled_out(prompts.control, name), min_size=len(roles), max_size=len(roles)))
     def check(texts: list[str]) -> None:
-        messages = with_parts([(role, f"a{text}a") for role, text in zip(roles, texts, strict=True)])
+        messages = with_parts(list(zip(roles, texts, strict=True)))
         assert control_of(prompts, prompts.chat(messages).ids) == expected
 
     check()

@@ -136,3 +136,26 @@ def test_errors_that_clients_know(gateway: LiveGateway) -> None:
     wrong = gateway.client.post("/chat/completions", {"model": "tiny", "messages": HELLO})
     assert (wrong.status, json.loads(wrong.text)["error"]["code"]) == (404, "not_found")
     assert "must end with /v1" in wrong.json()["error"]["message"]
+
+
+def test_what_a_load_generator_sends(gateway: LiveGateway) -> None:
+    """The body of `vllm bench serve`: the number of tokens is as it asks."""
+    body = {
+        "model": "tiny", "prompt": "hello world", "temperature": 0.0, "repetition_penalty": 1.0, "max_tokens": 5,
+        "logprobs": None, "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,
+    }  # fmt: skip
+    answer = gateway.client.post(TEXT, body)
+    assert "X-AMS-Ignored-Fields" not in answer.headers
+    *pieces, last = [data for _, data in events(answer.text) if data != "[DONE]"]
+    assert last["usage"]["completion_tokens"] == 5
+    assert pieces[-1]["choices"][0]["finish_reason"] == "length"
+    assert ":" not in {
+        line[:1] for line in answer.text.splitlines() if not line.startswith((": queued", ": preparing"))
+    }
+
+
+def test_ignored_fields_are_named_on_streams_too(gateway: LiveGateway) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi", "name": "bob"}], "max_tokens": 1}
+    for stream in (False, True):
+        answer = gateway.client.post(CHAT, body | {"stream": stream, "user": "x", "zebra": 1})
+        assert answer.headers["X-AMS-Ignored-Fields"] == "messages[].name, zebra"
