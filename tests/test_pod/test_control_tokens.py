@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ams_pod.engines.builtin.families import family_module
+from ams_pod.engines.builtin.prompts import control_tokens
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
 from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.port import EngineRefusal
@@ -252,6 +253,26 @@ def test_blip(folder: Path) -> None:
     assert VqaEngine.__doc__
 
 
+@pytest.mark.parametrize("name", [*KINDS, "metaspace", "unigram", "html"])
+def test_a_twin_that_shares_the_vocabulary_is_like_a_copy(prompts_of: Any, name: str) -> None:
+    """Those that have control tokens in the vocabulary itself can't share it."""
+    control = prompts_of(name).control
+    names = control.twin()._names
+    sharing = control_tokens._sharing(control._tokenizer, names)
+    assert (sharing is None) == (name in ("metaspace", "unigram"))
+    copy = control_tokens._copied(control._tokenizer, names)
+    for made in filter(None, (sharing, copy)):
+        assert {made.token_to_id(names[text]) for text in names} == set(control.ids.values())
+    texts = ["".join(names), "a" + "".join(names.values()) + " b", "".join(control.ids), " the  cat\n\n<table>é😀"]
+    if sharing is not None:
+        for text in texts:
+            for special in (False, True):
+                assert (
+                    sharing.encode(text, add_special_tokens=special).ids
+                    == copy.encode(text, add_special_tokens=special).ids
+                )
+
+
 def test_nearly_all_prompts_need_no_twin(prompts_of: Any) -> None:
     """Not even a text of no characters, as between two images."""
     for name in (*KINDS, "metaspace", "html"):
@@ -269,8 +290,6 @@ def prompts_content(name: str, text: str) -> Any:
 
 
 def test_a_tokenizer_that_has_no_twin_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ams_pod.engines.builtin.prompts import control_tokens
-
     class Broken:
         @staticmethod
         def from_buffer(data: bytes) -> Tokenizer:

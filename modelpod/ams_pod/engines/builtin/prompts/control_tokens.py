@@ -147,7 +147,8 @@ class ControlTokens:
 class Twin:
     """The same tokenizer under other names: what `ids` names is a text like any other to it.
 
-    Made when it is first needed: a large vocabulary takes a second.
+    Made when it is first needed. It shares the vocabulary, unless that holds control tokens itself: then it is a copy,
+    which takes a second if the vocabulary is large.
     """
 
     def __init__(self, tokenizer: Tokenizer, ids: Mapping[str, int]) -> None:
@@ -157,14 +158,14 @@ class Twin:
         names = map(chr, _NAMES)
         self._names = {content: "".join(itertools.islice(names, len(content))) for content in ids}
         self._tokenizer: Tokenizer | None = None
-        try:
-            made = Tokenizer.from_buffer(
-                msgspec.json.encode(_renamed(msgspec.json.decode(tokenizer.to_str()), self._names))
-            )
-        except Exception:  # tokenizers has no error type of its own
-            return
-        if all(made.token_to_id(self._names[content]) == number for content, number in ids.items()):
-            self._tokenizer = made
+        for make in (_sharing, _copied):
+            try:
+                made = make(tokenizer, self._names)
+            except Exception:  # tokenizers has no error type of its own
+                continue
+            if made is not None and all(made.token_to_id(self._names[text]) == number for text, number in ids.items()):
+                self._tokenizer = made
+                break
 
     @property
     def works(self) -> bool:
@@ -203,6 +204,36 @@ def _unknown(tokenizer: Tokenizer, told: int | None) -> int | None:
         return told
     text = getattr(tokenizer.model, "unk_token", None)
     return tokenizer.token_to_id(text) if text else None
+
+
+def _sharing(tokenizer: Tokenizer, names: Mapping[str, str]) -> Tokenizer | None:
+    """With the vocabulary of the tokenizer itself; None if that has one of the names in it, or other ids come out."""
+    if any(tokenizer.model.token_to_id(text) is not None for text in names):
+        return None
+    made: Any = Tokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if (own := getattr(tokenizer, part)) is not None:
+            setattr(made, part, own)
+    added = sorted(tokenizer.get_added_tokens_decoder().items())
+    made.add_tokens([_named(token, names) for _, token in added])
+    kept = all(made.token_to_id(names.get(token.content, token.content)) == number for number, token in added)
+    return made if kept else None
+
+
+def _named(token: AddedToken, names: Mapping[str, str]) -> AddedToken:
+    name = names.get(token.content)
+    return AddedToken(
+        token.content if name is None else name,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized and name is None,
+        special=token.special,
+    )
+
+
+def _copied(tokenizer: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
+    return Tokenizer.from_buffer(msgspec.json.encode(_renamed(msgspec.json.decode(tokenizer.to_str()), names)))
 
 
 def _renamed(tokenizer: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
