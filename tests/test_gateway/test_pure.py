@@ -9,7 +9,8 @@ from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
 from ams_gateway.proxy.decisions import (
     Draining,
-    NoResponse,
+    NoHttp,
+    PodEnded,
     ResponseCut,
     StaleConnection,
     Unreachable,
@@ -77,21 +78,28 @@ SENT_AGAIN = [
     (Unreachable, True, True),
     (StaleConnection, True, False),
     (Draining, True, False),
-    (NoResponse, False, False),
+    (PodEnded, True, False),
+    (NoHttp, False, False),
     (ResponseCut, False, False),
 ]
 
 
 @pytest.mark.parametrize(("failure", "whole", "streamed"), SENT_AGAIN, ids=lambda value: getattr(value, "__name__", ""))
-def test_only_what_cannot_have_run_is_sent_again(failure: type[UpstreamError], whole: bool, streamed: bool) -> None:
-    assert (may_send_again(failure, 1, replayable=True), may_send_again(failure, 1, replayable=False)) == (
+def test_only_what_has_no_answer_yet_is_sent_again(failure: type[UpstreamError], whole: bool, streamed: bool) -> None:
+    ends = int(failure.ended)
+    assert [may_send_again(failure, 1, ends, replayable=replayable) for replayable in (True, False)] == [
         whole,
         streamed,
-    )
+    ]
+
+
+def test_what_two_pods_ended_over_is_not_sent_to_a_third() -> None:
+    assert not may_send_again(PodEnded, 2, 2, replayable=True)
+    assert not may_send_again(StaleConnection, 1, 2, replayable=True)
 
 
 def test_a_request_is_sent_three_times_at_most_with_longer_and_longer_pauses() -> None:
-    assert [may_send_again(Unreachable, sends, replayable=True) for sends in (1, 2, 3)] == [True, True, False]
+    assert [may_send_again(Unreachable, sends, 0, replayable=True) for sends in (1, 2, 3)] == [True, True, False]
     assert [pause_seconds(sends) for sends in (1, 2)] == [0.05, 0.1]
 
 

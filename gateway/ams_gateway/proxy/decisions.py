@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from ams_gateway.registry.port import Backend
 
 _MOST_SENDS = 3
+_MOST_ENDS = 2
 _PAUSE_SECONDS = 0.05
 _FAILURES_BEFORE_EJECTION = 3
 _LONGEST_EJECTION_SECONDS = 60.0
@@ -13,46 +14,56 @@ _LONGEST_EJECTION_SECONDS = 60.0
 class UpstreamError(Exception):
     """A pod didn't answer a request.
 
-    `unsent`: the pod can't have seen the request. `nothing_ran`: it may be sent again. `reason` is a metric's label.
+    `unsent`: the pod can't have seen the request. `unanswered`: no byte of an answer came, so that another pod may be
+    asked. `ended`: the pod may have ended over the request. `reason` is a metric's label.
 
         UpstreamError
-        ├ Unreachable        unsent, nothing ran
-        ├ StaleConnection    nothing ran
-        ├ Draining           nothing ran
-        ├ NoResponse
+        ├ Unreachable        unsent, unanswered
+        ├ StaleConnection    unanswered, ended
+        ├ Draining           unanswered
+        ├ PodEnded           unanswered, ended
+        ├ NoHttp
         └ ResponseCut
     """
 
     unsent = False
-    nothing_ran = False
+    unanswered = False
+    ended = False
     reason = "failed"
 
 
 class Unreachable(UpstreamError):
     """No connection could be made."""
 
-    unsent = nothing_ran = True
+    unsent = unanswered = True
     reason = "unreachable"
 
 
 class StaleConnection(UpstreamError):
     """A kept connection was closed under the request before a byte of the response came."""
 
-    nothing_ran = True
+    unanswered = ended = True
     reason = "stale_connection"
 
 
 class Draining(UpstreamError):
     """The pod is stopping and takes no new requests."""
 
-    nothing_ran = True
+    unanswered = True
     reason = "draining"
 
 
-class NoResponse(UpstreamError):
-    """A new connection ended, or brought no HTTP, before the response's head."""
+class PodEnded(UpstreamError):
+    """The connection ended before the response's head, as it does when a pod's process is killed."""
 
+    unanswered = ended = True
     reason = "no_answer"
+
+
+class NoHttp(UpstreamError):
+    """What came is no HTTP."""
+
+    reason = "no_http"
 
 
 class ResponseCut(UpstreamError):
@@ -78,9 +89,15 @@ def choose_backend(backends: Sequence[Backend], tried: Collection[str], now: flo
     return equals[int(draw * len(equals))]
 
 
-def may_send_again(failure: type[UpstreamError], sends: int, *, replayable: bool) -> bool:
-    """Whether a request that was sent `sends` times may be sent once more. It must never run twice."""
-    return sends < _MOST_SENDS and (failure.unsent or (failure.nothing_ran and replayable))
+def may_send_again(failure: type[UpstreamError], sends: int, ends: int, *, replayable: bool) -> bool:
+    """Whether a request that was sent `sends` times since it last waited for the model may be sent once more.
+
+    Of an answer that has begun the client would see two halves. `ends` is how often a pod ended over the request, this
+    time included: answering changes nothing in a pod, so that it may be tried once more, but what two pods ended over
+    may be what ended them.
+    """
+    again = failure.unsent or (failure.unanswered and replayable)
+    return again and sends < _MOST_SENDS and ends < _MOST_ENDS
 
 
 def pause_seconds(sends: int) -> float:

@@ -53,21 +53,24 @@ class Forwarder:
 
         `wants_stream` is asked only when the model isn't ready.
         """
-        tried: list[str] = []
+        tried: list[str] = []  # since the model was last waited for
+        ends = 0
         fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
         while True:
             now = asyncio.get_running_loop().time()
             backend = choose_backend(self._registry.backends(model), tried, now, random.random())
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
+                tried = []
                 continue
             sends = len(tried) + 1
-            others_may_answer = may_send_again(Draining, sends, replayable=body.replayable)
+            others_may_answer = may_send_again(Draining, sends, ends, replayable=body.replayable)
             try:
                 return await self._send(call, model, backend, target, body, fresh, others_may_answer)
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
-                if not may_send_again(type(error), sends, replayable=body.replayable):
+                ends += error.ended
+                if not may_send_again(type(error), sends, ends, replayable=body.replayable):
                     raise _client_error(model, error) from error
                 failure = error
             self._metrics.of(model.name).retries[failure.reason] += 1

@@ -22,13 +22,13 @@ from ams_common.errors import ApiError
 from ams_common.printable import printable
 
 from ams_gateway.front.body import Body, WholeBody
-from ams_gateway.proxy.decisions import NoResponse, ResponseCut, StaleConnection, Unreachable
+from ams_gateway.proxy.decisions import NoHttp, PodEnded, ResponseCut, StaleConnection, Unreachable
 from ams_gateway.registry.port import Backend, Registry
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first
 _READ_BUFFER_BYTES = 64 << 10
-_STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod and ran
+_STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod
 _DEAD_PEER_MILLISECONDS = 30_000
 _MOST_INTERIM_RESPONSES = 16
 _OUR_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
@@ -107,7 +107,7 @@ class Pool:
     async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> PodResponse:
         """Send one request and wait for the head of its response; `fresh` avoids kept connections.
 
-        Raises Unreachable, StaleConnection or NoResponse, ApiError when the fault is the gateway's own.
+        Raises Unreachable, StaleConnection, PodEnded or NoHttp, ApiError when the fault is the gateway's own.
         """
         if fresh and self._idle:
             self._idle.popleft()[0].close()  # the new one takes its place, or they would only ever become more
@@ -133,9 +133,11 @@ class Pool:
             if upload is not None:
                 upload.cancel()
             connection.abort()
-            if isinstance(error, ClientError | OSError | HttpProcessingError):
-                soon = time.monotonic() - sent_at < _STALE_SECONDS and not isinstance(error, HttpProcessingError)
-                raise (StaleConnection if reused and soon else NoResponse)(_sentence(error)) from error
+            if isinstance(error, HttpProcessingError):
+                raise NoHttp(_sentence(error)) from error
+            if isinstance(error, ClientError | OSError):
+                soon = time.monotonic() - sent_at < _STALE_SECONDS
+                raise (StaleConnection if reused and soon else PodEnded)(_sentence(error)) from error
             raise
         return PodResponse(message, payload, connection, self, upload)
 
