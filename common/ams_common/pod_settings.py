@@ -46,6 +46,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     source: Annotated[str, Meta(description="source of the weights, as for download")]
     models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
     aliases: Annotated[str, Meta(description="other names, separated by commas")] = ""
+    any_name: Annotated[
+        bool, Meta(description="answer to any name: a gateway in front has chosen this model by it already")
+    ] = False
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""

@@ -18,6 +18,7 @@ class Reason(StrEnum):
 
     # Accepted
     VALID = "Valid"
+    NAMES_TAKEN = "NamesTaken"
     NAME_TAKEN = "NameTaken"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     INVALID_SOURCE = "InvalidSource"
@@ -40,6 +41,7 @@ class Reason(StrEnum):
     VERIFIED = "Verified"
     NOT_DOWNLOADED_YET = "NotDownloadedYet"
     DOWNLOADING = "Downloading"
+    DOWNLOAD_WAITS = "DownloadWaits"
     HUB_RATE_LIMITED = "HubRateLimited"
     VOLUME_PENDING = "VolumePending"
     DISK_FULL = "DiskFull"
@@ -57,7 +59,9 @@ class Reason(StrEnum):
     SERVING = "Serving"
     SCALED_TO_ZERO = "ScaledToZero"
     SUSPENDED = "Suspended"
+    STOPPED = "Stopped"
     STARTING = "Starting"
+    RESTARTING = "Restarting"
     UNSCHEDULABLE = "Unschedulable"
     INSUFFICIENT_GPU = "InsufficientGPU"
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -71,6 +75,7 @@ class Reason(StrEnum):
     SCALING = "Scaling"
     COMPLETE = "Complete"
     GOLDEN_PROMPT_FAILED = "GoldenPromptFailed"
+    STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     # Ready: otherwise it has the reason of the first condition that fails
     READY = "Ready"
@@ -82,8 +87,8 @@ class ReasonRow:
 
     It explains `status` of `condition`. `waiting_helps`: it may pass without anybody doing something. `fatal`: requests
     that wait for the model are answered 503 `model_failed`, as waiting would be in vain. `severity` is that of the
-    Event when the condition turns to this reason. `phase` is where a model is that this reason keeps from being ready.
-    `title` is a heading, `help` says what it means and what to do.
+    Event when the condition turns to this reason; what is Normal has one only if `told`. `phase` is where a model is
+    that this reason keeps from being ready. `title` is a heading, `help` says what it means and what to do.
     """
 
     condition: ConditionType
@@ -94,11 +99,12 @@ class ReasonRow:
     help: str
     waiting_helps: bool = False
     fatal: bool = False
+    told: bool = True
 
 
-def _good(condition: ConditionType, status: ConditionStatus, title: str, help: str) -> ReasonRow:
+def _good(condition: ConditionType, status: ConditionStatus, title: str, help: str, *, told: bool = False) -> ReasonRow:
     """What is as it should be."""
-    return ReasonRow(condition, status, "Normal", Phase.READY, title, help, waiting_helps=True)
+    return ReasonRow(condition, status, "Normal", Phase.READY, title, help, waiting_helps=True, told=told)
 
 
 def _waits(
@@ -109,9 +115,11 @@ def _waits(
     *,
     status: ConditionStatus = "False",
     severity: Severity = "Normal",
+    told: bool = False,
 ) -> ReasonRow:
     """What may pass by itself: requests wait."""
-    return ReasonRow(condition, status, severity, phase, title, help, waiting_helps=True)
+    told = told or severity == "Warning"
+    return ReasonRow(condition, status, severity, phase, title, help, waiting_helps=True, told=told)
 
 
 def _fails(condition: ConditionType, title: str, help: str, *, fatal: bool = True) -> ReasonRow:
@@ -121,6 +129,17 @@ def _fails(condition: ConditionType, title: str, help: str, *, fatal: bool = Tru
 
 ROWS: Final[dict[Reason, ReasonRow]] = {
     Reason.VALID: _good("Accepted", "True", "The resource is valid", "Nothing to do."),
+    Reason.NAMES_TAKEN: ReasonRow(
+        "Accepted",
+        "True",
+        "Warning",
+        Phase.READY,
+        "Another model has one of its names",
+        "The model is served as `status.endpoint` says. A name or alias belongs to the oldest ModelDeployment that has "
+        "it, a name before an alias; `<namespace>.<name>` always works. Take the alias out, or delete or rename the "
+        "other.",
+        waiting_helps=True,
+    ),
     Reason.NAME_TAKEN: _fails(
         "Accepted",
         "An object of that name belongs to somebody else",
@@ -210,7 +229,7 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "Blocks nothing: the download tries on. Check the network, the proxy and `HF_ENDPOINT`.",
         status="Unknown",
     ),
-    Reason.VERIFIED: _good("WeightsReady", "True", "The weights are verified", "Nothing to do."),
+    Reason.VERIFIED: _good("WeightsReady", "True", "The weights are verified", "Nothing to do.", told=True),
     Reason.NOT_DOWNLOADED_YET: _waits(
         "WeightsReady",
         Phase.STARTING,
@@ -219,7 +238,19 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         status="Unknown",
     ),
     Reason.DOWNLOADING: _waits(
-        "WeightsReady", Phase.DOWNLOADING, "The weights are downloaded", "The message has rate and remaining time."
+        "WeightsReady",
+        Phase.DOWNLOADING,
+        "The weights are downloaded",
+        "The message has rate and remaining time.",
+        told=True,
+    ),
+    Reason.DOWNLOAD_WAITS: _waits(
+        "WeightsReady",
+        Phase.DOWNLOADING,
+        "The download waits for the hub",
+        "The hub or package index can't be reached; the download is tried again, and goes on where it stopped. Check "
+        "the network, the proxy, `HF_ENDPOINT` and `hub.packageIndex`.",
+        severity="Warning",
     ),
     Reason.HUB_RATE_LIMITED: _waits(
         "WeightsReady",
@@ -233,6 +264,7 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         Phase.PENDING,
         "The volume isn't bound",
         "Check `spec.cache.storageClassName`, `kubectl get storageclass` and `kubectl describe pvc ams-NAME`.",
+        severity="Warning",
     ),
     Reason.DISK_FULL: _fails(
         "WeightsReady",
@@ -294,15 +326,36 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
     ),
     Reason.SERVING: _good("Available", "True", "Pods answer", "Nothing to do."),
     Reason.SCALED_TO_ZERO: _waits(
-        "Available", Phase.IDLE, "Scaled to zero while idle", "Nothing to do: the next request starts a pod."
+        "Available",
+        Phase.IDLE,
+        "Scaled to zero while idle",
+        "Nothing to do: the next request starts a pod.",
+        told=True,
     ),
     Reason.SUSPENDED: _waits(
         "Available",
         Phase.SUSPENDED,
         "Suspended",
         "Set `spec.suspend` to false to resume. Requests get 503 `suspended`.",
+        told=True,
+    ),
+    Reason.STOPPED: _waits(
+        "Available",
+        Phase.STOPPED,
+        "Stopped",
+        "`spec.replicas` is 0 and there is no `spec.autoscaling`, so no request starts it: requests get 503 "
+        "`suspended`. Set `spec.replicas`, or `spec.autoscaling.minReplicas: 0` for a model that requests start.",
+        told=True,
     ),
     Reason.STARTING: _waits("Available", Phase.STARTING, "The model starts", "The message says how far it is."),
+    Reason.RESTARTING: _waits(
+        "Available",
+        Phase.STARTING,
+        "The server ended and is started again",
+        "Requests wait for it. The message says how it ended; `kubectl logs -c serve deploy/ams-NAME --previous` has "
+        "its log.",
+        severity="Warning",
+    ),
     Reason.UNSCHEDULABLE: _waits(
         "Available",
         Phase.SCHEDULING,
@@ -341,14 +394,16 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
     Reason.CRASH_LOOP: _fails(
         "Available",
         "The server ends again and again",
-        "The message has the last line of its log; `kubectl logs -c serve deploy/ams-NAME --previous` has the rest.",
+        "It ended twice before it was ready, or so often that the cluster starts it only after a minute and more. The "
+        "message has the signal, or the last line of its log; `kubectl logs -c serve deploy/ams-NAME --previous` has "
+        "the rest.",
     ),
     Reason.INTERNAL_ERROR: _fails(
         "Available",
         "A fault of AI Model Server",
         "The log has a traceback; please report it.",
     ),
-    Reason.ROLLING_OUT: _good("Progressing", "True", "A new version replaces the old one", "Nothing to do."),
+    Reason.ROLLING_OUT: _good("Progressing", "True", "A new version replaces the old one", "Nothing to do.", told=True),
     Reason.SCALING: _good("Progressing", "True", "The number of pods changes", "Nothing to do."),
     Reason.COMPLETE: _good("Progressing", "False", "Nothing is under way", "Nothing to do."),
     Reason.GOLDEN_PROMPT_FAILED: _fails(
@@ -358,13 +413,21 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "version goes on serving where the volume can be shared. Without one, `Ready` says `LoadFailed`.",
         fatal=False,
     ),
+    Reason.STALLED: _fails(
+        "Progressing",
+        "A rollout can't go on",
+        "The new pod has a problem, or the cluster creates none, while older pods serve on. The message has the "
+        "reason.",
+        fatal=False,
+    ),
     Reason.DEADLINE_EXCEEDED: _fails(
         "Progressing",
         "A rollout makes no progress",
-        "`kubectl describe deploy ams-NAME` and the newest pod's state say why.",
+        "Nothing moved for `AMS_PROGRESS_DEADLINE_SECONDS` (600): no bytes, no step of loading, no pod. `kubectl "
+        "describe deploy ams-NAME` and the newest pod's state say why.",
         fatal=False,
     ),
-    Reason.READY: _good("Ready", "True", "Ready", "Nothing to do."),
+    Reason.READY: _good("Ready", "True", "Ready", "Nothing to do.", told=True),
 }
 
 

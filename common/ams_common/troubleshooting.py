@@ -29,12 +29,13 @@ Events:
 ```
 
 Programs read `status.conditions`: `Ready` carries the reason of the first condition that fails, the others tell more.
-When a condition's status or reason changes, an Event says so. The same reasons stand in the 503 answers of the gateway,
-in `ams status`, and in the log of `ams up`.
+What stands in the way of a model is an Event of type `Warning`, and so that it is seen a good start has few others:
+the download begins, the weights are verified, the model is ready. The same reasons stand in the 503 answers of the
+gateway, in `ams status`, and in the log of `ams up`.
 
 | condition | what it tells |
 |---|---|
-| `Accepted` | the resource makes sense, and its names are free |
+| `Accepted` | the resource makes sense, and has its names |
 | `PreflightPassed` | the hub has the model, you may have it, it fits |
 | `WeightsReady` | the weights are on the volume, verified |
 | `Available` | at least one pod answers |
@@ -69,6 +70,8 @@ def _facts(row: ReasonRow) -> Iterator[str]:
     yield f"phase `{row.phase.title}`"
     if row.fatal:
         yield "requests get 503 `model_failed` with the same message"
+    elif row.phase is Phase.READY:
+        yield "requests are answered"
     elif row.waiting_helps:
         yield "requests wait, as it may pass by itself"
     else:
@@ -82,7 +85,7 @@ def _good() -> str:
 
 
 def _is_good(row: ReasonRow) -> bool:
-    return row.phase is Phase.READY
+    return row.phase is Phase.READY and row.severity == "Normal"
 
 
 if __name__ == "__main__":

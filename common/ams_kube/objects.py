@@ -10,6 +10,7 @@ from ams_common.resource.core import ObjectMeta
 from ams_common.resource.spec import ModelDeployment
 
 from ams_kube.kinds import Kind
+from ams_kube.managed_fields import ManagedFields
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -43,6 +44,7 @@ class Metadata(ObjectMeta, frozen=True, kw_only=True, gc=False):
     name: str = ""
     namespace: str = ""
     owner_references: list[OwnerReference] = msgspec.field(default_factory=list)
+    managed_fields: list[ManagedFields] = msgspec.field(default_factory=list)
 
     @property
     def controller(self) -> OwnerReference | None:
@@ -61,6 +63,7 @@ class StatusCondition(_Part, frozen=True):
     status: str
     reason: str = ""
     message: str = ""
+    last_transition_time: str | None = None
 
 
 # apps/v1
@@ -127,6 +130,7 @@ class TerminatedState(_Part, frozen=True):
     signal: int = 0
     reason: str = ""
     message: str = ""
+    started_at: str | None = None
 
 
 class ContainerState(_Part, frozen=True):
@@ -170,6 +174,9 @@ class Pod(_Part, frozen=True):
         """Its IP as a URL's host; empty until it has one."""
         address = self.status.pod_ip
         return f"[{address}]" if ":" in address else address
+
+    def condition(self, kind: str) -> StatusCondition | None:
+        return next((each for each in self.status.conditions if each.type == kind), None)
 
 
 # v1: nodes

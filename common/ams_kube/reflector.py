@@ -17,6 +17,7 @@ from ams_common.backoff import backoff_seconds
 
 from ams_kube.client import Client
 from ams_kube.errors import Gone, KubeError, Unavailable, error_of_answer, refused_event
+from ams_kube.freshness import Freshness
 from ams_kube.kinds import Kind, T, key_of
 from ams_kube.objects import VersionOnly
 
@@ -52,6 +53,7 @@ class Reflector(Generic[T]):
         fields: str = "",
     ) -> None:
         self.synced = asyncio.Event()
+        self.freshness = Freshness()
         self._client = client
         self._kind = kind
         self._take = take
@@ -63,11 +65,16 @@ class Reflector(Generic[T]):
         self._decoder = msgspec.json.Decoder(kind.type)
         self._version = ""
 
+    @property
+    def kind(self) -> str:
+        return self._kind.name
+
     async def run(self) -> NoReturn:
         """Until cancelled."""
         failures = 0
         while True:
             began = time.monotonic()
+            self.freshness.tried()
             try:
                 if not self._version:
                     await self._list()
@@ -97,6 +104,7 @@ class Reflector(Generic[T]):
         for key in self._known.keys() - found:
             self._drop(key)
         self._version = version
+        self.freshness.listed()
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -116,7 +124,9 @@ class Reflector(Generic[T]):
         try:
             if response.status != 200:
                 raise error_of_answer(response.status, await response.read(), response.headers.get("Retry-After"))
+            self.freshness.listed()
             async for line in response.content:
+                self.freshness.listed()
                 self._handle(msgspec.json.decode(line, type=_WatchEvent))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.info("watch of %s broke off (%s)", self._kind.plural, str(error) or type(error).__name__)

@@ -4,6 +4,8 @@ The types of the contract refuse what the CRD doesn't allow. Here every field ha
 JSON type: a resource that is wrong in some place, or was written by a newer version, must not lose its requests.
 """
 
+from typing import Any
+
 import msgspec
 from ams_common.names import API_VERSION, KIND, PLURAL
 from ams_common.progress import Download
@@ -34,10 +36,21 @@ class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     limits: LimitsView = LimitsView()
     quantization: str = "auto"
     max_memory: dict[str, int | str] = {}
+    replicas: int = 1
+    autoscaling: Any = None
     suspend: bool = False
+
+    @property
+    def at_rest(self) -> str | None:
+        """Why no request starts the model; None if one does, or pods are asked for anyway."""
+        if self.suspend:
+            return "suspended"
+        stopped = self.replicas == 0 and self.autoscaling is None
+        return "stopped by spec.replicas: 0" if stopped else None
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    observed_generation: int = 0
     phase: str = ""
     summary: str = ""
     message: str = ""

@@ -12,8 +12,9 @@ from ams_common.labels import MANAGED_SELECTOR
 from ams_common.reasons import Reason
 from ams_common.resource.status import conditions_of
 from ams_kube.client import Client
+from ams_kube.freshness import Freshness
 from ams_kube.kinds import Kind
-from ams_kube.objects import PODS, REPLICA_SETS, Deployment, MetadataOnly, Pod
+from ams_kube.objects import MODELS, NODES, PODS, REPLICA_SETS, Deployment, MetadataOnly, Pod
 from ams_kube.reflector import Reflector
 
 from ams_operator.act.election import Election, Terms
@@ -28,6 +29,7 @@ from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache
 from ams_operator.watch.demand import DemandReader
 from ams_operator.watch.models import ModelWatch
+from ams_operator.watch.naming import NameBook
 from ams_operator.watch.nodes import NodeWatch
 from ams_operator.watch.progress import ProgressPoller
 from ams_operator.watch.scaler import Scaler
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 HUB = "https://huggingface.co"
 _SHUTDOWN_SECONDS = 1.0
 _TIDY_SECONDS = 300.0
+_UNLISTED_SECONDS = 180.0  # bookmarks come, and lists are compared, each minute
+_UNTRIED_SECONDS = 600.0
 
 
 async def operate(
@@ -52,7 +56,7 @@ async def operate(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False) as pod_session,
     ):
         program = _Operator(settings, client, hub_session, pod_session, metrics)
-        async with serve_monitoring(settings.host, settings.port, metrics, lambda: program.synced) as port:
+        async with serve_monitoring(settings.host, settings.port, metrics, program.unready, program.unhealthy) as port:
             if listening is not None:
                 listening(port)
             await program.run(stop)
@@ -100,6 +104,7 @@ class _Operator:
             metrics,
             self._poller.of,
             self._by_load,
+            NameBook(self._cache, queue.add, confined=settings.confine_names),
         )
         namespaces = [name for name in settings.namespaces.split(",") if name]
         self._models = ModelWatch(client, self._cache, namespaces)
@@ -112,14 +117,25 @@ class _Operator:
         self._waking: dict[str, Pod] = {}
         metrics.figures = self._figures
 
-    @property
-    def synced(self) -> bool:
-        """Every kind was listed once; nothing is planned before."""
-        return (
-            self._models.synced.is_set()
-            and self._nodes.known.is_set()
-            and all(each.synced.is_set() for each in self._reflectors)
-        )
+    def unready(self) -> str | None:
+        """Why it doesn't see the cluster as it is; nothing is planned before every kind was listed once."""
+        if not (self._models.synced.is_set() and self._nodes.known.is_set()):
+            return "the cluster isn't known yet"
+        if not all(each.synced.is_set() for each in self._reflectors):
+            return "the cluster isn't known yet"
+        return _overdue("listed", self._watched(), lambda each: each.unlisted_seconds, _UNLISTED_SECONDS)
+
+    def unhealthy(self) -> str | None:
+        """Which watch is stuck. An API server, or a kind, that is away is no reason: starting anew doesn't bring it."""
+        return _overdue("asked for", self._watched(), lambda each: each.untried_seconds, _UNTRIED_SECONDS)
+
+    def _watched(self) -> list[tuple[str, Freshness]]:
+        nodes = self._nodes.freshness
+        return [
+            (MODELS.name, self._models.freshness),
+            *([(NODES.name, nodes)] if nodes is not None else []),
+            *((each.kind, each.freshness) for each in self._reflectors),
+        ]
 
     async def run(self, stop: asyncio.Event) -> None:
         watches: list[Coroutine[Any, Any, None]] = [
@@ -256,6 +272,13 @@ class _Operator:
 
 def hub_endpoint(settings: OperatorSettings) -> str:
     return settings.hub_endpoint or os.environ.get("HF_ENDPOINT") or HUB
+
+
+def _overdue(
+    what: str, watched: list[tuple[str, Freshness]], age: Callable[[Freshness], float], limit: float
+) -> str | None:
+    late = [f"{kind} for {age(each):.0f} s" for kind, each in watched if age(each) > limit]
+    return f"not {what}: {', '.join(late)}" if late else None
 
 
 async def _first_failure(jobs: list[Coroutine[Any, Any, None]]) -> None:

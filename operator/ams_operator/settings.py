@@ -52,8 +52,12 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=10, description="seconds that a pod may take to load its model before it is restarted")
     ] = 3600
     progress_deadline_seconds: Annotated[
-        int, Meta(ge=60, description="seconds that a rollout, downloads included, may take before it counts as failed")
-    ] = 86400
+        int,
+        Meta(
+            ge=60,
+            description="seconds without any progress, of a download too, after which a rollout counts as failed",
+        ),
+    ] = 600
     progress_port: Annotated[
         int, Meta(ge=1, le=65535, description="port on which downloading pods report progress")
     ] = 8081

@@ -9,20 +9,23 @@ from ams_operator.metrics import Metrics
 
 
 @asynccontextmanager
-async def serve_monitoring(host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[int]:
-    """Listen while inside; gives the port. `ready`: the cluster was seen once, so that this one could lead."""
+async def serve_monitoring(
+    host: str, port: int, metrics: Metrics, unready: Callable[[], str | None], unhealthy: Callable[[], str | None]
+) -> AsyncIterator[int]:
+    """Listen while inside; gives the port.
+
+    `unready` tells why this one couldn't lead, as it doesn't see the cluster; `unhealthy` why only a new start helps.
+    """
 
     async def get_metrics(request: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=metrics.render(), headers=headers)
 
     async def get_health(request: web.Request) -> web.Response:
-        return web.json_response({"status": "healthy"})
+        return _answer("healthy", unhealthy())
 
     async def get_ready(request: web.Request) -> web.Response:
-        if not ready():
-            return web.json_response({"status": "starting"}, status=503)
-        return web.json_response({"status": "ready"})
+        return _answer("ready", unready())
 
     app = web.Application()
     app.router.add_get("/metrics", get_metrics)
@@ -35,3 +38,9 @@ async def serve_monitoring(host: str, port: int, metrics: Metrics, ready: Callab
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _answer(good: str, problem: str | None) -> web.Response:
+    if problem is None:
+        return web.json_response({"status": good})
+    return web.json_response({"status": f"not {good}", "message": problem}, status=503)

@@ -29,7 +29,7 @@ from ams_common.resource.parse import parse_model_deployment
 from ams_common.source import InvalidSource, parse_source
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
 from ams_gateway.front.form import boundary_of, texts_of
-from ams_operator.decide.status.pods import termination_failure
+from ams_operator.decide.status.endings import termination_failure
 from ams_pod.download.failures import Failed
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.signature import Signer

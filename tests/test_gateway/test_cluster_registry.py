@@ -70,6 +70,7 @@ def test_names_and_aliases_belong_to_the_oldest_and_each_has_its_full_name(regis
     assert leads_to("qwen_vl") == leads_to("Qwen-VL") == leads_to("prod.qwen-vl") == "prod/qwen-vl"
     assert leads_to("later.qwen_vl") == "later/qwen-vl"
     assert leads_to("qwen/vl") == "prod/chat"
+    assert [model.aliases for model in registry.models()] == [("Qwen/VL",), (), ()], "only those that lead to it"
     registry.forget_resource("prod/qwen-vl")
     assert leads_to("qwen-vl") == "later/qwen-vl"
     assert leads_to("prod.qwen-vl") is None
@@ -151,7 +152,8 @@ def test_download_progress_comes_from_status() -> None:
 async def test_what_does_not_pass_by_itself_is_refused_with_its_reason(
     registry: ClusterRegistry, kind: str, reason: str, refused: bool
 ) -> None:
-    registry.take_resource(resource("m", status={"conditions": [condition(kind, "False", reason, "It is so.")]}))
+    status = {"replicas": 1, "conditions": [condition(kind, "False", reason, "It is so.")]}
+    registry.take_resource(resource("m", status=status))
     model = registry.find("m")
     assert model is not None
     waiting = registry.wait_ready(model)
@@ -161,6 +163,41 @@ async def test_what_does_not_pass_by_itself_is_refused_with_its_reason(
         assert (told.value.code, told.value.details["reason"]) == ("model_failed", reason)
     else:
         assert (await anext(aiter(waiting))).failure is None
+    await waiting.aclose()  # type: ignore[attr-defined]
+
+
+def test_what_failed_in_the_last_pod_or_for_the_last_spec_may_not_fail_again() -> None:
+    failed = {"replicas": 1, "observedGeneration": 1, "conditions": [condition("WeightsReady", "False", "DiskFull")]}
+    assert read_resource(resource("m", status=failed)).refusal is not None
+    assert read_resource(resource("m", status=failed | {"replicas": 0})).refusal is None
+    edited = resource("m", status=failed)
+    edited = msgspec.structs.replace(edited, metadata=msgspec.structs.replace(edited.metadata, generation=2))
+    assert read_resource(edited).refusal is None
+    refused = {"conditions": [condition("PreflightPassed", "False", "GatedModel")]}
+    assert read_resource(resource("m", status=refused)).refusal is not None, "no pod is made for it"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"suspend": True}, "m is suspended."),
+        ({"replicas": 0}, "m is stopped by spec.replicas: 0."),
+        ({"replicas": 0, "autoscaling": {"minReplicas": 0}}, None),
+    ],
+)
+async def test_a_model_that_no_request_starts_says_so_at_once(
+    registry: ClusterRegistry, spec: dict[str, Any], words: str | None
+) -> None:
+    registry.take_resource(resource("m", spec=spec))
+    model = registry.find("m")
+    assert model is not None
+    waiting = registry.wait_ready(model)
+    if words is None:
+        assert (await anext(aiter(waiting))).failure is None
+    else:
+        with pytest.raises(ApiError) as told:
+            await anext(aiter(waiting))
+        assert (told.value.code, told.value.message) == ("suspended", words)
     await waiting.aclose()  # type: ignore[attr-defined]
 
 

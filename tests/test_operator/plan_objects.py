@@ -3,9 +3,11 @@
 from typing import Any
 
 import msgspec
+from ams_common.labels import MANAGER
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
-from ams_kube.objects import Metadata, OwnerReference, Pod
+from ams_kube.managed_fields import ManagedFields
+from ams_kube.objects import Claim, Deployment, Metadata, MetadataOnly, OwnerReference, Pod
 from ams_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(pod_image="ams-pod:1", gateway_url="http://gateway.ams.svc")
@@ -34,6 +36,22 @@ def child(kind: type[Any], *, owner: OwnerReference | None, **annotations: str) 
 OURS = OwnerReference(uid="u-1", kind="ModelDeployment", name="tiny", controller=True)
 OLD = OwnerReference(uid="u-0", kind="ModelDeployment", name="tiny", controller=True)
 OTHER = OwnerReference(uid="x", kind="StatefulSet", name="db", controller=True)
+
+
+def as_applied(body: dict[str, Any]) -> Any:
+    """A child as the API server keeps it when nobody else has touched it."""
+    types: dict[str, Any] = {"Deployment": Deployment, "PersistentVolumeClaim": Claim}
+    fields = _fields({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})
+    entry = ManagedFields(manager=MANAGER, operation="Apply", fields=msgspec.Raw(msgspec.json.encode(fields)))
+    child = msgspec.convert(
+        {**body, "metadata": {**body["metadata"], "uid": "c"}}, types.get(body["kind"], MetadataOnly)
+    )
+    return msgspec.structs.replace(child, metadata=msgspec.structs.replace(child.metadata, managed_fields=[entry]))
+
+
+def _fields(value: Any) -> Any:
+    """FieldsV1 of a value, its lists as wholes."""
+    return {f"f:{key}": _fields(inner) for key, inner in value.items()} if isinstance(value, dict) else {}
 
 
 def pod(message: str) -> Pod:

@@ -152,6 +152,7 @@ def test_the_children_of_a_small_model() -> None:
                         *HOME,
                         {"name": "AMS_NAME", "value": "tiny"},
                         {"name": "AMS_SOURCE", "value": SOURCE},
+                        {"name": "AMS_ANY_NAME", "value": "true"},
                         {"name": "AMS_TEMP_DIR", "value": "/tmp"},
                         {"name": "AMS_GRACE_SECONDS", "value": "605.0"},
                         {"name": "AMS_TERMINATION_LOG", "value": "/dev/termination-log"},

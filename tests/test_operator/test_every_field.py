@@ -17,6 +17,7 @@ from plan_objects import SETTINGS
 
 # What the operator itself decides by; the tests of these decisions are in the module that is named.
 OPERATORS_OWN = {
+    "model.aliases": "test_plan: names are told; gateways route by them",
     "replicas": "test_plan",
     "suspend": "test_plan",
     "autoscaling.minReplicas": "test_scaling_live",

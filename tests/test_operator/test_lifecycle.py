@@ -1,11 +1,14 @@
 """What becomes of a ModelDeployment from apply to delete, on a real API server."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from ams_kube.client import Client
 from ams_kube.errors import NotFound
+from ams_kube.kinds import Kind
 from kube_cluster import NAMESPACES as _NAMESPACES
 from models import (
     ACCOUNTS,
@@ -79,11 +82,93 @@ async def test_what_concerns_the_pod_rolls_and_nothing_else_does(
     await until(kube, DEPLOYMENTS, home, lambda objects: objects["ams-roll"].spec["template"] != template)
 
 
-async def test_a_strangers_edit_is_undone(kube: Client, home: str, operator: OperatorProcess) -> None:
-    await create(kube, home, "edited", model())
-    await until_children(kube, home, "edited")
-    await kube.merge(DEPLOYMENTS, home, "ams-edited", {"spec": {"replicas": 5}})
-    await until(kube, DEPLOYMENTS, home, lambda objects: objects["ams-edited"].spec["replicas"] == 1)
+DRIFT: dict[str, tuple[Kind[Any], dict[str, Any], Callable[[Any], object]]] = {
+    "replicas": (DEPLOYMENTS, {"spec": {"replicas": 5}}, lambda child: child.spec["replicas"]),
+    "image": (
+        DEPLOYMENTS,
+        {"spec": {"template": {"spec": {"containers": [{"name": "serve", "image": "evil:2"}]}}}},
+        lambda child: child.spec["template"]["spec"]["containers"][0]["image"],
+    ),
+    "label": (
+        DEPLOYMENTS,
+        {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}},
+        lambda child: child.metadata.labels,
+    ),
+    "selector": (
+        SERVICES,
+        {"spec": {"selector": {"aimodelserver.io/model": "nobody"}}},
+        lambda child: child.spec["selector"],
+    ),
+    "port": (SERVICES, {"spec": {"ports": [{"port": 8080, "targetPort": 1}]}}, lambda child: child.spec["ports"]),
+    "account": (
+        ACCOUNTS,
+        {"metadata": {"labels": {"aimodelserver.io/model": "other"}}},
+        lambda child: child.metadata.labels,
+    ),
+    "claim": (
+        CLAIMS,
+        {"metadata": {"annotations": {"aimodelserver.io/applied": None}}},
+        lambda child: child.metadata.annotations.keys(),
+    ),
+}
+
+
+@pytest.mark.parametrize("new_leader", [False, True], ids=["same-leader", "new-leader"])
+@pytest.mark.parametrize("name", DRIFT)
+async def test_a_strangers_edit_is_undone(
+    kube: Client, home: str, operator: OperatorProcess, name: str, new_leader: bool
+) -> None:
+    """Also by an operator that didn't apply the object itself."""
+    kind, patch, seen = DRIFT[name]
+    model_name = f"edited-{name}-{new_leader:d}"
+    await create(kube, home, model_name, model())
+    await until_children(kube, home, model_name)
+    child = f"ams-{model_name}"
+    right = seen(await kube.get(kind, home, child))
+    if new_leader:
+        operator.stop()
+    await kube.request(
+        "PATCH", kind.path(home, child), body=patch, content_type="application/strategic-merge-patch+json"
+    )
+    if new_leader:
+        assert seen(await kube.get(kind, home, child)) != right
+        operator.start()
+    await until(kube, kind, home, lambda objects: child in objects and seen(objects[child]) == right)
+
+
+async def test_what_others_add_is_left_alone_and_nothing_is_applied_for_it(
+    kube: Client, home: str, operator: OperatorProcess
+) -> None:
+    spec = model(
+        env=[{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        tolerations=[{"operator": "Exists"}],
+        imagePullSecrets=[{"name": "x"}],
+        resources={"limits": {"memory": "0.5Gi", "cpu": "1.0"}},
+        affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}}},
+        podLabels={"team": "x"},
+    )  # fmt: skip
+    await create(kube, home, "shared", spec)
+    await until_children(kube, home, "shared")
+    await kube.merge(SERVICES, home, "ams-shared", {"metadata": {"labels": {"theirs": "yes"}}})
+    sidecar = {"spec": {"template": {"spec": {"containers": [{"name": "sidecar", "image": "theirs:1"}]}}}}
+    await kube.request(
+        "PATCH",
+        DEPLOYMENTS.path(home, "ams-shared"),
+        body=sidecar,
+        content_type="application/strategic-merge-patch+json",
+    )
+    operator.stop()
+    operator.start()
+    operator.until_leading()
+    before = operator.metrics().get('ams_operator_writes_total{kind="Deployment"}', 0.0)
+    await create(kube, home, "shared-sign", model(suspend=True))
+    await until_condition(kube, home, "shared-sign", "Ready", "False", "Suspended")
+    template: Any = (await kube.get(DEPLOYMENTS, home, "ams-shared")).spec["template"]
+    assert {each["name"] for each in template["spec"]["containers"]} == {"serve", "sidecar"}
+    assert (await kube.get(SERVICES, home, "ams-shared")).metadata.labels["theirs"] == "yes"
+    after = operator.metrics().get('ams_operator_writes_total{kind="Deployment"}', 0.0)
+    assert after - before <= 1, "the sign's own"
 
 
 async def test_suspend_and_resume(kube: Client, home: str, operator: OperatorProcess) -> None:

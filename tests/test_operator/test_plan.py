@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ams_common.naming import NameClaim, give_names
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
 from ams_operator.decide.children.common import source_digest
@@ -12,7 +13,7 @@ from ams_operator.decide.ownership import owner_of
 from ams_operator.decide.plan import plan
 from ams_operator.decide.preflight.report import HubReport
 from ams_operator.decide.preflight.verdict import reported_verdict
-from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, child, pod, resource
+from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, as_applied, child, pod, resource
 
 
 def test_whose_an_object_is() -> None:
@@ -50,13 +51,7 @@ def test_the_children_of_a_predecessor_are_waited_for() -> None:
 def test_what_was_applied_is_not_applied_again() -> None:
     given = resource()
     first = plan(Observed(given), SETTINGS, NOW)
-    present = {
-        each["kind"]: msgspec.convert(
-            {**each, "metadata": {**each["metadata"], "uid": "c"}},
-            {"Deployment": Deployment, "PersistentVolumeClaim": Claim}.get(each["kind"], MetadataOnly),
-        )
-        for each in first.apply
-    }
+    present = {each["kind"]: as_applied(each) for each in first.apply}
     assert [each["kind"] for each in first.apply] == [
         "ServiceAccount",
         "Service",
@@ -97,6 +92,31 @@ def test_the_endpoint_is_the_name_that_gateways_know() -> None:
         "http://gateway.ams.svc/generate/tiny",
         "http://gateway.ams.svc/generate/models.tiny",
     ]
+
+
+def test_a_name_that_another_model_has_is_told_with_the_endpoint_that_is_its_own() -> None:
+    claims = [
+        NameClaim("ams/tiny", "2026-01-01T00:00:00Z", ("gpt",)),
+        NameClaim("models/tiny", "2026-02-01T00:00:00Z", ("gpt", "mine")),
+    ]
+    names = give_names(claims).given["models/tiny"]
+    decided = plan(Observed(resource(model={"aliases": ["gpt", "mine"]}), names=names), SETTINGS, NOW)
+    assert decided.status.endpoint == "http://gateway.ams.svc/generate/models.tiny"
+    accepted = next(each for each in decided.status.conditions or () if each.type == "Accepted")
+    assert (accepted.status, accepted.reason) == ("True", "NamesTaken")
+    assert accepted.message == (
+        "The resource is valid, but it doesn't have all of its names: tiny is ams/tiny's, gpt is ams/tiny's. It is"
+        " called models.tiny."
+    )
+    assert ("Warning", "NamesTaken") in [(each.type, each.reason) for each in decided.transitions]
+    alone = plan(Observed(resource(model={"aliases": ["gpt"]})), SETTINGS, NOW)
+    assert next(each for each in alone.status.conditions or () if each.type == "Accepted").reason == "Valid"
+
+
+def test_aliases_do_not_concern_pods() -> None:
+    plans = [plan(Observed(resource(model={"aliases": aliases})), SETTINGS, NOW) for aliases in ([], ["gpt"])]
+    before, after = (next(each for each in made.apply if each["kind"] == "Deployment") for made in plans)
+    assert before == after
 
 
 def test_the_lock_is_told_on_while_no_pod_is_there() -> None:

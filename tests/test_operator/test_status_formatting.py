@@ -8,8 +8,9 @@ from ams_common.reasons import ROWS, Reason
 from ams_kube.objects import Pod
 from ams_operator.act.events import event_name
 from ams_operator.decide.observed import Transition
+from ams_operator.decide.status.endings import termination_failure
 from ams_operator.decide.status.formatting import duration
-from ams_operator.decide.status.pods import read_pod, termination_failure
+from ams_operator.decide.status.pods import read_pod
 from plan_objects import pod, resource
 
 

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
         download_failed("HubUnreachable", "The hub can't be reached."),
         "WeightsReady",
         "False",
-        "Downloading",
+        "DownloadWaits",
         "The download waits for the hub: The hub can't be reached.",
     ),
     "source": (
@@ -138,7 +138,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
         "Available",
         "False",
         "OutOfMemoryKilled",
-        "The download used more memory than its limit",
+        "The download used more memory than its limit, was killed 2 times",
     ),
     "oom": (
         serve(waiting=BACK_OFF, restarts=3, last=ended(code=137, reason="OOMKilled")),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
         "Available",
         "False",
         "CrashLoop",
-        "The model server ended 5 times (status 1); its last line: ValueError: boom",
+        "The model server ended (status 1) 5 times; its last line: ValueError: boom",
     ),
     "load-failed": (
         serve(running={}, restarts=1, last=ended(failure("LoadFailed", "ValueError: head_dim is odd"))),

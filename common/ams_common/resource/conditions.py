@@ -3,4 +3,5 @@
 from typing import Literal
 
 ConditionType = Literal["Accepted", "PreflightPassed", "WeightsReady", "Available", "Progressing", "Ready"]
+Abnormal = Literal["Reconciling", "Stalled"]  # conditions of kstatus, which are there only while they are True
 ConditionStatus = Literal["True", "False", "Unknown"]

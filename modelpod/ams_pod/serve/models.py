@@ -23,6 +23,8 @@ async def model(request: web.Request) -> web.Response:
 
 def check_model(pod: ModelPod, name: str) -> None:
     """ApiError `model_not_found` unless this pod goes by that name."""
+    if pod.settings.any_name:
+        return
     if resource_name(name) not in map(resource_name, _names(pod)):
         raise ApiError(
             "model_not_found", f"There is no model {name[:100]!r} here; this pod serves {pod.settings.name}.",

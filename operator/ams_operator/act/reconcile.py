@@ -2,30 +2,33 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ams_common import labels
 from ams_common.memory_offers import MemoryOffers
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status, conditions_of
 from ams_kube.client import Client
 from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
+from ams_kube.managed_fields import ManagedFields, entry_of
 from ams_kube.node_memory import memory_offers
 from ams_kube.objects import MODELS_METADATA, Node
 
 from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
 from ams_operator.decide.children.common import ObjectBody
-from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decide.children.kinds import CHILDREN, Child, child_key
 from ams_operator.decide.desired import applied_hash
 from ams_operator.decide.observed import Decision, Observed
-from ams_operator.decide.plan import plan
+from ams_operator.decide.plan import movement, plan
 from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache, ModelObjects
+from ams_operator.watch.naming import NameBook
 
 _ROUNDS = 4  # writing may find what was not in the cache, and it is decided anew then
 _LOOK_AGAIN_SECONDS = 30.0
@@ -41,7 +44,9 @@ class _Memory:
     uid: str
     foreign: dict[str, tuple[Child, float]] = field(default_factory=dict)  # kind → object of another owner, when seen
     refused_children: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind → hash, message
-    generations: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, ManagedFields] = field(default_factory=dict)  # kind → our fields after our last apply
+    movement: Hashable = None
+    moved_at: float = 0.0  # in seconds since 1970
     status_written_at: float = 0.0  # monotonic
 
 
@@ -57,6 +62,7 @@ class Reconciler:
         metrics: Metrics,
         progress: Mapping[str, Progress],
         replicas: Callable[[str], int | None],
+        names: NameBook,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -67,6 +73,7 @@ class Reconciler:
         self._metrics = metrics
         self._progress = progress
         self._replicas = replicas
+        self._names = names
         self._memory: dict[str, _Memory] = {}
 
     async def __call__(self, key: str) -> float | None:
@@ -84,6 +91,7 @@ class Reconciler:
             self._metrics.reconcile_seconds.observe(time.perf_counter() - began)
 
     async def _reconcile(self, key: str) -> float | None:
+        self._names.refresh()
         known = self._cache.get(key)
         if (resource := known.resource) is None or resource.metadata.deletion_timestamp is not None:
             self._memory.pop(key, None)  # its children have an owner that is gone: the cluster collects them
@@ -109,7 +117,8 @@ class Reconciler:
             break
         else:
             return 0.5  # the cluster changes faster than it is decided
-        waits = [each for each in (preflight.again_in, decided.requeue_after) if each is not None]
+        times = (preflight.again_in, decided.requeue_after, decided.deadline_in)
+        waits = [each for each in times if each is not None]
         return min(waits) if waits else None
 
     def _observe(self, key: str, known: ModelObjects, memory: _Memory, preflight: Preflight) -> Observed | None:
@@ -121,7 +130,7 @@ class Reconciler:
             for kind, (child, at) in memory.foreign.items()
             if now - at < _LOOK_AGAIN_SECONDS - 1 and kind not in known.children
         }
-        return Observed(
+        observed = Observed(
             resource=known.resource,
             children={**{kind: child for kind, (child, _) in memory.foreign.items()}, **known.children},
             pods=tuple(known.own_pods()),
@@ -131,8 +140,12 @@ class Reconciler:
             offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),
             replicas=self._replicas(key),
             refused_children={kind: message for kind, (_, message) in memory.refused_children.items()},
-            generations=memory.generations,
+            accepted=memory.accepted,
+            names=self._names.of(key),
         )
+        if (now_at := movement(observed)) != memory.movement:
+            memory.movement, memory.moved_at = now_at, time.time()
+        return replace(observed, moved_at=memory.moved_at)
 
     def _preflight(self, key: str, resource: ModelDeployment) -> Preflight:
         before, question = reported_verdict(resource), question_of(resource)
@@ -143,7 +156,7 @@ class Reconciler:
     async def _carry_out(self, observed: Observed, decided: Decision, memory: _Memory) -> bool:
         """Write; False if the cache or the memory changed so that it has to be decided anew."""
         absent = [object for object in decided.apply if object["kind"] not in observed.children]
-        again = bool(memory.generations or observed.children)  # they, or some of them, were there before
+        again = bool(memory.accepted or observed.children)  # they, or some of them, were there before
         if absent and again and not await self._exists(observed.resource):
             return False
         if any(await asyncio.gather(*(self._find_foreign(object, memory) for object in absent))):
@@ -189,7 +202,7 @@ class Reconciler:
             child: Child = await self._client.get(CHILDREN[kind], metadata["namespace"], metadata["name"])
         except NotFound:
             return False
-        if model_key(child.metadata).endswith("/"):
+        if child_key(child.metadata).endswith("/"):
             memory.foreign[kind] = (child, time.monotonic())
         else:
             self._cache.take_child(kind, child)
@@ -210,7 +223,8 @@ class Reconciler:
             self._cache.forget_child(kind, f"{metadata['namespace']}/{metadata['name']}")
             return False
         memory.refused_children.pop(kind, None)
-        memory.generations[kind] = child.metadata.generation
+        if (entry := entry_of(child.metadata.managed_fields, labels.MANAGER)) is not None:
+            memory.accepted[kind] = entry
         self._cache.take_child(kind, child)
         return True
 

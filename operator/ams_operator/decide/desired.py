@@ -6,7 +6,7 @@ from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_common.source import Source
-from ams_kube.objects import Deployment
+from ams_kube.managed_fields import ManagedFields, entry_of, owns_all
 
 from ams_operator.decide.children.account import account
 from ams_operator.decide.children.common import ObjectBody, digest
@@ -42,15 +42,17 @@ def desired(
     return {object["kind"]: _hashed(object) for object in built if object is not None}
 
 
-def outdated(body: ObjectBody, present: Child | None, applied_generation: int | None) -> bool:
-    """Whether an object has to be applied: it is absent, was applied differently, or somebody changed it since."""
+def outdated(body: ObjectBody, present: Child | None, accepted: ManagedFields | None) -> bool:
+    """Whether an object has to be applied: it is absent, was applied differently, or somebody changed it since.
+
+    `accepted` is what we owned right after our own last apply, which is all that there is to own.
+    """
     if present is None or present.metadata.annotations.get(labels.APPLIED) != applied_hash(body):
         return True
     if present.metadata.deletion_timestamp is not None:
         return False
-    if applied_generation is not None and present.metadata.generation > applied_generation:
-        return True
-    return isinstance(present, Deployment) and present.spec.replicas != body["spec"]["replicas"]
+    entry = entry_of(present.metadata.managed_fields, labels.MANAGER)
+    return entry is None or (entry != accepted and not owns_all(entry, body))
 
 
 def _hashed(object: ObjectBody) -> ObjectBody:

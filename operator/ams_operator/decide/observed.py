@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ams_common.memory_offers import MemoryOffers
+from ams_common.naming import GivenNames
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
+from ams_kube.managed_fields import ManagedFields
 from ams_kube.objects import Pod
 
 from ams_operator.decide.children.common import ObjectBody
@@ -20,8 +22,9 @@ class Observed:
 
     `children` by kind, whoever owns them; `refused_children`: why the API server rejected one, by kind. `report` is the
     hub's, None where it isn't asked; `preflight_pending`: it hasn't answered yet. `offers` of memory come with it.
-    `replicas`: what the load asks for, None while it isn't known. `progress` by a pod's uid. `generations`: of the
-    children after our last apply.
+    `replicas`: what the load asks for, None while it isn't known. `progress` by a pod's uid. `accepted`: the fields of
+    children that we owned after our last apply. `moved_at`: when something last moved of what is under way (see
+    `movement`), in seconds since 1970, None while that isn't known. `names`: what the model is called among all others.
     """
 
     resource: ModelDeployment
@@ -33,7 +36,9 @@ class Observed:
     offers: MemoryOffers = field(default_factory=MemoryOffers)
     replicas: int | None = None
     refused_children: Mapping[str, str] = field(default_factory=dict)
-    generations: Mapping[str, int] = field(default_factory=dict)
+    accepted: Mapping[str, ManagedFields] = field(default_factory=dict)
+    moved_at: float | None = None
+    names: GivenNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,15 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done, in this order. `remove` are kinds of children that the model doesn't need any more."""
+    """What is to be done, in this order. `remove` are kinds of children that the model doesn't need any more.
+
+    `requeue_after`: something was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds
+    there is something to tell even if nothing happens.
+    """
 
     apply: tuple[ObjectBody, ...]
     remove: tuple[str, ...]
     status: Status
     transitions: tuple[Transition, ...]
     requeue_after: float | None = None
+    deadline_in: float | None = None

@@ -1,8 +1,9 @@
 """From what is observed to what is to be done: where all decisions come together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from ams_common.lifecycle import Phase
+from ams_common.naming import GivenNames, NameClaim, give_names
 from ams_common.quantity import parse_bytes
 from ams_common.reasons import Reason
 from ams_common.resource.rules import most_replicas
@@ -21,7 +22,8 @@ from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, repo
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
-from ams_operator.decide.status.pods import PodView, Problem, living, read_pod
+from ams_operator.decide.status.pods import PodView, living, read_pod
+from ams_operator.decide.status.problem import Problem
 from ams_operator.decide.weights import has_weights, lock_of_weights
 from ams_operator.settings import OperatorSettings
 
@@ -33,30 +35,63 @@ _LOOK_AGAIN_SECONDS = 30.0  # at what somebody has to change outside of this res
 def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision:
     """`now` is in seconds since 1970."""
     rejection, source = _rejection(observed)
-    facts = _unreadable(observed, rejection) if source is None else _facts(observed, source, rejection)
+    facts = (
+        _unreadable(observed, rejection, settings)
+        if source is None
+        else _facts(observed, source, rejection, settings, now)
+    )
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
-    status = status_of(facts, settings.gateway_url, now, confined=settings.confine_names)
+    status = status_of(facts, settings.gateway_url, now)
     again = source is not None and (rejection is not None or bool(observed.refused_children))
     return Decision(
         apply=tuple(
             object
             for kind, object in objects.items()
-            if outdated(object, observed.children.get(kind), observed.generations.get(kind))
+            if outdated(object, observed.children.get(kind), observed.accepted.get(kind))
         ),
         remove=tuple(kind for kind in observed.children if objects and _is_obsolete(kind, observed, objects)),
         status=status,
         transitions=transitions_of(observed.resource.status, status),
         requeue_after=_LOOK_AGAIN_SECONDS if again else None,
+        deadline_in=_deadline_in(observed, facts, settings, now),
     )
 
 
-def _facts(observed: Observed, source: Source, rejection: Problem | None) -> Facts:
+def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, now: float) -> float | None:
+    """Nothing else may happen until it is told that nothing happens."""
+    if observed.moved_at is None or facts.deployment is None or facts.unmoved_seconds is not None:
+        return None
+    status, desired = facts.deployment.status, facts.deployment.spec.replicas
+    if status.replicas == status.updated_replicas == status.available_replicas == desired:
+        return None
+    return max(1.0, observed.moved_at + settings.progress_deadline_seconds - now)
+
+
+def movement(observed: Observed) -> Hashable:
+    """Changes whenever something moves of what is under way: pods come and go, bytes arrive, a load goes on."""
+    deployment = _deployment(observed)
+    counts = deployment.status if deployment is not None else None
+    pods = []
+    for view in _views(observed):
+        progress = view.progress
+        received = progress.download.bytesDone if progress is not None and progress.download is not None else None
+        step = (progress.phase, progress.percent, received) if progress is not None else None
+        pods.append((view.pod.metadata.uid, view.stage, step))
+    replicas = (counts.replicas, counts.updated_replicas, counts.available_replicas) if counts is not None else None
+    return (observed.resource.metadata.generation, replicas, tuple(pods))
+
+
+def _facts(
+    observed: Observed, source: Source, rejection: Problem | None, settings: OperatorSettings, now: float
+) -> Facts:
     resource = observed.resource
     verdict, pods = _verdict(observed, source), _views(observed)
     claim, deployment = _claim(observed), _deployment(observed)
     weights = has_weights(resource, claim, pods)
+    unmoved = now - observed.moved_at if observed.moved_at is not None else None
     return Facts(
         resource=resource,
+        names=_names(observed, settings),
         replicas=desired_replicas(resource, source, observed.replicas, deployment, weights=weights),
         verdict=verdict,
         preflight_pending=observed.preflight_pending,
@@ -69,13 +104,22 @@ def _facts(observed: Observed, source: Source, rejection: Problem | None) -> Fac
         weights=weights,
         lock=lock_of_weights(resource, claim, pods) if weights else None,
         refused_children=observed.refused_children,
+        unmoved_seconds=unmoved if unmoved is not None and unmoved >= settings.progress_deadline_seconds else None,
     )
 
 
-def _unreadable(observed: Observed, rejection: Problem | None) -> Facts:
+def _names(observed: Observed, settings: OperatorSettings) -> GivenNames:
+    """As if it were alone, where nothing is known of other models."""
+    metadata = observed.resource.metadata
+    alone = NameClaim(metadata.key, "", tuple(observed.resource.spec.model.aliases))
+    return observed.names or give_names([alone], confined=settings.confine_names).given[metadata.key]
+
+
+def _unreadable(observed: Observed, rejection: Problem | None, settings: OperatorSettings) -> Facts:
     """Of a resource that can't even be read: what runs is left as it is."""
     return Facts(
         resource=observed.resource,
+        names=_names(observed, settings),
         replicas=Replicas(0, 0),
         verdict=Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub wasn't asked."),
         preflight_pending=False,

@@ -2,15 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+from ams_common import labels
 from ams_common.names import child_name
+from ams_common.naming import NameClaim
 from ams_common.resource.spec import ModelDeployment
+from ams_kube.managed_fields import entry_of
 from ams_kube.objects import Metadata, MetadataOnly, Pod
 
-from ams_operator.decide.children.kinds import Child, model_key
+from ams_operator.decide.children.kinds import Child, child_key, model_key
 from ams_operator.decide.ownership import owner_of
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,7 @@ class Cache:
     """
 
     def __init__(self, changed: Callable[[str, bool], None]) -> None:
+        self.claims_version = 0  # of all names that resources claim
         self._on_change = changed
         self._known: dict[str, ModelObjects] = {}
 
@@ -54,6 +59,10 @@ class Cache:
 
     def keys(self) -> list[str]:
         return [key for key, known in self._known.items() if known.resource is not None]
+
+    def claims(self) -> list[NameClaim]:
+        """What all resources would like to be called."""
+        return [_claim(resource) for resource in self.resources()]
 
     def resources(self) -> Iterable[ModelDeployment]:
         return (known.resource for known in self._known.values() if known.resource is not None)
@@ -70,6 +79,8 @@ class Cache:
         if before is not None and _older(resource.metadata, before.metadata):
             return
         known.resource = resource
+        if before is None or _claim(before) != _claim(resource):
+            self.claims_version += 1
         if before is None or before.metadata.generation != resource.metadata.generation:
             self._on_change(key, True)
         elif before != resource:
@@ -81,6 +92,7 @@ class Cache:
         if known is None or known.resource is None or (uid and known.resource.metadata.uid != uid):
             return
         known.resource = None
+        self.claims_version += 1
         self._tidy(key, known)
         self._changed(key)
 
@@ -92,12 +104,21 @@ class Cache:
                 log.info("%s vanished while nobody watched", key)
                 self.forget_resource(key)
 
+    def lags_behind(self, present: Mapping[str, Metadata]) -> list[str]:
+        """Keys of a whole list whose resources aren't known here, or not in a version as new as listed."""
+        return [key for key, listed in present.items() if self._lacks(key, listed)]
+
+    def _lacks(self, key: str, listed: Metadata) -> bool:
+        resource = self.get(key).resource
+        return resource is None or resource.metadata.uid != listed.uid or _older(resource.metadata, listed)
+
     # children
 
     def take_child(self, kind: str, child: Child) -> None:
-        if child.metadata.name != child_name(model_key(child.metadata).partition("/")[2]):
+        key = child_key(child.metadata)
+        if child.metadata.name != child_name(key.partition("/")[2]):
             return  # of a pod, or another's with our labels
-        key = model_key(child.metadata)
+        child = _with_our_fields(child)
         known = self._known.setdefault(key, ModelObjects())
         before = known.children.get(kind)
         if before is not None and _older(child.metadata, before.metadata):
@@ -167,6 +188,18 @@ class Cache:
     def _tidy(self, key: str, known: ModelObjects) -> None:
         if known.empty:
             self._known.pop(key, None)
+
+
+def _claim(resource: ModelDeployment) -> NameClaim:
+    metadata = resource.metadata
+    return NameClaim(metadata.key, metadata.creation_timestamp or "", tuple(resource.spec.model.aliases))
+
+
+def _with_our_fields(child: Child) -> Child:
+    """Without the fields of others, which are most of an object's bytes."""
+    entry = entry_of(child.metadata.managed_fields, labels.MANAGER)
+    metadata = msgspec.structs.replace(child.metadata, managed_fields=[] if entry is None else [entry])
+    return msgspec.structs.replace(child, metadata=metadata)
 
 
 def _is_controlled(metadata: Metadata, uid: str) -> bool:

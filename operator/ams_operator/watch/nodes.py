@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ams_kube.client import Client
 from ams_kube.errors import Forbidden, KubeError
+from ams_kube.freshness import Freshness
 from ams_kube.objects import NODES, Node
 from ams_kube.reflector import Reflector
 
@@ -24,6 +25,7 @@ class NodeWatch:
         self._changed = changed
         self._nodes: dict[str, Node] = {}
         self._allowed = False
+        self.freshness: Freshness | None = None  # None where nodes aren't watched
 
     @property
     def nodes(self) -> Sequence[Node] | None:
@@ -34,6 +36,7 @@ class NodeWatch:
         """Until cancelled."""
         await self._allow()
         reflector = Reflector(self._client, NODES, self._take, self._forget)
+        self.freshness = reflector.freshness
         watch = asyncio.create_task(reflector.run())
         try:
             await reflector.synced.wait()
@@ -42,6 +45,7 @@ class NodeWatch:
             self._changed()
             await watch
         finally:
+            self.freshness = None
             watch.cancel()
 
     async def _allow(self) -> None:

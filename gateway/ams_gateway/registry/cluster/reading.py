@@ -1,13 +1,13 @@
 """From Kubernetes objects to what the gateway routes by."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.lifecycle import Phase, stage_of
-from ams_common.names import resource_name
+from ams_common.naming import NameClaim, give_names
 from ams_common.progress import Failure, Progress
 from ams_common.quantity import parse_bytes
 from ams_common.reasons import row_of
@@ -19,6 +19,7 @@ from ams_gateway.registry.port import Model, ModelFacts
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.
 _BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsReady", "Available")
+_BLOCKING_WITHOUT_PODS: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed")
 # The operator's view of a model that no endpoint is known of here yet: a request asks for it, so it is about to start.
 _ASKED_FOR = {Phase.READY: Phase.STARTING, Phase.IDLE: Phase.SCHEDULING}
 _BITS = {"4bit": 4, "8bit": 8}
@@ -26,19 +27,22 @@ _BITS = {"4bit": 4, "8bit": 8}
 
 @dataclass(frozen=True, slots=True)
 class RoutedResource:
-    """A ModelDeployment as far as requests are concerned. `refusal` is why none may wait for it."""
+    """A ModelDeployment as far as requests are concerned.
+
+    `refusal` is why none may wait for it, `at_rest` why none starts it: `suspended`.
+    """
 
     key: str
     created: str
     model: Model
     progress: Progress
     refusal: Failure | None = None
-    suspended: bool = False
+    at_rest: str | None = None
 
     def refuse(self, name: str) -> ApiError | None:
         """The error of a request that finds no pod of the model called `name`, None if it may wait."""
-        if self.suspended:
-            return ApiError("suspended", f"{name} is suspended.", model=name)
+        if self.at_rest is not None:
+            return ApiError("suspended", f"{name} is {self.at_rest}.", model=name)
         if self.refusal is not None:
             return ApiError(
                 "model_failed",
@@ -52,7 +56,7 @@ class RoutedResource:
 def read_resource(view: ResourceView) -> RoutedResource:
     spec, status, metadata = view.spec, view.status, view.metadata
     created = metadata.creation_timestamp or ""
-    failure = _failure(status)
+    failure = _failure(status, metadata.generation)
     family = BY_NAME.get(status.model.family or "")
     facts = ModelFacts(
         model_type=family.model_type if family else None,
@@ -77,38 +81,23 @@ def read_resource(view: ResourceView) -> RoutedResource:
             key=metadata.key,
             facts=facts,
         ),
-        progress=_progress(status, failure, spec.suspend),
+        progress=_progress(status, failure, spec.at_rest),
         refusal=failure,
-        suspended=spec.suspend,
+        at_rest=spec.at_rest,
     )
 
 
 def name_resources(
     resources: Iterable[RoutedResource], *, confined: bool = False
-) -> tuple[dict[str, str], dict[str, Model]]:
-    """(key by each name that routes may use, in the spelling of `resource_name`; model by key).
-
-    `<namespace>.<name>` always leads to its own. The bare name and aliases belong to the oldest resource that claims
-    them, and a resource's own name goes before anyone's alias. A model without its bare name is listed as the full one.
-    `confined`: there are no bare names, so that no namespace can take a name that another one's clients use.
-    """
-    by_age = sorted(resources, key=lambda each: (each.created, each.key))
-    names: dict[str, str] = {}
-    models: dict[str, Model] = {}
-    for resource in by_age:
-        namespace, _, name = resource.key.partition("/")
-        full = f"{namespace}.{name}"
-        names[resource_name(full)] = resource.key
-        if confined:
-            aliases = tuple(f"{namespace}.{alias}" for alias in resource.model.aliases)
-            models[resource.key] = replace(resource.model, name=full, aliases=aliases)
-            continue
-        first = names.setdefault(resource_name(name), resource.key) == resource.key
-        models[resource.key] = resource.model if first else replace(resource.model, name=full)
-    for resource in by_age:
-        for alias in models[resource.key].aliases:
-            names.setdefault(resource_name(alias), resource.key)
-    return names, models
+) -> tuple[Mapping[str, str], dict[str, Model]]:
+    """(key by each name that routes may use, in the spelling of `resource_name`; model by key), by `give_names`."""
+    by_key = {each.key: each for each in resources}
+    claims = [NameClaim(each.key, each.created, each.model.aliases) for each in by_key.values()]
+    naming = give_names(claims, confined=confined)
+    models = {
+        key: replace(by_key[key].model, name=given.name, aliases=given.aliases) for key, given in naming.given.items()
+    }
+    return naming.owners, models
 
 
 def read_slice(endpoints: EndpointSlice) -> dict[str, tuple[str, str]]:
@@ -130,10 +119,15 @@ def read_slice(endpoints: EndpointSlice) -> dict[str, tuple[str, str]]:
     return pods
 
 
-def _failure(status: StatusView) -> Failure | None:
-    """Why waiting for the model would be in vain; None where it may get ready by itself."""
+def _failure(status: StatusView, generation: int) -> Failure | None:
+    """Why waiting for the model would be in vain; None where it may get ready by itself.
+
+    So it may where the spec was changed since, and where no pod is there: the next one may fare better than the last.
+    """
+    if status.observed_generation < generation:
+        return None
     by_type = {condition.type: condition for condition in status.conditions}
-    for kind in _BLOCKING:
+    for kind in _BLOCKING if status.replicas else _BLOCKING_WITHOUT_PODS:
         condition = by_type.get(kind)
         if condition is not None and condition.status == "False" and _is_fatal(kind, condition.reason):
             return Failure(condition.reason, condition.message or condition.reason)
@@ -147,9 +141,9 @@ def _is_fatal(kind: ConditionType, reason: str) -> bool:
     return kind in ("Accepted", "PreflightPassed")  # a newer operator's reason; these two never pass by waiting
 
 
-def _progress(status: StatusView, failure: Failure | None, suspended: bool) -> Progress:
-    if suspended:
-        return Progress(Phase.STOPPED, message="suspended")
+def _progress(status: StatusView, failure: Failure | None, at_rest: str | None) -> Progress:
+    if at_rest is not None:
+        return Progress(Phase.STOPPED, message=at_rest)
     if failure is not None:
         return Progress(Phase.FAILED, message=failure.message, failure=failure)
     phase = stage_of(status.phase)

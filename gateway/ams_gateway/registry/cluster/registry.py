@@ -33,7 +33,7 @@ class ClusterRegistry:
         self._slices: dict[str, tuple[str, Mapping[str, tuple[str, str]]]] = {}  # key → service's key, pods
         self._services: dict[str, dict[str, Backend]] = {}  # service's key → uid → backend
         self._renamed = False
-        self._names: dict[str, str] = {}
+        self._names: Mapping[str, str] = {}
         self._models: dict[str, Model] = {}
         self._sorted: list[Model] = []
         self._suspects: set[Backend] = set()

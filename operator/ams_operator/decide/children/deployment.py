@@ -11,6 +11,9 @@ from ams_operator.decide.children.pod import pod_template
 from ams_operator.decide.children.volume import Volume
 from ams_operator.settings import OperatorSettings
 
+# The cluster sees no progress in a download. The operator does, and tells much earlier that nothing moves.
+_DEADLINE_SECONDS = 86400
+
 Strategy = Literal["Surge", "Recreate"]
 
 
@@ -33,7 +36,7 @@ def deployment(
             "selector": {"matchLabels": selector(resource)},
             "strategy": _STRATEGIES[strategy],
             "revisionHistoryLimit": 2,
-            "progressDeadlineSeconds": settings.progress_deadline_seconds,
+            "progressDeadlineSeconds": _DEADLINE_SECONDS,
             "template": pod_template(resource, source, volume, settings, prefetch=prefetch),
         },
     }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ams_common.labels import MODEL
+from ams_common.names import KIND, child_name
 from ams_kube.kinds import Kind
 from ams_kube.objects import (
     CLAIMS,
@@ -26,3 +27,11 @@ CHILDREN: dict[str, Kind[Any]] = {
 def model_key(metadata: Metadata) -> str:
     """Key (`namespace/name`) of the ModelDeployment that an object's label names."""
     return f"{metadata.namespace}/{metadata.labels.get(MODEL, '')}"
+
+
+def child_key(metadata: Metadata) -> str:
+    """Key of the ModelDeployment that a child belongs to: its owner's, whatever became of its labels."""
+    owner = metadata.controller
+    if owner is not None and owner.kind == KIND and child_name(owner.name) == metadata.name:
+        return f"{metadata.namespace}/{owner.name}"
+    return model_key(metadata)

@@ -117,6 +117,8 @@ def _pip(index: str) -> dict[str, str]:
 def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
     pod_settings = msgspec.structs.replace(
         serve_settings(resource),
+        aliases="",  # gateways resolve names, so that another one is no reason to start anew
+        any_name=True,
         source=pod_source(source, resource.spec.model.source),
         models_dir=_MODELS,
         port=SERVE_PORT,

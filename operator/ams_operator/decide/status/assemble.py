@@ -1,28 +1,31 @@
 """The whole status of a resource, and the transitions from the one before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import get_args
 
 import msgspec
 from ams_common import labels
 from ams_common.lifecycle import Phase
 from ams_common.names import route_name
 from ams_common.reasons import row_of
-from ams_common.resource.conditions import ConditionType
+from ams_common.resource.conditions import Abnormal
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Condition, ModelStatus, Status, conditions_of
 from ams_common.source import InvalidSource, parse_source, short_name
 
 from ams_operator.decide.observed import Transition
-from ams_operator.decide.status.conditions import Outcome, judge_all
+from ams_operator.decide.status.abnormal import abnormal
+from ams_operator.decide.status.conditions import judge_all
 from ams_operator.decide.status.facts import Facts
+from ams_operator.decide.status.outcome import Outcome
 from ams_operator.decide.status.phase import phase_of
 
 
-def status_of(facts: Facts, gateway_url: str, now: float, *, confined: bool = False) -> Status:
+def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
     resource, pod = facts.resource, facts.newest_unready_pod
-    route = route_name(resource.metadata.name)
-    route = f"{resource.metadata.namespace}.{route}" if confined else route
+    prefix = facts.names.name.removesuffix(resource.metadata.name)  # its namespace, where the bare name isn't its own
+    route = f"{prefix}{route_name(resource.metadata.name)}"
     outcomes = judge_all(facts)
     phase = phase_of(facts, outcomes)
     deployment = facts.deployment
@@ -40,7 +43,7 @@ def status_of(facts: Facts, gateway_url: str, now: float, *, confined: bool = Fa
         quantization=facts.verdict.quantization,
         download=progress.download if progress is not None else None,
         lock=facts.lock,
-        conditions=_conditions(resource, outcomes, now),
+        conditions=_conditions(resource, [*outcomes.items(), *abnormal(outcomes).items()], now),
     )
 
 
@@ -52,7 +55,7 @@ def _model(facts: Facts) -> ModelStatus | None:
     return msgspec.structs.replace(facts.verdict.model or ModelStatus(), name=name)
 
 
-def _conditions(resource: ModelDeployment, outcomes: Mapping[ConditionType, Outcome], now: float) -> list[Condition]:
+def _conditions(resource: ModelDeployment, outcomes: Iterable[tuple[str, Outcome]], now: float) -> list[Condition]:
     before = conditions_of(resource.status)
     at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return [
@@ -66,7 +69,7 @@ def _conditions(resource: ModelDeployment, outcomes: Mapping[ConditionType, Outc
             else at,
             observed_generation=resource.metadata.generation,
         )
-        for kind, outcome in outcomes.items()
+        for kind, outcome in outcomes
     ]
 
 
@@ -74,17 +77,27 @@ _LONGEST_MESSAGE = 4096
 
 
 def transitions_of(before: Status | None, after: Status) -> tuple[Transition, ...]:
-    """One for each condition whose status or reason changed; of a new resource only what stands in its way."""
+    """What people are told: what stands in the way, that it no longer does, and the steps of a start; each once.
+
+    Of a new resource only what stands in its way.
+    """
     known = conditions_of(before)
     transitions = []
     for condition in after.conditions or ():
         previous = known.get(condition.type)
-        if previous is not None and (previous.status, previous.reason) == (condition.status, condition.reason):
+        if condition.type in _ABNORMAL or (
+            previous is not None and (previous.status, previous.reason) == (condition.status, condition.reason)
+        ):
             continue
         row = row_of(condition.reason)
-        if row is not None and row.condition != condition.type and condition.status != "True":
-            continue  # the Event of the other condition says it
         severity = row.severity if row is not None else "Warning"
-        if previous is not None or severity == "Warning":
+        if row is not None and row.condition != condition.type:
+            continue  # the Event of the other condition says it
+        mended = previous is not None and previous.status == "False" and condition.type in _ONLY_MENDED
+        if severity == "Warning" or (previous is not None and row is not None and (row.told or mended)):
             transitions.append(Transition(severity, condition.reason, f"{condition.type}: {condition.message}"))
     return tuple(transitions)
+
+
+_ABNORMAL = get_args(Abnormal)
+_ONLY_MENDED = ("Accepted", "PreflightPassed")  # that they hold is news only after they didn't

@@ -4,20 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ams_common.lifecycle import Phase
+from ams_common.naming import GivenNames
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment
 
 from ams_operator.decide.preflight.verdict import Verdict
 from ams_operator.decide.replicas import Replicas
-from ams_operator.decide.status.pods import PodView, Problem
+from ams_operator.decide.status.pods import PodView
+from ams_operator.decide.status.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`pods` are the living ones, newest first. `weights`: verified on the volume, or in a pod that serves."""
+    """`pods` are the living ones, newest first. `weights`: verified on the volume, or in a pod that serves.
+
+    `unmoved_seconds`: for how long nothing has moved of what is under way, None while that isn't too long.
+    """
 
     resource: ModelDeployment
+    names: GivenNames
     replicas: Replicas
     verdict: Verdict
     preflight_pending: bool
@@ -30,6 +36,12 @@ class Facts:
     weights: bool = False
     lock: LockStatus | None = None
     refused_children: Mapping[str, str] = field(default_factory=dict)
+    unmoved_seconds: float | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """No pod is asked for, and no request asks for one either."""
+        return self.resource.spec.autoscaling is None and self.resource.spec.replicas == 0
 
     @property
     def ready_pods(self) -> int:

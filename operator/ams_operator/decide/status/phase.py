@@ -7,9 +7,9 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionType
 
-from ams_operator.decide.status.conditions import Outcome
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.formatting import download_sentence, percent
+from ams_operator.decide.status.outcome import Outcome
 
 # While Ready has one of these, the newest pod shows more than the reason does.
 _UNDER_WAY = (Reason.STARTING, Reason.DOWNLOADING, Reason.NOT_DOWNLOADED_YET)
@@ -29,7 +29,7 @@ def phase_of(facts: Facts, outcomes: Mapping[ConditionType, Outcome]) -> PhaseSt
     if ready.reason == Reason.SUSPENDED:
         return PhaseStatus(Phase.SUSPENDED, "Suspended", ready.message)
     if ready.status == "True":
-        return _ready(facts, ready)
+        return _ready(facts, ready, outcomes["Progressing"])
     if facts.preflight_pending and facts.deployment is None and ready.reason == Reason.STARTING:
         return PhaseStatus(Phase.PENDING, "Asking the hub", ready.message)
     if ready.reason in _UNDER_WAY:
@@ -38,14 +38,14 @@ def phase_of(facts: Facts, outcomes: Mapping[ConditionType, Outcome]) -> PhaseSt
     return PhaseStatus(row.phase if row is not None else Phase.FAILED, ready.reason, ready.message)
 
 
-def _ready(facts: Facts, ready: Outcome) -> PhaseStatus:
+def _ready(facts: Facts, ready: Outcome, progressing: Outcome) -> PhaseStatus:
     newest = facts.newest_unready_pod
     count, desired = facts.ready_pods, facts.replicas.serving
     if not count:
-        if facts.replicas.prefetch and newest is not None and newest.stage is Phase.DOWNLOADING:
-            return _under_way(facts)
         return PhaseStatus(Phase.IDLE, "Scaled to zero", ready.message)
     summary = "Ready" if count >= desired else f"Ready {count}/{desired}"
+    if progressing.reason in (Reason.STALLED, Reason.DEADLINE_EXCEEDED):
+        return PhaseStatus(Phase.READY, summary, f"{ready.message} {progressing.message}")
     if newest is not None and newest.problem is not None:
         return PhaseStatus(Phase.READY, summary, f"{ready.message} The newest pod: {newest.problem.message}")
     return PhaseStatus(Phase.READY, summary, ready.message)

@@ -1,0 +1,64 @@
+"""The condition Progressing: whether a rollout or a scaling is under way, and what keeps it from going on."""
+
+from ams_common.reasons import Reason
+from ams_kube.objects import Deployment, StatusCondition
+
+from ams_operator.decide.status.facts import Facts
+from ams_operator.decide.status.formatting import duration
+from ams_operator.decide.status.outcome import Outcome
+
+# Problems of a new pod that mostly pass within moments; one that doesn't becomes another one.
+_PASSING = {Reason.RESTARTING, Reason.STARTING, Reason.DOWNLOAD_WAITS, Reason.HUB_RATE_LIMITED, Reason.DOWNLOADING}
+
+
+def progressing(facts: Facts) -> Outcome:
+    if (problem := facts.problem("Progressing")) is not None:  # its golden prompts
+        return Outcome.of(problem)
+    deployment = facts.deployment
+    if deployment is None:
+        return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
+    condition = _condition(deployment, "Progressing")
+    if condition is not None and condition.reason == "ProgressDeadlineExceeded":
+        return Outcome("False", Reason.DEADLINE_EXCEEDED, condition.message)
+    status, desired = deployment.status, deployment.spec.replicas
+    if status.observed_generation >= deployment.metadata.generation and (
+        status.updated_replicas == status.replicas == status.available_replicas == desired
+    ):
+        return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
+    rolls = status.replicas > status.updated_replicas
+    what = "The rollout" if rolls else "Scaling"
+    if facts.ready_pods and (why := _why_it_stalls(facts)) is not None:
+        return Outcome("False", Reason.STALLED, f"{what} can't go on, and {facts.ready_pods} pods serve on: {why}")
+    if facts.unmoved_seconds is not None:
+        text = f"Nothing has moved for {duration(facts.unmoved_seconds)}."
+        return Outcome("False", Reason.DEADLINE_EXCEEDED, f"{text} {_newest_words(facts)}".strip())
+    words = _newest_words(facts)
+    if rolls:
+        text = f"{min(status.updated_replicas, desired)} of {desired} pods are of the new version. {words}"
+        return Outcome("True", Reason.ROLLING_OUT, text.strip())
+    text = f"{status.available_replicas} of {desired} pods are available. {words}"
+    return Outcome("True", Reason.SCALING, text.strip())
+
+
+def creates_no_pod(deployment: Deployment | None) -> str | None:
+    """Why the cluster refuses to create pods of the Deployment, as a quota does."""
+    condition = _condition(deployment, "ReplicaFailure") if deployment is not None else None
+    return condition.message if condition is not None and condition.status == "True" else None
+
+
+def _why_it_stalls(facts: Facts) -> str | None:
+    pod = facts.newest_unready_pod
+    if pod is not None and pod.problem is not None and pod.problem.reason not in _PASSING:
+        return pod.problem.message
+    if (message := creates_no_pod(facts.deployment)) is not None:
+        return f"The cluster creates no pod: {message}"
+    return None
+
+
+def _newest_words(facts: Facts) -> str:
+    pod = facts.newest_unready_pod
+    return f"The newest pod: {pod.problem.message}" if pod is not None and pod.problem is not None else ""
+
+
+def _condition(deployment: Deployment, kind: str) -> StatusCondition | None:
+    return next((each for each in deployment.status.conditions if each.type == kind), None)
