@@ -1,6 +1,6 @@
 """How far a model is on its way to answering: one type for downloads, loading, and the held request."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -44,6 +44,26 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.eta_seconds is not None:
             words.append(f"eta {self.eta_seconds:.0f}s")
         return " ".join(words)
+
+
+# The share of a load, in percent, at which each of its steps begins and ends, in their order.
+_STEPS: Final = {
+    Phase.IMPORTING: (0, 5),
+    Phase.BUILDING: (5, 10),
+    Phase.READING: (10, 70),
+    Phase.QUANTIZING: (10, 70),
+    Phase.PACKING: (70, 90),
+    Phase.WARMING_UP: (90, 97),
+    Phase.CHECKING: (97, 100),
+}
+
+
+def load_percent(progress: Progress) -> int | None:
+    """How far a whole load is, of which `progress` is a step; None for what is no step of one."""
+    if (step := _STEPS.get(progress.phase)) is None:
+        return None
+    begin, end = step
+    return int(begin + (end - begin) * min(max(progress.percent or 0.0, 0.0), 100.0) / 100)
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     # Accepted
     VALID = "Valid"
     NAMES_TAKEN = "NamesTaken"
+    REPLICAS_IGNORED = "ReplicasIgnored"
     NAME_TAKEN = "NameTaken"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     INVALID_SOURCE = "InvalidSource"
@@ -138,6 +139,16 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "The model is served as `status.endpoint` says. A name or alias belongs to the oldest ModelDeployment that has "
         "it, a name before an alias; `<namespace>.<name>` always works. Take the alias out, or delete or rename the "
         "other.",
+        waiting_helps=True,
+    ),
+    Reason.REPLICAS_IGNORED: ReasonRow(
+        "Accepted",
+        "True",
+        "Warning",
+        Phase.READY,
+        "Replicas are set, and autoscaling decides",
+        "`kubectl scale`, or an edit, set `spec.replicas`, but `spec.autoscaling` decides. Change its `minReplicas` "
+        "and `maxReplicas`, or remove it, as a HorizontalPodAutoscaler of your own needs it.",
         waiting_helps=True,
     ),
     Reason.NAME_TAKEN: _fails(

@@ -79,6 +79,7 @@ class _Operator:
             settings.lease_name,
             identity,
             Terms(settings.lease_seconds, min(settings.renew_seconds, settings.lease_seconds * 0.8)),
+            pod_uid=settings.pod_uid,
         )
         self._queue = queue = WorkQueue(at_once=settings.concurrent_writes)
         self._cache = Cache(lambda key, new_spec: queue.add(key, first=new_spec))

@@ -21,6 +21,10 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     lease_name: Annotated[str, Meta(min_length=1, description="Lease that says which operator leads")] = "ams-operator"
     identity: Annotated[str, Meta(description="name of this operator in the Lease; empty: the host's name")] = ""
+    pod_uid: Annotated[
+        str,
+        Meta(description="uid of the operator's pod, called as `identity`: the Lease goes with it; empty: it stays"),
+    ] = ""
     lease_seconds: Annotated[
         float, Meta(ge=3, le=300, description="seconds after which a silent leader is replaced")
     ] = 15.0

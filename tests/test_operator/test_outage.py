@@ -1,6 +1,7 @@
 """Kills, cut connections, an API server that goes away, two operators: what is asked for is what comes to be."""
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 from ams_kube.client import Client
+from ams_kube.errors import NotFound
 from ams_kube.kinds import Kind
-from kube_cluster import ControlPlane
-from models import CHILDREN, DEPLOYMENTS, MODELS, SERVICES, create, model, until, until_children
+from kube_cluster import Anything, ControlPlane
+from models import CHILDREN, DEPLOYMENTS, MODELS, PODS, SERVICES, create, model, until, until_children
 from operator_process import OperatorProcess, kept_running, operating
 
 LEASE_NAME = "ams-operator"
@@ -31,6 +33,8 @@ class Lease(msgspec.Struct):
     spec: LeaseSpec
 
 
+POD = {"containers": [{"name": "c", "image": "none"}], "nodeSelector": {"ams-test/node": "none"}}
+OWNED_LEASES: Kind[Any] = Kind("coordination.k8s.io/v1", "Lease", "leases", Anything)
 LEASES: Kind[Any] = Kind("coordination.k8s.io/v1", "Lease", "leases", Lease)
 
 
@@ -201,3 +205,27 @@ async def test_killed_at_random_it_ends_at_what_is_asked_for(
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+async def test_the_lease_belongs_to_the_pod_that_leads_and_is_made_anew_where_it_was_deleted(
+    control_plane: ControlPlane, kube: Client, namespace: str, stack: ExitStack, tmp_path: Path
+) -> None:
+    """The cluster collects it with the last operator, as after an uninstall."""
+    pod = await kube.create(PODS, namespace, {"metadata": {"name": "a"}, "spec": POD})
+    given = SHORT | {"identity": "a", "pod_uid": pod.metadata.uid}
+    leader = stack.enter_context(operating(control_plane, tmp_path / "a", namespace, **given))
+    lease = await kube.get(OWNED_LEASES, namespace, LEASE_NAME)
+    assert [owner["uid"] for owner in lease.metadata.owner_references] == [pod.metadata.uid]
+    await kube.delete(LEASES, namespace, LEASE_NAME)
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(NotFound):
+                if await holder(kube, namespace) == "a":
+                    break
+            await asyncio.sleep(0.1)
+    assert leader.running()
+    await create(kube, namespace, "led", model())
+    await until_children(kube, namespace, "led")
+    leader.stop()
+    await kube.delete(PODS, namespace, "a")
+    await until(kube, OWNED_LEASES, namespace, lambda objects: LEASE_NAME not in objects)

@@ -113,6 +113,14 @@ def test_a_name_that_another_model_has_is_told_with_the_endpoint_that_is_its_own
     assert next(each for each in alone.status.conditions or () if each.type == "Accepted").reason == "Valid"
 
 
+def test_replicas_that_autoscaling_ignores_are_told() -> None:
+    """As `kubectl scale` sets them, which says that it scaled."""
+    given = resource(replicas=3, autoscaling={"minReplicas": 0, "maxReplicas": 1})
+    decided = plan(Observed(given), SETTINGS, NOW)
+    assert [(each.type, each.reason) for each in decided.transitions] == [("Warning", "ReplicasIgnored")]
+    assert "spec.replicas: 3 has no effect" in decided.transitions[0].message
+
+
 def test_aliases_do_not_concern_pods() -> None:
     plans = [plan(Observed(resource(model={"aliases": aliases})), SETTINGS, NOW) for aliases in ([], ["gpt"])]
     before, after = (next(each for each in made.apply if each["kind"] == "Deployment") for made in plans)

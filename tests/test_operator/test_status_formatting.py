@@ -4,13 +4,16 @@ import json
 
 import msgspec
 import pytest
+from ams_common.lifecycle import Phase
+from ams_common.progress import Progress
 from ams_common.reasons import ROWS, Reason
 from ams_kube.objects import Pod
 from ams_operator.act.events import event_name
 from ams_operator.decide.observed import Transition
 from ams_operator.decide.status.endings import termination_failure
-from ams_operator.decide.status.formatting import duration
+from ams_operator.decide.status.formatting import duration, percent
 from ams_operator.decide.status.pods import read_pod
+from ams_operator.watch.progress import goes_back
 from plan_objects import pod, resource
 
 
@@ -76,3 +79,22 @@ def test_the_same_news_about_the_same_object_has_the_same_name() -> None:
     assert event_name(resource(), transition) != event_name(
         resource(), Transition("Warning", "DiskFull", "WeightsReady: fuller")
     )
+
+
+def test_a_load_never_goes_back() -> None:
+    steps = [
+        (Phase.IMPORTING, None),
+        (Phase.BUILDING, None),
+        (Phase.READING, 0.0),
+        (Phase.READING, 100.0),
+        (Phase.PACKING, 30.0),
+        (Phase.PACKING, 100.0),
+        (Phase.WARMING_UP, None),
+        (Phase.CHECKING, None),
+    ]
+    shown = [percent(Progress(phase, share)) for phase, share in steps]
+    assert shown == [0, 5, 10, 70, 76, 90, 90, 97]
+    assert percent(Progress(Phase.DOWNLOADING, 43.2)) == 43
+    packing, reading = Progress(Phase.PACKING, 30.0), Progress(Phase.READING, 10.0)
+    assert (goes_back(packing, reading), goes_back(reading, packing)) == (True, False)
+    assert not goes_back(packing, Progress(Phase.IMPORTING)), "another process begins at the beginning"

@@ -31,14 +31,20 @@ class Terms:
 
 
 class Election:
-    """Take part with `run`; `leads` is whether this process may write now."""
+    """Take part with `run`; `leads` is whether this process may write now.
 
-    def __init__(self, client: Client, namespace: str, name: str, identity: str, terms: Terms) -> None:
+    With `pod_uid` the pod that leads owns the Lease: when all operators are gone the cluster collects it.
+    """
+
+    def __init__(
+        self, client: Client, namespace: str, name: str, identity: str, terms: Terms, *, pod_uid: str = ""
+    ) -> None:
         self._client = client
         self._namespace = namespace
         self._name = name
         self._identity = identity
         self._terms = terms
+        self._owners = [{"apiVersion": "v1", "kind": "Pod", "name": identity, "uid": pod_uid}] if pod_uid else []
         self._valid_until = 0.0  # monotonic
         self._seen: tuple[str | None, str | None] = (None, None)  # holder and renew time as last seen
         self._seen_at = 0.0
@@ -94,8 +100,20 @@ class Election:
         except Conflict:
             self._held = None  # somebody changed it: look first
             return False
+        except NotFound:
+            return await self._make_anew()
         except (KubeError, TimeoutError) as error:
             log.warning("the Lease %s can't be renewed: %s", self._name, str(error) or "no answer in time")
+            return False
+
+    async def _make_anew(self) -> bool:
+        """The Lease was deleted: it is still ours if nobody was faster, and until that is known nothing is written."""
+        self._held, self._valid_until = None, 0.0
+        try:
+            async with asyncio.timeout(self._terms.deadline / 2):
+                return await self._create(time.monotonic())
+        except (KubeError, TimeoutError) as error:
+            log.warning("the Lease %s can't be made: %s", self._name, str(error) or "no answer in time")
             return False
 
     async def _take(self, began: float) -> bool:
@@ -131,7 +149,8 @@ class Election:
             lease_transitions=0,
         )
         try:
-            body = {"metadata": {"name": self._name, "namespace": self._namespace}, "spec": spec}
+            metadata = {"name": self._name, "namespace": self._namespace, "ownerReferences": self._owners}
+            body = {"metadata": metadata, "spec": spec}
             self._held = await self._client.create(LEASES, self._namespace, body)
         except AlreadyExists:
             return False
@@ -156,6 +175,7 @@ class Election:
             "namespace": self._namespace,
             "resourceVersion": lease.metadata.resource_version,
             "uid": lease.metadata.uid,
+            "ownerReferences": self._owners,
         }
         return await self._client.replace(LEASES, self._namespace, self._name, {"metadata": metadata, "spec": spec})
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 import aiohttp
 import msgspec
+from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson
 from ams_common.plain import plain_failure, plain_text
-from ams_common.progress import Progress
+from ams_common.progress import Progress, load_percent
 from ams_kube.objects import Pod
 
 from ams_operator.answers import get_json
@@ -105,9 +106,19 @@ class ProgressPoller:
             received = progress.download.bytesDone
             self._metrics.downloaded(model_key(pod.metadata), received - self._received.get(uid, 0))
             self._received[uid] = received
-        if self.of.get(uid) != progress:
+        if progress != (known := self.of.get(uid)) and not (known is not None and goes_back(known, progress)):
             self.of[uid] = progress
             self._changed(model_key(pod.metadata))
+
+
+def goes_back(known: Progress, progress: Progress) -> bool:
+    """Whether a load takes a step anew, as where memory didn't suffice: people are told again when it is further.
+
+    A load that begins anew is another process.
+    """
+    before, after = load_percent(known), load_percent(progress)
+    begins = progress.phase is Phase.IMPORTING
+    return before is not None and after is not None and after < before and not begins
 
 
 def believable(progress: Progress) -> Progress:

@@ -11,6 +11,8 @@ from ams_operator.decide.status.outcome import Outcome
 from ams_operator.decide.status.pods import PodView
 from ams_operator.decide.status.rollout import creates_no_pod, progressing
 
+_DEFAULT_REPLICAS = 1  # that of the schema, which looks as if nobody had set it
+
 
 def judge_all(facts: Facts) -> dict[ConditionType, Outcome]:
     """All conditions, in the order in which people read them."""
@@ -36,6 +38,11 @@ def accepted(facts: Facts) -> Outcome:
             return Outcome("False", Reason.REJECTED, f"The API server rejects the {kind} of this model: {message}")
     if facts.names.lost:
         return Outcome("True", Reason.NAMES_TAKEN, _names_taken(facts))
+    spec = facts.resource.spec
+    if spec.autoscaling is not None and spec.replicas != _DEFAULT_REPLICAS:
+        limits = f"minReplicas {spec.autoscaling.min_replicas} to maxReplicas {spec.autoscaling.max_replicas}"
+        text = f"The resource is valid, but spec.replicas: {spec.replicas} has no effect: spec.autoscaling decides"
+        return Outcome("True", Reason.REPLICAS_IGNORED, f"{text}, with {limits}.")
     return Outcome("True", Reason.VALID, "The resource is valid.")
 
 

@@ -1,6 +1,6 @@
 """Numbers for people: how far a download is."""
 
-from ams_common.progress import Download, Progress
+from ams_common.progress import Download, Progress, load_percent
 from ams_common.quantity import format_bytes
 
 
@@ -17,6 +17,8 @@ def duration(seconds: float) -> str:
 def percent(progress: Progress | None) -> int | None:
     if progress is None:
         return None
+    if (share := load_percent(progress)) is not None:
+        return share
     if progress.percent is not None:
         return int(progress.percent)
     download = progress.download
