@@ -11,6 +11,8 @@ APPLIED: Final = "aimodelserver.io/applied"  # hash of the object as it was last
 RETAINED_BY: Final = "aimodelserver.io/retained-by"  # on a volume without an owner: the resource that may use it
 WEIGHTS: Final = "aimodelserver.io/weights"  # on a volume: digest of the source whose verified weights it holds
 LOCK: Final = "aimodelserver.io/lock"  # on a volume: the lock of these weights, as status.lock
+PULLS_FOR: Final = "aimodelserver.io/pulls-for"  # on a pod that only pulls an image: name of its ModelDeployment
+PULLS: Final = "aimodelserver.io/pulls"  # on that pod: the image
 PREFETCH: Final = "aimodelserver.io/prefetch"  # on a Deployment whose pod only downloads the weights
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service

@@ -69,8 +69,22 @@ class StatusCondition(_Part, frozen=True):
 # apps/v1
 
 
+class Container(_Part, frozen=True):
+    name: str = ""
+    image: str = ""
+
+
+class TemplateSpec(_Part, frozen=True):
+    containers: list[Container] = []
+
+
+class PodTemplate(_Part, frozen=True):
+    spec: TemplateSpec = TemplateSpec()
+
+
 class DeploymentSpec(_Part, frozen=True):
     replicas: int = 1
+    template: PodTemplate = PodTemplate()
 
 
 class DeploymentStatus(_Part, frozen=True):
@@ -86,6 +100,10 @@ class Deployment(_Part, frozen=True):
     metadata: Metadata
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
+
+    def image(self, container: str) -> str:
+        """Of a container of its pods; empty if there is none of that name."""
+        return next((each.image for each in self.spec.template.spec.containers if each.name == container), "")
 
 
 # v1: volumes

@@ -208,7 +208,7 @@ def test_a_new_generation_is_progressing_whatever_the_old_one_was() -> None:
 
 def test_what_a_stuck_rollout_says_has_the_reason() -> None:
     expected = {
-        "stuck: the new pod loops": "The rollout can't go on, and 1 pods serve on: The model server was killed",
+        "stuck: the new pod loops": "The rollout can't go on, and 1 pod serves on: The model server was killed",
         "stuck: a quota refuses the new pod": "The cluster creates no pod: pods is forbidden: exceeded quota",
         "stuck: nothing moves": "Nothing has moved for 10m01s.",
     }

@@ -1,6 +1,7 @@
 """Carries out decisions: observe, decide, write; again when something changed. `ams_operator.decide` decides."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status, conditions_of
 from ams_kube.client import Client
-from ams_kube.errors import Conflict, Forbidden, Invalid, NotFound
+from ams_kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ams_kube.managed_fields import ManagedFields, entry_of
 from ams_kube.node_memory import memory_offers
 from ams_kube.objects import MODELS_METADATA, Node
@@ -29,6 +30,8 @@ from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache, ModelObjects
 from ams_operator.watch.naming import NameBook
+
+log = logging.getLogger(__name__)
 
 _ROUNDS = 4  # writing may find what was not in the cache, and it is decided anew then
 _LOOK_AGAIN_SECONDS = 30.0
@@ -47,6 +50,7 @@ class _Memory:
     accepted: dict[str, ManagedFields] = field(default_factory=dict)  # kind → our fields after our last apply
     movement: Hashable = None
     moved_at: float = 0.0  # in seconds since 1970
+    pull_refused: str | None = None  # image
     status_written_at: float = 0.0  # monotonic
 
 
@@ -142,6 +146,8 @@ class Reconciler:
             refused_children={kind: message for kind, (_, message) in memory.refused_children.items()},
             accepted=memory.accepted,
             names=self._names.of(key),
+            pull=known.pull,
+            pull_refused=memory.pull_refused,
         )
         if (now_at := movement(observed)) != memory.movement:
             memory.movement, memory.moved_at = now_at, time.time()
@@ -168,11 +174,30 @@ class Reconciler:
             present = observed.children.get(kind)
             if not await self._apply(object, present, memory):
                 return False
+        if not await self._pull(observed, decided, memory):
+            return False
         for kind in decided.remove:
             with suppress(NotFound, Conflict):  # gone already
                 await self._writer.delete(kind, observed.children[kind])
         if decided.requeue_after is not None:
             memory.refused_children = {kind: ("", message) for kind, (_, message) in memory.refused_children.items()}
+        return True
+
+    async def _pull(self, observed: Observed, decided: Decision, memory: _Memory) -> bool:
+        """Make or end the pod that pulls an image; False if none may be made, and the rollout goes on without it."""
+        if decided.end_pull and observed.pull is not None:
+            with suppress(NotFound, Conflict):
+                await self._writer.delete_pod(observed.pull)
+        if decided.pull is None:
+            return True
+        try:
+            self._cache.take_pod(await self._writer.create_pod(decided.pull))
+        except AlreadyExists:
+            pass  # the one before is still going
+        except (Forbidden, Invalid) as error:
+            memory.pull_refused = decided.pull["metadata"]["annotations"][labels.PULLS]
+            log.info("%s: images aren't pulled before a pod ends: %s", observed.resource.metadata.key, error)
+            return False
         return True
 
     async def _exists(self, resource: ModelDeployment) -> bool:

@@ -8,7 +8,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status
 from ams_kube.client import Client
 from ams_kube.kinds import Kind
-from ams_kube.objects import MODELS
+from ams_kube.objects import MODELS, PODS, Pod
 
 from ams_operator.act.election import Election
 from ams_operator.act.events import EventPoster
@@ -39,6 +39,15 @@ class Writer:
                 kind, metadata["namespace"], metadata["name"], body, manager=labels.MANAGER
             )
         return applied
+
+    async def create_pod(self, body: ObjectBody) -> Pod:
+        async with self._lead(PODS.name):
+            return await self._client.create(PODS, body["metadata"]["namespace"], body)
+
+    async def delete_pod(self, pod: Pod) -> None:
+        metadata = pod.metadata
+        async with self._lead(PODS.name):
+            await self._client.delete(PODS, metadata.namespace, metadata.name, uid=metadata.uid)
 
     async def delete(self, kind: str, child: Child) -> None:
         metadata = child.metadata

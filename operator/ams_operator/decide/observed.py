@@ -25,6 +25,8 @@ class Observed:
     `replicas`: what the load asks for, None while it isn't known. `progress` by a pod's uid. `accepted`: the fields of
     children that we owned after our last apply. `moved_at`: when something last moved of what is under way (see
     `movement`), in seconds since 1970, None while that isn't known. `names`: what the model is called among all others.
+    `pull` is the pod that pulls the image of a new version (see `pulling`); `pull_refused`: an image for which the API
+    server takes no such pod.
     """
 
     resource: ModelDeployment
@@ -39,6 +41,8 @@ class Observed:
     accepted: Mapping[str, ManagedFields] = field(default_factory=dict)
     moved_at: float | None = None
     names: GivenNames | None = None
+    pull: Pod | None = None
+    pull_refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,16 @@ class Transition:
 class Decision:
     """What is to be done, in this order. `remove` are kinds of children that the model doesn't need any more.
 
-    `requeue_after`: something was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds
-    there is something to tell even if nothing happens.
+    `pull` is a pod to be made that pulls an image, `end_pull`: the one that is there is to go. `requeue_after`: something
+    was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds there is something to tell
+    even if nothing happens.
     """
 
     apply: tuple[ObjectBody, ...]
     remove: tuple[str, ...]
     status: Status
     transitions: tuple[Transition, ...]
+    pull: ObjectBody | None = None
+    end_pull: bool = False
     requeue_after: float | None = None
     deadline_in: float | None = None

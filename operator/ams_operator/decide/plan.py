@@ -1,6 +1,7 @@
 """From what is observed to what is to be done: where all decisions come together."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from ams_common.lifecycle import Phase
 from ams_common.naming import GivenNames, NameClaim, give_names
@@ -19,6 +20,7 @@ from ams_operator.decide.desired import desired, outdated
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict
+from ams_operator.decide.pulling import pull_first
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
@@ -41,6 +43,10 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         else _facts(observed, source, rejection, settings, now)
     )
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
+    pulling = pull_first(observed, facts.pods, facts.deployment, objects.get("Deployment"))
+    if pulling.image is not None:
+        del objects["Deployment"]
+        facts = replace(facts, pulls=pulling.image, pull_problem=pulling.problem)
     status = status_of(facts, settings.gateway_url, now)
     again = source is not None and (rejection is not None or bool(observed.refused_children))
     return Decision(
@@ -49,10 +55,16 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
             for kind, object in objects.items()
             if outdated(object, observed.children.get(kind), observed.accepted.get(kind))
         ),
-        remove=tuple(kind for kind in observed.children if objects and _is_obsolete(kind, observed, objects)),
+        remove=tuple(
+            kind
+            for kind in observed.children
+            if objects and kind != "Deployment" and _is_obsolete(kind, observed, objects)
+        ),
         status=status,
         transitions=transitions_of(observed.resource.status, status),
         requeue_after=_LOOK_AGAIN_SECONDS if again else None,
+        pull=pulling.start,
+        end_pull=pulling.end,
         deadline_in=_deadline_in(observed, facts, settings, now),
     )
 

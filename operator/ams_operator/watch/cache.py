@@ -15,6 +15,7 @@ from ams_kube.managed_fields import entry_of
 from ams_kube.objects import Metadata, MetadataOnly, Pod
 
 from ams_operator.decide.children.kinds import Child, child_key, model_key
+from ams_operator.decide.children.pull import pull_name
 from ams_operator.decide.ownership import owner_of
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ class ModelObjects:
     children: dict[str, Child] = field(default_factory=dict)  # by kind
     pods: dict[str, Pod] = field(default_factory=dict)  # by name, whoever made them
     replica_sets: dict[str, Metadata] = field(default_factory=dict)  # by name
+    pull: Pod | None = None  # the pod that pulls an image for it
 
     @property
     def empty(self) -> bool:
-        return self.resource is None and not (self.children or self.pods or self.replica_sets)
+        return self.resource is None and not (self.children or self.pods or self.replica_sets or self.pull)
 
     def own_pods(self) -> list[Pod]:
         """The pods that the resource's own Deployment controls. Labels alone show nothing: anybody may set them."""
@@ -141,6 +143,9 @@ class Cache:
     # pods
 
     def take_pod(self, pod: Pod) -> None:
+        if (name := pod.metadata.labels.get(labels.PULLS_FOR)) and pod.metadata.name == pull_name(name):
+            self._take_pull(f"{pod.metadata.namespace}/{name}", pod)
+            return
         key = model_key(pod.metadata)
         known = self._known.setdefault(key, ModelObjects())
         before = known.pods.get(pod.metadata.name)
@@ -154,10 +159,19 @@ class Cache:
         # ams-<model>-<hash>-<hash>: the model is found by its pods, as its name may hold dashes too.
         for key in self._owners(namespace, name):
             known = self._known[key]
-            if known.pods.pop(name, None) is not None:
+            is_pull = known.pull is not None and known.pull.metadata.name == name
+            if is_pull:
+                known.pull = None
+            if is_pull or known.pods.pop(name, None) is not None:
                 self._tidy(key, known)
                 self._changed(key)
                 return
+
+    def _take_pull(self, key: str, pod: Pod) -> None:
+        known = self._known.setdefault(key, ModelObjects())
+        if known.pull is None or not _older(pod.metadata, known.pull.metadata):
+            known.pull = pod
+            self._changed(key)
 
     def take_replica_set(self, replica_set: MetadataOnly) -> None:
         metadata = replica_set.metadata

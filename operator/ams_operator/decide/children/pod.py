@@ -27,7 +27,7 @@ _TERMINATION_LOG = "/dev/termination-log"
 _HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
 _USER = 1000
-_POD_SECURITY: ObjectBody = {
+POD_SECURITY: ObjectBody = {
     "runAsNonRoot": True,
     "runAsUser": _USER,
     "runAsGroup": _USER,
@@ -35,7 +35,7 @@ _POD_SECURITY: ObjectBody = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY: ObjectBody = {
+CONTAINER_SECURITY: ObjectBody = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -56,7 +56,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds(resource),
-        "securityContext": _POD_SECURITY,
+        "securityContext": POD_SECURITY,
         **containers,
         "volumes": _volumes(source, volume),
     }
@@ -192,7 +192,7 @@ def _container(
         "command": command,
         "env": [{"name": variable, **value} for variable, value in environment.items()],
         "volumeMounts": mounts,
-        "securityContext": _CONTAINER_SECURITY,
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": _TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }

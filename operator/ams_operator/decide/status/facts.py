@@ -19,7 +19,8 @@ from ams_operator.decide.status.problem import Problem
 class Facts:
     """`pods` are the living ones, newest first. `weights`: verified on the volume, or in a pod that serves.
 
-    `unmoved_seconds`: for how long nothing has moved of what is under way, None while that isn't too long.
+    `unmoved_seconds`: for how long nothing has moved of what is under way, None while that isn't too long. `pulls` is
+    the image of a new version that is pulled before the running pod ends, `pull_problem` why it can't be.
     """
 
     resource: ModelDeployment
@@ -37,6 +38,8 @@ class Facts:
     lock: LockStatus | None = None
     refused_children: Mapping[str, str] = field(default_factory=dict)
     unmoved_seconds: float | None = None
+    pulls: str | None = None
+    pull_problem: Problem | None = None
 
     @property
     def stopped(self) -> bool:

@@ -17,6 +17,10 @@ def progressing(facts: Facts) -> Outcome:
     deployment = facts.deployment
     if deployment is None:
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
+    if facts.pull_problem is not None:
+        return Outcome("False", Reason.STALLED, _stalled("The rollout", facts, facts.pull_problem.message))
+    if facts.pulls is not None:
+        return Outcome("True", Reason.ROLLING_OUT, f"The image {facts.pulls} is pulled before the running pod ends.")
     condition = _condition(deployment, "Progressing")
     if condition is not None and condition.reason == "ProgressDeadlineExceeded":
         return Outcome("False", Reason.DEADLINE_EXCEEDED, condition.message)
@@ -28,7 +32,7 @@ def progressing(facts: Facts) -> Outcome:
     rolls = status.replicas > status.updated_replicas
     what = "The rollout" if rolls else "Scaling"
     if facts.ready_pods and (why := _why_it_stalls(facts)) is not None:
-        return Outcome("False", Reason.STALLED, f"{what} can't go on, and {facts.ready_pods} pods serve on: {why}")
+        return Outcome("False", Reason.STALLED, _stalled(what, facts, why))
     if facts.unmoved_seconds is not None:
         text = f"Nothing has moved for {duration(facts.unmoved_seconds)}."
         return Outcome("False", Reason.DEADLINE_EXCEEDED, f"{text} {_newest_words(facts)}".strip())
@@ -44,6 +48,11 @@ def creates_no_pod(deployment: Deployment | None) -> str | None:
     """Why the cluster refuses to create pods of the Deployment, as a quota does."""
     condition = _condition(deployment, "ReplicaFailure") if deployment is not None else None
     return condition.message if condition is not None and condition.status == "True" else None
+
+
+def _stalled(what: str, facts: Facts, why: str) -> str:
+    pods = "1 pod serves" if facts.ready_pods == 1 else f"{facts.ready_pods} pods serve"
+    return f"{what} can't go on, and {pods} on: {why}"
 
 
 def _why_it_stalls(facts: Facts) -> str | None:
