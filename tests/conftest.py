@@ -15,6 +15,7 @@ SLOW = {
     "test_cli/test_processes.py",
     "test_cli/test_quickstart.py",
     "test_cli/test_up.py",
+    "test_cluster/test_crashes.py",
     "test_cluster/test_journey.py",
     "test_fuzz/test_parsers.py",
     "test_gateway/test_bodies.py",

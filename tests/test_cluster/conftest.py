@@ -70,6 +70,7 @@ class Installed:
         self.kubectl("apply", "-f", "-", given=json.dumps(document))
 
     def get(self, what: str, name: str = "") -> Any:
+        """An object, or a list: all of a kind, or those that an option selects."""
         return json.loads(self.kubectl("get", what, *([name] if name else []), "-o", "json"))
 
     def condition(self, name: str, kind: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_helm_test_passes(installed: Installed) -> None:
 
 
 def test_a_model_at_zero_is_ready_and_answers_through_service_and_ingress(quickstart: Installed) -> None:
-    quickstart.wait_ready("smollm2", 120)
+    quickstart.wait_ready("smollm2", 240)  # its weights are fetched ahead
     assert quickstart.get("mdep", "smollm2")["status"].get("readyReplicas", 0) == 0
     status, answer = quickstart.post("/generate/smollm2", PARIS, timeout=180)
     assert (status, "Paris" in answer["response"]) == (200, True), answer

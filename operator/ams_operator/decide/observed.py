@@ -59,8 +59,8 @@ class Decision:
     """What is to be done, in this order. `remove` are kinds of children that the model doesn't need any more.
 
     `pull` is a pod to be made that pulls an image, `end_pull`: the one that is there is to go. `requeue_after`:
-    something was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds there is something
-    to tell even if nothing happens.
+    something was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds there is
+    something to tell even if nothing happens.
     """
 
     apply: tuple[ObjectBody, ...]
