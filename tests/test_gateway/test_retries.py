@@ -33,21 +33,48 @@ async def test_a_stale_connection_under_a_post_is_never_an_error(start: Start, p
     assert 'ams_gateway_retries_total{model="m",reason="stale_connection"} 1.0' in await running.metrics()
 
 
-async def test_a_request_that_ends_a_pod_twice_is_not_tried_a_third_time(
+async def test_a_request_that_ended_two_pods_is_not_sent_to_a_third(start: Start, pod, registry: FakeRegistry) -> None:
+    """It may be what ends them."""
+    pods = [await pod(_close) for _ in range(3)]
+    registry.add("m", *(each.address for each in pods))
+    running = await start(registry)
+    status, answer, _ = await running.post("/generate/m", {})
+    assert (status, answer["details"]["code"]) == (502, "backend_failed")
+    assert sorted(len(each.received) for each in pods) == [0, 1, 1]
+
+
+async def test_a_request_that_ends_the_pod_that_is_started_again_is_not_tried_a_third_time(
+    start: Start, pod, registry: FakeRegistry
+) -> None:
+    backend = await pod(_close)
+    entry = registry.add("m", backend.address)
+    running = await start(registry)
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "again"}))
+    while not backend.received:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    entry.backends.clear()
+    await entry.demanded.wait()
+    registry.add_backend("m", backend.address)
+    status, answer, _ = await request
+    assert (status, answer["details"]["code"]) == (502, "backend_failed")
+    assert len(backend.received) == 2
+
+
+async def test_a_pod_on_its_way_down_ends_once_however_many_connections_it_breaks(
     start: Start, pod, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be what ends them."""
+    """A killed process may take another connection before its socket is closed."""
     monkeypatch.setattr("ams_gateway.proxy.upstream._STALE_SECONDS", 0.0)
 
     async def close_the_second(exchange: Exchange) -> None:
-        await (say_hello if len(backend.received) == 1 else _close)(exchange)
+        await (say_hello if len(backend.received) in (1, 4) else _close)(exchange)
 
     backend = await pod(close_the_second)
     registry.add("m", backend.address)
     running = await start(registry)
     assert (await running.post("/generate/m", {}))[0] == 200
-    status, answer, _ = await running.post("/generate/m", {})
-    assert (status, answer["details"]["code"], len(backend.received)) == (502, "backend_failed", 3)
+    status, _, _ = await running.post("/generate/m", {})
+    assert (status, len(backend.received)) == (200, 4)
 
 
 async def test_connections_closed_while_idle_are_not_used(start: Start, pod, registry: FakeRegistry) -> None:
@@ -112,7 +139,7 @@ async def test_when_every_pod_drains_the_client_reads_so(start: Start, pod, regi
     status, _, headers = await running.post(route, {"model": "m", "prompt": "x"})
     assert status == 503
     assert headers["Retry-After"] == "1"
-    assert len(drains.received) == 3
+    assert len(drains.received) == 5
 
 
 async def test_a_503_for_another_reason_is_passed_on(start: Start, pod, registry: FakeRegistry) -> None:

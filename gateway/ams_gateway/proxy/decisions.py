@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from ams_gateway.registry.port import Backend
 
-_MOST_SENDS = 3
+_MOST_SENDS = 5
 _MOST_ENDS = 2
 _PAUSE_SECONDS = 0.05
 _FAILURES_BEFORE_EJECTION = 3
@@ -92,8 +92,8 @@ def choose_backend(backends: Sequence[Backend], tried: Collection[str], now: flo
 def may_send_again(failure: type[UpstreamError], sends: int, ends: int, *, replayable: bool) -> bool:
     """Whether a request that was sent `sends` times since it last waited for the model may be sent once more.
 
-    Of an answer that has begun the client would see two halves. `ends` is how often a pod ended over the request, this
-    time included: answering changes nothing in a pod, so that it may be tried once more, but what two pods ended over
+    Of an answer that has begun the client would see two halves. `ends` is how many pods ended over the request, this
+    one included: answering changes nothing in a pod, so that it may be tried once more, but what two pods ended over
     may be what ended them.
     """
     again = failure.unsent or (failure.unanswered and replayable)

@@ -54,14 +54,14 @@ class Forwarder:
         `wants_stream` is asked only when the model isn't ready.
         """
         tried: list[str] = []  # since the model was last waited for
-        ends = 0
+        ends, ended = 0, set[str]()  # a pod on its way down may break several connections, and ends once
         fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
         while True:
             now = asyncio.get_running_loop().time()
             backend = choose_backend(self._registry.backends(model), tried, now, random.random())
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
-                tried = []
+                tried, ended = [], set()
                 continue
             sends = len(tried) + 1
             others_may_answer = may_send_again(Draining, sends, ends, replayable=body.replayable)
@@ -69,7 +69,9 @@ class Forwarder:
                 return await self._send(call, model, backend, target, body, fresh, others_may_answer)
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
-                ends += error.ended
+                if error.ended and backend.id not in ended:
+                    ends += 1
+                    ended.add(backend.id)
                 if not may_send_again(type(error), sends, ends, replayable=body.replayable):
                     raise _client_error(model, error) from error
                 failure = error
