@@ -405,7 +405,7 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
     Reason.CRASH_LOOP: _fails(
         "Available",
         "The server ends again and again",
-        "It ended twice before it was ready, or so often that the cluster starts it only after a minute and more. The "
+        "It ended twice before it was ready, or so often that the cluster starts it only after minutes. The "
         "message has the signal, or the last line of its log; `kubectl logs -c serve deploy/ams-NAME --previous` has "
         "the rest.",
     ),

@@ -1,13 +1,18 @@
 """How a container ended, and whether one waits for it: once isn't a loop."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 from ams_common.lifecycle import Phase
 from ams_common.reasons import ROWS
-from ams_kube.objects import Pod
+from ams_kube.objects import Claim, Pod
+from ams_operator.decide.children.common import source_digest
+from ams_operator.decide.observed import Observed
+from ams_operator.decide.plan import plan
 from ams_operator.decide.status.pods import PodView, read_pod
+from plan_objects import NOW, OURS, SETTINGS, child, resource
 
 BEGAN = "2026-01-01T00:00:10Z"
 KILLED = {"exitCode": 137, "reason": "Error", "startedAt": BEGAN, "message": "INFO tiny is ready: LlamaForCausalLM\n"}
@@ -42,7 +47,8 @@ def view(
         ({"restarts": 0, "was_ready": True}, True),
         ({"restarts": 1, "was_ready": True, "running": True}, True),
         ({"restarts": 3, "was_ready": True, "back_off": "40s"}, True),
-        ({"restarts": 5, "was_ready": True, "back_off": "1m20s"}, False),
+        ({"restarts": 4, "was_ready": True, "back_off": "1m20s"}, True),
+        ({"restarts": 5, "was_ready": True, "back_off": "2m40s"}, False),
         ({"restarts": 9, "was_ready": True, "back_off": "5m0s"}, False),
         ({"restarts": 40, "was_ready": True, "running": True}, True),
         ({"restarts": 0, "was_ready": False}, True),
@@ -90,3 +96,19 @@ def test_times_that_are_not_known_are_no_sign_of_having_served() -> None:
     assert problem is not None
     assert problem.reason == "CrashLoop"
     assert view(0, KILLED, was_ready=True).stage is Phase.STARTING
+
+
+def test_a_server_that_had_been_ready_is_not_let_wait_for_long() -> None:
+    """A new pod starts at once, where the kubelet would wait for 20 s, 40 s, … 5 min."""
+    served, first = (view(2, KILLED, was_ready=True, back_off=back_off).pod for back_off in ("20s", "10s"))
+    never = view(2, KILLED, was_ready=False, back_off="20s").pod
+    for given, pod, replaced in (
+        (Observed(resource(), pods=[served]), served, True),
+        (Observed(resource(), pods=[served], replacements=5), served, False),
+        (Observed(resource(cache={"perReplica": True}), pods=[served]), served, False),
+        (Observed(resource(), pods=[first]), first, False),
+        (Observed(resource(), pods=[never]), never, False),
+    ):
+        claim = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(given.resource)})
+        decided = plan(replace(given, children={"PersistentVolumeClaim": claim}), SETTINGS, NOW)
+        assert (decided.replace is pod) is replaced

@@ -15,7 +15,7 @@ from ams_kube.client import Client
 from ams_kube.errors import NotFound
 from ams_kube.kinds import Kind
 from kube_cluster import Anything, ControlPlane
-from models import CHILDREN, DEPLOYMENTS, MODELS, PODS, SERVICES, create, model, until, until_children
+from models import ACCOUNTS, CHILDREN, DEPLOYMENTS, MODELS, PODS, SERVICES, create, model, until, until_children
 from operator_process import OperatorProcess, kept_running, operating
 
 LEASE_NAME = "ams-operator"
@@ -211,6 +211,7 @@ async def test_the_lease_belongs_to_the_pod_that_leads_and_is_made_anew_where_it
     control_plane: ControlPlane, kube: Client, namespace: str, stack: ExitStack, tmp_path: Path
 ) -> None:
     """The cluster collects it with the last operator, as after an uninstall."""
+    await until(kube, ACCOUNTS, namespace, lambda objects: "default" in objects)
     pod = await kube.create(PODS, namespace, {"metadata": {"name": "a"}, "spec": POD})
     given = SHORT | {"identity": "a", "pod_uid": pod.metadata.uid}
     leader = stack.enter_context(operating(control_plane, tmp_path / "a", namespace, **given))

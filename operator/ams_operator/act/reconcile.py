@@ -16,7 +16,7 @@ from ams_kube.client import Client
 from ams_kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ams_kube.managed_fields import ManagedFields, entry_of
 from ams_kube.node_memory import memory_offers
-from ams_kube.objects import MODELS_METADATA, Node
+from ams_kube.objects import MODELS_METADATA, Node, Pod
 
 from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _ROUNDS = 4  # writing may find what was not in the cache, and it is decided anew then
 _LOOK_AGAIN_SECONDS = 30.0
+_REPLACED_SECONDS = 600.0  # the kubelet's own memory of a container that ended
 _FRESH_SECONDS = 2.0
 _SETTLE_SECONDS = 0.3
 _STATUS_SECONDS = 1.0  # between two changes of a status that leave Ready as it was
@@ -51,6 +52,7 @@ class _Memory:
     movement: Hashable = None
     moved_at: float = 0.0  # in seconds since 1970
     pull_refused: str | None = None  # image
+    replaced_at: list[float] = field(default_factory=list)  # monotonic; pods that were replaced lately
     status_written_at: float = 0.0  # monotonic
 
 
@@ -134,6 +136,7 @@ class Reconciler:
             for kind, (child, at) in memory.foreign.items()
             if now - at < _LOOK_AGAIN_SECONDS - 1 and kind not in known.children
         }
+        memory.replaced_at = [at for at in memory.replaced_at if now - at < _REPLACED_SECONDS]
         observed = Observed(
             resource=known.resource,
             children={**{kind: child for kind, (child, _) in memory.foreign.items()}, **known.children},
@@ -148,6 +151,7 @@ class Reconciler:
             names=self._names.of(key),
             pull=known.pull,
             pull_refused=memory.pull_refused,
+            replacements=len(memory.replaced_at),
         )
         if (now_at := movement(observed)) != memory.movement:
             memory.movement, memory.moved_at = now_at, time.time()
@@ -174,6 +178,8 @@ class Reconciler:
             present = observed.children.get(kind)
             if not await self._apply(object, present, memory):
                 return False
+        if decided.replace is not None:
+            await self._replace(observed, decided.replace, memory)
         if not await self._pull(observed, decided, memory):
             return False
         for kind in decided.remove:
@@ -182,6 +188,13 @@ class Reconciler:
         if decided.requeue_after is not None:
             memory.refused_children = {kind: ("", message) for kind, (_, message) in memory.refused_children.items()}
         return True
+
+    async def _replace(self, observed: Observed, pod: Pod, memory: _Memory) -> None:
+        log.info("%s: pod %s is replaced, as it would be let wait", observed.resource.metadata.key, pod.metadata.name)
+        with suppress(NotFound, Conflict):
+            await self._writer.delete_pod(pod)
+        memory.replaced_at.append(time.monotonic())
+        self._cache.forget_pod(pod.metadata.key)
 
     async def _pull(self, observed: Observed, decided: Decision, memory: _Memory) -> bool:
         """Make or end the pod that pulls an image; False if none may be made, and the rollout goes on without it."""

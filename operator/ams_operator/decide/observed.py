@@ -26,7 +26,7 @@ class Observed:
     children that we owned after our last apply. `moved_at`: when something last moved of what is under way (see
     `movement`), in seconds since 1970, None while that isn't known. `names`: what the model is called among all others.
     `pull` is the pod that pulls the image of a new version (see `pulling`); `pull_refused`: an image for which the API
-    server takes no such pod.
+    server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`).
     """
 
     resource: ModelDeployment
@@ -43,6 +43,7 @@ class Observed:
     names: GivenNames | None = None
     pull: Pod | None = None
     pull_refused: str | None = None
+    replacements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ class Transition:
 class Decision:
     """What is to be done, in this order. `remove` are kinds of children that the model doesn't need any more.
 
-    `pull` is a pod to be made that pulls an image, `end_pull`: the one that is there is to go. `requeue_after`:
-    something was refused, and is tried again in so many seconds. `deadline_in`: after so many seconds there is
-    something to tell even if nothing happens.
+    `replace` is a pod to be deleted, as another one in its place starts sooner. `pull` is a pod to be made that pulls
+    an image, `end_pull`: the one that is there is to go. `requeue_after`: something was refused, and is tried again in
+    so many seconds. `deadline_in`: after so many seconds there is something to tell even if nothing happens.
     """
 
     apply: tuple[ObjectBody, ...]
@@ -69,5 +70,6 @@ class Decision:
     transitions: tuple[Transition, ...]
     pull: ObjectBody | None = None
     end_pull: bool = False
+    replace: Pod | None = None
     requeue_after: float | None = None
     deadline_in: float | None = None

@@ -11,7 +11,7 @@ from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 from ams_kube.node_memory import gpus_requested
-from ams_kube.objects import Claim, Deployment
+from ams_kube.objects import Claim, Deployment, Pod
 
 from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
@@ -31,6 +31,8 @@ from ams_operator.settings import OperatorSettings
 
 # What no pod could serve, though it has the weights already.
 _EVEN_WITH_WEIGHTS = {Reason.UNSUPPORTED_ARCHITECTURE, Reason.DOES_NOT_FIT_MEMORY}
+_LONGEST_BACK_OFF_SECONDS = 10  # the kubelet's first one
+_MOST_REPLACEMENTS = 5  # of a model's pods, lately
 _LOOK_AGAIN_SECONDS = 30.0  # at what somebody has to change outside of this resource
 
 
@@ -65,8 +67,19 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         requeue_after=_LOOK_AGAIN_SECONDS if again else None,
         pull=pulling.start,
         end_pull=pulling.end,
+        replace=_held_back(observed, facts) if objects else None,
         deadline_in=_deadline_in(observed, facts, settings, now),
     )
+
+
+def _held_back(observed: Observed, facts: Facts) -> Pod | None:
+    """A pod whose server had been ready and then ended, but which the kubelet lets wait as if it would never get ready.
+
+    A new pod starts at once. Not where that costs another download, and not again and again.
+    """
+    if observed.replacements >= _MOST_REPLACEMENTS or facts.resource.spec.cache.per_replica or not facts.weights:
+        return None
+    return next((view.pod for view in facts.pods if view.held_back_seconds > _LONGEST_BACK_OFF_SECONDS), None)
 
 
 def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, now: float) -> float | None:

@@ -25,7 +25,7 @@ _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerEr
 _SECRET_NOT_FOUND = re.compile(r'secrets? "([^"]+)" not found')
 _SECRET_KEY = re.compile(r"couldn't find key (\S+) in Secret (\S+)")
 _BACK_OFF = re.compile(r"back-off (?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)? restarting")
-_LONGEST_WAIT_SECONDS = 60  # a server that served is waited for, unless the kubelet starts it again later than this
+_LONGEST_WAIT_SECONDS = 100  # a server that served is waited for, unless the kubelet starts it again later than this
 _ENDS_OF_A_LOOP = 2  # of a server that did not get ready in between
 _SIGNALLED = 128  # a shell's exit status, and the kubelet's, of a process that a signal ended: 128 and its number
 
@@ -80,11 +80,17 @@ def loops(pod: Pod, status: ContainerStatus, ended: TerminatedState) -> bool:
     One that had been ready is worth waiting for, as long as the kubelet starts it again soon. One that ended before it
     was ready, twice or with the kubelet backing off from it, will hardly do better the next time.
     """
-    waiting = status.state.waiting
-    backs_off = waiting is not None and waiting.reason == "CrashLoopBackOff"
     if _had_been_ready(pod, ended):
-        return waiting is not None and backs_off and _back_off_seconds(waiting.message) > _LONGEST_WAIT_SECONDS
-    return backs_off or status.restart_count >= _ENDS_OF_A_LOOP
+        return _back_off_seconds(status) > _LONGEST_WAIT_SECONDS
+    return _backs_off(status) or status.restart_count >= _ENDS_OF_A_LOOP
+
+
+def held_back_seconds(pod: Pod, status: ContainerStatus | None) -> int:
+    """For how long the kubelet doesn't start a server again that had been ready; 0 for any other."""
+    ended = status.last_state.terminated if status is not None else None
+    if status is None or ended is None or not _had_been_ready(pod, ended):
+        return 0
+    return _back_off_seconds(status)
 
 
 def _had_been_ready(pod: Pod, ended: TerminatedState) -> bool:
@@ -95,9 +101,14 @@ def _had_been_ready(pod: Pod, ended: TerminatedState) -> bool:
     return ready.last_transition_time > ended.started_at  # both in UTC, to the second
 
 
-def _back_off_seconds(message: str) -> int:
+def _backs_off(status: ContainerStatus) -> bool:
+    return status.state.waiting is not None and status.state.waiting.reason == "CrashLoopBackOff"
+
+
+def _back_off_seconds(status: ContainerStatus) -> int:
     """Of `back-off 2m40s restarting failed container=serve pod=...`; 0 where the words are others."""
-    found = _BACK_OFF.search(message)
+    waiting = status.state.waiting
+    found = _BACK_OFF.search(waiting.message) if waiting is not None and _backs_off(status) else None
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     return 3600 * hours + 60 * minutes + seconds
 

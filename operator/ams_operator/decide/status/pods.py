@@ -13,7 +13,7 @@ from ams_common.resource.status import LockStatus
 from ams_kube.objects import ContainerStatus, Pod
 
 from ams_operator.decide.children.pod import DOWNLOAD, SERVE
-from ams_operator.decide.status.endings import container_problem
+from ams_operator.decide.status.endings import container_problem, held_back_seconds
 from ams_operator.decide.status.problem import Problem
 
 _VOLUME = re.compile(r"persistentvolumeclaim|storageclass|unbound|volume node affinity|available volume", re.I)
@@ -28,6 +28,7 @@ class PodView:
     verified: bool = False
     lock: LockStatus | None = None  # of the weights that it verified
     problem: Problem | None = None
+    held_back_seconds: int = 0  # until its server, which had been ready, is started again
     progress: Progress | None = None
 
 
@@ -58,7 +59,8 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str]) -> P
         return PodView(pod, Phase.DOWNLOADING, problem=problem, progress=progress)
     running = serve is not None and serve.state.running is not None
     stage = Phase.LOADING if running else Phase.STARTING
-    return PodView(pod, stage, True, _lock(download), container_problem(pod, serve), progress)
+    held_back = held_back_seconds(pod, serve)
+    return PodView(pod, stage, True, _lock(download), container_problem(pod, serve), held_back, progress)
 
 
 def _status(statuses: Sequence[ContainerStatus], name: str) -> ContainerStatus | None:
