@@ -37,7 +37,7 @@ def view(
             ],
         },
     }
-    return read_pod(msgspec.convert(document, Pod), None, [])
+    return read_pod(msgspec.convert(document, Pod), None, [], NOW)
 
 
 @pytest.mark.parametrize("ended", [KILLED, OOM, {**KILLED, "exitCode": 2}])

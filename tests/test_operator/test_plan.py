@@ -160,24 +160,51 @@ def test_a_rollout_starts_the_new_pod_first_where_the_cache_allows_it() -> None:
 
 def test_a_rollout_replaces_the_old_pod_where_no_node_takes_one_beside_it() -> None:
     shared = resource(cache={"size": "1Gi", "accessMode": "ReadWriteMany"})
-    done = {"terminated": {"exitCode": 0}}
-    serving = msgspec.convert(
-        {
-            "metadata": {"name": "ams-tiny-0", "namespace": "models", "uid": "p-0"},
-            "spec": {"nodeName": "n"},
-            "status": {
-                "phase": "Running",
-                "initContainerStatuses": [{"name": "download", "ready": True, "state": done}],
-                "containerStatuses": [{"name": "serve", "ready": True, "state": {"running": {}}}],
-            },
-        },
-        Pod,
-    )
+    serving = _serving()
     stuck = pod("0/1 nodes are available: 1 Insufficient memory.")
     for pods, strategy in (([serving], "RollingUpdate"), ([serving, stuck], "Recreate"), ([stuck], "RollingUpdate")):
         decided = plan(Observed(shared, pods=pods), SETTINGS, NOW)
         deployment = next(each for each in decided.apply if each["kind"] == "Deployment")
         assert deployment["spec"]["strategy"]["type"] == strategy, pods
+
+
+@pytest.mark.parametrize("words", ["waiting for ephemeral volume controller to create the persistentvolumeclaim", "x"])
+def test_that_no_node_takes_a_pod_is_news_after_a_while(words: str) -> None:
+    """A volume is being made, or the pod before still holds the GPU: else each start would have a warning."""
+    given = pod(f"0/1 nodes are available: {words}.")
+    scheduled = msgspec.structs.replace(given.status.conditions[0], last_transition_time="2026-01-01T00:00:00Z")
+    given = msgspec.structs.replace(given, status=msgspec.structs.replace(given.status, conditions=[scheduled]))
+    deployment = child(Deployment, owner=OURS)
+    early = plan(Observed(resource(), {"Deployment": deployment}, [given], moved_at=NOW), SETTINGS, NOW + 4)
+    assert early.transitions == ()
+    assert early.deadline_in == 6
+    late = plan(Observed(resource(), {"Deployment": deployment}, [given], moved_at=NOW), SETTINGS, NOW + 10)
+    assert [each.type for each in late.transitions] == ["Warning"]
+
+
+def test_a_volume_that_is_not_there_yet_does_not_end_the_old_pod() -> None:
+    shared = resource(cache={"size": "1Gi", "perReplica": True})
+    waiting = pod(
+        '0/1 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "x".'
+    )
+    for pods in ([_serving()], [_serving(), waiting]):
+        decided = plan(Observed(shared, pods=pods), SETTINGS, NOW)
+        deployment = next(each for each in decided.apply if each["kind"] == "Deployment")
+        assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+
+
+def _serving() -> Pod:
+    done = {"terminated": {"exitCode": 0}}
+    document = {
+        "metadata": {"name": "ams-tiny-0", "namespace": "models", "uid": "p-0"},
+        "spec": {"nodeName": "n"},
+        "status": {
+            "phase": "Running",
+            "initContainerStatuses": [{"name": "download", "ready": True, "state": done}],
+            "containerStatuses": [{"name": "serve", "ready": True, "state": {"running": {}}}],
+        },
+    }
+    return msgspec.convert(document, Pod)
 
 
 def test_a_rollout_that_takes_too_long_is_told() -> None:

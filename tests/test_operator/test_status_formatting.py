@@ -14,7 +14,7 @@ from ams_operator.decide.status.endings import termination_failure
 from ams_operator.decide.status.formatting import duration, percent
 from ams_operator.decide.status.pods import read_pod
 from ams_operator.watch.progress import goes_back
-from plan_objects import pod, resource
+from plan_objects import NOW, pod, resource
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from plan_objects import pod, resource
     ],
 )
 def test_the_schedulers_words(message: str, reason: str) -> None:
-    problem = read_pod(pod(message), None, ["nvidia.com/gpu"]).problem
+    problem = read_pod(pod(message), None, ["nvidia.com/gpu"], NOW).problem
     assert problem is not None
     assert problem.reason == reason
     assert message in problem.message
@@ -38,14 +38,14 @@ def test_the_schedulers_words(message: str, reason: str) -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason, row in ROWS.items() if row.status == "False"])
 def test_a_reason_in_a_termination_message_makes_its_condition_false(reason: Reason) -> None:
-    problem = read_pod(failed_download(reason, "Why."), None, []).problem
+    problem = read_pod(failed_download(reason, "Why."), None, [], NOW).problem
     assert problem is not None
     assert (problem.condition, problem.reason) == (ROWS[reason].condition, reason)
     assert problem.message == "Why."
 
 
 def test_a_reason_of_another_version_is_passed_on_in_the_message() -> None:
-    problem = read_pod(failed_download("Hiccups", "It has hiccups."), None, []).problem
+    problem = read_pod(failed_download("Hiccups", "It has hiccups."), None, [], NOW).problem
     assert problem is not None
     assert (problem.reason, problem.message) == ("DownloadFailed", "Hiccups: It has hiccups.")
 

@@ -171,7 +171,7 @@ def test_a_termination_message_costs_nothing(body: bytes) -> None:
             pod.status.init_container_statuses[0], state=msgspec.structs.replace(state, terminated=ended)
         )
         changed = msgspec.structs.replace(pod.status, init_container_statuses=[status])
-        view = read_pod(msgspec.structs.replace(pod, status=changed), None, [])
+        view = read_pod(msgspec.structs.replace(pod, status=changed), None, [], 0.0)
         assert view.lock is None
         assert view.problem is None or view.problem.message.isprintable()
 

@@ -153,7 +153,7 @@ class Reconciler:
             pull_refused=memory.pull_refused,
             replacements=len(memory.replaced_at),
         )
-        if (now_at := movement(observed)) != memory.movement:
+        if (now_at := movement(observed, time.time())) != memory.movement:
             memory.movement, memory.moved_at = now_at, time.time()
         return replace(observed, moved_at=memory.moved_at)
 

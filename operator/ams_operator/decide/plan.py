@@ -24,13 +24,14 @@ from ams_operator.decide.pulling import pull_first
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
-from ams_operator.decide.status.pods import PodView, living, read_pod
+from ams_operator.decide.status.pods import PodView, living, read_pod, scheduling_seconds_left
 from ams_operator.decide.status.problem import Problem
 from ams_operator.decide.weights import has_weights, lock_of_weights
 from ams_operator.settings import OperatorSettings
 
 # What no pod could serve, though it has the weights already.
 _EVEN_WITH_WEIGHTS = {Reason.UNSUPPORTED_ARCHITECTURE, Reason.DOES_NOT_FIT_MEMORY}
+_FOR_WANT_OF_ROOM = {Reason.UNSCHEDULABLE, Reason.INSUFFICIENT_GPU}  # that the old pod may be taking
 _LONGEST_BACK_OFF_SECONDS = 10  # the kubelet's first one
 _MOST_REPLACEMENTS = 5  # of a model's pods, lately
 _LOOK_AGAIN_SECONDS = 30.0  # at what somebody has to change outside of this resource
@@ -40,7 +41,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
     """`now` is in seconds since 1970."""
     rejection, source = _rejection(observed)
     facts = (
-        _unreadable(observed, rejection, settings)
+        _unreadable(observed, rejection, settings, now)
         if source is None
         else _facts(observed, source, rejection, settings, now)
     )
@@ -83,7 +84,9 @@ def _held_back(observed: Observed, facts: Facts) -> Pod | None:
 
 
 def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, now: float) -> float | None:
-    """Nothing else may happen until it is told that nothing happens."""
+    """Nothing else may happen until it is told that nothing happens, or that no node takes a pod."""
+    if (left := max((scheduling_seconds_left(view.pod, now) for view in facts.pods), default=0.0)) > 0:
+        return left
     if observed.moved_at is None or facts.deployment is None or facts.unmoved_seconds is not None:
         return None
     status, desired = facts.deployment.status, facts.deployment.spec.replicas
@@ -92,12 +95,12 @@ def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, n
     return max(1.0, observed.moved_at + settings.progress_deadline_seconds - now)
 
 
-def movement(observed: Observed) -> Hashable:
+def movement(observed: Observed, now: float) -> Hashable:
     """Changes whenever something moves of what is under way: pods come and go, bytes arrive, a load goes on."""
     deployment = _deployment(observed)
     counts = deployment.status if deployment is not None else None
     pods = []
-    for view in _views(observed):
+    for view in _views(observed, now):
         progress = view.progress
         received = progress.download.bytesDone if progress is not None and progress.download is not None else None
         step = (progress.phase, progress.percent, received) if progress is not None else None
@@ -110,7 +113,7 @@ def _facts(
     observed: Observed, source: Source, rejection: Problem | None, settings: OperatorSettings, now: float
 ) -> Facts:
     resource = observed.resource
-    verdict, pods = _verdict(observed, source), _views(observed)
+    verdict, pods = _verdict(observed, source), _views(observed, now)
     claim, deployment = _claim(observed), _deployment(observed)
     weights = has_weights(resource, claim, pods)
     unmoved = now - observed.moved_at if observed.moved_at is not None else None
@@ -140,7 +143,7 @@ def _names(observed: Observed, settings: OperatorSettings) -> GivenNames:
     return observed.names or give_names([alone], confined=settings.confine_names).given[metadata.key]
 
 
-def _unreadable(observed: Observed, rejection: Problem | None, settings: OperatorSettings) -> Facts:
+def _unreadable(observed: Observed, rejection: Problem | None, settings: OperatorSettings, now: float) -> Facts:
     """Of a resource that can't even be read: what runs is left as it is."""
     return Facts(
         resource=observed.resource,
@@ -151,7 +154,7 @@ def _unreadable(observed: Observed, rejection: Problem | None, settings: Operato
         rejection=rejection,
         blocked=True,
         deployment=_deployment(observed),
-        pods=_views(observed),
+        pods=_views(observed, now),
     )
 
 
@@ -218,9 +221,9 @@ def _verdict(observed: Observed, source: Source) -> Verdict:
     return judge_preflight(resource, source, None, observed.offers)
 
 
-def _views(observed: Observed) -> list[PodView]:
-    devices = gpus_requested(observed.resource.spec)
-    return [read_pod(pod, observed.progress.get(pod.metadata.uid), devices) for pod in living(observed.pods)]
+def _views(observed: Observed, now: float) -> list[PodView]:
+    devices, progress = gpus_requested(observed.resource.spec), observed.progress
+    return [read_pod(pod, progress.get(pod.metadata.uid), devices, now) for pod in living(observed.pods)]
 
 
 def _claim(observed: Observed) -> Claim | None:
@@ -246,5 +249,5 @@ def _strategy(resource: ModelDeployment, pods: Sequence[PodView]) -> Strategy:
     if not can_share(resource):
         return "Recreate"
     serving = any(view.stage is Phase.READY for view in pods)
-    stuck = any(view.stage is Phase.SCHEDULING and view.problem is not None for view in pods)
-    return "Recreate" if serving and stuck else "Surge"
+    crowded = any(view.problem is not None and view.problem.reason in _FOR_WANT_OF_ROOM for view in pods)
+    return "Recreate" if serving and crowded else "Surge"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ams_common.lifecycle import Phase
 from ams_common.lock import DownloadResult
@@ -16,6 +17,7 @@ from ams_operator.decide.children.pod import DOWNLOAD, SERVE
 from ams_operator.decide.status.endings import container_problem, held_back_seconds
 from ams_operator.decide.status.problem import Problem
 
+_SCHEDULING_SECONDS = 10.0  # a volume is being made, or the pod before still holds the GPU: no news yet
 _VOLUME = re.compile(r"persistentvolumeclaim|storageclass|unbound|volume node affinity|available volume", re.I)
 
 
@@ -41,10 +43,10 @@ def living(pods: Iterable[Pod]) -> list[Pod]:
 _ENDED = ("Succeeded", "Failed")
 
 
-def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str]) -> PodView:
-    """`devices` are the extended resources that the pod asks for, such as nvidia.com/gpu."""
+def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str], now: float) -> PodView:
+    """`devices` are the extended resources that the pod asks for, as nvidia.com/gpu; `now` in seconds since 1970."""
     if (problem := _unscheduled(pod, devices)) is not None:
-        return PodView(pod, Phase.SCHEDULING, problem=problem)
+        return PodView(pod, Phase.SCHEDULING, problem=None if scheduling_seconds_left(pod, now) else problem)
     download = _status(pod.status.init_container_statuses, DOWNLOAD)
     serve = _status(pod.status.container_statuses, SERVE)
     verified = _succeeded(download)
@@ -86,6 +88,18 @@ def _lock(download: ContainerStatus | None) -> LockStatus | None:
 def _moves(progress: Progress | None) -> bool:
     """A download that goes on after a failure is no longer failing."""
     return progress is not None and progress.download is not None and progress.failure is None
+
+
+def scheduling_seconds_left(pod: Pod, now: float) -> float:
+    """How long it isn't told yet that no node takes the pod, as that often passes; 0 if it is time to."""
+    condition = pod.condition("PodScheduled")
+    if condition is None or condition.status != "False" or not condition.last_transition_time:
+        return 0.0
+    try:
+        since = datetime.fromisoformat(condition.last_transition_time).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, min(since + _SCHEDULING_SECONDS - now, _SCHEDULING_SECONDS))
 
 
 def _unscheduled(pod: Pod, devices: Collection[str]) -> Problem | None:
