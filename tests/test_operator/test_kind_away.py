@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ams_kube.errors import NotFound
 from ams_kube.freshness import Freshness
 from ams_kube.objects import Metadata
 from ams_operator.watch.cache import Cache
+from ams_operator.watch.models import ModelWatch
 from kube_cluster import DEFINITIONS, ControlPlane, bring_up, make_namespace
 from models import MODELS, create, model, until_children
 from operator_process import OperatorProcess, operating
@@ -85,6 +87,39 @@ def _probe(process: OperatorProcess, path: str) -> tuple[int, Any]:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
+
+
+async def test_a_watch_that_says_nothing_any_more_is_noticed_and_started_anew(
+    kube: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is that silenced kopf: lists show what it didn't tell."""
+    monkeypatch.setattr("ams_operator.watch.models._COMPARE_SECONDS", 0.5)
+    monkeypatch.setattr("ams_operator.watch.models._LATE_SECONDS", 0.2)
+    runs: list[threading.Event] = []
+
+    def stay_silent(watch: ModelWatch, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        runs.append(stop)
+        stop.wait(30)
+        loop.call_soon_threadsafe(watch._ended.set)
+
+    monkeypatch.setattr(ModelWatch, "_run_kopf", stay_silent)
+    told = asyncio.Event()
+    cache = Cache(lambda key, new: told.set())
+    watch = ModelWatch(kube, cache, [namespace])
+    watching = asyncio.create_task(watch.run())
+    try:
+        await watch.synced.wait()
+        await create(kube, namespace, "untold", model())
+        async with asyncio.timeout(20):
+            await told.wait()
+            while len(runs) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert cache.get(f"{namespace}/untold").resource is not None
+        assert runs[0].is_set()
+    finally:
+        watch.stop()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def test_how_long_a_kind_was_not_heard_of() -> None:
