@@ -7,7 +7,7 @@ from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
 from test_gateway.conftest import Start
-from test_gateway.gateway_fakes import FakeRegistry, post, raw_connection
+from test_gateway.gateway_fakes import Exchange, FakeRegistry, post, raw_connection, say_hello
 
 DOWNLOADING = Progress(phase=Phase.DOWNLOADING, percent=43.21, eta_seconds=190.4)
 COMMENT = ": downloading 43 % eta 190s\n\n"
@@ -160,8 +160,8 @@ async def test_errors_after_progress_travel_in_the_stream(start: Start, registry
 async def test_a_pods_refusal_after_progress_travels_in_the_stream(
     start: Start, pod, registry: FakeRegistry, path: str
 ) -> None:
-    refusal = ApiError("queue_full", "Too many.").body(path, "x")
-    backend = await pod(lambda exchange: exchange.answer(429, refusal, Content_Type="application/json"))
+    refusal = ApiError("insufficient_memory", "No memory.").body(path, "x")
+    backend = await pod(lambda exchange: exchange.answer(503, refusal, Content_Type="application/json"))
     registry.add("m")
     running = await start(registry)
     body = CHAT | {"prompt": "x", "stream": True}
@@ -175,14 +175,14 @@ async def test_a_pods_refusal_after_progress_travels_in_the_stream(
 async def test_a_stream_whose_model_is_ready_at_once_gets_the_pods_own_status(
     start: Start, pod, registry: FakeRegistry
 ) -> None:
-    refusal = ApiError("queue_full", "Too many.").body("/generate", "x")
-    backend = await pod(lambda exchange: exchange.answer(429, refusal, Content_Type="application/json"))
+    refusal = ApiError("insufficient_memory", "No memory.").body("/generate", "x")
+    backend = await pod(lambda exchange: exchange.answer(503, refusal, Content_Type="application/json"))
     entry = registry.add("m")
     running = await start(registry)
     request = asyncio.create_task(running.post("/generate/m", {"prompt": "x", "stream": True}))
     await entry.demanded.wait()
     registry.add_backend("m", backend.address)
-    assert (await request)[0] == 429
+    assert (await request)[0] == 503
 
 
 @pytest.mark.usefixtures("quick_progress")
@@ -211,3 +211,51 @@ async def test_a_client_that_leaves_leaves_the_hold(start: Start, registry: Fake
     await entry.withdrawn.wait()
     while 'ams_gateway_requests_held{model="m"} 0.0' not in await running.metrics():
         pass
+
+
+FULL = ApiError("queue_full", "The queue is full.", retry_after=1)
+
+
+def _full_at_first(times: int):
+    """A pod whose queue is full for so many requests, as when all that were held come at once."""
+    left = times
+
+    async def behave(exchange: Exchange) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            await exchange.answer(429, FULL.body("/generate", "x"), Content_Type="application/json", Retry_After="1")
+        else:
+            await say_hello(exchange)
+
+    return behave
+
+
+async def test_what_was_held_waits_for_a_place_in_the_queue(start: Start, pod, registry: FakeRegistry) -> None:
+    """A model that comes back is asked by all that waited for it in the same moment."""
+    backend = await pod(_full_at_first(3))
+    entry = registry.add("m")
+    running = await start(registry)
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "x"}))
+    await entry.demanded.wait()
+    registry.add_backend("m", backend.address)
+    assert (await request)[0] == 200
+    assert len(backend.received) == 4
+    assert 'ams_gateway_retries_total{model="m",reason="busy"} 3.0' in await running.metrics()
+
+
+async def test_a_full_queue_is_told_to_whom_was_not_held_and_when_the_hold_is_over(
+    start: Start, pod, registry: FakeRegistry
+) -> None:
+    backend = await pod(_full_at_first(1000))
+    entry = registry.add("m", backend.address)
+    running = await start(registry, hold_seconds=0.3)
+    assert (await running.post("/generate/m", {"prompt": "x"}))[0] == 429
+    assert len(backend.received) == 1
+    entry.backends.clear()
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "x"}))
+    await entry.demanded.wait()
+    registry.add_backend("m", backend.address)
+    status, answer, headers = await request
+    assert (status, answer["details"]["code"], headers["Retry-After"]) == (429, "queue_full", "1")
+    assert 1 < len(backend.received) < 6

@@ -8,6 +8,7 @@ from ams_gateway.front.call import request_id
 from ams_gateway.front.log import Record, console_line
 from ams_gateway.front.responses import accepts_gzip
 from ams_gateway.proxy.decisions import (
+    Busy,
     Draining,
     NoHttp,
     PodEnded,
@@ -78,6 +79,7 @@ SENT_AGAIN = [
     (Unreachable, True, True),
     (StaleConnection, True, False),
     (Draining, True, False),
+    (Busy, True, False),
     (PodEnded, True, False),
     (NoHttp, False, False),
     (ResponseCut, False, False),

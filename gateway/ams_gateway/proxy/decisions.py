@@ -21,6 +21,7 @@ class UpstreamError(Exception):
         ├ Unreachable        unsent, unanswered
         ├ StaleConnection    unanswered, ended
         ├ Draining           unanswered
+        ├ Busy               unanswered
         ├ PodEnded           unanswered, ended
         ├ NoHttp
         └ ResponseCut
@@ -51,6 +52,13 @@ class Draining(UpstreamError):
 
     unanswered = True
     reason = "draining"
+
+
+class Busy(UpstreamError):
+    """The pod's queue is full, of requests that waited for it together with this one."""
+
+    unanswered = True
+    reason = "busy"
 
 
 class PodEnded(UpstreamError):
@@ -103,6 +111,11 @@ def may_send_again(failure: type[UpstreamError], sends: int, ends: int, *, repla
 def pause_seconds(sends: int) -> float:
     """How long to wait before the same pod gets the request again."""
     return _PAUSE_SECONDS * 2.0 ** (sends - 1)
+
+
+def busy_pause_seconds(refusals: int) -> float:
+    """How long a request that was held waits for a place in the pod's queue: 0.1, 0.2, 0.4 and then 0.5 seconds."""
+    return min(0.1 * 2.0 ** min(refusals - 1, 8), 0.5)
 
 
 def ejection_seconds(failures: int) -> float:

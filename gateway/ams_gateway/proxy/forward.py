@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from aiohttp import web
@@ -14,11 +14,13 @@ from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.decisions import (
+    Busy,
     Draining,
     ResponseCut,
     StaleConnection,
     Unreachable,
     UpstreamError,
+    busy_pause_seconds,
     choose_backend,
     ejection_seconds,
     may_send_again,
@@ -36,6 +38,7 @@ _POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 has more details than o
 _DRAINING_EJECTION_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 2.0
 _LONGEST_REFUSAL_BYTES = 64 << 10
+_REFUSALS = (429, 503)  # of a pod that did nothing with the request
 
 
 class Forwarder:
@@ -55,6 +58,7 @@ class Forwarder:
         """
         tried: list[str] = []  # since the model was last waited for
         ends, ended = 0, set[str]()  # a pod on its way down may break several connections, and ends once
+        busy = 0
         fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
         while True:
             now = asyncio.get_running_loop().time()
@@ -64,9 +68,18 @@ class Forwarder:
                 tried, ended = [], set()
                 continue
             sends = len(tried) + 1
-            others_may_answer = may_send_again(Draining, sends, ends, replayable=body.replayable)
+            refusals = set[str]()
+            if may_send_again(Draining, sends, ends, replayable=body.replayable):
+                refusals.add("draining")
+            if body.replayable and self._holds.may_wait_for_a_place(call):
+                refusals.add("queue_full")
             try:
-                return await self._send(call, model, backend, target, body, fresh, others_may_answer)
+                return await self._send(call, model, backend, target, body, fresh, refusals)
+            except Busy:
+                busy += 1
+                self._metrics.of(model.name).retries[Busy.reason] += 1
+                await self._holds.wait_for_a_place(call, busy_pause_seconds(busy))
+                continue
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
                 if error.ended and backend.id not in ended:
@@ -84,9 +97,16 @@ class Forwarder:
             tried.append(backend.id)
 
     async def _send(
-        self, call: Call, model: Model, backend: Backend, target: str, body: Body, fresh: bool, others_may_answer: bool
+        self,
+        call: Call,
+        model: Model,
+        backend: Backend,
+        target: str,
+        body: Body,
+        fresh: bool,
+        refusals: Collection[str],
     ) -> web.StreamResponse:
-        """Send once. With `others_may_answer` a pod's refusal because it is stopping is raised, else passed on."""
+        """Send once. A pod's refusal with one of the codes `refusals` is raised, any other answer passed on."""
         loop = asyncio.get_running_loop()
         pool = self._pools.of(backend)
         head = _head(call, pool.host, target, body)
@@ -99,8 +119,8 @@ class Forwarder:
         try:
             async with asyncio.timeout(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
                 answer = await pool.send(head, body, fresh=fresh)
-                if answer.message.code == 503 and others_may_answer and await _is_draining(answer):
-                    raise Draining("the pod is stopping")
+                if answer.message.code in _REFUSALS and (code := await _refusal_of(answer)) in refusals:
+                    raise Draining("the pod is stopping") if code == "draining" else Busy("the pod's queue is full")
                 response = await self._relay.relay(call, model, backend, answer)
             backend.failures = 0
             return response
@@ -157,17 +177,18 @@ def _client_error(model: Model, failure: UpstreamError) -> ApiError:
     return ApiError("backend_failed", f"The process of {model.name} ended {when}.", model=model.name)
 
 
-async def _is_draining(answer: PodResponse) -> bool:
+async def _refusal_of(answer: PodResponse) -> str | None:
+    """The code of an error that a pod answers."""
     try:
         refusal = await answer.peek(_LONGEST_REFUSAL_BYTES)
         if refusal is None:
-            return False
+            return None
         body = read_json(refusal, _RefusalBody)
     except (InvalidJson, ResponseCut):
-        return False
+        return None
     if isinstance(body.error, _RefusalCode):
-        return body.error.code == "draining"
-    return body.details is not None and body.details.code == "draining"
+        return body.error.code
+    return body.details.code if body.details is not None else None
 
 
 class _RefusalCode(msgspec.Struct):

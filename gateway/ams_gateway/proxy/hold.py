@@ -38,6 +38,15 @@ class Holds:
         self._seconds = seconds
         self._limit = limit
 
+    def may_wait_for_a_place(self, call: Call) -> bool:
+        """Whether a request may wait on where the pod, ready again, is asked by all that waited for it at once."""
+        return 0 < (call.record.held_seconds or 0.0) < self._seconds
+
+    async def wait_for_a_place(self, call: Call, seconds: float) -> None:
+        """It counts as held, as long as it may wait."""
+        await asyncio.sleep(seconds)
+        call.record.held_seconds = (call.record.held_seconds or 0.0) + seconds
+
     async def until_ready(self, call: Call, model: Model, wants_stream: Callable[[], bool]) -> None:
         """Wait until a pod is ready for `model`; a request that wants a stream gets progress meanwhile.
 
