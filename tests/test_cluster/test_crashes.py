@@ -68,8 +68,13 @@ def server_process(installed: Installed, name: str) -> int:
     pytest.skip("the nodes of this cluster are not this machine")
 
 
+def events_of(installed: Installed) -> list[Any]:
+    uid = installed.get("mdep", "alone")["metadata"]["uid"]
+    return [each for each in installed.get("events")["items"] if each["involvedObject"].get("uid") == uid]
+
+
 def test_a_good_start_has_few_events(alone: Installed) -> None:
-    events = [each for each in alone.get("events")["items"] if each["involvedObject"]["name"] == "alone"]
+    events = events_of(alone)
     assert {each["type"] for each in events} == {"Normal"}
     assert [each["reason"] for each in sorted(events, key=lambda each: each["firstTimestamp"])][-1] == "Ready"
     assert len(events) <= 4, [each["message"] for each in events]
@@ -87,8 +92,7 @@ def test_a_killed_server_loses_no_request(alone: Installed) -> None:
             alone.wait_ready("alone")
     assert len(results) > 10 * KILLS
     assert [each for each in results if each != 200] == []
-    events = [each for each in alone.get("events")["items"] if each["involvedObject"]["name"] == "alone"]
-    told = next(each for each in events if each["reason"] == "Restarting")
+    told = next(each for each in events_of(alone) if each["reason"] == "Restarting")
     assert (told["type"], told["message"]) == (
         "Warning",
         "Available: The model server was killed by signal 9 (SIGKILL) and is started again.",

@@ -244,6 +244,23 @@ async def test_what_was_held_waits_for_a_place_in_the_queue(start: Start, pod, r
     assert 'ams_gateway_retries_total{model="m",reason="busy"} 3.0' in await running.metrics()
 
 
+async def test_who_comes_while_the_backlog_is_answered_waits_too(
+    start: Start, pod, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await pod(_full_at_first(0))
+    entry = registry.add("m")
+    running = await start(registry)
+    request = asyncio.create_task(running.post("/generate/m", {"prompt": "x"}))
+    await entry.demanded.wait()
+    registry.add_backend("m", backend.address)
+    assert (await request)[0] == 200
+    backend.behaviour = _full_at_first(2)
+    assert (await running.post("/generate/m", {"prompt": "x"}))[0] == 200
+    monkeypatch.setattr("ams_gateway.proxy.hold._BACKLOG_SECONDS", 0.0)
+    backend.behaviour = _full_at_first(2)
+    assert (await running.post("/generate/m", {"prompt": "x"}))[0] == 429
+
+
 async def test_a_full_queue_is_told_to_whom_was_not_held_and_when_the_hold_is_over(
     start: Start, pod, registry: FakeRegistry
 ) -> None:

@@ -71,7 +71,7 @@ class Forwarder:
             refusals = set[str]()
             if may_send_again(Draining, sends, ends, replayable=body.replayable):
                 refusals.add("draining")
-            if body.replayable and self._holds.may_wait_for_a_place(call):
+            if body.replayable and self._holds.may_wait_for_a_place(call, model):
                 refusals.add("queue_full")
             try:
                 return await self._send(call, model, backend, target, body, fresh, refusals)

@@ -1,6 +1,7 @@
 """Requests for a model that isn't ready: they wait here, bounded in number and time, and streams see progress."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ _STEP_SECONDS = 0.5
 _PAUSE_SECONDS = 0.05
 _REPEAT_SECONDS = 5.0  # an unchanged progress is repeated, so that nobody takes the connection for dead
 _RETRY_AFTER_SECONDS = 10.0
+_BACKLOG_SECONDS = 30.0
 _LONGEST_ETA_SECONDS = 1e6  # whatever a pod says, a client gets a number that it can read
 
 
@@ -37,10 +39,17 @@ class Holds:
         self._demand = demand
         self._seconds = seconds
         self._limit = limit
+        self._came_back: dict[str, float] = {}  # model → monotonic time when requests that were held went on
 
-    def may_wait_for_a_place(self, call: Call) -> bool:
-        """Whether a request may wait on where the pod, ready again, is asked by all that waited for it at once."""
-        return 0 < (call.record.held_seconds or 0.0) < self._seconds
+    def may_wait_for_a_place(self, call: Call, model: Model) -> bool:
+        """Whether a request may wait where the pod's queue is full.
+
+        A pod that is ready again is asked by all that waited for it at once. They wait on, and so does who comes while
+        they are answered; at any other time a full queue is told.
+        """
+        held = call.record.held_seconds or 0.0
+        backlog = time.monotonic() - self._came_back.get(model.name, -math.inf) < _BACKLOG_SECONDS
+        return held < self._seconds and (held > 0 or backlog)
 
     async def wait_for_a_place(self, call: Call, seconds: float) -> None:
         """It counts as held, as long as it may wait."""
@@ -75,6 +84,7 @@ class Holds:
                     if not ready.done():
                         raise loading_error(model, self._registry.progress(model))
                 ready.result()
+            self._came_back[model.name] = time.monotonic()
             if not self._registry.backends(model):  # ready and gone again at once: don't ask in a tight circle
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
