@@ -38,7 +38,7 @@ class Reflector(Generic[T]):
     """`take` gets each object that is new or changed, `forget` the key (`namespace/name`) of each that is gone.
 
     Both are called on the event loop. After the first whole list `synced` is set and stays so. An object that can't
-    be decoded is logged and left as it was known.
+    be decoded, or that `take` fails with, is logged and left as it was known. Only cancelling ends the watch.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class Reflector(Generic[T]):
             except (KubeError, ValueError, RecursionError) as error:
                 self._version, problem = "", str(error)
                 level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+            except Exception as error:
+                self._version, problem, level = "", repr(error), logging.ERROR
             if time.monotonic() - began >= _STEADY_SECONDS:
                 failures = 0
                 continue
@@ -152,7 +154,10 @@ class Reflector(Generic[T]):
             except (ValueError, RecursionError) as error:
                 log.warning("%s %s can't be read: %s", self._kind.name, key, error)
             else:
-                self._take(given)
+                try:
+                    self._take(given)
+                except Exception:  # a mistake over one object must not hide all others
+                    log.exception("%s %s was not taken in", self._kind.name, key)
             self._known[key] = head.resource_version
         return key
 

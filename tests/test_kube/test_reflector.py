@@ -88,6 +88,36 @@ async def test_an_object_that_cant_be_read_hides_no_other(
         await copy.until(lambda objects: set(objects) == {"broken", "whole"})
 
 
+async def test_a_mistake_over_one_object_ends_no_watch(
+    kube: Client, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: set[str] = set()
+    both = asyncio.Event()
+
+    def take(given: Any) -> None:
+        if given.metadata.name == "odd":
+            raise KeyError("odd")
+        taken.add(given.metadata.name)
+        if taken == {"a", "b"}:
+            both.set()
+
+    await kube.create(MAPS, namespace, {"metadata": {"name": "odd"}})
+    await kube.create(MAPS, namespace, {"metadata": {"name": "a"}})
+    reflector = Reflector(kube, MAPS, take, lambda key: None, namespace=namespace, fields=FIELDS)
+    task = asyncio.create_task(reflector.run())
+    try:
+        async with asyncio.timeout(30):
+            await reflector.synced.wait()
+            await kube.merge(MAPS, namespace, "odd", {"data": {"x": "1"}})
+            await kube.create(MAPS, namespace, {"metadata": {"name": "b"}})
+            await both.wait()
+        assert f"ConfigMap {namespace}/odd was not taken in" in caplog.text
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_it_goes_on_after_the_api_server_was_away(
     control_plane: ControlPlane, kube: Client, namespace: str
 ) -> None:
