@@ -1,5 +1,6 @@
 """The states of a model as GitOps tools see them: Argo CD by the script of the chart, Flux and others by kstatus."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,6 +193,17 @@ def test_argo_cd_and_kstatus_agree_with_ready(name: str) -> None:
         assert (case.argo == "Healthy") == (progressing["reason"] not in ("RollingOut", "Stalled", "DeadlineExceeded"))
 
 
+@pytest.mark.parametrize("name", STATES)
+def test_time_alone_makes_no_other_status(name: str) -> None:
+    """Or each status would be the reason of the next one."""
+    case = STATES[name]
+    first = plan(case.given, SETTINGS, NOW)
+    told_already = msgspec.structs.replace(case.given.resource, status=first.status)
+    again = plan(replace(case.given, resource=told_already), SETTINGS, NOW + 5)
+    assert again.status == first.status
+    assert again.transitions == ()
+
+
 @pytest.mark.parametrize("status", [None, {}, {"conditions": []}])
 def test_what_the_operator_has_not_looked_at_is_progressing(status: dict[str, Any] | None) -> None:
     document = msgspec.to_builtins(resource())
@@ -210,7 +222,7 @@ def test_what_a_stuck_rollout_says_has_the_reason() -> None:
     expected = {
         "stuck: the new pod loops": "The rollout can't go on, and 1 pod serves on: The model server was killed",
         "stuck: a quota refuses the new pod": "The cluster creates no pod: pods is forbidden: exceeded quota",
-        "stuck: nothing moves": "Nothing has moved for 10m01s.",
+        "stuck: nothing moves": "Nothing has moved for more than 10m00s.",
     }
     for name, words in expected.items():
         decided = plan(STATES[name].given, SETTINGS, NOW)

@@ -87,7 +87,7 @@ def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, n
     """Nothing else may happen until it is told that nothing happens, or that no node takes a pod."""
     if (left := max((scheduling_seconds_left(view.pod, now) for view in facts.pods), default=0.0)) > 0:
         return left
-    if observed.moved_at is None or facts.deployment is None or facts.unmoved_seconds is not None:
+    if observed.moved_at is None or facts.deployment is None or facts.stands_still_for is not None:
         return None
     status, desired = facts.deployment.status, facts.deployment.spec.replicas
     if status.replicas == status.updated_replicas == status.available_replicas == desired:
@@ -117,6 +117,7 @@ def _facts(
     claim, deployment = _claim(observed), _deployment(observed)
     weights = has_weights(resource, claim, pods)
     unmoved = now - observed.moved_at if observed.moved_at is not None else None
+    deadline = settings.progress_deadline_seconds
     return Facts(
         resource=resource,
         names=_names(observed, settings),
@@ -132,7 +133,7 @@ def _facts(
         weights=weights,
         lock=lock_of_weights(resource, claim, pods) if weights else None,
         refused_children=observed.refused_children,
-        unmoved_seconds=unmoved if unmoved is not None and unmoved >= settings.progress_deadline_seconds else None,
+        stands_still_for=deadline if unmoved is not None and unmoved >= deadline else None,
     )
 
 

@@ -19,8 +19,9 @@ from ams_operator.decide.status.problem import Problem
 class Facts:
     """`pods` are the living ones, newest first. `weights`: verified on the volume, or in a pod that serves.
 
-    `unmoved_seconds`: for how long nothing has moved of what is under way, None while that isn't too long. `pulls` is
-    the image of a new version that is pulled before the running pod ends, `pull_problem` why it can't be.
+    `stands_still_for`: nothing has moved of what is under way for so many seconds, the deadline, and more; a time that
+    goes on would be another status each second. None while it isn't so long. `pulls` is the image of a new version that
+    is pulled before the running pod ends, `pull_problem` why it can't be.
     """
 
     resource: ModelDeployment
@@ -37,7 +38,7 @@ class Facts:
     weights: bool = False
     lock: LockStatus | None = None
     refused_children: Mapping[str, str] = field(default_factory=dict)
-    unmoved_seconds: float | None = None
+    stands_still_for: int | None = None
     pulls: str | None = None
     pull_problem: Problem | None = None
 

@@ -33,8 +33,8 @@ def progressing(facts: Facts) -> Outcome:
     what = "The rollout" if rolls else "Scaling"
     if facts.ready_pods and (why := _why_it_stalls(facts)) is not None:
         return Outcome("False", Reason.STALLED, _stalled(what, facts, why))
-    if facts.unmoved_seconds is not None:
-        text = f"Nothing has moved for {duration(facts.unmoved_seconds)}."
+    if facts.stands_still_for is not None:
+        text = f"Nothing has moved for more than {duration(facts.stands_still_for)}."
         return Outcome("False", Reason.DEADLINE_EXCEEDED, f"{text} {_newest_words(facts)}".strip())
     words = _newest_words(facts)
     if rolls:
