@@ -1,7 +1,7 @@
 """For how long a kind hasn't been listed or heard of: what tells a watch that works from one that only seems to."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class Freshness:
@@ -28,3 +28,8 @@ class Freshness:
     def untried_seconds(self) -> float:
         """Since anybody tried: long only where the watch itself is stuck."""
         return self._clock() - self._tried_at
+
+
+def overdue(ages: Iterable[tuple[str, float]], limit: float) -> str:
+    """Which kinds are older than `limit` seconds, in words; empty if none is."""
+    return ", ".join(f"{kind} for {age:.0f} s" for kind, age in ages if age > limit)

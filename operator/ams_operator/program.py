@@ -12,7 +12,7 @@ from ams_common.labels import MANAGED_SELECTOR
 from ams_common.reasons import Reason
 from ams_common.resource.status import conditions_of
 from ams_kube.client import Client
-from ams_kube.freshness import Freshness
+from ams_kube.freshness import Freshness, overdue
 from ams_kube.kinds import Kind
 from ams_kube.objects import MODELS, NODES, PODS, REPLICA_SETS, Deployment, MetadataOnly, Pod
 from ams_kube.reflector import Reflector
@@ -124,11 +124,13 @@ class _Operator:
             return "the cluster isn't known yet"
         if not all(each.synced.is_set() for each in self._reflectors):
             return "the cluster isn't known yet"
-        return _overdue("listed", self._watched(), lambda each: each.unlisted_seconds, _UNLISTED_SECONDS)
+        late = overdue([(kind, each.unlisted_seconds) for kind, each in self._watched()], _UNLISTED_SECONDS)
+        return f"not listed: {late}" if late else None
 
     def unhealthy(self) -> str | None:
         """Which watch is stuck. An API server, or a kind, that is away is no reason: starting anew doesn't bring it."""
-        return _overdue("asked for", self._watched(), lambda each: each.untried_seconds, _UNTRIED_SECONDS)
+        late = overdue([(kind, each.untried_seconds) for kind, each in self._watched()], _UNTRIED_SECONDS)
+        return f"not asked for: {late}" if late else None
 
     def _watched(self) -> list[tuple[str, Freshness]]:
         nodes = self._nodes.freshness
@@ -273,13 +275,6 @@ class _Operator:
 
 def hub_endpoint(settings: OperatorSettings) -> str:
     return settings.hub_endpoint or os.environ.get("HF_ENDPOINT") or HUB
-
-
-def _overdue(
-    what: str, watched: list[tuple[str, Freshness]], age: Callable[[Freshness], float], limit: float
-) -> str | None:
-    late = [f"{kind} for {age(each):.0f} s" for kind, each in watched if age(each) > limit]
-    return f"not {what}: {', '.join(late)}" if late else None
 
 
 async def _first_failure(jobs: list[Coroutine[Any, Any, None]]) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from ams_common import crd
@@ -18,10 +19,12 @@ from ams_common.names import GROUP, PLURAL
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.client import Client
 from ams_kube.errors import NotFound
-from ams_kube.freshness import Freshness
+from ams_kube.freshness import Freshness, overdue
 from ams_kube.objects import Metadata
+from ams_operator.metrics import Metrics
 from ams_operator.watch.cache import Cache
 from ams_operator.watch.models import ModelWatch
+from ams_operator.web import serve_monitoring
 from kube_cluster import DEFINITIONS, ControlPlane, bring_up, make_namespace
 from models import MODELS, create, model, until_children
 from operator_process import OperatorProcess, operating
@@ -132,6 +135,22 @@ def test_how_long_a_kind_was_not_heard_of() -> None:
     freshness.listed()
     now = 161.0
     assert (freshness.unlisted_seconds, freshness.untried_seconds) == (1, 1)
+
+
+def test_which_kinds_are_not_seen_any_more() -> None:
+    assert overdue([("Pod", 3.0), ("Service", 180.0)], 180.0) == ""
+    assert overdue([("Pod", 200.4), ("Node", 1.0), ("Service", 181.0)], 180.0) == "Pod for 200 s, Service for 181 s"
+
+
+@pytest.mark.parametrize("unready", [None, "not listed: Pod for 200 s"])
+async def test_probes_tell_what_is_wrong(unready: str | None) -> None:
+    told = {"unready": lambda: unready, "unhealthy": lambda: None}
+    async with serve_monitoring("127.0.0.1", 0, Metrics(), **told) as port, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/ready") as answer:
+            assert answer.status == (200 if unready is None else 503)
+            assert (await answer.json()).get("message") == unready
+        async with session.get(f"http://127.0.0.1:{port}/health") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "healthy"})
 
 
 def test_what_a_watch_should_have_told_is_found_by_comparing() -> None:
