@@ -35,6 +35,7 @@ SLOW = {
     "test_operator/test_outage.py",
     "test_operator/test_preflight_live.py",
     "test_operator/test_pulling.py",
+    "test_operator/test_renewal_live.py",
     "test_operator/test_scaling_live.py",
     "test_operator/test_strangers_live.py",
     "test_operator/test_why_not_ready.py",

@@ -8,6 +8,8 @@ MANAGER: Final = "ams-operator"  # the value of MANAGED_BY, and the field manage
 MANAGED_SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
 
 APPLIED: Final = "aimodelserver.io/applied"  # hash of the object as it was last applied
+TEMPLATE: Final = "aimodelserver.io/template"  # on a Deployment: hash of its pods' template as it was applied
+SPEC: Final = "aimodelserver.io/spec"  # on a Deployment: digest of the part of the spec that its template was made for
 RETAINED_BY: Final = "aimodelserver.io/retained-by"  # on a volume without an owner: the resource that may use it
 WEIGHTS: Final = "aimodelserver.io/weights"  # on a volume: digest of the source whose verified weights it holds
 LOCK: Final = "aimodelserver.io/lock"  # on a volume: the lock of these weights, as status.lock

@@ -75,6 +75,7 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
     COMPLETE = "Complete"
+    OUTDATED = "Outdated"
     GOLDEN_PROMPT_FAILED = "GoldenPromptFailed"
     STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -417,6 +418,14 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
     Reason.ROLLING_OUT: _good("Progressing", "True", "A new version replaces the old one", "Nothing to do.", told=True),
     Reason.SCALING: _good("Progressing", "True", "The number of pods changes", "Nothing to do."),
     Reason.COMPLETE: _good("Progressing", "False", "Nothing is under way", "Nothing to do."),
+    Reason.OUTDATED: _good(
+        "Progressing",
+        "False",
+        "The pods are of an older version",
+        "After an upgrade models are renewed a few at a time (`rollout.maxConcurrentUpdates` of the chart), those "
+        "without requests first. A model whose new pods don't start keeps its turn, and no other one follows: look for "
+        "it with `kubectl get mdep -A`. `kubectl rollout restart` or a change of the resource renews one at once.",
+    ),
     Reason.GOLDEN_PROMPT_FAILED: _fails(
         "Progressing",
         "A golden prompt failed",

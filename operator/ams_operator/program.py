@@ -106,6 +106,8 @@ class _Operator:
             self._poller.of,
             self._by_load,
             NameBook(self._cache, queue.add, confined=settings.confine_names),
+            self._busy,
+            queue.add,
         )
         namespaces = [name for name in settings.namespaces.split(",") if name]
         self._models = ModelWatch(client, self._cache, namespaces)
@@ -257,6 +259,10 @@ class _Operator:
 
     def _by_load(self, key: str) -> int | None:
         return self._scaler.replicas(key) if self._scaler is not None else None
+
+    def _busy(self) -> set[str]:
+        """Models with requests."""
+        return self._reader.busy() if self._reader is not None else set()
 
     def _figures(self) -> Figures:
         def desired(key: str) -> int | None:

@@ -72,6 +72,15 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
             " model then gets a NetworkPolicy; empty: none does"
         ),
     ] = ""
+    max_concurrent_updates: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="models whose running pods are renewed at the same time after an upgrade of the operator or of"
+            " --pod-image; 0: none is until its resource changes",
+        ),
+    ] = 1
     concurrent_writes: Annotated[
         int, Meta(ge=1, le=128, description="ModelDeployments that are reconciled at the same time")
     ] = 24

@@ -113,6 +113,7 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
         ({"operator": {"env": [{"name": "X", "value": "yes please"}]}}, "operator", "X", "yes please"),
         ({"podImage": {"repository": "r", "tag": "t"}}, "operator", "AMS_POD_IMAGE", "r:t"),
         ({"podImage": {"pullPolicy": "Never"}}, "operator", "AMS_POD_IMAGE_PULL_POLICY", "Never"),
+        ({"rollout": {"maxConcurrentUpdates": 3}}, "operator", "AMS_MAX_CONCURRENT_UPDATES", "3"),
         ({"hub": {"endpoint": "http://mirror"}}, "operator", "AMS_HUB_ENDPOINT", "http://mirror"),
         ({"hub": {"packageIndex": "http://pypi"}}, "operator", "AMS_PACKAGE_INDEX", "http://pypi"),
         (

@@ -36,7 +36,9 @@ HOME = [{"name": "HOME", "value": "/tmp"}, {"name": "HF_HOME", "value": "/tmp/hf
 
 def without_hash(object: dict[str, Any]) -> dict[str, Any]:
     annotations = {
-        key: value for key, value in object["metadata"]["annotations"].items() if key != "aimodelserver.io/applied"
+        key: value
+        for key, value in object["metadata"]["annotations"].items()
+        if key not in ("aimodelserver.io/applied", "aimodelserver.io/template", "aimodelserver.io/spec")
     }
     metadata = {key: value for key, value in object["metadata"].items() if key != "annotations"}
     return {**object, "metadata": {**metadata, **({"annotations": annotations} if annotations else {})}}

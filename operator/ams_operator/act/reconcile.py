@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ams_common import labels
 from ams_common.memory_offers import MemoryOffers
+from ams_common.outside import read_json
 from ams_common.progress import Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Status, conditions_of
@@ -16,7 +18,7 @@ from ams_kube.client import Client
 from ams_kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ams_kube.managed_fields import ManagedFields, entry_of
 from ams_kube.node_memory import memory_offers
-from ams_kube.objects import MODELS_METADATA, Node, Pod
+from ams_kube.objects import DEPLOYMENTS, MODELS_METADATA, Node, Pod
 
 from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
@@ -26,6 +28,7 @@ from ams_operator.decide.desired import applied_hash
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import movement, plan
 from ams_operator.decide.preflight.verdict import reported_verdict
+from ams_operator.decide.renewal import Renewals
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache, ModelObjects
@@ -69,6 +72,8 @@ class Reconciler:
         progress: Mapping[str, Progress],
         replicas: Callable[[str], int | None],
         names: NameBook,
+        busy: Callable[[], set[str]],
+        wake: Callable[[str], None],
     ) -> None:
         self._client = client
         self._cache = cache
@@ -80,6 +85,9 @@ class Reconciler:
         self._progress = progress
         self._replicas = replicas
         self._names = names
+        self._busy = busy
+        self._wake = wake
+        self._renewals = Renewals(settings.max_concurrent_updates)
         self._memory: dict[str, _Memory] = {}
 
     async def __call__(self, key: str) -> float | None:
@@ -102,6 +110,7 @@ class Reconciler:
         if (resource := known.resource) is None or resource.metadata.deletion_timestamp is not None:
             self._memory.pop(key, None)  # its children have an owner that is gone: the cluster collects them
             self._metrics.forget(key)
+            self._end_turn(key)
             return None
         memory = self._memory.get(key)
         if memory is None or memory.uid != resource.metadata.uid:
@@ -112,6 +121,9 @@ class Reconciler:
             if observed is None:
                 return None
             decided = plan(observed, self._settings, time.time())
+            turn_in = self._take_turn(key, decided)
+            if self._renewals.has_turn(key) != observed.has_turn:
+                continue
             if not await self._carry_out(observed, decided, memory):
                 continue
             wait = self._hold_back(observed, decided, memory)
@@ -123,7 +135,7 @@ class Reconciler:
             break
         else:
             return 0.5  # the cluster changes faster than it is decided
-        times = (preflight.again_in, decided.requeue_after, decided.deadline_in)
+        times = (preflight.again_in, decided.requeue_after, decided.deadline_in, turn_in)
         waits = [each for each in times if each is not None]
         return min(waits) if waits else None
 
@@ -152,10 +164,32 @@ class Reconciler:
             pull=known.pull,
             pull_refused=memory.pull_refused,
             replacements=len(memory.replaced_at),
+            has_turn=self._renewals.has_turn(key),
+            turns=tuple(self._renewals.renewed) if self._settings.max_concurrent_updates else None,
         )
         if (now_at := movement(observed, time.time())) != memory.movement:
             memory.movement, memory.moved_at = now_at, time.time()
         return replace(observed, moved_at=memory.moved_at)
+
+    def _take_turn(self, key: str, decided: Decision) -> float | None:
+        """Queue up for a renewal, or leave the queue; in how many seconds to ask again."""
+        if decided.renewal == "waits":
+            now = time.monotonic()
+            wait = self._renewals.wait(key, now)
+            self._begin_turns(now)
+            return wait
+        if decided.renewal == "none":
+            self._end_turn(key)
+        return None
+
+    def _end_turn(self, key: str) -> None:
+        if self._renewals.end(key):
+            self._begin_turns(time.monotonic())
+
+    def _begin_turns(self, now: float) -> None:
+        for key in self._renewals.choose(self._busy(), now):
+            log.info("%s: its pods are renewed, %d models wait", key, len(self._renewals))
+            self._wake(key)
 
     def _preflight(self, key: str, resource: ModelDeployment) -> Preflight:
         before, question = reported_verdict(resource), question_of(resource)
@@ -249,12 +283,14 @@ class Reconciler:
     async def _apply(self, object: ObjectBody, present: Child | None, memory: _Memory) -> bool:
         kind, metadata = object["kind"], object["metadata"]
         try:
+            if kind == DEPLOYMENTS.name and "template" not in object["spec"]:
+                object = await self._with_its_template(object)
             child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
         except (Forbidden, Invalid) as error:
             known = memory.refused_children.get(kind)
             memory.refused_children[kind] = (applied_hash(object), error.message)
             return known is not None and known[1] == error.message
-        except Conflict:
+        except (Conflict, NotFound):
             if present is None:
                 raise
             # Deleted, and maybe made anew by somebody else, since the cache last saw it.
@@ -265,6 +301,13 @@ class Reconciler:
             memory.accepted[kind] = entry
         self._cache.take_child(kind, child)
         return True
+
+    async def _with_its_template(self, object: ObjectBody) -> ObjectBody:
+        """A Deployment with the template that it has. NotFound if it is gone."""
+        metadata = object["metadata"]
+        path = DEPLOYMENTS.path(metadata["namespace"], metadata["name"])
+        present = read_json(await self._client.request("GET", path), dict[str, Any])
+        return {**object, "spec": {**object["spec"], "template": present["spec"]["template"]}}
 
     def _hold_back(self, observed: Observed, decided: Decision, memory: _Memory) -> float | None:
         """In how many seconds to write the status: what was just applied changes again at once."""

@@ -39,7 +39,7 @@ def desired(
         claim(resource, volume_size, weights, lock) if volume.claim else None,
         deployment(resource, source, volume, settings, replicas=replicas, strategy=strategy, prefetch=prefetch),
     ]
-    return {object["kind"]: _hashed(object) for object in built if object is not None}
+    return {object["kind"]: hashed(object) for object in built if object is not None}
 
 
 def outdated(body: ObjectBody, present: Child | None, accepted: ManagedFields | None) -> bool:
@@ -55,11 +55,15 @@ def outdated(body: ObjectBody, present: Child | None, accepted: ManagedFields | 
     return entry is None or (entry != accepted and not owns_all(entry, body))
 
 
-def _hashed(object: ObjectBody) -> ObjectBody:
+def hashed(object: ObjectBody) -> ObjectBody:
+    """With its hash. A template counts by the annotation that tells of it, so that it may be left as it is."""
     annotations: Mapping[str, str] = object["metadata"].get("annotations", {})
+    counted = object
+    if labels.TEMPLATE in annotations:
+        counted = {**object, "spec": {name: value for name, value in object["spec"].items() if name != "template"}}
     return {
         **object,
-        "metadata": {**object["metadata"], "annotations": {**annotations, labels.APPLIED: digest(object)}},
+        "metadata": {**object["metadata"], "annotations": {**annotations, labels.APPLIED: digest(counted)}},
     }
 
 

@@ -14,6 +14,7 @@ from ams_kube.objects import Pod
 from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.preflight.report import HubReport
+from ams_operator.decide.renewal import Renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class Observed:
     children that we owned after our last apply. `moved_at`: when something last moved of what is under way (see
     `movement`), in seconds since 1970, None while that isn't known. `names`: what the model is called among all others.
     `pull` is the pod that pulls the image of a new version (see `pulling`); `pull_refused`: an image for which the API
-    server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`).
+    server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`). `has_turn`: its running
+    pods may be renewed for no change of the resource (see `renewal`); `turns`: the models that may, None where none
+    ever is.
     """
 
     resource: ModelDeployment
@@ -44,6 +47,8 @@ class Observed:
     pull: Pod | None = None
     pull_refused: str | None = None
     replacements: int = 0
+    has_turn: bool = False
+    turns: Sequence[str] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class Decision:
 
     `replace` is a pod to be deleted, as another one in its place starts sooner. `pull` is a pod to be made that pulls
     an image, `end_pull`: the one that is there is to go. `requeue_after`: something was refused, and is tried again in
-    so many seconds. `deadline_in`: after so many seconds there is something to tell even if nothing happens.
+    so many seconds. `deadline_in`: after so many seconds there is something to tell even if nothing happens. A
+    Deployment in `apply` without a template keeps the one that it has.
     """
 
     apply: tuple[ObjectBody, ...]
@@ -73,3 +79,4 @@ class Decision:
     replace: Pod | None = None
     requeue_after: float | None = None
     deadline_in: float | None = None
+    renewal: Renewal = "none"

@@ -16,11 +16,12 @@ from ams_kube.objects import Claim, Deployment, Pod
 from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
 from ams_operator.decide.children.volume import volume_bytes
-from ams_operator.decide.desired import desired, outdated
+from ams_operator.decide.desired import desired, hashed, outdated
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict
 from ams_operator.decide.pulling import pull_first
+from ams_operator.decide.renewal import judge_renewal, kept
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
@@ -46,7 +47,12 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         else _facts(observed, source, rejection, settings, now)
     )
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
-    pulling = pull_first(observed, facts.pods, facts.deployment, objects.get("Deployment"))
+    renewal = judge_renewal(facts.deployment, objects.get("Deployment"), granted=observed.has_turn)
+    waits = renewal == "waits"
+    pulling = pull_first(observed, facts.pods, facts.deployment, objects.get("Deployment") if not waits else None)
+    if waits and facts.deployment is not None:
+        objects["Deployment"] = hashed(kept(objects["Deployment"], facts.deployment))
+        facts = replace(facts, outdated=True, renewed=observed.turns)
     if pulling.image is not None:
         del objects["Deployment"]
         facts = replace(facts, pulls=pulling.image, pull_problem=pulling.problem)
@@ -70,6 +76,7 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         end_pull=pulling.end,
         replace=_held_back(observed, facts) if objects else None,
         deadline_in=_deadline_in(observed, facts, settings, now),
+        renewal=renewal,
     )
 
 

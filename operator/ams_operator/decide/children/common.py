@@ -59,3 +59,14 @@ def source_digest(resource: ModelDeployment) -> str:
     model = resource.spec.model
     signature = [model.signature] if model.signature is not None else []
     return digest([model.source, model.lock, *signature])
+
+
+# What changes without a new template, or without one that anybody has to ask for.
+_NOT_OF_PODS = ("replicas", "autoscaling", "suspend")
+
+
+def spec_digest(resource: ModelDeployment, *, prefetch: bool) -> str:
+    """Of all that a user says about the pods."""
+    spec = {name: value for name, value in msgspec.to_builtins(resource.spec).items() if name not in _NOT_OF_PODS}
+    spec["model"] = {name: value for name, value in spec["model"].items() if name != "aliases"}
+    return digest([spec, prefetch])

@@ -6,7 +6,7 @@ from ams_common import labels
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import Source
 
-from ams_operator.decide.children.common import ObjectBody, child_metadata, selector
+from ams_operator.decide.children.common import ObjectBody, child_metadata, digest, selector, spec_digest
 from ams_operator.decide.children.pod import pod_template
 from ams_operator.decide.children.volume import Volume
 from ams_operator.settings import OperatorSettings
@@ -27,17 +27,23 @@ def deployment(
     strategy: Strategy,
     prefetch: bool = False,
 ) -> ObjectBody:
+    template = pod_template(resource, source, volume, settings, prefetch=prefetch)
+    annotations = {
+        **({labels.PREFETCH: "true"} if prefetch else {}),
+        labels.TEMPLATE: digest(template),
+        labels.SPEC: spec_digest(resource, prefetch=prefetch),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": child_metadata(resource, annotations={labels.PREFETCH: "true"} if prefetch else None),
+        "metadata": child_metadata(resource, annotations=annotations),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector(resource)},
             "strategy": _STRATEGIES[strategy],
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": _DEADLINE_SECONDS,
-            "template": pod_template(resource, source, volume, settings, prefetch=prefetch),
+            "template": template,
         },
     }
 

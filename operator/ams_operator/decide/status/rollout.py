@@ -28,6 +28,8 @@ def progressing(facts: Facts) -> Outcome:
     if status.observed_generation >= deployment.metadata.generation and (
         status.updated_replicas == status.replicas == status.available_replicas == desired
     ):
+        if facts.outdated:
+            return Outcome("False", Reason.OUTDATED, _outdated(facts))
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
     rolls = status.replicas > status.updated_replicas
     what = "The rollout" if rolls else "Scaling"
@@ -42,6 +44,15 @@ def progressing(facts: Facts) -> Outcome:
         return Outcome("True", Reason.ROLLING_OUT, text.strip())
     text = f"{status.available_replicas} of {desired} pods are available. {words}"
     return Outcome("True", Reason.SCALING, text.strip())
+
+
+def _outdated(facts: Facts) -> str:
+    text = "The pods are of an older version of their image or of the operator, and go on serving."
+    if facts.renewed is None:
+        return f"{text} They are renewed when the resource changes."
+    others = [key for key in facts.renewed if key != facts.resource.metadata.key]
+    first = f" {', '.join(sorted(others)[:3])} before it." if others else ""
+    return f"{text} They are renewed when it is this model's turn.{first}"
 
 
 def creates_no_pod(deployment: Deployment | None) -> str | None:
