@@ -52,6 +52,9 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(gt=0, le=60, description="seconds that the hub may take to answer; then the model is created anyway"),
     ] = 10.0
+    run_as_user: Annotated[int, Meta(ge=0, description="user of model pods; 0: the cluster's choice")] = 1000
+    run_as_group: Annotated[int, Meta(ge=0, description="group of model pods; 0: the cluster's choice")] = 1000
+    fs_group: Annotated[int, Meta(ge=0, description="group of model pods' volumes; 0: the cluster's choice")] = 1000
     load_seconds: Annotated[
         int, Meta(ge=10, description="seconds that a pod may take to load its model before it is restarted")
     ] = 3600

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
+from ams_operator.decide.children.pod import pod_security
 from ams_operator.decide.children.volume import size_text, volume_bytes
 from ams_operator.decide.desired import desired
 from ams_operator.decide.observed import Observed
@@ -258,3 +259,13 @@ def test_settings_of_the_operator_reach_the_pods() -> None:
     built = next(each for each in plan(Observed(resource()), settings, NOW).apply if each["kind"] == "Deployment")
     env = built["spec"]["template"]["spec"]["initContainers"][0]["env"]
     assert {"name": "HF_ENDPOINT", "value": "http://mirror:8000"} in env
+
+
+def test_users_may_be_the_clusters_choice() -> None:
+    """As OpenShift's restricted-v2 asks for: it refuses pods that name their own."""
+    free = msgspec.structs.replace(SETTINGS, run_as_user=0, run_as_group=0, fs_group=0)
+    security = pod_security(free)
+    assert not security.keys() & {"runAsUser", "runAsGroup", "fsGroup"}
+    assert security["runAsNonRoot"] is True
+    own = pod_security(msgspec.structs.replace(SETTINGS, run_as_user=7, fs_group=8))
+    assert (own["runAsUser"], own["runAsGroup"], own["fsGroup"]) == (7, 1000, 8)

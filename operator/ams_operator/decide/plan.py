@@ -49,7 +49,8 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
     renewal = judge_renewal(facts.deployment, objects.get("Deployment"), granted=observed.has_turn)
     waits = renewal == "waits"
-    pulling = pull_first(observed, facts.pods, facts.deployment, objects.get("Deployment") if not waits else None)
+    replaces = objects.get("Deployment") if not waits else None
+    pulling = pull_first(observed, facts.pods, facts.deployment, replaces, settings)
     if waits and facts.deployment is not None:
         objects["Deployment"] = hashed(kept(objects["Deployment"], facts.deployment))
         facts = replace(facts, outdated=True, renewed=observed.turns)

@@ -19,6 +19,7 @@ from ams_operator.decide.observed import Observed
 from ams_operator.decide.status.endings import container_problem
 from ams_operator.decide.status.pods import PodView
 from ams_operator.decide.status.problem import Problem
+from ams_operator.settings import OperatorSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,11 @@ class Pulling:
 
 
 def pull_first(
-    observed: Observed, pods: Sequence[PodView], deployment: Deployment | None, desired: ObjectBody | None
+    observed: Observed,
+    pods: Sequence[PodView],
+    deployment: Deployment | None,
+    desired: ObjectBody | None,
+    settings: OperatorSettings,
 ) -> Pulling:
     """`desired` is the Deployment that is to be applied."""
     present = own_pull(observed)
@@ -49,7 +54,7 @@ def pull_first(
     if not replaces or not node or image == observed.pull_refused:
         return unneeded
     if present is None:
-        return Pulling(image, start=pull_pod(observed.resource, image, container["imagePullPolicy"], node))
+        return Pulling(image, start=pull_pod(observed.resource, settings, image, container["imagePullPolicy"], node))
     if present.metadata.annotations.get(labels.PULLS) != image or present.spec.node_name != node:
         return Pulling(image, end=True)
     return _outcome(present, image)

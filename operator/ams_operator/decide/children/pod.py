@@ -26,15 +26,6 @@ _TERMINATION_LOG = "/dev/termination-log"
 # Waits without serving until the operator has seen that the weights are there.
 _HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
-_USER = 1000
-POD_SECURITY: ObjectBody = {
-    "runAsNonRoot": True,
-    "runAsUser": _USER,
-    "runAsGroup": _USER,
-    "fsGroup": _USER,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 CONTAINER_SECURITY: ObjectBody = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -56,7 +47,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds(resource),
-        "securityContext": POD_SECURITY,
+        "securityContext": pod_security(settings),
         **containers,
         "volumes": _volumes(source, volume),
     }
@@ -79,6 +70,17 @@ def pod_template(
         "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource)},
     }
     return {"metadata": metadata, "spec": pod}
+
+
+def pod_security(settings: OperatorSettings) -> ObjectBody:
+    """As the restricted standard asks for. Users that aren't set are the cluster's choice."""
+    users = {"runAsUser": settings.run_as_user, "runAsGroup": settings.run_as_group, "fsGroup": settings.fs_group}
+    return {
+        "runAsNonRoot": True,
+        **{name: number for name, number in users.items() if number},
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def grace_seconds(resource: ModelDeployment) -> int:

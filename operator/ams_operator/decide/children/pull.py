@@ -6,7 +6,8 @@ from ams_common.names import child_name
 from ams_common.resource.spec import ModelDeployment
 
 from ams_operator.decide.children.common import ObjectBody, child_metadata
-from ams_operator.decide.children.pod import CONTAINER_SECURITY, POD_SECURITY
+from ams_operator.decide.children.pod import CONTAINER_SECURITY, pod_security
+from ams_operator.settings import OperatorSettings
 
 PULL = "pull"
 
@@ -15,7 +16,7 @@ def pull_name(name: str) -> str:
     return f"{child_name(name)}-{PULL}"
 
 
-def pull_pod(resource: ModelDeployment, image: str, policy: str, node: str) -> ObjectBody:
+def pull_pod(resource: ModelDeployment, settings: OperatorSettings, image: str, policy: str, node: str) -> ObjectBody:
     """Without the label of the model's pods, so that neither Service nor Deployment take it for one."""
     spec, metadata = resource.spec, child_metadata(resource, annotations={labels.PULLS: image})
     metadata["name"] = pull_name(resource.metadata.name)
@@ -29,7 +30,7 @@ def pull_pod(resource: ModelDeployment, image: str, policy: str, node: str) -> O
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 0,
         "tolerations": [{"operator": "Exists"}],
-        "securityContext": POD_SECURITY,
+        "securityContext": pod_security(settings),
         "containers": [
             {
                 "name": PULL,
