@@ -424,7 +424,7 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "The pods are of an older version",
         "After an upgrade models are renewed a few at a time (`rollout.maxConcurrentUpdates` of the chart), those "
         "without requests first. A model whose new pods don't start keeps its turn, and no other one follows: look for "
-        "it with `kubectl get mdep -A`. `kubectl rollout restart` or a change of the resource renews one at once.",
+        "it with `kubectl get mdep -A`. A change of the resource renews one at once.",
     ),
     Reason.GOLDEN_PROMPT_FAILED: _fails(
         "Progressing",

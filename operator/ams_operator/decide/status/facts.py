@@ -21,8 +21,8 @@ class Facts:
 
     `stands_still_for`: nothing has moved of what is under way for so many seconds, the deadline, and more; a time that
     goes on would be another status each second. None while it isn't so long. `pulls` is the image of a new version that
-    is pulled before the running pod ends, `pull_problem` why it can't be. `outdated`: the pods are of an older version of
-    image or operator, and `renewed` are the models whose turn it is (None: nobody is renewed without a change).
+    is pulled before the running pod ends, `pull_problem` why it can't be. `outdated`: the pods are of an older version
+    of image or operator, and `renewed` are the models whose turn it is (None: nobody is renewed without a change).
     """
 
     resource: ModelDeployment
