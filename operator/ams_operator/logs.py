@@ -37,3 +37,5 @@ def configure(style: Literal["console", "json"], debug: bool) -> None:
         logger.addFilter(_Throttle(30.0))
     for name in ("aiohttp.access", "asyncio", "kubernetes"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It runs in a thread of its own, and says at each start that it ignores signals there.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

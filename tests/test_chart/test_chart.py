@@ -50,6 +50,21 @@ def test_every_pod_meets_the_restricted_standard() -> None:
             assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_users_may_be_the_clusters_choice() -> None:
+    objects = render({"podSecurity": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}})
+    for part in ("operator", "gateway"):
+        security = objects["Deployment", part]["spec"]["template"]["spec"]["securityContext"]
+        assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_an_operator_of_two_has_a_budget_and_is_spread() -> None:
+    objects = render()
+    assert objects["PodDisruptionBudget", "operator"]["spec"]["minAvailable"] == 1
+    [spread] = objects["Deployment", "operator"]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert ("PodDisruptionBudget", "operator") not in render({"operator": {"replicas": 1}})
+
+
 def test_nobody_may_read_secrets() -> None:
     rules = [rule for (kind, _), each in render().items() if kind in ("Role", "ClusterRole") for rule in each["rules"]]
     assert len(rules) > 5
@@ -113,6 +128,11 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
         ({"operator": {"env": [{"name": "X", "value": "yes please"}]}}, "operator", "X", "yes please"),
         ({"podImage": {"repository": "r", "tag": "t"}}, "operator", "AMS_POD_IMAGE", "r:t"),
         ({"podImage": {"pullPolicy": "Never"}}, "operator", "AMS_POD_IMAGE_PULL_POLICY", "Never"),
+        ({"podSecurity": {"runAsUser": 7}}, "operator", "AMS_RUN_AS_USER", "7"),
+        ({"podSecurity": {"runAsUser": None}}, "operator", "AMS_RUN_AS_USER", "0"),
+        ({"podSecurity": {"runAsGroup": None}}, "operator", "AMS_RUN_AS_GROUP", "0"),
+        ({"podSecurity": {"fsGroup": 8}}, "operator", "AMS_FS_GROUP", "8"),
+        ({}, "operator", "AMS_FS_GROUP", "1000"),
         ({"rollout": {"maxConcurrentUpdates": 3}}, "operator", "AMS_MAX_CONCURRENT_UPDATES", "3"),
         ({"hub": {"endpoint": "http://mirror"}}, "operator", "AMS_HUB_ENDPOINT", "http://mirror"),
         ({"hub": {"packageIndex": "http://pypi"}}, "operator", "AMS_PACKAGE_INDEX", "http://pypi"),
