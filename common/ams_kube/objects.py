@@ -44,7 +44,6 @@ class Metadata(ObjectMeta, frozen=True, kw_only=True, gc=False):
     name: str = ""
     namespace: str = ""
     owner_references: list[OwnerReference] = msgspec.field(default_factory=list)
-    managed_fields: list[ManagedFields] = msgspec.field(default_factory=list)
 
     @property
     def controller(self) -> OwnerReference | None:
@@ -52,10 +51,22 @@ class Metadata(ObjectMeta, frozen=True, kw_only=True, gc=False):
         return next((owner for owner in self.owner_references if owner.controller), None)
 
 
+class AppliedMetadata(Metadata, frozen=True, kw_only=True, gc=False):
+    """Of an object that we apply. Its fields keep the whole answer in memory that they were read from: copy them."""
+
+    managed_fields: list[ManagedFields] = msgspec.field(default_factory=list)
+
+
 class MetadataOnly(_Part, frozen=True):
     """An object of which nothing but the metadata is read."""
 
     metadata: Metadata = Metadata()
+
+
+class AppliedOnly(_Part, frozen=True):
+    """An object that we apply, of which nothing but the metadata is read."""
+
+    metadata: AppliedMetadata = AppliedMetadata()
 
 
 class StatusCondition(_Part, frozen=True):
@@ -97,7 +108,7 @@ class DeploymentStatus(_Part, frozen=True):
 
 
 class Deployment(_Part, frozen=True):
-    metadata: Metadata
+    metadata: AppliedMetadata
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
 
@@ -126,7 +137,7 @@ class ClaimStatus(_Part, frozen=True):
 class Claim(_Part, frozen=True):
     """A PersistentVolumeClaim."""
 
-    metadata: Metadata
+    metadata: AppliedMetadata
     spec: ClaimSpec = ClaimSpec()
     status: ClaimStatus = ClaimStatus()
 
@@ -237,7 +248,7 @@ class ServiceSpec(_Part, frozen=True):
 
 
 class Service(_Part, frozen=True):
-    metadata: Metadata
+    metadata: AppliedMetadata
     spec: ServiceSpec = ServiceSpec()
 
 
@@ -290,8 +301,8 @@ MODELS_METADATA: Kind[MetadataOnly] = Kind(API_VERSION, KIND, PLURAL, MetadataOn
 REPLICA_SETS: Kind[MetadataOnly] = Kind("apps/v1", "ReplicaSet", "replicasets", MetadataOnly)
 DEPLOYMENTS: Kind[Deployment] = Kind("apps/v1", "Deployment", "deployments", Deployment)
 SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
-SERVICE_ACCOUNTS: Kind[MetadataOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", MetadataOnly)
-NETWORK_POLICIES: Kind[MetadataOnly] = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", MetadataOnly)
+SERVICE_ACCOUNTS: Kind[AppliedOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", AppliedOnly)
+NETWORK_POLICIES: Kind[AppliedOnly] = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", AppliedOnly)
 CLAIMS: Kind[Claim] = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Claim)
 PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
 NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)

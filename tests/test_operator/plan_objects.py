@@ -7,7 +7,7 @@ from ams_common.labels import MANAGER
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.managed_fields import ManagedFields
-from ams_kube.objects import Claim, Deployment, Metadata, MetadataOnly, OwnerReference, Pod
+from ams_kube.objects import AppliedMetadata, AppliedOnly, Claim, Deployment, OwnerReference, Pod
 from ams_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(pod_image="ams-pod:1", gateway_url="http://gateway.ams.svc")
@@ -27,7 +27,7 @@ def resource(source: str = SOURCE, **spec: Any) -> ModelDeployment:
 
 def child(kind: type[Any], *, owner: OwnerReference | None, **annotations: str) -> Any:
     owners = [owner] if owner is not None else []
-    metadata = Metadata(
+    metadata = AppliedMetadata(
         name="ams-tiny", namespace="models", uid="c-1", owner_references=owners, annotations=annotations
     )
     return kind(metadata=metadata)
@@ -44,7 +44,7 @@ def as_applied(body: dict[str, Any]) -> Any:
     fields = _fields({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})
     entry = ManagedFields(manager=MANAGER, operation="Apply", fields=msgspec.Raw(msgspec.json.encode(fields)))
     child = msgspec.convert(
-        {**body, "metadata": {**body["metadata"], "uid": "c"}}, types.get(body["kind"], MetadataOnly)
+        {**body, "metadata": {**body["metadata"], "uid": "c"}}, types.get(body["kind"], AppliedOnly)
     )
     return msgspec.structs.replace(child, metadata=msgspec.structs.replace(child.metadata, managed_fields=[entry]))
 

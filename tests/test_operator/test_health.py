@@ -10,7 +10,7 @@ import pytest
 from ams_common.lifecycle import Phase
 from ams_common.progress import Download, Progress
 from ams_common.resource.spec import ModelDeployment
-from ams_kube.objects import Deployment, MetadataOnly, Pod
+from ams_kube.objects import AppliedOnly, Deployment, Pod
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.plan import plan
 from ams_operator.decide.preflight.report import HubReport
@@ -61,7 +61,7 @@ def a_deployment(replicas: int, updated: int, available: int, *conditions: dict[
         },
     }
     made = msgspec.convert(document, Deployment)
-    return msgspec.structs.replace(made, metadata=child(MetadataOnly, owner=OURS).metadata)
+    return msgspec.structs.replace(made, metadata=child(AppliedOnly, owner=OURS).metadata)
 
 
 def failed_download(reason: str, message: str) -> dict[str, Any]:

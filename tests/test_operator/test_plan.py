@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from ams_common.naming import NameClaim, give_names
 from ams_common.resource.status import LockStatus
-from ams_kube.objects import Claim, Deployment, MetadataOnly, Pod
+from ams_kube.objects import AppliedOnly, Claim, Deployment, Pod
 from ams_operator.decide.children.common import source_digest
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.ownership import owner_of
@@ -18,10 +18,10 @@ from plan_objects import NOW, OLD, OTHER, OURS, SETTINGS, SOURCE, as_applied, ch
 
 def test_whose_an_object_is() -> None:
     given = resource()
-    assert owner_of(child(MetadataOnly, owner=OURS), given) == "ours"
-    assert owner_of(child(MetadataOnly, owner=OLD), given) == "predecessor's"
-    assert owner_of(child(MetadataOnly, owner=OTHER), given) == "another's"
-    assert owner_of(child(MetadataOnly, owner=None), given) == "another's"
+    assert owner_of(child(AppliedOnly, owner=OURS), given) == "ours"
+    assert owner_of(child(AppliedOnly, owner=OLD), given) == "predecessor's"
+    assert owner_of(child(AppliedOnly, owner=OTHER), given) == "another's"
+    assert owner_of(child(AppliedOnly, owner=None), given) == "another's"
     retained = {"aimodelserver.io/retained-by": "tiny"}
     assert owner_of(child(Claim, owner=None, **retained), given) == "ours"
     assert owner_of(child(Claim, owner=None, **{"aimodelserver.io/retained-by": "big"}), given) == "another's"
@@ -30,7 +30,7 @@ def test_whose_an_object_is() -> None:
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PersistentVolumeClaim", "ServiceAccount"])
 def test_nothing_at_all_is_done_while_a_name_is_taken(kind: str) -> None:
     types: dict[str, Any] = {"Deployment": Deployment, "PersistentVolumeClaim": Claim}
-    stranger = child(types.get(kind, MetadataOnly), owner=OTHER)
+    stranger = child(types.get(kind, AppliedOnly), owner=OTHER)
     decided = plan(Observed(resource(), {kind: stranger}), SETTINGS, NOW)
     assert (decided.apply, decided.remove) == ((), ())
     accepted = next(each for each in decided.status.conditions or () if each.type == "Accepted")
@@ -43,7 +43,7 @@ def test_nothing_at_all_is_done_while_a_name_is_taken(kind: str) -> None:
 
 
 def test_the_children_of_a_predecessor_are_waited_for() -> None:
-    decided = plan(Observed(resource(), {"Service": child(MetadataOnly, owner=OLD)}), SETTINGS, NOW)
+    decided = plan(Observed(resource(), {"Service": child(AppliedOnly, owner=OLD)}), SETTINGS, NOW)
     assert decided.apply == ()
     assert decided.status.phase == "Pending"
 

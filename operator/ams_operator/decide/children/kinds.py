@@ -11,14 +11,14 @@ from ams_kube.objects import (
     NETWORK_POLICIES,
     SERVICE_ACCOUNTS,
     SERVICES,
+    AppliedOnly,
     Claim,
     Deployment,
     Metadata,
-    MetadataOnly,
     Service,
 )
 
-Child = Deployment | Service | MetadataOnly | Claim
+Child = Deployment | Service | AppliedOnly | Claim
 CHILDREN: dict[str, Kind[Any]] = {
     kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, DEPLOYMENTS)
 }
