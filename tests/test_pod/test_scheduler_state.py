@@ -4,9 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ams_pod.engines.builtin.scheduler.admission import refusal
+from ams_pod.engines.builtin.scheduler.admission import new_tokens_for
 from ams_pod.engines.builtin.scheduler.schedule import Pace
 from ams_pod.engines.builtin.scheduler.slots import Slots
+from ams_pod.engines.port import EngineRefusal
 
 
 class Moves:
@@ -109,28 +110,35 @@ def test_a_step_that_was_faster_than_one_without_a_prompt_costs_nothing() -> Non
 
 
 @pytest.mark.parametrize(
-    ("prompt", "new", "room", "reason"),
+    ("prompt", "new", "room", "allowed"),
     [
-        (99, 1, 1000, None),
-        (99, 500, 1000, None),  # the answer ends with the context
+        (99, 1, 1000, 1),
+        (99, 500, 1000, 1),  # the answer ends with the context
         (100, 1, 1000, "context-length-exceeded"),
         (101, 1, 1000, "context-length-exceeded"),
-        (60, 40, 1000, None),
-        (60, 40, 999, "out-of-memory"),
-        (60, 39, 990, None),
-        (60, 500, 999, "out-of-memory"),
+        (60, 40, 1000, 40),
+        (60, 39, 990, 39),
+        (60, 40, 999, 39),  # with its memory
+        (60, 500, 619, 1),
+        (60, 500, 610, 1),
+        (60, 500, 609, "out-of-memory"),
+        (60, 1, 0, "out-of-memory"),
     ],
 )
-def test_who_is_not_let_in(prompt: int, new: int, room: int, reason: str | None) -> None:
-    refused = refusal(prompt, new, context_tokens=100, bytes_per_token=10, room=room)
-    assert (refused.kind if refused is not None else None) == reason
+def test_how_much_of_an_answer_there_is_room_for(prompt: int, new: int, room: int, allowed: int | str) -> None:
+    found = new_tokens_for(prompt, new, context_tokens=100, bytes_per_token=10, room=room)
+    assert (found.kind if isinstance(found, EngineRefusal) else found) == allowed
+
+
+def test_an_engine_that_keeps_no_cache_is_bounded_by_the_context_alone() -> None:
+    assert new_tokens_for(60, 500, context_tokens=100, bytes_per_token=0, room=0) == 40
 
 
 def test_a_refusal_has_the_numbers() -> None:
-    refused = refusal(60, 500, context_tokens=100, bytes_per_token=1 << 20, room=1 << 20)
-    assert refused is not None
-    assert (refused.limit, refused.given) == (1 << 20, 100 << 20)
-    assert "60 tokens of prompt and up to 40 of answer take 100.0 MiB of cache; 1.0 MiB are free" in str(refused)
-    refused = refusal(100, 1, context_tokens=100, bytes_per_token=1, room=1)
-    assert refused is not None
+    refused = new_tokens_for(60, 500, context_tokens=100, bytes_per_token=1 << 20, room=1 << 20)
+    assert isinstance(refused, EngineRefusal)
+    assert (refused.limit, refused.given) == (1 << 20, 61 << 20)
+    assert "60 tokens of prompt take 61.0 MiB of cache; 1.0 MiB are free with nothing else running." in str(refused)
+    refused = new_tokens_for(100, 1, context_tokens=100, bytes_per_token=1, room=1)
+    assert isinstance(refused, EngineRefusal)
     assert (refused.limit, refused.given) == (100, 100)
