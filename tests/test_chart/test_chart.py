@@ -380,7 +380,7 @@ MODEL = {"source": "hf://a/b"}
     [
         ({"model": MODEL, "replicass": 3}, "replicass"),
         ({"model": {**MODEL, "alias": "x"}}, "alias"),
-        ({"model": MODEL, "limits": {"maxNewTokens": "many"}}, "maxNewTokens"),
+        ({"model": MODEL, "limits": {"concurrentRequests": "many"}}, "concurrentRequests"),
         ({"model": MODEL, "precision": "fp16"}, "precision"),
         ({"model": MODEL, "autoscaling": {"maxReplicas": 0}}, "maxReplicas"),
         ({"model": MODEL, "tolerations": [{"keys": "gpu"}]}, "keys"),
