@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.masking_utils import create_bidirectional_mask
 
 from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
@@ -81,44 +81,35 @@ class ClipExpander:
         return Expansion(ids, pieces)
 
     def _divide(self, samples: Samples) -> list[Samples]:
-        longest = self._extractor.n_samples
-        return [samples[start : start + longest] for start in range(0, max(1, len(samples)), longest)]
+        return sound.divide(samples, self._extractor.n_samples, self._extractor.sampling_rate)
 
 
 class ClipTower:
     """One call of the model's own encoder and projector for several clips.
 
-    The model offers no way to ask for them, so its forward runs with its language model replaced by one that hands
-    back its embeddings: only once the encoder is through, for other requests may be computed between its
-    layers.
+    They are called as the model's forward does it, and not by it: the forward would run the language model too, and
+    hears nothing where all clips together are one token.
     """
 
-    def __init__(self, model: Any, token: int) -> None:
-        self._model, self._token = model, token
+    def __init__(self, model: Any) -> None:
+        self._encoder, self._projector = model.audio_tower, model.multi_modal_projector
 
     def __call__(self, clips: Sequence[Clip]) -> list[Features]:
-        device = self._model.device
-        counts = [clip.tokens for clip in clips]
-        ids = torch.full((1, sum(counts)), self._token, device=device)
-        language_model = self._model.language_model
-        replacing = self._model.audio_tower.register_forward_hook(
-            lambda *_: setattr(language_model, "forward", _hand_back)
+        device = self._encoder.device
+        spectrograms = torch.cat([clip.features for clip in clips]).to(device)
+        heard = [sound.positions_of(int(clip.mask.sum())) for clip in clips]
+        positions = sound.positions_of(spectrograms.shape[2])
+        mask = torch.arange(positions)[None] < torch.tensor(heard)[:, None]
+        encoded = self._encoder(
+            spectrograms,
+            attention_mask=create_bidirectional_mask(
+                config=self._encoder.config,
+                inputs_embeds=torch.zeros(len(clips), positions, 1, dtype=self._encoder.dtype, device=device),
+                attention_mask=mask.long().to(device),
+            ),
         )
-        try:
-            output = self._model(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                input_features=torch.cat([clip.features for clip in clips]).to(device),
-                feature_attention_mask=torch.cat([clip.mask for clip in clips]).to(device),
-            )
-        finally:
-            replacing.remove()
-            vars(language_model).pop("forward", None)
-        return [Features(each) for each in output.last_hidden_state[0].split(counts)]
-
-
-def _hand_back(inputs_embeds: Tensor, **ignored: Any) -> BaseModelOutputWithPast:
-    return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+        embeds = self._projector(encoded.last_hidden_state)
+        return [Features(each[: clip.tokens]) for each, clip in zip(embeds, clips, strict=True)]
 
 
 @contextlib.contextmanager
@@ -150,7 +141,7 @@ def recipe(folder: Path) -> Recipe:
         while_probing=_one_layer,
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
-            {sound.TOWER: ClipTower(model.model, processor.audio_token_id)},
+            {sound.TOWER: ClipTower(model.model)},
             [model.model.audio_tower],
         ),
         audio_rate=rate,

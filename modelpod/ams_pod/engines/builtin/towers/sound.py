@@ -19,9 +19,27 @@ def frames_of(samples: int, hop: int) -> int:
     return max(_LEAST_FRAMES, -(-samples // hop))
 
 
+def positions_of(frames: int) -> int:
+    """Positions in an encoder of Qwen's, behind the convolution that halves so many frames."""
+    return (frames - 1) // 2 + 1
+
+
 def tokens_of(frames: int) -> int:
     """Tokens that an encoder of Qwen's makes of so many frames: two halvings, by convolution and by pooling."""
-    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+    return (positions_of(frames) - 2) // 2 + 1
+
+
+def divide(samples: Samples, longest: int, rate: int) -> list[Samples]:
+    """Clips of at most `longest` samples that follow each other.
+
+    A rest of less than a second is no clip of its own, which a model would hear without what it belongs to: it shares
+    the last two clips' time evenly.
+    """
+    ends = list(range(longest, len(samples), longest))
+    if ends and len(samples) - ends[-1] < min(rate, longest):
+        start = ends[-1] - longest
+        ends[-1] = start + -(-(len(samples) - start) // 2)
+    return np.split(samples, ends)
 
 
 def long_enough(samples: Samples, hop: int) -> Samples:
