@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 from ams_pod.media.audio import decode_audio
 from ams_pod.media.base64text import decoded
+from ams_pod.media.frames import FrameOptions
 from ams_pod.media.images import decode_image
 from ams_pod.media.limits import MediaLimits
 from ams_pod.media.video import decode_video
@@ -69,10 +70,10 @@ def cases() -> dict[str, tuple[bytes, Callable[[bytes], Any], float, str]]:
         return decode_audio(io.BytesIO(data), "audio", RATE, LIMITS, watch())
 
     def seen(data: bytes) -> Any:
-        return decode_video(io.BytesIO(data), "video", 8, None, LIMITS, watch())
+        return decode_video(io.BytesIO(data), "video", FrameOptions(8), LIMITS, watch())
 
     def seen_and_heard(data: bytes) -> Any:
-        return decode_video(io.BytesIO(data), "video", 8, RATE, LIMITS, watch())
+        return decode_video(io.BytesIO(data), "video", FrameOptions(8, RATE), LIMITS, watch())
 
     found: dict[str, tuple[bytes, Callable[[bytes], Any], float, str]] = {}
     for width, height in ((640, 480), (1920, 1080), (4000, 3000)):

@@ -83,6 +83,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     max_body_bytes: Annotated[int, Meta(ge=1024, description="upper limit of a request body, in bytes")] = 64 << 20
     video_frames: Annotated[int, Meta(ge=1, le=256, description="frames taken from a video, evenly spaced")] = 8
+    image_pixels: Annotated[
+        int,
+        Meta(ge=0, description="pixels above which an image is scaled down; 0: what the model takes"),
+    ] = 0
     media_url_hosts: Annotated[
         str, Meta(description="hosts that media may be fetched from, separated by commas; empty: no URLs")
     ] = ""

@@ -39,6 +39,7 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         request_timeout_seconds=float(limits.request_timeout_seconds),
         max_body_bytes=parse_bytes(limits.max_body_bytes),
         video_frames=limits.video_frames,
+        image_pixels=0 if limits.image_pixels == "auto" else limits.image_pixels,
         media_url_hosts=",".join(limits.media_url_hosts),
         golden_prompts=msgspec.json.encode(spec.rollout.golden_prompts).decode() if spec.rollout.golden_prompts else "",
     )

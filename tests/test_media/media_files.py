@@ -48,6 +48,30 @@ def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
     return np.repeat((wave * 32767).astype(np.int16)[None], channels, axis=0)
 
 
+class _Pipe(io.RawIOBase):
+    """Takes what is written and can't go back."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.data += bytes(data)
+        return len(data)
+
+
+def piped(format: str, codec: str, seconds: float) -> bytes:
+    """An audio file as a pipe or a browser's recorder gets it: its head doesn't say how long it is."""
+    pipe = _Pipe()
+    options = {"live": "1"} if format == "webm" else {}
+    with av.open(pipe, "w", format=format, container_options=options) as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        _encode_sound(container, stream, tone(seconds, 48_000), 48_000)
+    return bytes(pipe.data)
+
+
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -96,7 +120,7 @@ def video(
     if codec == "libsvtav1":
         _be_ordinary()
     data = file.getvalue()
-    return _rotated(data, rotation) if rotation else data
+    return displayed(data, *_turned(rotation)) if rotation else data
 
 
 def _be_ordinary() -> None:
@@ -134,10 +158,14 @@ def _encode_sound(container: Any, stream: Any, samples: np.ndarray, rate: int) -
     container.mux(stream.encode())
 
 
-def _rotated(mp4: bytes, degrees: int) -> bytes:
-    """The display matrix of the (first) track turned, as a phone writes it."""
+def _turned(degrees: int) -> tuple[int, int, int, int]:
+    cos, sin = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
+    return cos, sin, -sin, cos
+
+
+def displayed(mp4: bytes, a: int, b: int, c: int, d: int) -> bytes:
+    """The display matrix of the (first) track replaced, as phones and editors write it: x' = ax + cy, y' = bx + dy."""
     at = mp4.index(b"tkhd") + 4 + 40
     assert struct.unpack(">i", mp4[at : at + 4])[0] == 1 << 16, "no identity matrix where it should be"
-    cos, sin = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
-    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
     return mp4[:at] + struct.pack(">9i", *matrix) + mp4[at + 36 :]

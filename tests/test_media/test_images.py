@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 from ams_common.errors import ApiError
-from ams_pod.media.images import decode_image, peak_bytes
+from ams_pod.media.images import decode_image, need
 from ams_pod.media.limits import MediaLimits
+from ams_pod.media.sizing import SizeRule
 from ams_pod.media.watch import DecodingStopped, Watch
 from test_media.media_files import BLUE, GREEN, RED, WHITE, picture, png_of_size, saved
 
@@ -15,9 +17,13 @@ LOSSY = 12  # of 255, what a lossy format may be off
 
 
 def decoded(data: bytes, limits: MediaLimits | None = None) -> np.ndarray:
+    return decode_image(io.BytesIO(data), "image", limits or MediaLimits(), _watch()).pixels
+
+
+def _watch() -> Watch:
     watch = Watch(60.0)
     watch.item("image")
-    return decode_image(io.BytesIO(data), "image", limits or MediaLimits(), watch).pixels
+    return watch
 
 
 def refusal(data: bytes, limits: MediaLimits | None = None) -> ApiError:
@@ -134,7 +140,7 @@ def test_more_pixels_than_are_allowed(rows: int) -> None:
     assert (error.code, error.status) == ("media_too_large", 413)
     assert "20,000 × 20,000 pixels; at most 67,108,864" in error.message
     with pytest.raises(ApiError, match="20,000 × 20,000"):
-        peak_bytes(io.BytesIO(data), "image", MediaLimits())
+        need(io.BytesIO(data), "image", 1 << 20, MediaLimits())
     assert refusal(saved(PIL.Image.new("L", (20_000, 20_000)), "JPEG")).code == "media_too_large"
 
 
@@ -161,6 +167,76 @@ def test_scaled_down_and_upright() -> None:
     pixels = decoded(data, MediaLimits(kept_image_pixels=10_000))
     assert pixels.shape[1] > pixels.shape[0]
     assert_colour(pixels[pixels.shape[0] // 2, 4], RED, LOSSY)
+
+
+QWEN = SizeRule(28, 56 * 56, 16384 * 28 * 28)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ((1, 1), (56, 56)),
+        ((332, 27), (336, 28)),
+        ((639, 31), (644, 28)),
+        ((1654, 2339), (1652, 2352)),
+        ((2480, 3508), (2492, 3500)),
+        ((3840, 2160), (3836, 2156)),
+        ((4032, 3024), (4032, 3024)),
+        ((6000, 4000), (4368, 2912)),
+    ],
+)
+def test_an_image_is_scaled_once_by_the_models_rule(given: tuple[int, int], size: tuple[int, int]) -> None:
+    """(width, height): what a client computes with smart_resize of qwen-vl-utils and the checkpoint's pixels."""
+    data = saved(PIL.Image.new("RGB", given, RED), "JPEG")
+    found = decode_image(io.BytesIO(data), "image", MediaLimits(), _watch(), QWEN)
+    assert found.fitted
+    assert found.pixels.shape == (size[1], size[0], 3)
+    kept, _ = need(io.BytesIO(data), "image", QWEN, MediaLimits())
+    assert found.pixels.nbytes == kept
+
+
+def test_scaling_is_that_of_pillow_on_the_whole_picture() -> None:
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8))
+    rule = SizeRule(28, 56 * 56, 300 * 28 * 28)
+    height, width = rule.size(700, 900)
+    found = decode_image(io.BytesIO(saved(noise, "PNG")), "image", MediaLimits(), _watch(), rule)
+    assert np.array_equal(found.pixels, np.asarray(noise.resize((width, height), PIL.Image.Resampling.BICUBIC)))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_metadata_that_are_broken_leave_an_image_upright() -> None:
+    broken = [bytes(30), b"II*\0\xff\xff\xff\xff", b"MM\0*" + b"\xff" * 40]
+    for format in ("PNG", "WEBP", "JPEG", "TIFF", "AVIF"):
+        for exif in (*(b"Exif\0\0" + each for each in broken), b"x" * 9):
+            try:
+                data = saved(picture(), format, exif=exif)
+            except SyntaxError:  # this writer reads it itself
+                continue
+            assert decoded(data).shape == (24, 32, 3)
+    raw = PIL.PngImagePlugin.PngInfo()
+    raw.add_text("Raw profile type exif", "\nexif\n      9\nnot hexadecimal\n")
+    assert decoded(saved(picture(), "PNG", pnginfo=raw)).shape == (24, 32, 3)
+
+
+def test_a_colour_that_stands_for_nothing_is_white() -> None:
+    """tRNS of a PNG without an alpha channel."""
+    for mode, colour, seen in (("RGB", RED, WHITE), ("P", 0, None), ("L", 76, WHITE)):
+        image = picture(mode=mode)
+        pixels = decoded(saved(image, "PNG", transparency=colour))
+        if seen is not None:
+            assert_colour(pixels[4, 4], seen)
+        assert pixels[4, -4].tolist() != list(WHITE)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_only_its_end_marker(progressive: bool) -> None:
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (61, 47, 3), np.uint8))
+    data = saved(noise, "JPEG", progressive=progressive)
+    whole = decoded(data)
+    for less in (1, 2):
+        assert np.array_equal(decoded(data[:-less]), whole)
+    for less in (12, 20, 200, len(data) // 2):
+        assert "it is cut off" in refusal(data[:-less]).message
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ams_pod.media.items import Audio, Image, Media, Video
 from ams_pod.media.limits import MediaLimits
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
-from test_media.media_files import picture, saved, sound, video
+from test_media.media_files import picture, piped, saved, sound, video
 
 WANTED = DecodeOptions(frames=4, rate=16_000, sound=True)
 PNG = saved(picture(), "PNG")
@@ -92,10 +92,51 @@ async def test_more_memory_than_there_is(tmp_path: Path) -> None:
     intake = Intake(
         TempFolder(str(tmp_path)), AllowedHosts.parse(""), 0, lambda *_: None, MediaLimits(decoded_bytes=5000)
     )
-    with pytest.raises(ApiError, match="need 6,144 bytes of memory to decode; at most 5,000 are allowed") as caught:
+    with pytest.raises(ApiError, match="need 11,520 bytes of memory to decode; at most 5,000 are allowed") as caught:
         await _media(intake, MediaSource("image", "image", _text(PNG)))
     assert (caught.value.code, caught.value.status) == ("media_too_large", 413)
     intake.close()
+
+
+async def test_as_many_photos_as_a_request_may_hold(tmp_path: Path) -> None:
+    """They are decoded one after the other, and all of them keep half of the memory: none is refused."""
+    limits = MediaLimits(decoded_bytes=3 << 20)
+    intake = Intake(TempFolder(str(tmp_path)), AllowedHosts.parse(""), 0, lambda *_: None, limits)
+    photo = _text(saved(picture(400, 300), "JPEG"))
+    media = await _media(intake, *[MediaSource("image", "image", photo)] * limits.items)
+    assert len(media) == 64
+    assert sum(item.pixels.nbytes for item in media) <= limits.decoded_bytes // 2
+    assert min(item.pixels.nbytes for item in media) > limits.decoded_bytes // 2 // 64 * 0.95
+    intake.close()
+
+
+async def test_recordings_that_tell_no_length(intake: Intake) -> None:
+    """A voice chat sends all that was said before: each takes what it is, not what it might be."""
+    clip, film = _text(piped("webm", "libopus", 2.0)), _text(video("webm", "libvpx", sound_codec="libopus"))
+    media = await _media(
+        intake, *[MediaSource("audio", "audio", clip)] * 40, *[MediaSource("video", "video", film)] * 5
+    )
+    assert len(media) == 45
+
+
+async def test_a_recording_that_is_longer_than_it_says(tmp_path: Path) -> None:
+    """It takes more memory where there is room, and is to be sent again where there is none."""
+    clip = bytearray(piped("flac", "flac", 40.0))
+    at = clip.index(b"fLaC") + 4 + 4 + 10
+    samples = int.from_bytes(clip[at + 3 : at + 8], "big")
+    clip[at + 3 : at + 8] = (samples & ~((1 << 36) - 1) | 48_000).to_bytes(5, "big")  # it says: one second
+    source = MediaSource("audio", "audio", _text(bytes(clip)))
+    for room, fails in ((8 << 20, False), (2 << 20, True)):
+        limits = MediaLimits(decoded_bytes=room)
+        intake = Intake(TempFolder(str(tmp_path)), AllowedHosts.parse(""), 0, lambda *_: None, limits)
+        if fails:
+            with pytest.raises(ApiError, match="not enough memory") as caught:
+                await _media(intake, source)
+            assert (caught.value.code, caught.value.status) == ("insufficient_memory", 503)
+        else:
+            assert (await _media(intake, source))[0].seconds == pytest.approx(40, abs=0.2)
+        assert intake.budget.used == 0
+        intake.close()
 
 
 async def test_a_client_that_leaves_while_its_media_are_decoded(

@@ -7,11 +7,13 @@ import av
 import numpy as np
 import pytest
 from ams_common.errors import ApiError
+from ams_pod.media.frames import FrameOptions
 from ams_pod.media.items import Video
 from ams_pod.media.limits import MediaLimits
-from ams_pod.media.video import decode_video, peak_bytes
+from ams_pod.media.sizing import NO_WISHES, FrameRule, SizeRule, Wishes
+from ams_pod.media.video import decode_video, need
 from ams_pod.media.watch import DecodingStopped, Watch
-from test_media.media_files import RED, number_of, picture, saved, sound, video
+from test_media.media_files import RED, displayed, number_of, picture, saved, sound, video
 
 RATE = 16_000
 EVENLY = [0, 5, 11, 16, 22, 27, 33, 39]  # of 40 frames
@@ -23,11 +25,20 @@ def decoded(
     sound_rate: int | None = None,
     limits: MediaLimits | None = None,
     watch: Watch | None = None,
+    rule: FrameRule | None = None,
+    wishes: Wishes = NO_WISHES,
 ) -> Video:
     if watch is None:
         watch = Watch(60.0)
         watch.item("video")
-    return decode_video(io.BytesIO(data), "video", frames, sound_rate, limits or MediaLimits(), watch)
+    options = FrameOptions(frames, sound_rate, rule, wishes)
+    return decode_video(io.BytesIO(data), "video", options, limits or MediaLimits(), watch)
+
+
+def needed(data: bytes, options: FrameOptions, limits: MediaLimits | None = None) -> tuple[int, int]:
+    watch = Watch(60.0)
+    watch.item("video")
+    return need(io.BytesIO(data), "video", options, limits or MediaLimits(), watch)
 
 
 def assert_evenly(found: Video) -> None:
@@ -221,7 +232,7 @@ def test_frames_of_more_pixels_than_are_allowed() -> None:
     data, limits = video(frames=2, size=(640, 480)), MediaLimits(frame_pixels=100_000)
     for attempt in (
         lambda: decoded(data, limits=limits),
-        lambda: peak_bytes(io.BytesIO(data), "video", 8, None, limits),
+        lambda: needed(data, FrameOptions(8), limits),
     ):
         with pytest.raises(ApiError, match="a frame of the video has 640 × 480 pixels; at most 100,000") as caught:
             attempt()
@@ -232,10 +243,91 @@ def test_memory_is_told_before_decoding() -> None:
     data = video(sound_codec="aac")
     found = decoded(data, sound_rate=RATE)
     assert found.audio is not None
-    assert (
-        peak_bytes(io.BytesIO(data), "video", 8, RATE, MediaLimits())
-        >= found.frames.nbytes + found.audio.samples.nbytes
-    )
+    assert needed(data, FrameOptions(8, RATE))[0] >= found.frames.nbytes + found.audio.samples.nbytes
+
+
+QWEN = FrameRule(SizeRule(28, 128 * 28 * 28, 768 * 28 * 28))
+
+
+@pytest.mark.parametrize(
+    ("size", "frame"), [((64, 48), (280, 392)), ((1280, 720), (560, 1008)), ((176, 144), (308, 364))]
+)
+def test_frames_are_scaled_once_by_the_models_rule(size: tuple[int, int], frame: tuple[int, int]) -> None:
+    data = video(frames=4, size=size)
+    found = decoded(data, rule=QWEN)
+    assert found.fitted
+    assert found.frames.shape[1:3] == frame
+    assert found.frames.nbytes <= needed(data, FrameOptions(8, rule=QWEN))[0]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "frames"),
+    [
+        (Wishes(frames=2), 2),
+        (Wishes(frames=33), 33),
+        (Wishes(frames_per_second=2.0), 8),
+        (Wishes(frames_per_second=0.1), 4),
+        (Wishes(frames_per_second=5.0), 20),
+        (Wishes(frames_per_second=1e9), 40),
+    ],
+)
+def test_frames_as_a_client_wants_them(wishes: Wishes, frames: int) -> None:
+    """Of 40 frames in 4 seconds."""
+    data = video()
+    found = decoded(data, wishes=wishes)
+    assert len(found.frames) == frames
+    assert found.frames.nbytes <= needed(data, FrameOptions(8, wishes=wishes))[0]
+
+
+def test_pixels_of_frames_as_a_client_wants_them() -> None:
+    data = video(frames=4, size=(640, 480))
+    found = decoded(data, rule=QWEN, wishes=Wishes(min_pixels=28 * 28, max_pixels=100 * 28 * 28))
+    height, width = found.frames.shape[1:3]
+    assert height % 28 == width % 28 == 0
+    assert 80 * 28 * 28 < height * width <= 100 * 28 * 28
+    with pytest.raises(ApiError, match="min_pixels is 9,000,000, above 602,112") as caught:
+        decoded(data, rule=QWEN, wishes=Wishes(min_pixels=9_000_000))
+    assert caught.value.code == "invalid_parameter"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((1, 0, 0, 1), lambda p: p),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+        ((0, -1, 1, 0), lambda p: np.rot90(p, 1)),
+        ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda p: p[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+)
+def test_pictures_are_turned_and_mirrored_as_ffmpeg_shows_them(matrix, upright) -> None:
+    """All eight ways; ffmpeg's autorotate gave the same pixels for the same files."""
+    plain = video(frames=2, codec="mpeg4")
+    corner = decoded(plain).frames[0].copy()
+    shown = decoded(displayed(plain, *matrix)).frames[0]
+    assert shown.shape == upright(corner).shape
+    assert np.abs(shown.astype(int) - upright(corner).astype(int)).max() == 0
+
+
+def test_of_several_pictures_the_largest_is_taken() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        for stream, (width, height) in zip(streams, ((64, 48), (320, 240)), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for stream in streams:
+            array = np.zeros((stream.height, stream.width, 3), np.uint8)
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+            container.mux(stream.encode())
+    streams_default = decoded(file.getvalue()).frames.shape[1:3]
+    assert streams_default in ((48, 64), (240, 320))
+    with av.open(io.BytesIO(file.getvalue())) as container:
+        flags = [bool(s.disposition & av.stream.Disposition.default) for s in container.streams.video]
+    assert streams_default == ((240, 320) if flags in ([False, False], [True, True]) else (48, 64))
 
 
 def test_nobody_waits_any_more(watch: Watch) -> None:

@@ -43,6 +43,7 @@ VALUES: dict[str, Any] = {
     "cache.size": "2Gi",
     "limits.contextTokens": 2048,
     "limits.maxNewTokens": 99,
+    "limits.imagePixels": 1_000_000,
     "limits.maxBodyBytes": "1Mi",
     "limits.mediaUrlHosts": ["example.com"],
     "rollout.goldenPrompts": [{"prompt": "2+2", "contains": "4"}],

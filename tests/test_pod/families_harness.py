@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ams_pod.engines.builtin import torchvision_shim
 from ams_pod.engines.builtin.families import family_module
-from ams_pod.engines.builtin.towers.vision import metadata, picture
+from ams_pod.engines.builtin.towers.vision import frames_of, metadata, picture
 from ams_pod.engines.port import Prepared
 from ams_pod.media.items import Audio, Image, Video, content_part
 
@@ -78,7 +78,8 @@ class Family:
         return self.process(text, content)
 
     def process(self, text: str, content: Sequence[Any]) -> dict[str, Any]:
-        images = [picture(item) for item in content if isinstance(item, Image)]
+        sizes = self.prompts.sizes
+        images = [picture(item, sizes) for item in content if isinstance(item, Image)]
         videos = [item for item in content if isinstance(item, Video)]
         sounds, sources = [], []
         for item in content:
@@ -96,7 +97,7 @@ class Family:
             if self.name == "omni":  # it pads to 300 seconds by default, which takes seconds and changes nothing
                 arguments["audio_kwargs"]["max_length"] = 30 * RATE
         if videos:
-            arguments["videos"] = [item.frames for item in videos]
+            arguments["videos"] = [frames_of(item, sizes) for item in videos]
             if self.name == "omni":
                 arguments["videos_kwargs"] = {"fps": 1 / FRAME_SECONDS, "do_sample_frames": False}
             else:

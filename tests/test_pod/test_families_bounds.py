@@ -48,11 +48,7 @@ def test_marks_of_media_in_a_text_are_text(omni, media, text):
 def test_frames_stay_within_the_bound_of_a_call(tmp_path, name, kind, shape):
     """With the pixels that the hub's checkpoints allow: for an image as for a frame."""
     checkpoints.make(kind, tmp_path)
-    path = tmp_path / "processor_config.json"
-    config = json.loads(path.read_text())
-    for part in ("image_processor", "video_processor"):
-        config[part]["size"] = {"shortest_edge": 3136, "longest_edge": 12845056}
-    path.write_text(json.dumps(config))
+    _allow(tmp_path)
     item = Video(np.zeros((3, *shape, 3), np.uint8), (0.0, 1.0, 2.0), 3.0)
     prepared = family_module(name).recipe(tmp_path).prompts(32768).chat(
         [{"role": "user", "content": [{"type": "video", "video": item}, {"type": "text", "text": "what"}]}]
@@ -63,11 +59,23 @@ def test_frames_stay_within_the_bound_of_a_call(tmp_path, name, kind, shape):
     assert prepared.media.ends[0] - prepared.media.starts[0] == 2 * height * width // 4
 
 
+@pytest.mark.parametrize(("name", "kind"), [("vision-language", "qwen2_5_vl"), ("omni", "qwen2_5_omni")])
 @pytest.mark.parametrize(
-    ("given", "kept"), [((1000, 1000), (1000, 1000)), ((3000, 4000), (1551, 2069)), ((100, 50_000), (80, 40070))]
+    ("given", "tokens"),
+    [((2339, 1654), 4956), ((3508, 2480), 11125), ((2160, 3840), 10549), ((3024, 4032), 15552), ((4000, 6000), 16224)],
 )
-def test_a_photo_is_scaled_to_the_bound_of_a_towers_call(given: tuple[int, int], kept: tuple[int, int]) -> None:
-    image = Image(np.zeros((*given, 3), np.uint8))
-    height, width = vision.kept_size(image)
-    assert (height, width) == kept
-    assert vision.picture(image).size == (width, height)
+def test_a_photo_keeps_what_the_checkpoint_allows(tmp_path, name, kind, given, tokens):
+    """A4 in 200 and 300 dpi, a 4K screenshot, photos: as many tokens as with the authors' own utilities."""
+    checkpoints.make(kind, tmp_path)
+    _allow(tmp_path)
+    prompts = family_module(name).recipe(tmp_path).prompts(32768)
+    assert prompts.expander.count(Image(np.zeros((*given, 3), np.uint8))) == tokens
+
+
+def _allow(folder):
+    """The pixels that the hub's checkpoints allow: for an image as for a frame."""
+    path = folder / "processor_config.json"
+    config = json.loads(path.read_text())
+    for part in ("image_processor", "video_processor"):
+        config[part]["size"] = {"shortest_edge": 3136, "longest_edge": 12845056}
+    path.write_text(json.dumps(config))

@@ -15,6 +15,7 @@ from ams_pod.media.limits import MediaLimits
 
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+MEDIA = (ROOT / "docs" / "media.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 LIMITS = MediaLimits()
 
@@ -50,12 +51,12 @@ def test_errors_are_those_of_the_table() -> None:
 
 def test_limits_of_media_are_those_that_hold() -> None:
     for number in (LIMITS.image_pixels, LIMITS.kept_image_pixels, LIMITS.frame_pixels, LIMITS.kept_frame_pixels):
-        assert f"{number:,} pixels" in HTTP
-    assert f"{LIMITS.audio_seconds / 60:g} minutes" in HTTP
-    assert f"{LIMITS.video_seconds / 60:g} minutes" in HTTP
-    assert f"at most {LIMITS.aspect_ratio} times the other" in HTTP
-    assert f"may hold {LIMITS.items} media" in HTTP
-    assert f"may take {LIMITS.cpu_seconds:g} seconds" in HTTP
+        assert f"{number:,} pixels" in MEDIA
+    assert f"{LIMITS.audio_seconds / 60:g} minutes" in MEDIA
+    assert f"{LIMITS.video_seconds / 60:g} minutes" in MEDIA
+    assert f"at most {LIMITS.aspect_ratio} times the other" in MEDIA
+    assert f"may hold {LIMITS.items} media" in MEDIA
+    assert f"may take {LIMITS.cpu_seconds:g} seconds" in MEDIA
     assert (LIMITS.decoded_bytes, LIMITS.request_memory_bytes, LIMITS.fetch_seconds) == (1 << 30, 4 << 20, 30)
 
 

@@ -5,6 +5,7 @@ import base64
 import os
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import PIL.Image
 import pytest
 import pytest_asyncio
 from ams_pod.engines.port import Degraded, EngineRefusal, Prepared
+from ams_pod.media.sizing import FrameRule, SizeRule, Sizes
 from test_media.media_files import picture, png_of_size, saved, sound, video
 from test_serve.echo_pod import EchoPod, echo_pod
 from test_serve.live_pods import events
@@ -100,10 +102,135 @@ async def test_only_omni_says_how(tmp_path: Path, family: str) -> None:
         assert set(body) == {"response", "usage", "model", "finish_reason"}
 
 
-@pytest.mark.parametrize("empty", [None, "", []])
+@pytest.mark.parametrize("empty", [None, []])
 async def test_empty_fields_are_no_media(tmp_path: Path, empty: Any) -> None:
     async with echo_pod(tmp_path, "text") as pod:
         assert (await pod.generate(image=empty, audio=empty, video=empty))[1]["response"] == "user: what"
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video"])
+async def test_a_file_without_content_is_refused(omni: EchoPod, kind: str) -> None:
+    """An upload that failed: the answer must not be an invention about nothing."""
+    for empty, field in (("", kind), ([""], f"{kind}[0]"), (["data:;base64,"], f"{kind}[0]")):
+        status, body = await omni.generate(**{kind: empty})
+        assert (status, body["details"]["code"], body["details"]["param"]) == (400, f"undecodable_{kind}", field)
+        assert "it is empty" in body["error"]
+
+
+RULES = Sizes(SizeRule(28, 56 * 56, 100 * 28 * 28), FrameRule(SizeRule(28, 4 * 28 * 28, 50 * 28 * 28)))
+PHOTO = saved(picture(1600, 1200), "JPEG")
+
+
+@pytest_asyncio.fixture
+async def ruled(tmp_path: Path) -> AsyncIterator[EchoPod]:
+    """A model that has rules for sizes, as Qwen's have."""
+    async with echo_pod(tmp_path, "omni") as pod:
+        pod.engine.capabilities = replace(pod.engine.capabilities, sizes=RULES)
+        yield pod
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [
+        ({}, "308x224"),
+        ({"max_pixels": 50 * 28 * 28}, "224x168"),
+        ({"max_pixels": 10**9}, "308x224"),
+        ({"min_pixels": 98 * 28 * 28}, "308x224"),
+    ],
+)
+async def test_the_size_that_a_model_sees(ruled: EchoPod, asked: dict[str, int], seen: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": uri(PHOTO)}}
+    small = {"type": "image_url", "image_url": {"url": uri(PNG)}}
+    ways = [
+        {"messages": [{"role": "user", "content": [part | asked, small]}]},
+        {"messages": [{"role": "user", "content": [{**part, "image_url": part["image_url"] | asked}, small]}]},
+        {"messages": [{"role": "user", "content": [part, small]}], "mm_processor_kwargs": asked},
+    ]
+    for way in ways:
+        async with ruled.client.post(ruled.url + CHAT, json={"model": "echo", **way}) as response:
+            told = response.headers["X-AMS-Image-Size"].split(", ")
+            answer = (await response.json())["choices"][0]["message"]["content"]
+            assert told[0] == seen
+            assert answer == f"user: <image {told[0]}> <image {told[1]}>"
+            assert "X-AMS-Ignored-Fields" not in response.headers
+
+
+async def test_low_detail_and_names_of_transformers(ruled: EchoPod) -> None:
+    pod = ruled
+    pod.engine.capabilities = replace(
+        pod.engine.capabilities, sizes=replace(RULES, image=SizeRule(28, 56 * 56, 16384 * 28 * 28))
+    )
+    low = {"type": "image_url", "image_url": {"url": uri(PHOTO), "detail": "low"}}
+    _, body = await pod.post(CHAT, {"model": "echo", "messages": [{"role": "user", "content": [low]}]})
+    assert body["choices"][0]["message"]["content"] == "user: <image 588x420>"
+    size = {"size": {"shortest_edge": 3136, "longest_edge": 50 * 28 * 28}}
+    _, body = await pod.generate(image=b64(PHOTO), mm_processor_kwargs=size)
+    assert body["response"] == "user: <image 224x168> what"
+
+
+async def test_the_bound_of_a_deployment(tmp_path: Path) -> None:
+    for sizes in (RULES, Sizes()):
+        async with echo_pod(tmp_path, "vision-language", image_pixels=50 * 28 * 28) as pod:
+            pod.engine.capabilities = replace(pod.engine.capabilities, sizes=sizes)
+            _, body = await pod.generate(image=b64(PHOTO))
+            width, height = map(int, body["response"].partition("<image ")[2].partition(">")[0].split("x"))
+            assert 0.8 * 50 * 28 * 28 < width * height <= 50 * 28 * 28
+
+
+@pytest.mark.parametrize(
+    ("part", "request_", "frames"),
+    [
+        ({"nframes": 3}, {}, 3),
+        ({"fps": 2}, {}, 8),
+        ({}, {"mm_processor_kwargs": {"fps": 5}}, 20),
+        ({}, {"mm_processor_kwargs": {"num_frames": 30}}, 30),
+        ({}, {"media_io_kwargs": {"video": {"num_frames": 5}}}, 5),
+        ({"nframes": 3}, {"mm_processor_kwargs": {"fps": 5}}, 3),
+        ({}, {}, 8),
+    ],
+)
+async def test_frames_that_are_wanted(ruled: EchoPod, part: Any, request_: Any, frames: int) -> None:
+    film = {"type": "video_url", "video_url": {"url": uri(MP4, "video/mp4")}} | part
+    asked = {"model": "echo", "messages": [{"role": "user", "content": [film]}]} | request_
+    _, body = await ruled.post(CHAT, asked)
+    assert f"<video {frames} of " in body["choices"][0]["message"]["content"]
+
+
+async def test_videos_without_their_sound(ruled: EchoPod) -> None:
+    for wanted, heard in ((False, False), (True, True), (None, True)):
+        _, body = await ruled.generate(video=b64(MP4), mm_processor_kwargs={"use_audio_in_video": wanted})
+        assert ("of sound" in body["response"]) is heard
+
+
+async def test_wishes_that_a_model_cannot_fulfil_are_named(tmp_path: Path) -> None:
+    async with echo_pod(tmp_path, "vision-language") as pod:
+        asked = {"prompt": "what", "image": b64(PHOTO), "video": b64(MP4)}
+        asked["mm_processor_kwargs"] = {"min_pixels": 100, "use_audio_in_video": True}
+        async with pod.client.post(pod.url + "/generate", json=asked) as response:
+            assert response.status == 200
+            assert response.headers["X-AMS-Ignored-Fields"] == "min_pixels, use_audio_in_video"
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"min_pixels": 200 * 28 * 28}, "min_pixels is 156,800, above 78,400"),
+        ({"min_pixels": 9, "max_pixels": 5}, "min_pixels is 9, above max_pixels, 5"),
+        ({"max_pixels": 0}, "max_pixels"),
+    ],
+)
+async def test_wishes_that_make_no_sense(ruled: EchoPod, part: Any, says: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": uri(PHOTO)}} | part
+    status, body = await ruled.post(CHAT, {"model": "echo", "messages": [{"role": "user", "content": [image]}]})
+    assert (status, body["error"]["code"]) == (400, "invalid_parameter")
+    assert says in body["error"]["message"]
+
+
+async def test_two_ways_to_ask_for_frames(ruled: EchoPod) -> None:
+    film = {"type": "video_url", "video_url": {"url": uri(MP4, "video/mp4")}, "fps": 2, "nframes": 4}
+    status, body = await ruled.post(CHAT, {"model": "echo", "messages": [{"role": "user", "content": [film]}]})
+    assert (status, body["error"]["param"]) == (400, "messages[0].content[0]")
+    assert "nframes and fps exclude each other" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

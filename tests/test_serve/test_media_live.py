@@ -107,7 +107,7 @@ _FIELDS: list[tuple[str, Any, set[int]]] = [
     ("video", b64(WEBM), {200}),
     ("image", "no base64!", {400}),
     ("image", b64(PNG[:50]), {400}),
-    ("image", b64(b""), {200}),  # an empty field is none
+    ("image", b64(b""), {400}),  # an upload that failed
     ("image", [b64(PNG), ""], {400}),
     ("image", b64(png_of_size(20_000, 20_000)), {413}),
     ("image", "https://example.com/a.png", {400}),

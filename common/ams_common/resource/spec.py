@@ -115,6 +115,13 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     video_frames: Annotated[
         Annotated[int, Meta(ge=1, le=256)], Meta(description="frames taken from a video, evenly spaced")
     ] = 8
+    image_pixels: Annotated[
+        Literal["auto"] | Annotated[int, Meta(ge=3136, le=67_108_864)],
+        Meta(
+            description="upper limit of an image's pixels, above which it is scaled down; auto: what the model, its "
+            "context and memory allow"
+        ),
+    ] = "auto"
     media_url_hosts: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=260)]],
         Meta(

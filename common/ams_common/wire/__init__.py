@@ -6,8 +6,22 @@ descriptions of the fields are those of the OpenAPI document.
 
 from ams_common.wire.fields import CompletionTokensDetails, FinishReason, PromptTokensDetails, Stop, Usage
 from ams_common.wire.generate import GenerateRequest, GenerateResponse, MediaField, ProgressEvent
-from ams_common.wire.openai import (
+from ams_common.wire.media import (
     AudioPart,
+    ContentPart,
+    ImagePart,
+    ImageUrl,
+    InputAudio,
+    MediaIoKwargs,
+    PixelBounds,
+    PixelSize,
+    ProcessorKwargs,
+    TextPart,
+    Url,
+    VideoIoKwargs,
+    VideoPart,
+)
+from ams_common.wire.openai import (
     ChatChoice,
     ChatChunk,
     ChatDeltaChoice,
@@ -17,14 +31,8 @@ from ams_common.wire.openai import (
     CompletionChoice,
     CompletionRequest,
     CompletionResponse,
-    ContentPart,
-    ImagePart,
-    InputAudio,
     Message,
     StreamOptions,
-    TextPart,
-    Url,
-    VideoPart,
 )
 from ams_common.wire.service import (
     HealthResponse,
@@ -60,12 +68,17 @@ __all__ = [
     "GenerateResponse",
     "HealthResponse",
     "ImagePart",
+    "ImageUrl",
     "InputAudio",
     "MediaField",
+    "MediaIoKwargs",
     "Message",
     "ModelCard",
     "ModelCounts",
     "ModelList",
+    "PixelBounds",
+    "PixelSize",
+    "ProcessorKwargs",
     "ProgressEvent",
     "PromptTokensDetails",
     "ReadyResponse",
@@ -80,5 +93,6 @@ __all__ = [
     "TranscriptionUsage",
     "Url",
     "Usage",
+    "VideoIoKwargs",
     "VideoPart",
 ]

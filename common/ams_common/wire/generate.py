@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from ams_common.lifecycle import Phase
 from ams_common.wire.fields import DEGRADED, FINISH_REASON, FinishReason, NewTokens, SamplingFields, Usage
+from ams_common.wire.media import MmIoKwargs, MmProcessorKwargs
 
 MediaField = str | list[str] | None
 
@@ -18,6 +19,8 @@ class GenerateRequest(SamplingFields, frozen=True, kw_only=True):
     image: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
     audio: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
     video: Annotated[MediaField, Meta(description="Base64 or a data URI, or a list of them.")] = None
+    mm_processor_kwargs: MmProcessorKwargs = None
+    media_io_kwargs: MmIoKwargs = None
     max_new_tokens: Annotated[
         NewTokens | None,
         Meta(

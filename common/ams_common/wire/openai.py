@@ -6,51 +6,12 @@ import msgspec
 from msgspec import Meta
 
 from ams_common.wire.fields import FINISH_REASON, Degradable, FinishReason, NewTokens, SamplingFields, Usage
+from ams_common.wire.media import ContentPart, MmIoKwargs, MmProcessorKwargs
 
 _ID = "Id of this answer."
 _OBJECT = "Kind of this body."
 _CREATED = "Unix time of the answer, in seconds."
 _MODEL_OF_ANSWER = "Name of the model that answered."
-
-
-class TextPart(msgspec.Struct, frozen=True, tag="text"):
-    """A text of a message."""
-
-    text: Annotated[str, Meta(description="The text.")]
-
-
-class Url(msgspec.Struct, frozen=True):
-    """Where media are."""
-
-    url: Annotated[str, Meta(description="A data URI, or an https URL if the model's process allows its host.")]
-
-
-class ImagePart(msgspec.Struct, frozen=True, tag="image_url"):
-    """An image of a message."""
-
-    image_url: Annotated[Url, Meta(description="The image.")]
-
-
-class VideoPart(msgspec.Struct, frozen=True, tag="video_url"):
-    """A video of a message."""
-
-    video_url: Annotated[Url, Meta(description="The video.")]
-
-
-class InputAudio(msgspec.Struct, frozen=True):
-    """Audio in base64."""
-
-    data: Annotated[str, Meta(description="Base64 of the file.")]
-    format: Annotated[str | None, Meta(description="Ignored: the format is detected from the content.")] = None
-
-
-class AudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
-    """Audio of a message."""
-
-    input_audio: Annotated[InputAudio, Meta(description="The audio.")]
-
-
-ContentPart = TextPart | ImagePart | VideoPart | AudioPart
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -85,6 +46,8 @@ class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
     """A chat to continue."""
 
     messages: Annotated[list[Message], Meta(min_length=1, description="The chat so far; at least one message.")]
+    mm_processor_kwargs: MmProcessorKwargs = None
+    media_io_kwargs: MmIoKwargs = None
     max_completion_tokens: Annotated[NewTokens | None, Meta(description="OpenAI's newer name of max_tokens.")] = None
 
 

@@ -32,6 +32,7 @@ _RETURNED = frozenset(
         "retry-after",
         "x-accel-buffering",
         "x-ams-ignored-fields",
+        "x-ams-image-size",
         "x-ams-queue-seconds",
         "x-ams-usage",
         "x-should-retry",

@@ -17,6 +17,8 @@ from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 from ams_common.reasons import Reason
 
+from ams_pod.media.sizing import NO_RULES, Sizes
+
 Finish = Literal["stop", "length", "cancelled", "failed"]
 Degraded = Literal["cpu", "text-only", "simplified"]
 Feature = Literal["reasoning", "raw-prompts"]
@@ -112,11 +114,15 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do with its model. `audio_rate` is in Hz, of the audio that `prepare_chat` takes."""
+    """What an engine can do with its model. `audio_rate` is in Hz, of the audio that `prepare_chat` takes.
+
+    `sizes` are the rules by which pictures are scaled for it before it gets them.
+    """
 
     modalities: tuple[Modality, ...]
     features: frozenset[Feature] = frozenset({"raw-prompts"})
     audio_rate: int = 16_000
+    sizes: Sizes = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)

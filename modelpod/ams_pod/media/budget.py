@@ -63,6 +63,14 @@ class Share:
         self._budget = budget
         self.bytes = size
 
+    def grow(self, size: int) -> bool:
+        """Hold this much more; False if there is no room for it now. Waiting for it, two could wait for each other."""
+        if self._budget.used + size > self._budget.total:
+            return False
+        self._budget.used += size
+        self.bytes += size
+        return True
+
     def shrink(self, size: int) -> None:
         """Keep at most this much from now on."""
         if size < self.bytes:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ams_pod.media.frames import FrameOptions
 from ams_pod.media.items import Media
-from ams_pod.media.limits import MediaLimits
+from ams_pod.media.limits import MediaLimits, as_wished
+from ams_pod.media.sizing import NO_RULES, NO_WISHES, SizeRule, Sizes, Wishes
 from ams_pod.media.spool import Upload
 from ams_pod.media.watch import Watch
 
@@ -13,15 +15,19 @@ Kind = Literal["image", "audio", "video"]
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """What the model takes: frames of a video, and sound at a rate; `sound` is whether it hears videos."""
+    """What the model takes: frames of a video, sound at a rate, pictures by its rules of sizes.
+
+    `sound` is whether it hears videos; `image_pixels` bounds images of a model without a rule.
+    """
 
     frames: int
     rate: int
     sound: bool
+    sizes: Sizes = NO_RULES
+    image_pixels: int | None = None
 
-    @property
-    def sound_rate(self) -> int | None:
-        return self.rate if self.sound else None
+    def sound_rate(self, wishes: Wishes) -> int | None:
+        return self.rate if self.sound and wishes.sound is not False else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +37,36 @@ class Encoded:
     kind: Kind
     field: str
     upload: Upload
+    wishes: Wishes = NO_WISHES
 
 
-def peak_bytes(item: Encoded, options: DecodeOptions, limits: MediaLimits) -> int:
-    """Memory that decoding it takes at most; ApiError when its header says that it is broken or too large."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory of an item in bytes: what it holds when it is decoded, and what decoding it takes beside that."""
+
+    kept: int
+    working: int
+
+
+def need(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Need:
+    """What decoding it takes at most; ApiError when its header says that it is broken or too large."""
+    watch.item(item.field)
+    watch.check()
     with item.upload.open() as file:
         match item.kind:
             case "image":
                 from ams_pod.media import images
 
-                return images.peak_bytes(file, item.field, limits)
+                kept, working = images.need(file, item.field, fit_of(item, options, limits), limits)
             case "audio":
                 from ams_pod.media import audio
 
-                return audio.peak_bytes(file, item.field, options.rate, limits)
+                kept, working = audio.need(file, item.field, options.rate, limits, watch)
             case "video":
                 from ams_pod.media import video
 
-                return video.peak_bytes(file, item.field, options.frames, options.sound_rate, limits)
+                kept, working = video.need(file, item.field, _frame_options(item, options), limits, watch)
+    return Need(kept, working)
 
 
 def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Media:
@@ -60,7 +78,7 @@ def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Wa
             case "image":
                 from ams_pod.media import images
 
-                return images.decode_image(file, item.field, limits, watch)
+                return images.decode_image(file, item.field, limits, watch, fit_of(item, options, limits))
             case "audio":
                 from ams_pod.media import audio
 
@@ -68,7 +86,18 @@ def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Wa
             case "video":
                 from ams_pod.media import video
 
-                return video.decode_video(file, item.field, options.frames, options.sound_rate, limits, watch)
+                return video.decode_video(file, item.field, _frame_options(item, options), limits, watch)
+
+
+def fit_of(item: Encoded, options: DecodeOptions, limits: MediaLimits) -> SizeRule | int:
+    """The rule of an image's size, or the most pixels that are kept of it where the model has no rule."""
+    if (rule := options.sizes.image) is not None:
+        return as_wished(rule.within(options.image_pixels or rule.max_pixels), item.wishes, item.field)
+    return min(limits.kept_image_pixels, *filter(None, (options.image_pixels, item.wishes.max_pixels)))
+
+
+def _frame_options(item: Encoded, options: DecodeOptions) -> FrameOptions:
+    return FrameOptions(options.frames, options.sound_rate(item.wishes), options.sizes.video, item.wishes)
 
 
 def preload_codecs() -> None:

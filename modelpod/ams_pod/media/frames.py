@@ -2,6 +2,20 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ams_pod.media.sizing import NO_WISHES, FrameRule, Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOptions:
+    """What is taken of a video: so many frames where the client is silent, by this rule of their size, None for what
+    the limits keep; and its sound at `sound_rate` Hz, None for none."""
+
+    frames: int
+    sound_rate: int | None = None
+    rule: FrameRule | None = None
+    wishes: Wishes = NO_WISHES
 
 
 def choose_frames(times: Sequence[float], count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Images by Pillow: their size is checked before they are decoded, and again after."""
 
+import io
 import warnings
 from typing import BinaryIO
 
@@ -7,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.ExifTags
 import PIL.Image
+import PIL.ImageChops
 from ams_common.errors import ApiError
 
 from ams_pod.media.items import Image
 from ams_pod.media.limits import MediaLimits, check_pixels, check_shape, undecodable
+from ams_pod.media.sizing import SizeRule
 from ams_pod.media.watch import Watch
 
 # No format that runs a program (EPS), draws what it likes (WMF), or holds an image of another size inside (ICO).
@@ -19,7 +22,9 @@ PIL.Image.init()
 PIL.Image.MAX_IMAGE_PIXELS = 1 << 30  # below it our own check tells the numbers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # clients' odd metadata are no news for the log
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_PEAK_BYTES_PER_PIXEL = 8  # four channels as decoded, a copy upright or in RGB beside them
+_WORKING_BYTES_PER_PIXEL = 12  # four channels as decoded, a copy with transparency, one in RGB
+_END_OF_IMAGE = b"\xff\xd9"
+_MORE_DATA = b"\x5a\xa5" * 64
 _WHITE = (255, 255, 255)
 _TURNS = {  # EXIF's orientation to what undoes it
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,32 +37,41 @@ _TURNS = {  # EXIF's orientation to what undoes it
 }
 
 
-def peak_bytes(file: BinaryIO, field: str, limits: MediaLimits) -> int:
-    """Memory that decoding takes at most, in bytes; ApiError if it is no image, or too large a one."""
+def need(file: BinaryIO, field: str, fit: SizeRule | int, limits: MediaLimits) -> tuple[int, int]:
+    """Memory of the decoded image and of decoding it, at most, in bytes; ApiError if it is none, or too large a one."""
     with _opened(file, field, limits) as image:
-        return image.width * image.height * _PEAK_BYTES_PER_PIXEL
+        height, width = _fitted_size(image, fit)
+        return height * width * 3, image.width * image.height * _WORKING_BYTES_PER_PIXEL
 
 
-def decode_image(file: BinaryIO, field: str, limits: MediaLimits, watch: Watch) -> Image:
+def decode_image(
+    file: BinaryIO, field: str, limits: MediaLimits, watch: Watch, fit: SizeRule | int | None = None
+) -> Image:
     """The image upright in RGB, transparent parts over white, of an animation the first frame.
 
-    What has more than `kept_image_pixels` is scaled down. ApiError `undecodable_image` or `media_too_large`.
+    It is scaled once: by the rule `fit`, or to at most so many pixels. ApiError `undecodable_image` or
+    `media_too_large`.
     """
-    with _opened(file, field, limits) as image:
+    fit = limits.kept_image_pixels if fit is None else fit
+    with _opened(file, field, limits) as opened:
         watch.check()
         try:
-            image.load()
+            image = _loaded(opened, file)
         except Exception as error:  # Pillow's decoders raise whatever a crafted file makes them stumble over
             raise undecodable("image", field, _reason(error)) from None
         watch.check()
         check_pixels(field, image.width, image.height, limits.image_pixels, "the image")
-        turn = _TURNS.get(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-        plain = _rgb(_shrunk(image, limits.kept_image_pixels))
-        return Image(np.array(plain.transpose(turn) if turn is not None else plain))
+        turn = _turn(image)
+        height, width = _fitted_size(image, fit)
+        plain = _rgb(image)
+        if plain.size != (width, height):
+            plain = plain.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        upright = plain.transpose(turn) if turn is not None else plain
+        return Image(np.array(upright), fitted=isinstance(fit, SizeRule))
 
 
 def _opened(file: BinaryIO, field: str, limits: MediaLimits) -> PIL.Image.Image:
-    """The image by its header alone, with JPEG set to decode at the scale that is needed."""
+    """The image by its header alone."""
     head = file.read(1024)
     file.seek(0)
     if not head:
@@ -74,9 +88,37 @@ def _opened(file: BinaryIO, field: str, limits: MediaLimits) -> PIL.Image.Image:
         raise undecodable("image", field, _reason(error)) from None
     check_shape(field, image.width, image.height, limits, "image")
     check_pixels(field, image.width, image.height, limits.image_pixels, "the image")
-    width, height = _kept_size(image.width, image.height, limits.kept_image_pixels)
-    image.draft(None, (width * 3 // 4, height * 3 // 4))  # a half, quarter or eighth, if it comes near what is kept
     return image
+
+
+def _loaded(image: PIL.Image.Image, file: BinaryIO) -> PIL.Image.Image:
+    """The image with its pixels. A JPEG that lacks nothing but its end marker, as cameras send them, is whole."""
+    try:
+        image.load()
+        return image
+    except OSError as error:
+        if image.format != "JPEG" or "truncated" not in str(error):
+            raise
+        file.seek(0)
+        data = file.read().removesuffix(_END_OF_IMAGE[:1])
+        whole, other = (_with_end(data, more) for more in (b"", _MORE_DATA))
+        if PIL.ImageChops.difference(whole, other).getbbox() is not None:
+            raise  # what stands behind its data is seen in it, so that something of it lacks
+        return whole
+
+
+def _with_end(jpeg: bytes, more: bytes) -> PIL.Image.Image:
+    made = PIL.Image.open(io.BytesIO(jpeg + more + _END_OF_IMAGE), formats=("JPEG",))
+    made.load()
+    return made
+
+
+def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
+    """What puts it upright; nothing where its metadata are broken, as all viewers do."""
+    try:
+        return _TURNS.get(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
+    except Exception:  # each format's parser of metadata raises errors of its own
+        return None
 
 
 def _unsupported(head: bytes) -> str | None:
@@ -97,26 +139,23 @@ def _bomb(field: str, limits: MediaLimits) -> ApiError:
     )  # fmt: skip
 
 
-def _kept_size(width: int, height: int, pixels: int) -> tuple[int, int]:
-    scale = min(1.0, (pixels / (width * height)) ** 0.5)
-    return max(1, int(width * scale)), max(1, int(height * scale))
-
-
-def _shrunk(image: PIL.Image.Image, pixels: int) -> PIL.Image.Image:
-    if image.width * image.height <= pixels:
-        return image
-    return _plain(image).resize(_kept_size(image.width, image.height, pixels), PIL.Image.Resampling.BICUBIC)
+def _fitted_size(image: PIL.Image.Image, fit: SizeRule | int) -> tuple[int, int]:
+    """(height, width), as it lies in the file: rules treat both sides alike."""
+    if isinstance(fit, SizeRule):
+        return fit.size(image.height, image.width)
+    scale = min(1.0, (fit / (image.width * image.height)) ** 0.5)
+    return max(1, int(image.height * scale)), max(1, int(image.width * scale))
 
 
 def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
-    """In a mode that scales well: RGB, or RGBA where parts are transparent."""
-    if image.mode in ("RGB", "RGBA"):
+    """As RGB, or RGBA where parts are transparent."""
+    if image.mode == "RGBA":
         return image
-    if image.has_transparency_data:
-        return image.convert("RGBA")
     if image.mode.startswith("I") or image.mode == "F":
         return _eight_bits(image).convert("RGB")
-    return image.convert("RGB")
+    if image.has_transparency_data:  # RGB too: one of its colours may stand for nothing
+        return image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
 from ams_common.errors import ApiError
@@ -21,6 +21,7 @@ from ams_pod.media.decoding import DecodeOptions, Encoded, Kind
 from ams_pod.media.fetch import fetch
 from ams_pod.media.items import Media
 from ams_pod.media.limits import MediaLimits
+from ams_pod.media.sizing import NO_WISHES, Wishes
 from ams_pod.media.spool import Spool, Upload
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts, is_url
@@ -33,6 +34,7 @@ Observe = Callable[[Kind, float, int], None]
 
 _THREADS = 2
 _RETRY_SECONDS = 10.0
+_BYTES_PER_PIXEL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class MediaSource:
     kind: Kind
     field: str
     text: str
+    wishes: Wishes = NO_WISHES
 
 
 class Intake:
@@ -80,15 +83,16 @@ class Intake:
             await _ended(future)
             raise
         except MemoryError:
-            raise ApiError(
-                "insufficient_memory", "There is not enough memory to decode the media.", retry_after=_RETRY_SECONDS
-            ) from None
+            raise _no_memory() from None
 
     async def receive(self, sources: Sequence[MediaSource], spool: Spool) -> list[Encoded]:
         """The bytes of all sources. ApiError `invalid_base64`, `invalid_parameter` or `media_too_large`."""
         self.check_count(len(sources))
         watch = Watch(self.limits.cpu_seconds)
-        return [Encoded(source.kind, source.field, await self._upload(source, spool, watch)) for source in sources]
+        return [
+            Encoded(source.kind, source.field, await self._upload(source, spool, watch), source.wishes)
+            for source in sources
+        ]
 
     def check_count(self, items: int) -> None:
         if items > self.limits.items:
@@ -103,12 +107,23 @@ class Intake:
     ) -> AsyncIterator[tuple[list[Media], Share]]:
         """The arrays of all items, in order, and the memory they hold: the block gives it back.
 
-        ApiError `undecodable_*` or `media_too_large`; it waits while other requests hold too much.
+        They are decoded one after the other, so that only one of them takes what decoding takes. All images together
+        keep at most half of what all requests may. ApiError `undecodable_*` or `media_too_large`; it waits while other
+        requests hold too much.
         """
         watch = Watch(self.limits.cpu_seconds)
-        peaks = [await self.in_pool(watch, decoding.peak_bytes, item, options, self.limits) for item in items]
-        async with self.budget.reserved(sum(peaks)) as share:
-            media = [await self.in_pool(watch, self._decode, item, options, watch) for item in items]
+        if images := sum(item.kind == "image" for item in items):
+            most = self.limits.decoded_bytes // 2 // (_BYTES_PER_PIXEL * images)
+            options = replace(options, image_pixels=min(most, options.image_pixels or most))
+        needs = [await self.in_pool(watch, decoding.need, item, options, self.limits, watch) for item in items]
+        size = sum(need.kept for need in needs) + max((need.working for need in needs), default=0)
+        async with self.budget.reserved(size) as share:
+            media = []
+            for item, need in zip(items, needs, strict=True):
+                made = await self.in_pool(watch, self._decode, item, options, watch)
+                media.append(made)
+                if (more := decoding.decoded_bytes(made) - need.kept) > 0 and not share.grow(more):
+                    raise _no_memory()  # it is longer than it says, and others hold the rest
             share.shrink(sum(map(decoding.decoded_bytes, media)))
             yield media, share
 
@@ -129,6 +144,12 @@ class Intake:
                 f"{source.field}: there is no room for it in the temp folder ({error.strerror}).",
                 param=source.field, retry_after=_RETRY_SECONDS,
             ) from error  # fmt: skip
+
+
+def _no_memory() -> ApiError:
+    return ApiError(
+        "insufficient_memory", "There is not enough memory to decode the media.", retry_after=_RETRY_SECONDS
+    )
 
 
 def _take(source: MediaSource, spool: Spool, watch: Watch) -> Upload:

@@ -12,9 +12,10 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """`pixels` is RGB [height, width, 3], upright."""
+    """`pixels` is RGB [height, width, 3], upright. `fitted` is true where they have the size that the model sees."""
 
     pixels: Pixels
+    fitted: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +34,15 @@ class Audio:
 class Video:
     """`frames` are RGB [frames, height, width, 3], upright; `timestamps[i]` is when frame i is shown, in seconds.
 
-    `seconds` is the length of the whole video; `audio` its sound track, None where there is none.
+    `seconds` is the length of the whole video; `audio` its sound track, None where there is none. `fitted` is as of an
+    image.
     """
 
     frames: Pixels
     timestamps: tuple[float, ...]
     seconds: float
     audio: Audio | None = None
+    fitted: bool = False
 
 
 Media = Image | Audio | Video

@@ -1,9 +1,11 @@
 """How large media may be, and the sentences that say so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ams_common.errors import ApiError
+
+from ams_pod.media.sizing import SizeRule, Wishes
 
 _UNDECODABLE = {"image": "undecodable_image", "audio": "undecodable_audio", "video": "undecodable_video"}
 
@@ -12,7 +14,7 @@ _UNDECODABLE = {"image": "undecodable_image", "audio": "undecodable_audio", "vid
 class MediaLimits:
     """Bounds of one item, and of all of a pod together.
 
-    `kept_*` is what is handed on: more is scaled down, as no family's own processor keeps more of it.
+    `kept_*` is what is handed on to a model that has no rule of its own for sizes: more is scaled down.
     """
 
     items: int = 64  # in one request
@@ -51,6 +53,19 @@ def check_shape(field: str, width: int, height: int, limits: MediaLimits, kind: 
             "times the other.",
             param=field, limit=limits.aspect_ratio, width=width, height=height,
         )  # fmt: skip
+
+
+def as_wished(rule: SizeRule, wishes: Wishes, field: str) -> SizeRule:
+    """The rule as a client wants it: an upper bound can only lower the model's. ApiError for a lower one above it."""
+    most = min(rule.max_pixels, wishes.max_pixels or rule.max_pixels)
+    least = wishes.min_pixels if wishes.min_pixels is not None else min(rule.min_pixels, most)
+    if least > most:
+        limit = "max_pixels" if most < rule.max_pixels else "the most that this model takes (limits.imagePixels)"
+        raise ApiError(
+            "invalid_parameter", f"{field}: min_pixels is {least:,}, above {most:,}, {limit}.",
+            param="min_pixels", limit=most, given=least,
+        )  # fmt: skip
+    return replace(rule, min_pixels=least, max_pixels=most)
 
 
 def too_long(field: str, what: str, limit: float, given: float | None) -> ApiError:

@@ -14,15 +14,18 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+import PIL.Image
 
 from ams_pod.media import audio
 from ams_pod.media.containers import decoded_frames, opened, packets
-from ams_pod.media.frames import choose_frames
+from ams_pod.media.frames import FrameOptions, choose_frames
 from ams_pod.media.items import Audio, Pixels, Video
-from ams_pod.media.limits import MediaLimits, check_pixels, check_shape, too_long, undecodable
+from ams_pod.media.limits import MediaLimits, as_wished, check_pixels, check_shape, too_long, undecodable
+from ams_pod.media.sizing import frames_wanted
 from ams_pod.media.watch import Watch
 
-_FRAME_PEAK_BYTES = 3 * 2  # the frame, and its place in the whole
+_SCALED_BYTES = 8  # a pixel of the frame that is scaled: in RGB, and as Pillow has it
+_DEFAULT_PIXELS = 5_000_000  # what ffmpeg adds to a stream that is marked as the default
 _DECODER_FRAMES = 24  # that a decoder may hold for reference, of 1.5 to 4 bytes a pixel
 _PACKETS_A_CHECK = 256
 
@@ -39,23 +42,29 @@ class _Index:
     last: int
 
 
-def peak_bytes(file: BinaryIO, field: str, frames: int, sound_rate: int | None, limits: MediaLimits) -> int:
-    """Memory that decoding takes at most, in bytes; ApiError if it is no video, or too large a one."""
+def need(file: BinaryIO, field: str, options: FrameOptions, limits: MediaLimits, watch: Watch) -> tuple[int, int]:
+    """Memory of the decoded video and of decoding it, at most, in bytes; ApiError if it is none, or too large a one."""
+    sound = 0
     with opened(file, "video", field) as container:
         stream = _stream(container, field, limits)
-        width, height = stream.codec_context.width, stream.codec_context.height
-        kept = min(width * height, _kept_pixels(frames, limits)) * frames * _FRAME_PEAK_BYTES
-        sound = int(limits.audio_seconds * (sound_rate or 0)) * audio.BYTES_PER_SAMPLE * 2
-        if container.duration:
-            seconds = container.duration / 1_000_000
-            sound = min(sound, int((seconds + 10) * 2 * (sound_rate or 0)) * audio.BYTES_PER_SAMPLE * 2)
-        return int(kept + width * height * 2 * _DECODER_FRAMES + sound)
+        width, height, aspect = stream.codec_context.width, stream.codec_context.height, stream.sample_aspect_ratio
+        if options.sound_rate is not None:
+            sound = audio.sound_bytes(container, options.sound_rate, limits, watch)
+        seconds = audio.declared_seconds(container)
+    by_rate = options.wishes.frames_per_second is not None
+    if by_rate and seconds is None:
+        file.seek(0)
+        with opened(file, "video", field) as container:
+            seconds = audio.told_by_packets(container, _stream(container, field, limits), watch)
+    frames = frames_wanted(options.wishes, options.frames, limits.video_seconds if seconds is None else seconds + 1)
+    high, wide = _shown_size(width, height, aspect, frames, options, field, limits)
+    kept = high * wide * 3 * frames
+    # Beside what is kept, the frames until they are stacked, and what a decoder holds with the frame that is scaled.
+    return kept + sound, kept + width * height * (2 * _DECODER_FRAMES + _SCALED_BYTES) + sound
 
 
-def decode_video(
-    file: BinaryIO, field: str, frames: int, sound_rate: int | None, limits: MediaLimits, watch: Watch
-) -> Video:
-    """At most `frames` frames evenly spaced over the time of the video, and its sound at `sound_rate` Hz if given.
+def decode_video(file: BinaryIO, field: str, options: FrameOptions, limits: MediaLimits, watch: Watch) -> Video:
+    """As many frames as are wanted, evenly spaced over the time of the video, and its sound.
 
     A file that is cut off gives what is there. ApiError `undecodable_video` or `media_too_large`.
     """
@@ -68,30 +77,33 @@ def decode_video(
         seconds = float((index.shown[-1] + index.last - index.shown[0]) * base)
         if seconds > limits.video_seconds:
             raise too_long(field, "the video", limits.video_seconds, seconds)
-        chosen = [index.shown[at] for at in choose_frames([float(time * base) for time in index.shown], frames)]
+        wanted = frames_wanted(options.wishes, options.frames, seconds)
+        chosen = [index.shown[at] for at in choose_frames([float(time * base) for time in index.shown], wanted)]
         counted = container.format.name == "avi"  # its times are those of decoding, so frames are counted instead
         source = _Source(container, stream, index, watch, counted=counted)
-        aspect = stream.sample_aspect_ratio
-        pictures = list(_pick(source, chosen, field, _kept_pixels(frames, limits), aspect, limits))
+        pictures = list(_pick(source, chosen, field, options, stream.sample_aspect_ratio, limits))
     if not pictures:
         raise undecodable("video", field, "none of its frames can be decoded")
     track = None
-    if sound_rate is not None:
+    if options.sound_rate is not None:
         file.seek(0)
-        track = _sound(file, field, sound_rate, limits, watch)
+        track = _sound(file, field, options.sound_rate, limits, watch)
     first = index.shown[0]
     return Video(
         frames=np.stack([picture for _, picture in pictures]),
         timestamps=tuple(float((time - first) * base) for time, _ in pictures),
         seconds=seconds,
         audio=track,
+        fitted=options.rule is not None,
     )
 
 
 def _stream(container: Any, field: str, limits: MediaLimits) -> Any:
-    stream = next((s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
-    if stream is None:
+    """Of several, the one that ffmpeg takes: the largest, and one that is marked as the default before others."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
         raise undecodable("video", field, "it has no pictures")
+    stream = max(streams, key=_rank)
     context = stream.codec_context
     check_shape(field, context.width, context.height, limits, "video")
     check_pixels(field, context.width, context.height, limits.frame_pixels, "a frame of the video")
@@ -99,8 +111,10 @@ def _stream(container: Any, field: str, limits: MediaLimits) -> Any:
     return stream
 
 
-def _kept_pixels(frames: int, limits: MediaLimits) -> int:
-    return min(limits.kept_frame_pixels, limits.kept_video_pixels // frames)
+def _rank(stream: Any) -> int:
+    context = stream.codec_context
+    default = stream.disposition & av.stream.Disposition.default
+    return int(context.width * context.height + (_DEFAULT_PIXELS if default else 0))
 
 
 def _read_index(container: Any, stream: Any, watch: Watch) -> _Index:
@@ -166,7 +180,7 @@ class _Source:
 
 
 def _pick(
-    source: _Source, chosen: list[int], field: str, kept_pixels: int, aspect: Fraction | None, limits: MediaLimits
+    source: _Source, chosen: list[int], field: str, options: FrameOptions, aspect: Fraction | None, limits: MediaLimits
 ) -> Iterator[tuple[int, Pixels]]:
     """(time, picture) of the chosen times; where a broken file has no such frame, the one before it, each once."""
     size: tuple[int, int] | None = None
@@ -179,17 +193,55 @@ def _pick(
             continue
         last = shown
         check_pixels(field, frame.width, frame.height, limits.frame_pixels, "a frame of the video")
-        size = size or _shown_size(frame, kept_pixels, aspect)
-        picture = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA").to_ndarray()
-        yield shown, np.rot90(picture, round(frame.rotation / 90) % 4)
+        size = size or _shown_size(frame.width, frame.height, aspect, len(chosen), options, field, limits)
+        yield shown, _upright(_scaled(frame, size), _display_matrix(frame))
 
 
-def _shown_size(frame: Any, pixels: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height with square pixels, scaled down to at most this many."""
+def _scaled(frame: Any, size: tuple[int, int]) -> Pixels:
+    """The frame in RGB at (height, width): its colours first, then scaled once, as images are."""
+    picture = PIL.Image.fromarray(frame.to_ndarray(format="rgb24"))
+    height, width = size
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
+    """(a, b, c, d): a point (x, y) of the frame is shown at (a·x + c·y, b·x + d·y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    matrix = np.frombuffer(bytes(data), np.int32)
+    return (int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])) if len(matrix) == 9 else (1, 0, 0, 1)
+
+
+def _upright(picture: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
+    """The picture as it is shown, turned by right angles and mirrored; other angles count as the nearest of them."""
+    a, b, c, d = matrix
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, across, down = picture.transpose(1, 0, 2), c, b
+    else:
+        across, down = a, d
+    return picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def _shown_size(
+    width: int,
+    height: int,
+    aspect: Fraction | None,
+    frames: int,
+    options: FrameOptions,
+    field: str,
+    limits: MediaLimits,
+) -> tuple[int, int]:
+    """(height, width) of each of so many frames with square pixels, by the model's rule or what the limits keep."""
     stretch = float(aspect) if aspect and 1 / 8 <= aspect <= 8 else 1.0
-    width, height = frame.width * stretch, float(frame.height)
-    scale = min(1.0, (pixels / (width * height)) ** 0.5)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    wide = max(1, round(width * stretch))
+    if options.rule is not None:
+        return as_wished(options.rule.of(frames), options.wishes, field).size(height, wide)
+    pixels = min(limits.kept_frame_pixels, limits.kept_video_pixels // frames)
+    scale = min(1.0, (min(pixels, options.wishes.max_pixels or pixels) / (wide * height)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(wide * scale))
 
 
 def _sound(file: BinaryIO, field: str, rate: int, limits: MediaLimits, watch: Watch) -> Audio | None:

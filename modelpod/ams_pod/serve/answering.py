@@ -9,12 +9,13 @@ from typing import Protocol, TypeVar
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
-from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
+from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
+from ams_common.printable import printable
 from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
-from ams_pod.media.items import Media
+from ams_pod.media.items import Image, Media
 from ams_pod.media.spool import Spool
 from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
@@ -67,7 +68,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     try:
         async with pod.admit() as engine, AsyncExitStack() as memory:
             memory.enter_context(refusals_as_api_errors())
-            preparing = _prepare(pod, engine, job, memory)
+            preparing = _prepare(pod, engine, job, memory, headers)
             prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
             sampling = job.sampling(engine, prepared)
             generating = Generation(engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw)
@@ -83,9 +84,12 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
 
 
 async def _prepare(
-    pod: ModelPod, engine: Engine, job: GenerationJob, memory: AsyncExitStack
+    pod: ModelPod, engine: Engine, job: GenerationJob, memory: AsyncExitStack, headers: dict[str, str]
 ) -> tuple[Prepared, Callable[[], None]]:
-    """The prompt, and what to call once the engine has read it: until then its media hold memory."""
+    """The prompt, and what to call once the engine has read it: until then its media hold memory.
+
+    Into `headers` goes the size of each image as the model sees it: answers may tell places in its pixels.
+    """
     loop = asyncio.get_running_loop()
     if not job.media:
         return await loop.run_in_executor(pod.text_pool, job.prepare, engine, []), lambda: None
@@ -94,6 +98,8 @@ async def _prepare(
     )
     if job.spool is not None:
         job.spool.close()
+    if images := [item for item in media if isinstance(item, Image) and item.fitted]:
+        headers[HEADER_IMAGE_SIZE] = ", ".join(f"{item.pixels.shape[1]}x{item.pixels.shape[0]}" for item in images)
     prepared = await loop.run_in_executor(pod.media_pool, job.prepare, engine, media)
     media.clear()
     return prepared, lambda: share.shrink(0)

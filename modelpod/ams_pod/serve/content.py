@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from ams_common.errors import ApiError
-from ams_common.wire import AudioPart, GenerateRequest, ImagePart, Message, TextPart, VideoPart
+from ams_common.wire import AudioPart, ChatRequest, GenerateRequest, ImagePart, Message, TextPart, VideoPart
 
 from ams_pod.media.decoding import Kind
 from ams_pod.media.intake import MediaSource
 from ams_pod.media.items import Media, content_part
+from ams_pod.media.sizing import Wishes
+from ams_pod.serve.wishes import image_wishes, video_wishes, wishes_of
 
 Content = list[str | MediaSource]
 """Texts and media of one message, in their order."""
@@ -18,22 +20,24 @@ _ROLES = {"developer": "system"}
 
 
 def generate_sources(fields: GenerateRequest) -> list[MediaSource]:
-    """The media of a /generate body; empty fields are none."""
+    """The media of a /generate body; null and [] are none, an empty text is a file without content."""
     sources = []
+    wishes = wishes_of(fields)
     for kind in _KINDS:
         value = getattr(fields, kind)
         if isinstance(value, str):
-            sources += [MediaSource(kind, kind, value)] if value else []
+            sources.append(MediaSource(kind, kind, value, wishes))
         elif value:
-            sources += [MediaSource(kind, f"{kind}[{index}]", text) for index, text in enumerate(value)]
+            sources += [MediaSource(kind, f"{kind}[{index}]", text, wishes) for index, text in enumerate(value)]
     return sources
 
 
-def chat_contents(messages: Sequence[Message]) -> list[tuple[str, Content]]:
+def chat_contents(fields: ChatRequest) -> list[tuple[str, Content]]:
     """(role, content) of each message."""
+    wishes = wishes_of(fields)
     return [
-        (_ROLES.get(message.role, message.role), list(_content(message, f"messages[{index}].content")))
-        for index, message in enumerate(messages)
+        (_ROLES.get(message.role, message.role), list(_content(message, f"messages[{index}].content", wishes)))
+        for index, message in enumerate(fields.messages)
     ]
 
 
@@ -77,7 +81,7 @@ def _filled(content: Sequence[str | None], items: Iterator[Media]) -> str | list
     return [content_part(next(items)) if text is None else {"type": "text", "text": text} for text in content]
 
 
-def _content(message: Message, field: str) -> Iterator[str | MediaSource]:
+def _content(message: Message, field: str, wishes: Wishes) -> Iterator[str | MediaSource]:
     if not isinstance(message.content, list):
         yield message.content or ""
         return
@@ -87,8 +91,10 @@ def _content(message: Message, field: str) -> Iterator[str | MediaSource]:
             case TextPart():
                 yield part.text
             case ImagePart():
-                yield MediaSource("image", f"{place}.image_url.url", part.image_url.url)
+                own = image_wishes(part, place).over(wishes)
+                yield MediaSource("image", f"{place}.image_url.url", part.image_url.url, own)
             case VideoPart():
-                yield MediaSource("video", f"{place}.video_url.url", part.video_url.url)
+                own = video_wishes(part, place).over(wishes)
+                yield MediaSource("video", f"{place}.video_url.url", part.video_url.url, own)
             case AudioPart():
                 yield MediaSource("audio", f"{place}.input_audio.data", part.input_audio.data)

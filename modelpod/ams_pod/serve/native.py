@@ -17,6 +17,7 @@ from ams_pod.serve.keys import POD
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
+from ams_pod.serve.wishes import unheard
 
 _READER = RequestReader(GenerateRequest)
 
@@ -34,6 +35,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
             if fields.system:
                 contents.insert(0, ("system", [fields.system]))
             chat = Chat(contents)
+            ignored += unheard(sources, engine.capabilities)
             media = await pod.intake.receive(sources, spool)
             fields = msgspec.structs.replace(fields, image=None, audio=None, video=None)
             del sources, contents

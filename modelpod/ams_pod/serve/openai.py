@@ -36,6 +36,7 @@ from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
+from ams_pod.serve.wishes import unheard
 
 _CHAT = RequestReader(ChatRequest)
 _COMPLETION = RequestReader(CompletionRequest)
@@ -46,9 +47,11 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     with pod.intake.spool() as spool:
         async with json_body(request, _CHAT, pod) as (fields, ignored):
             check_model(pod, fields.model)
-            contents = chat_contents(fields.messages)
+            contents = chat_contents(fields)
             sources = sources_of(contents)
-            check_modalities(sources, pod.check_room().capabilities.modalities, pod.settings.name)
+            capabilities = pod.check_room().capabilities
+            check_modalities(sources, capabilities.modalities, pod.settings.name)
+            ignored += unheard(sources, capabilities)
             if not sources and not any(text.strip() for _, content in contents for text in content if _is_text(text)):
                 raise ApiError("missing_prompt", "messages hold no text.", param="messages")
             chat = Chat(contents)

@@ -85,7 +85,13 @@ class ModelPod:
     def decode_options(self, capabilities: Capabilities) -> DecodeOptions:
         """What this model takes of videos and sound."""
         both = {"audio", "video"} <= set(capabilities.modalities)
-        return DecodeOptions(frames=self.settings.video_frames, rate=capabilities.audio_rate, sound=both)
+        return DecodeOptions(
+            frames=self.settings.video_frames,
+            rate=capabilities.audio_rate,
+            sound=both,
+            sizes=capabilities.sizes,
+            image_pixels=self.settings.image_pixels or None,
+        )
 
     def check_room(self) -> Engine:
         """The engine; ApiError `queue_full` if there is no place for one more request."""

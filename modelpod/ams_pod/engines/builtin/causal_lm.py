@@ -39,8 +39,10 @@ from ams_pod.engines.port import (
     Sink,
     Ticket,
 )
+from ams_pod.media.sizing import Sizes
 
 log = logging.getLogger(__name__)
+_LEAST_IMAGE_PIXELS = 1280 * 28 * 28  # however little memory there is: what most models see of an image
 
 
 class CausalLmEngine:
@@ -154,8 +156,26 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         modalities=modalities_of(recipe.family),
         features=frozenset({"raw-prompts", "reasoning"} if prompts.thinks else {"raw-prompts"}),
         audio_rate=recipe.audio_rate,
+        sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
     return CausalLmEngine(info, capabilities, prompts, core, device_memory.limits(request.settings.max_memory))
+
+
+def _bounded_sizes(sizes: Sizes, recipe: Recipe, model: Any, request: LoadRequest, context: int) -> Sizes:
+    """The model's rules, with images that fit the context beside a question, and the memory beside the model."""
+    if sizes.image is None or recipe.image_bytes is None:
+        return sizes
+    free = device_memory.free_bytes(request.device, device_memory.limits(request.settings.max_memory))
+    by_memory = max(_LEAST_IMAGE_PIXELS, int(free / 2 / recipe.image_bytes(model)))
+    by_context = context // 2 * sizes.image.factor**2
+    bounded = sizes.within(min(by_memory, by_context))
+    if bounded != sizes:
+        what = "memory" if by_memory < by_context else "context"
+        log.warning(
+            "images are scaled to at most %d pixels (the checkpoint allows %d): more of them would not fit the %s",
+            min(by_memory, by_context), sizes.image.max_pixels, what,
+        )  # fmt: skip
+    return bounded
 
 
 def _cpu_copy(request: LoadRequest, recipe: Recipe, parameters: int) -> CpuCopy | None:

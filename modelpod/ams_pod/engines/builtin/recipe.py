@@ -17,6 +17,7 @@ class Recipe:
 
     `prompts` gets the context in tokens; `embedder` the model, None for a family without media. `probe` makes the
     prompt with media that the forward is checked with, and `while_probing` may make the model smaller meanwhile.
+    `image_bytes` is what the model's tower takes of memory for a pixel of an image.
 
     Of a family about whose models nothing is known, `separate_probes` makes the prompts that it is checked with: its
     requests are computed apart, by the model's own forward as `generate` drives it. None for all others.
@@ -28,6 +29,7 @@ class Recipe:
     prompts: Callable[[int], TextPrompts]
     embedder: Callable[[Any], MediaEmbedder] | None = None
     probe: Callable[[], MediaProbe] | None = None
+    image_bytes: Callable[[Any], float] | None = None
     separate_probes: Callable[[], Sequence[Prepared]] | None = None
     while_probing: Callable[[Any], AbstractContextManager[None]] = nullcontext
     audio_rate: int = 16_000

@@ -26,6 +26,7 @@ from ams_pod.engines.builtin.towers import sound
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Audio, Samples
+from ams_pod.media.sizing import NO_RULES
 
 PRELOAD = (
     "transformers.models.qwen2_audio.modeling_qwen2_audio",
@@ -49,6 +50,7 @@ class ClipExpander:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._extractor = processor.feature_extractor
+        self.sizes = NO_RULES
         self.placeholders: Mapping[str, str] = {"audio": processor.audio_token}
         ids = processor.tokenizer.convert_tokens_to_ids
         self._between = [ids(processor.audio_eos_token), ids(processor.audio_bos_token)]
@@ -137,7 +139,7 @@ def recipe(folder: Path) -> Recipe:
         model_class=Qwen2AudioForConditionalGeneration,
         tokenizer=processor.tokenizer,
         prompts=prompts,
-        probe=lambda: media_probe(prompts(PROBE_CONTEXT), rate),
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT), audio_rate=rate),
         while_probing=_one_layer,
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),

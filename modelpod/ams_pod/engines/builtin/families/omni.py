@@ -52,11 +52,10 @@ class OmniLayout:
 class OmniExpander:
     """Media through the model's processor; `window` is how many frames of a spectrogram its encoder hears together."""
 
-    def __init__(self, processor: Any, window: int, size: Mapping[str, int] | None = None) -> None:
-        """`size` are other bounds of pixels than those of the model."""
+    def __init__(self, processor: Any, window: int) -> None:
         self._processor = processor
         self._window = window
-        self._size: dict[str, Any] = {} if size is None else {"size": dict(size)}
+        self.sizes = vision.sizes(processor)
         extractor = processor.feature_extractor
         self._hop, self._overlap, self._rate = extractor.hop_length, extractor.n_fft, extractor.sampling_rate
         self.placeholders: Mapping[str, str] = {
@@ -68,7 +67,7 @@ class OmniExpander:
     def count(self, item: Image | Audio | Video) -> int:
         if isinstance(item, Audio):
             return self._sound_tokens(item)
-        tokens = vision.tokens(self._processor, item)
+        tokens = vision.tokens(item, self.sizes, vision.factor(self._processor))
         if isinstance(item, Video) and (sound_track := _sound_track(item)) is not None:
             tokens += self._sound_tokens(sound_track) + 2  # and the marks around both
         return tokens
@@ -76,8 +75,14 @@ class OmniExpander:
     def process(self, item: Image | Audio | Video) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
-            options: dict[str, Any] = {"images": [vision.picture(item)], "images_kwargs": self._size}
-            return dict(processor(text=[processor.image_token], return_tensors="pt", **options))
+            return dict(
+                processor(
+                    text=[processor.image_token],
+                    images=[vision.picture(item, self.sizes)],
+                    images_kwargs={"do_resize": False},
+                    return_tensors="pt",
+                )
+            )
         if isinstance(item, Audio):
             return dict(processor(text=[processor.audio_token], return_tensors="pt", **self._sound(item)))
         sound_track = _sound_track(item)
@@ -86,12 +91,12 @@ class OmniExpander:
             with_sound = {**self._sound(sound_track), "audio_from_video_indices": [0], "load_audio_from_video": True}
         made = processor(
             text=[processor.video_token],
-            videos=[item.frames],
+            videos=[vision.frames_of(item, self.sizes)],
             videos_kwargs={
                 "fps": vision.frame_rate(item),
                 "do_sample_frames": False,
+                "do_resize": False,
                 "input_data_format": "channels_last",
-                **self._size,
             },
             return_tensors="pt",
             **with_sound,
@@ -217,8 +222,8 @@ def recipe(folder: Path) -> Recipe:
     thinker = getattr(config, "thinker_config", config)
     rate = processor.feature_extractor.sampling_rate
 
-    def prompts(context: int, size: Mapping[str, int] | None = None) -> MediaPrompts:
-        expander = OmniExpander(processor, 2 * thinker.audio_config.n_window, size)
+    def prompts(context: int) -> MediaPrompts:
+        expander = OmniExpander(processor, 2 * thinker.audio_config.n_window)
         return MediaPrompts(processor.tokenizer, processor.chat_template, context, expander)
 
     return Recipe(
@@ -226,7 +231,8 @@ def recipe(folder: Path) -> Recipe:
         model_class=Qwen2_5OmniThinkerForConditionalGeneration,
         tokenizer=processor.tokenizer,
         prompts=prompts,
-        probe=lambda: media_probe(prompts(PROBE_CONTEXT, vision.PROBE_SIZE), rate),
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT), 2 * vision.factor(processor), rate),
+        image_bytes=lambda model: vision.bytes_per_pixel(model.model.visual),
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model), sound.TOWER: SoundTower(model.model)},

@@ -5,6 +5,7 @@ layers of the language model. In the prompt of a video, each pair of frames stan
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,46 +31,42 @@ PRELOAD = (
     "torchvision.transforms.v2.functional",
 )
 
-_FRAME_PIXELS = 768 * 32 * 32
-"""The most pixels that a frame of a video keeps, 768 tokens, as the models' authors do (qwen-vl-utils)."""
-
 
 class Qwen3VlExpander:
-    """Images and videos through the model's processor. `size` are other bounds of pixels than those of the model."""
+    """Images and videos through the model's processor, in the sizes of its rules: it scales nothing itself."""
 
-    def __init__(self, processor: Any, size: Mapping[str, int] | None = None) -> None:
+    def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._size = size
-        self._image_options = {} if size is None else {"images_kwargs": {"size": dict(size)}}
+        self.sizes = vision.sizes(processor, of_all_frames=True)
         self.placeholders: Mapping[str, str] = {"image": processor.image_token, "video": processor.video_token}
 
     def count(self, item: Image | Video) -> int:
+        side = vision.factor(self._processor)
         if isinstance(item, Image):
-            return vision.tokens(self._processor, item)
+            return vision.tokens(item, self.sizes, side)
         item = _whole_pairs(item)
-        videos_kwargs = {"size": self._video_size(item)}
         times = self._processor._calculate_timestamps(list(range(len(item.frames))), vision.frame_rate(item))
         marks = [self._processor.tokenizer.backend_tokenizer.encode(f"<{time:.1f} seconds>").ids for time in times]
-        counts = self._processor._get_num_multimodal_tokens(
-            video_sizes=[item.frames.shape[:3]], videos_kwargs=videos_kwargs
-        )
-        return int(counts.num_video_tokens[0]) + sum(len(ids) + 2 for ids in marks)
+        return vision.tokens(item, self.sizes, side) + sum(len(ids) + 2 for ids in marks)
 
     def process(self, item: Image | Video) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
             made = processor(
-                text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt", **self._image_options
+                text=[processor.image_token],
+                images=[vision.picture(item, self.sizes)],
+                images_kwargs={"do_resize": False},
+                return_tensors="pt",
             )
             return dict(made)
         item = _whole_pairs(item)
         made = processor(
             text=[processor.video_token],
-            videos=[item.frames],
+            videos=[vision.frames_of(item, self.sizes)],
             videos_kwargs={
                 "video_metadata": [vision.metadata(item)],
                 "do_sample_frames": False,
-                "size": self._video_size(item),
+                "do_resize": False,
                 "input_data_format": "channels_last",
             },
             return_tensors="pt",
@@ -87,36 +84,28 @@ class Qwen3VlExpander:
             token, layout = self._processor.video_token_id, vision.Layout("video", patches.grid)
         return Expansion(ids, vision.divide(patches, token), layout)
 
-    def _video_size(self, item: Video) -> dict[str, int]:
-        """Bounds of the pixels of all frames together, as the video processor's argument `size`."""
-        frames = len(item.frames)
-        if self._size is not None:
-            return {"shortest_edge": self._size["shortest_edge"], "longest_edge": self._size["longest_edge"] * frames}
-        own = self._processor.video_processor.size
-        longest = min(own["longest_edge"], _FRAME_PIXELS * frames)
-        return {"shortest_edge": min(own["shortest_edge"], longest), "longest_edge": longest}
-
 
 def _whole_pairs(item: Video) -> Video:
     """A video of at least two frames: the processor takes no single one."""
     if len(item.frames) > 1:
         return item
     frames = np.concatenate([item.frames, item.frames])
-    return Video(frames, (item.timestamps[0], item.timestamps[0]), item.seconds, item.audio)
+    return replace(item, frames=frames, timestamps=(item.timestamps[0], item.timestamps[0]))
 
 
 def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
 
-    def prompts(context: int, size: Mapping[str, int] | None = None) -> MediaPrompts:
-        return MediaPrompts(processor.tokenizer, processor.chat_template, context, Qwen3VlExpander(processor, size))
+    def prompts(context: int) -> MediaPrompts:
+        return MediaPrompts(processor.tokenizer, processor.chat_template, context, Qwen3VlExpander(processor))
 
     return Recipe(
         family="qwen3-vl",
         model_class=Qwen3VLForConditionalGeneration,
         tokenizer=processor.tokenizer,
         prompts=prompts,
-        probe=lambda: media_probe(prompts(PROBE_CONTEXT, vision.PROBE_SIZE)),
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT), 2 * vision.factor(processor)),
+        image_bytes=lambda model: vision.bytes_per_pixel(model.model.visual),
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model)},

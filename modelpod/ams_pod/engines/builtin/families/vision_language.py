@@ -27,31 +27,33 @@ PRELOAD = (
 
 
 class VisionExpander:
-    """Images and videos through the model's processor. `size` are other bounds of pixels than those of the model."""
+    """Images and videos through the model's processor, in the sizes of its rules: it scales nothing itself."""
 
-    def __init__(self, processor: Any, size: Mapping[str, int] | None = None) -> None:
+    def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._image_options = {} if size is None else {"images_kwargs": {"size": dict(size)}}
-        self._frame_size = vision.frame_size(processor) if size is None else dict(size)
+        self.sizes = vision.sizes(processor)
         self.placeholders: Mapping[str, str] = {"image": processor.image_token, "video": processor.video_token}
 
     def count(self, item: Image | Video) -> int:
-        return vision.tokens(self._processor, item, size=self._frame_size)
+        return vision.tokens(item, self.sizes, vision.factor(self._processor))
 
     def process(self, item: Image | Video) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
             made = processor(
-                text=[processor.image_token], images=[vision.picture(item)], return_tensors="pt", **self._image_options
+                text=[processor.image_token],
+                images=[vision.picture(item, self.sizes)],
+                images_kwargs={"do_resize": False},
+                return_tensors="pt",
             )
         else:
             made = processor(
                 text=[processor.video_token],
-                videos=[item.frames],
+                videos=[vision.frames_of(item, self.sizes)],
                 videos_kwargs={
                     "video_metadata": [vision.metadata(item)],
                     "do_sample_frames": False,
-                    "size": self._frame_size,
+                    "do_resize": False,
                     "input_data_format": "channels_last",
                 },
                 return_tensors="pt",
@@ -73,15 +75,16 @@ class VisionExpander:
 def recipe(folder: Path) -> Recipe:
     processor = load_processor(AutoProcessor, folder)
 
-    def prompts(context: int, size: Mapping[str, int] | None = None) -> MediaPrompts:
-        return MediaPrompts(processor.tokenizer, processor.chat_template, context, VisionExpander(processor, size))
+    def prompts(context: int) -> MediaPrompts:
+        return MediaPrompts(processor.tokenizer, processor.chat_template, context, VisionExpander(processor))
 
     return Recipe(
         family="vision-language",
         model_class=AutoModelForImageTextToText,
         tokenizer=processor.tokenizer,
         prompts=prompts,
-        probe=lambda: media_probe(prompts(PROBE_CONTEXT, vision.PROBE_SIZE)),
+        probe=lambda: media_probe(prompts(PROBE_CONTEXT), 2 * vision.factor(processor)),
+        image_bytes=lambda model: vision.bytes_per_pixel(model.model.visual),
         embedder=lambda model: MediaEmbedder(
             model.get_input_embeddings(),
             {vision.TOWER: vision.VisionTower(model.model)},

@@ -14,7 +14,6 @@ from ams_pod.media.items import Audio, Image, Media, Video, content_part
 PROBE_CONTEXT = 4096
 """Tokens that the prompts of a probe may have, whatever the model is served with."""
 
-_PIXELS = 56
 _AUDIO_SECONDS = 0.3
 
 
@@ -32,9 +31,12 @@ class MediaProbe:
     end: int
 
 
-def media_probe(prompts: MediaPrompts, audio_rate: int = 16_000) -> MediaProbe:
-    """One of each kind that the model takes. EngineRefusal if its chat template has no place for them."""
-    items = [_item(kind, audio_rate) for kind in prompts.expander.placeholders]
+def media_probe(prompts: MediaPrompts, side: int = 0, audio_rate: int = 16_000) -> MediaProbe:
+    """One of each kind that the model takes, pictures of `side` × `side` pixels.
+
+    EngineRefusal if its chat template has no place for them.
+    """
+    items = [_item(kind, side, audio_rate) for kind in prompts.expander.placeholders]
     prepared = prompts.chat(
         [{"role": "user", "content": [*map(content_part, items), {"type": "text", "text": "What?"}]}]
     )
@@ -50,12 +52,12 @@ def media_probe(prompts: MediaPrompts, audio_rate: int = 16_000) -> MediaProbe:
     return MediaProbe(prepared, inputs, prepared.media.starts[0], prepared.media.ends[-1])
 
 
-def _item(kind: str, audio_rate: int) -> Media:
+def _item(kind: str, side: int, audio_rate: int) -> Media:
     random = np.random.default_rng(0)
-    frames = random.integers(0, 255, (2, _PIXELS, _PIXELS, 3), np.uint8)
+    frames = random.integers(0, 255, (2, max(1, side), max(1, side), 3), np.uint8)
     made: dict[str, Any] = {
-        "image": Image(frames[0]),
-        "video": Video(frames, (0.0, 1.0), 2.0),
+        "image": Image(frames[0], fitted=True),
+        "video": Video(frames, (0.0, 1.0), 2.0, fitted=True),
         "audio": Audio(random.uniform(-0.3, 0.3, int(_AUDIO_SECONDS * audio_rate)).astype(np.float32), audio_rate),
     }
     item: Media = made[kind]

@@ -12,6 +12,7 @@ from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.port import EngineRefusal, Prepared, context_exceeded
+from ams_pod.media.sizing import Sizes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,7 @@ class Expander(Protocol):
     """A family's processor, one medium at a time. Safe to use from several threads; never touches the model."""
 
     placeholders: Mapping[str, str]  # kind of part to the text that stands for it in the template's output
+    sizes: Sizes  # how large pictures are that the model sees
 
     def count(self, item: Any) -> int:
         """How many tokens the medium will take; costs nothing."""
@@ -53,6 +55,7 @@ class MediaPrompts(TextPrompts):
     def __init__(self, tokenizer: Any, template: str | None, context_tokens: int, expander: Expander) -> None:
         super().__init__(tokenizer, context_tokens, template, tuple(expander.placeholders.values()))
         self.expander = expander
+        self.sizes = expander.sizes
         self._kinds = {text: kind for kind, text in expander.placeholders.items()}
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
 

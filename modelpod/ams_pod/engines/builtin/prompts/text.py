@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
 from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared, SamplingDefaults, context_exceeded
+from ams_pod.media.sizing import NO_RULES, Sizes
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _THINK_TAGS = re.compile(f"{THINK_OPEN}|{THINK_CLOSE}")
@@ -42,6 +43,8 @@ def _decodable(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
 
 class TextPrompts:
     """Turns messages into token ids and tokens into text. Safe to use from several threads."""
+
+    sizes: Sizes = NO_RULES  # of the pictures that the model sees, where it sees any and has rules for them
 
     def __init__(
         self,

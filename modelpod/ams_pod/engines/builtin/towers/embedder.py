@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
 from ams_pod.engines.builtin.prompts.pieces import Piece
+from ams_pod.engines.builtin.towers.interruptible import between_parts, make_interruptible
 from ams_pod.engines.builtin.towers.queue import Features, Prompt
 from ams_pod.engines.port import Prepared
 
@@ -24,8 +25,8 @@ def _nothing() -> None:
 class MediaEmbedder:
     """The `Embedder` of every family with media; `towers` and `positions` are what differs between them.
 
-    `embedding` turns ids into embeddings. `modules` are the models' parts that the towers run: work may be put between
-    their layers. Without `positions` they are those of a text.
+    `embedding` turns ids into embeddings. `modules` are the models' parts that the towers run: they are made
+    interruptible. Without `positions` they are those of a text.
     """
 
     def __init__(
@@ -38,9 +39,8 @@ class MediaEmbedder:
         self._embedding = embedding
         self._towers = towers
         self._positions = positions
-        self._between: Callable[[], None] = _nothing
-        for layer in (layer for module in modules for layer in _layers(module)):
-            layer.register_forward_pre_hook(lambda *_: self._between())
+        for module in modules:
+            make_interruptible(module)
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]:
         pieces: Sequence[Piece] = prepared.media.pieces
@@ -48,11 +48,8 @@ class MediaEmbedder:
 
     @torch.inference_mode()
     def encode(self, pieces: Sequence[Piece], between: Callable[[], None] = _nothing) -> list[Features]:
-        self._between = between
-        try:
+        with between_parts(between):
             return self._towers[pieces[0].tower]([piece.inputs for piece in pieces])
-        finally:
-            self._between = _nothing
 
     def embed(self, prepared: Prepared) -> Prompt:
         """The prompt of a request, with one call for each tower: for few and small media."""
@@ -88,8 +85,3 @@ def _no_deep_features(features: Sequence[Features], embeds: Tensor) -> Tensor | 
     """Zeros for all tokens and as many layers as any of the features have; None if none has any."""
     layers = max((len(each.deep) for each in features if each.deep is not None), default=0)
     return embeds.new_zeros(layers, *embeds.shape) if layers else None
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """What a tower runs one after another: the members of its lists of modules."""
-    return [layer for part in module.modules() if isinstance(part, nn.ModuleList) for layer in part]
