@@ -14,6 +14,7 @@ HEADER_MODEL = "X-AMS-Model"
 HEADER_POD = "X-AMS-Pod"
 HEADER_QUEUE_SECONDS = "X-AMS-Queue-Seconds"
 HEADER_IGNORED_FIELDS = "X-AMS-Ignored-Fields"
+HEADER_FINISH_REASON = "X-AMS-Finish-Reason"  # of a transcript, whose text alone can't tell it
 HEADER_IMAGE_SIZE = "X-AMS-Image-Size"  # of each image, width x height as the model saw it: "1036x784, 56x56"
 HEADER_USAGE = "X-AMS-Usage"  # from pod to gateway: "prompt=12 completion=34"
 USAGE_COMMENT = b": usage "  # the same on a stream, as its last SSE comment line

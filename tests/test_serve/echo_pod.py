@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ams_pod.engines.port import (
     Capabilities,
     Degraded,
     EngineCounters,
+    Finish,
     MemoryUsage,
     ModelInfo,
     Occupancy,
@@ -77,6 +78,7 @@ class EchoEngine:
     degraded: Degraded | None = None
     error: BaseException | None = None
     hold: bool = False
+    finish: Finish = "length"
     freed: int = 0
     prepared: list[str] = field(default_factory=list)
     tickets: list[Ticket] = field(default_factory=list)
@@ -115,11 +117,11 @@ class EchoEngine:
         elif self.degraded == "simplified":
             events = [TokenEvent(ticket, None, "stop")]
         else:
-            last = len(ticket.prepared.ids) - 1
-            events = [
-                TokenEvent(ticket, token, "length" if at == last else None)
-                for at, token in enumerate(ticket.prepared.ids)
-            ]
+            events = [TokenEvent(ticket, token) for token in ticket.prepared.ids]
+            if self.finish == "length":
+                events[-1] = replace(events[-1], finish="length")
+            else:
+                events.append(TokenEvent(ticket, None, self.finish))
         self.publish(events)
 
     def cancel(self, ticket: Ticket) -> None:

@@ -47,6 +47,7 @@ from ams_common.wire.transcription import (
     TranscriptionDone,
     TranscriptionRequest,
     TranscriptionResponse,
+    TranscriptionSegment,
     TranscriptionUsage,
 )
 
@@ -90,6 +91,7 @@ __all__ = [
     "TranscriptionDone",
     "TranscriptionRequest",
     "TranscriptionResponse",
+    "TranscriptionSegment",
     "TranscriptionUsage",
     "Url",
     "Usage",

@@ -31,6 +31,7 @@ _RETURNED = frozenset(
         "content-type",
         "retry-after",
         "x-accel-buffering",
+        "x-ams-finish-reason",
         "x-ams-ignored-fields",
         "x-ams-image-size",
         "x-ams-queue-seconds",
@@ -38,7 +39,7 @@ _RETURNED = frozenset(
         "x-should-retry",
     }
 )
-_CONTENT_TYPES = ("application/json", "text/event-stream", "text/plain")
+_CONTENT_TYPES = ("application/json", "text/event-stream", "text/plain", "text/vtt", "application/x-subrip")
 _UNKNOWN_TYPE = "application/octet-stream"
 
 

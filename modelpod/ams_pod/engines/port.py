@@ -62,6 +62,12 @@ class EngineRefusal(EngineError):
         self.limit, self.given = limit, given
 
 
+_FEWER_MEDIA = (
+    " Send fewer or smaller media, lower max_pixels or nframes; for all requests, limits.imagePixels, videoFrames and"
+    " contextTokens of the model."
+)
+
+
 def context_exceeded(
     limit: int,
     given: int,
@@ -77,11 +83,12 @@ def context_exceeded(
     """
     tokens = f"more than {given} tokens" if at_least else f"{given} tokens"
     of_media = f", {media} of them for its media," if media else ""
+    hint = _FEWER_MEDIA if media else ""
     answer = " and an answer" if given == limit else ""
     return EngineRefusal(
         "context-length-exceeded",
         f"This model's maximum context length is {limit} tokens. The prompt is too long: "
-        f"with {tokens}{of_media}{answer} it exceeds the context window.",
+        f"with {tokens}{of_media}{answer} it exceeds the context window.{hint}",
         part=part,
         limit=limit,
         given=given,

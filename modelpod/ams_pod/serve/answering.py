@@ -69,7 +69,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
         async with pod.admit() as engine, AsyncExitStack() as memory:
             memory.enter_context(refusals_as_api_errors())
             preparing = _prepare(pod, engine, job, memory, headers)
-            prepared, release = await (_patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
+            prepared, release = await (patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
             sampling = job.sampling(engine, prepared)
             generating = Generation(engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw)
             async with generating as generation:
@@ -117,7 +117,7 @@ async def _whole(job: GenerationJob, generation: Generation, headers: dict[str, 
 
 async def _stream(stream: EventStream, job: GenerationJob, generation: Generation) -> web.StreamResponse:
     form = job.format
-    delta = await _patiently(stream, generation.next(), b": queued\n\n")
+    delta = await patiently(stream, generation.next(), b": queued\n\n")
     await stream.write(form.begin() + (form.piece(delta) if delta is not None else b""))
     while delta is not None and (delta := await generation.next()) is not None:
         await stream.write(form.piece(delta))
@@ -125,7 +125,7 @@ async def _stream(stream: EventStream, job: GenerationJob, generation: Generatio
     return await stream.end(generation.usage)
 
 
-async def _patiently(stream: EventStream, work: Awaitable[T], comment: bytes) -> T:
+async def patiently(stream: EventStream, work: Awaitable[T], comment: bytes) -> T:
     """The result; if it takes long, the stream begins with a comment meanwhile."""
     task = asyncio.ensure_future(work)
     try:

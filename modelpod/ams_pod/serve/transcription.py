@@ -23,23 +23,33 @@ from ams_common.wire import (
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
-from ams_pod.media.items import Media, content_part
+from ams_pod.media.items import Audio, content_part
 from ams_pod.media.spool import Spool, Upload
-from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import unsupported
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
-from ams_pod.serve.generation import Generation
 from ams_pod.serve.keys import POD
 from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import UPLOAD_SECONDS, check_announced, too_large, upload_timed_out
-from ams_pod.serve.thinking import Delta
+from ams_pod.serve.transcribing import Outcome, TranscriptionJob, transcribe
+from ams_pod.serve.transcripts import Joiner, joined, srt, verbose, vtt
 
 _CHUNK_BYTES = 256 << 10
 _TEXT_BYTES = 64 << 10
 _PARTS = 64
+_LISTS = "[]"  # what ends the name of a field that may come several times
+_CONTENT_TYPES = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+}
+# More tokens than any speech has: a model that goes beyond repeats itself, and would to the end of its context.
+_TOKENS_PER_SECOND = 40
+_LEAST_TOKENS = 128
 _TASK = "Transcribe the speech in the audio word for word. Answer with the transcript only."
 
 
@@ -56,28 +66,32 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
             raise upload_timed_out() from None
         fields, ignored = _fields(texts), ignored_of_form(texts, TranscriptionRequest)
         check_model(pod, fields.model)
+        if fields.stream and fields.response_format not in (None, "json", "text"):
+            raise ApiError(
+                "invalid_parameter", f"response_format: {fields.response_format} can't be streamed; use json.",
+                param="response_format",
+            )  # fmt: skip
 
-        def prepare(engine: Engine, media: list[Media]) -> Prepared:
-            content = [content_part(media[0]), {"type": "text", "text": _task(fields)}]
+        def prepare(engine: Engine, window: Audio) -> Prepared:
+            content = [content_part(window), {"type": "text", "text": _task(fields)}]
             prepared = engine.prepare_chat([{"role": "user", "content": content}])
             return replace(prepared, text_only=None)  # without the sound there is nothing to transcribe
 
-        def sampling(engine: Engine, prepared: Prepared) -> Sampling:
+        def sampling(engine: Engine, prepared: Prepared, seconds: float) -> Sampling:
             as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)
-            cap = pod.settings.max_new_tokens
+            cap = _LEAST_TOKENS + int(seconds * _TOKENS_PER_SECOND)
             return sampling_of(as_chat, None, engine.info, cap, len(prepared.ids))
 
-        job = GenerationJob(
-            media=[Encoded("audio", "file", upload)],
+        job = TranscriptionJob(
+            file=Encoded("audio", "file", upload),
             spool=spool,
             prepare=prepare,
             sampling=sampling,
-            stops=[],
+            format=_TranscriptionFormat(fields),
             stream=bool(fields.stream),
-            format=_TranscriptionFormat(fields.response_format == "text"),
             ignored=ignored,
         )
-        return await answer(request, job)
+        return await transcribe(request, job)
 
 
 def _task(fields: TranscriptionRequest) -> str:
@@ -115,7 +129,8 @@ async def _read_form(request: web.Request, pod: ModelPod, spool: Spool) -> tuple
             else:
                 text = await _text(field, name)
                 total += len(text)
-                texts.setdefault(name.removesuffix("[]"), text)
+                plain = name.removesuffix(_LISTS)
+                texts[plain] = f"{texts[plain]}, {text}" if plain in texts and name != plain else texts.get(plain, text)
             if total > limit:
                 raise too_large(limit, None)
         else:
@@ -167,31 +182,50 @@ def _fields(texts: dict[str, str]) -> TranscriptionRequest:
 
 
 class _TranscriptionFormat:
-    def __init__(self, plain: bool) -> None:
-        self._plain = plain
-        self._texts: list[str] = []
+    """The answer as the request wants it."""
 
-    def whole(self, delta: Delta, generation: Generation) -> TranscriptionResponse | str:
-        if self._plain:
-            return delta.content.strip() + "\n"
-        return TranscriptionResponse(text=delta.content.strip(), usage=_usage(generation), **marks(generation.degraded))
+    def __init__(self, fields: TranscriptionRequest) -> None:
+        self._format = fields.response_format or "json"
+        self._language = fields.language
+        self._joiner = Joiner()
+        self._shown: list[str] = []
+        self.content_type = _CONTENT_TYPES[self._format]
 
-    def begin(self) -> bytes:
-        return b""
+    def whole(self, outcome: Outcome) -> TranscriptionResponse | str:
+        text = joined(outcome.segments)
+        match self._format:
+            case "text":
+                return text + "\n"
+            case "srt":
+                return srt(outcome.segments)
+            case "vtt":
+                return vtt(outcome.segments)
+            case "verbose_json":
+                return TranscriptionResponse(
+                    task="transcribe",
+                    language=self._language,
+                    duration=round(outcome.seconds, 3),
+                    segments=verbose(outcome.segments),
+                    **_fields_of(text, outcome),
+                )
+        return TranscriptionResponse(**_fields_of(text, outcome))
 
-    def piece(self, delta: Delta) -> bytes:
-        if not delta.content:
+    def piece(self, text: str) -> bytes:
+        if not (shown := self._joiner.push(text)):
             return b""
-        self._texts.append(delta.content)
-        return event(TranscriptionDelta(delta=delta.content))
+        self._shown.append(shown)
+        return event(TranscriptionDelta(delta=shown))
 
-    def end(self, generation: Generation) -> bytes:
-        text = "".join(self._texts)
-        return event(TranscriptionDone(text=text, usage=_usage(generation), **marks(generation.degraded)))
+    def next_window(self) -> None:
+        self._joiner.next_window()
+
+    def end(self, outcome: Outcome) -> bytes:
+        return event(TranscriptionDone(**_fields_of("".join(self._shown), outcome)))
 
 
-def _usage(generation: Generation) -> TranscriptionUsage:
-    usage = generation.usage
-    return TranscriptionUsage(
+def _fields_of(text: str, outcome: Outcome) -> dict[str, Any]:
+    usage = outcome.usage
+    tokens = TranscriptionUsage(
         input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens
     )
+    return {"text": text, "usage": tokens, "finish_reason": outcome.finish_reason, **marks(outcome.degraded)}
