@@ -25,6 +25,7 @@ SLOW = {
     "test_gateway/test_static_registry.py",
     "test_kube/test_client.py",
     "test_media/test_images.py",
+    "test_media/test_pdf.py",
     "test_media/test_video.py",
     "test_operator/test_bad_resources.py",
     "test_operator/test_cluster_says.py",

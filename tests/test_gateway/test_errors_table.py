@@ -27,6 +27,11 @@ IMAGE = b'{"model":"text","messages":[{"role":"user","content":[{"type":"image_u
 DEEP = b'{"model":"text","messages":' + b"[" * 9_000 + b"]" * 9_000 + b"}"
 DEEP_UNKNOWN = b'{"model":"text","x":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 + b"}"
 
+
+def _part(kind: str) -> bytes:
+    return b'{"model":"text","messages":[{"role":"user","content":[{"type":"%s"}]}]}' % kind.encode()
+
+
 CASES = [
     Case("unknown route", "/nope", status=404, code="not_found", says="No such route: /nope."),
     Case("unknown /v1 route", "/v1/nope", status=404, code="not_found"),
@@ -68,6 +73,8 @@ CASES = [
         "modality", CHAT, IMAGE, 422, "unsupported_modality", "text takes text, not image",
         details={"param": "messages[0].content"},
     ),
+    Case("a PDF", CHAT, _part("file"), 422, "unsupported_modality", "text takes text, not image"),
+    Case("vLLM's audio", CHAT, _part("audio_url"), 422, "unsupported_modality", "text takes text, not audio"),
 ]  # fmt: skip
 
 

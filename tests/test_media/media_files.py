@@ -42,6 +42,44 @@ def png_of_size(width: int, height: int, rows: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
+def document(
+    content: bytes,
+    *,
+    pages: int = 1,
+    box: tuple[int, int, int, int] = (0, 0, 200, 200),
+    forms: Sequence[bytes] = (),
+    encrypted: bool = False,
+) -> bytes:
+    """A PDF whose pages all have this content, which may draw /X0, /X1 … by `Do`, and write with /F1."""
+    size = b"[%d %d %d %d]" % box
+    first_form = 5 + pages
+    names = b" ".join(b"/X%d %d 0 R" % (number, first_form + number) for number in range(len(forms)))
+    resources = b"<< /Font << /F1 3 0 R >> /XObject << " + names + b" >> >>"
+    kids = b" ".join(b"%d 0 R" % (5 + page) for page in range(pages))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count %d /Kids [%s] >>" % (pages, kids),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox %s /Resources %s /Contents 4 0 R >>" % (size, resources)
+    objects += [page] * pages
+    head = b"<< /Type /XObject /Subtype /Form /BBox [0 0 500 500] /Resources %s /Length %d >>\nstream\n%s\nendstream"
+    objects += [head % (resources, len(form), form) for form in forms]
+    made, places = b"%PDF-1.7\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(made))
+        made += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    lock = b""
+    if encrypted:
+        key = b"<" + b"00" * 32 + b">"
+        lock = b"/ID [<00> <00>] /Encrypt << /Filter /Standard /V 1 /R 2 /O %s /U %s /P -4 >>" % (key, key)
+    start, count = len(made), len(objects) + 1
+    made += b"xref\n0 %d\n0000000000 65535 f \n%s" % (count, table)
+    return made + b"trailer << /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n" % (count, lock, start)
+
+
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
     """A sine of 440 Hz and half of full scale, [channels, samples] in 16 bits; the same on all channels."""
     wave = 0.5 * np.sin(2 * math.pi * TONE_HZ * np.arange(int(seconds * rate)) / rate)
@@ -82,6 +120,8 @@ def sound(
     file = io.BytesIO()
     with av.open(file, "w", format=format) as container:
         stream = container.add_stream(codec, rate=rate, layout=_LAYOUTS[channels], options=options)
+        if codec == "wmav2":
+            stream.bit_rate = 96_000
         _encode_sound(container, stream, tone(seconds, rate, channels), rate)
     return file.getvalue()
 

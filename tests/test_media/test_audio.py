@@ -37,7 +37,7 @@ def assert_tone(audio: Audio, seconds: float, rate: int = RATE, hz: float = TONE
         ("wav", "pcm_s16le"), ("wav", "pcm_s24le"), ("wav", "pcm_u8"), ("wav", "pcm_f32le"), ("wav", "pcm_alaw"),
         ("w64", "pcm_s16le"), ("aiff", "pcm_s16be"), ("caf", "pcm_s16le"), ("mp3", "libmp3lame"), ("flac", "flac"),
         ("ipod", "aac"), ("mp4", "aac"), ("ipod", "alac"), ("adts", "aac"), ("matroska", "aac"),
-        ("mov", "pcm_s16be"), ("avi", "pcm_s16le"), ("mpegts", "aac"),
+        ("mov", "pcm_s16be"), ("avi", "pcm_s16le"), ("mpegts", "aac"), ("asf", "wmav2"), ("au", "pcm_s16be"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("channels", [1, 2])

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 from ams_common.errors import ApiError
 from ams_pod.media.frames import FrameOptions
@@ -13,7 +14,7 @@ from ams_pod.media.limits import MediaLimits
 from ams_pod.media.sizing import NO_WISHES, FrameRule, SizeRule, Wishes
 from ams_pod.media.video import decode_video, need
 from ams_pod.media.watch import DecodingStopped, Watch
-from test_media.media_files import RED, displayed, number_of, picture, saved, sound, video
+from test_media.media_files import RED, displayed, number_of, numbered, picture, saved, sound, video
 
 RATE = 16_000
 EVENLY = [0, 5, 11, 16, 22, 27, 33, 39]  # of 40 frames
@@ -179,13 +180,12 @@ def test_larger_than_models_use_is_scaled_down() -> None:
         (b"This is a text file that somebody named holiday.mp4.\n" * 40, "no format that is known here"),
         (bytes(1000), "no format that is known here"),
         (saved(picture(), "PNG"), "not supported"),
-        (saved(picture(), "GIF"), "not supported"),
         (sound("wav", "pcm_s16le"), "it has no pictures"),
         (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n", ""),
         (b"ffconcat version 1.0\nfile /etc/hostname\n", ""),
         (b"file:///etc/hostname", ""),
     ],
-    ids=["empty", "text", "zeros", "image", "gif", "sound", "playlist", "concat", "path"],
+    ids=["empty", "text", "zeros", "image", "sound", "playlist", "concat", "path"],
 )
 def test_what_is_no_video(data: bytes, says: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ApiError) as caught:
@@ -244,6 +244,37 @@ def test_memory_is_told_before_decoding() -> None:
     found = decoded(data, sound_rate=RATE)
     assert found.audio is not None
     assert needed(data, FrameOptions(8, RATE))[0] >= found.frames.nbytes + found.audio.samples.nbytes
+
+
+@pytest.mark.parametrize(
+    ("format", "codec"), [("asf", "wmv2"), ("vob", "mpeg2video"), ("mpegts", "mpeg2video"), ("gif", "gif")]
+)
+def test_further_containers(format: str, codec: str) -> None:
+    """WMV, MPEG program streams as cameras and DVDs have them, GIF."""
+    data = gif() if codec == "gif" else video(format, codec, rate=25)
+    found = decoded(data, frames=4)
+    assert len(found.frames) == 4
+    assert found.seconds == pytest.approx(4.0 if codec == "gif" else 1.6, abs=0.2)
+    numbers = [number_of(frame) for frame in found.frames]
+    assert numbers == sorted(numbers)
+    assert numbers[0] <= 3
+    assert numbers[-1] >= 36
+
+
+def gif() -> bytes:
+    frames = [PIL.Image.fromarray(numbered(index)) for index in range(40)]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+
+
+def test_a_gif_is_a_video_on_white() -> None:
+    images = [PIL.Image.new("RGBA", (64, 48), (255, 0, 0, 0)) for _ in range(3)]
+    for at, image in enumerate(images):
+        image.paste((0, 0, 255, 255), (8 * at, 0, 8 * at + 8, 48))
+    found = decoded(saved(images[0], "GIF", save_all=True, append_images=images[1:], duration=200, disposal=2))
+    assert len(found.frames) == 3
+    assert found.frames[0][20, 40].tolist() == [255, 255, 255]
+    assert found.frames[0][20, 4].tolist() == [0, 0, 255]
+    assert len(decoded(saved(picture(), "GIF")).frames) == 1
 
 
 QWEN = FrameRule(SizeRule(28, 128 * 28 * 28, 768 * 28 * 28))

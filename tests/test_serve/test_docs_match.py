@@ -12,6 +12,7 @@ from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, Gen
 from ams_gateway.routes.table import ROUTES
 from ams_gateway.settings import GatewaySettings
 from ams_pod.media.limits import MediaLimits
+from ams_pod.media.sizing import MAX_FRAMES
 
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -56,6 +57,8 @@ def test_limits_of_media_are_those_that_hold() -> None:
     assert f"{LIMITS.video_seconds / 60:g} minutes" in MEDIA
     assert f"at most {LIMITS.aspect_ratio} times the other" in MEDIA
     assert f"may hold {LIMITS.items} media" in MEDIA
+    assert f"{LIMITS.pdf_pages} pages" in MEDIA
+    assert f"up to {MAX_FRAMES} of one size" in MEDIA
     assert f"may take {LIMITS.cpu_seconds:g} seconds" in MEDIA
     assert (LIMITS.decoded_bytes, LIMITS.request_memory_bytes, LIMITS.fetch_seconds) == (1 << 30, 4 << 20, 30)
 

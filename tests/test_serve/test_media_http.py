@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from ams_pod.engines.port import Degraded, EngineRefusal, Prepared
 from ams_pod.media.sizing import FrameRule, SizeRule, Sizes
-from test_media.media_files import picture, png_of_size, saved, sound, video
+from test_media.media_files import document, picture, png_of_size, saved, sound, video
 from test_serve.echo_pod import EchoPod, echo_pod
 from test_serve.live_pods import events
 
@@ -106,6 +106,68 @@ async def test_only_omni_says_how(tmp_path: Path, family: str) -> None:
 async def test_empty_fields_are_no_media(tmp_path: Path, empty: Any) -> None:
     async with echo_pod(tmp_path, "text") as pod:
         assert (await pod.generate(image=empty, audio=empty, video=empty))[1]["response"] == "user: what"
+
+
+PDF = saved(picture(200, 100), "PDF", save_all=True, append_images=[picture(100, 200)], resolution=200)
+
+
+async def test_parts_that_other_servers_take(omni: EchoPod) -> None:
+    """vLLM's audio_url and frames with commas, OpenAI's file with a PDF."""
+    frames = "data:video/jpeg;base64," + ",".join([b64(JPEG)] * 5)
+    content = [
+        {"type": "audio_url", "audio_url": {"url": uri(WAV, "audio/wav")}},
+        {"type": "video_url", "video_url": {"url": frames}},
+        {"type": "file", "file": {"file_data": uri(PDF, "application/pdf"), "filename": "a.pdf"}},
+        {"type": "image_url", "image_url": {"url": uri(PDF, "application/pdf")}},
+        {"type": "text", "text": "what"},
+    ]
+    status, body = await omni.post(CHAT, {"model": "echo", "messages": [{"role": "user", "content": content}]})
+    assert status == 200, body
+    pages = "<image 200x100> <image 100x200>"
+    assert body["choices"][0]["message"]["content"] == (
+        f"user: <audio 2.0s at 16000> <video 5 of 64x48, 2s> {pages} {pages} what"
+    )
+
+
+async def test_pages_of_a_pdf_on_the_older_route(omni: EchoPod) -> None:
+    status, body = await omni.generate(image=b64(PDF))
+    assert (status, body["response"]) == (200, "user: <image 200x100> <image 100x200> what")
+
+
+async def test_pages_count_as_media(omni: EchoPod) -> None:
+    status, body = await omni.generate(image=[b64(document(b"", pages=32))] * 3)
+    assert (status, body["details"]["code"]) == (400, "invalid_parameter")
+    assert "holds 96 media; at most 64" in body["error"]
+
+
+@pytest.mark.parametrize(
+    ("file", "param", "says"),
+    [
+        ({"file_id": "file-1"}, "file_id", "Put it into file_data"),
+        ({}, "file_data", "Put it into file_data"),
+        ({"file_data": uri(b"hello", "text/plain")}, "file_data", "Of files, PDF is taken; send images as image_url"),
+        ({"file_data": uri(PNG, "application/pdf")}, "file_data", "it is no PDF"),
+        ({"file_data": "!!"}, "file_data", "must be base64"),
+    ],
+)
+async def test_files_that_are_not_taken(omni: EchoPod, file: dict[str, str], param: str, says: str) -> None:
+    content = [{"type": "file", "file": file}]
+    status, body = await omni.post(CHAT, {"model": "echo", "messages": [{"role": "user", "content": content}]})
+    assert (status, body["error"]["param"]) == (400, f"messages[0].content[0].file.{param}")
+    assert says in body["error"]["message"]
+
+
+async def test_frames_that_make_no_video(omni: EchoPod) -> None:
+    for frames, says in (
+        ([JPEG, PNG[:20]], "can't be decoded"),
+        ([JPEG, saved(picture(32, 32), "JPEG")], "its frame 2 has another size"),
+        ([JPEG] * 257, "257 frames; at most 256"),
+        ([b""], "it is empty"),
+    ):
+        text = "data:video/jpeg;base64," + ",".join(map(b64, frames))
+        status, body = await omni.generate(video=text)
+        assert status in (400, 413)
+        assert says in body["error"]
 
 
 @pytest.mark.parametrize("kind", ["image", "audio", "video"])
@@ -309,7 +371,7 @@ async def test_openais_client_with_media(omni: EchoPod) -> None:
         ({"image": "AAAA"}, 400, "undecodable_image", "image", "no image format"),
         ({"image": uri(b"")}, 400, "undecodable_image", "image", "it is empty"),
         ({"image": b64(PNG[:40])}, 400, "undecodable_image", "image", ""),
-        ({"image": b64(b"%PDF-1.4 ")}, 400, "undecodable_image", "image", "PDF is not supported"),
+        ({"image": b64(b"%PDF-1.4 ")}, 400, "undecodable_image", "image", "the PDF is broken"),
         ({"image": b64(png_of_size(20_000, 20_000))}, 413, "media_too_large", "image", "20,000 × 20,000 pixels"),
         ({"audio": b64(PNG)}, 400, "undecodable_audio", "audio", "not supported"),
         ({"audio": [b64(WAV), b64(b"RIFF")]}, 400, "undecodable_audio", "audio[1]", ""),

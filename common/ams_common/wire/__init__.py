@@ -8,7 +8,10 @@ from ams_common.wire.fields import CompletionTokensDetails, FinishReason, Prompt
 from ams_common.wire.generate import GenerateRequest, GenerateResponse, MediaField, ProgressEvent
 from ams_common.wire.media import (
     AudioPart,
+    AudioUrlPart,
     ContentPart,
+    FileData,
+    FilePart,
     ImagePart,
     ImageUrl,
     InputAudio,
@@ -53,6 +56,7 @@ from ams_common.wire.transcription import (
 
 __all__ = [
     "AudioPart",
+    "AudioUrlPart",
     "ChatChoice",
     "ChatChunk",
     "ChatDeltaChoice",
@@ -64,6 +68,8 @@ __all__ = [
     "CompletionResponse",
     "CompletionTokensDetails",
     "ContentPart",
+    "FileData",
+    "FilePart",
     "FinishReason",
     "GenerateRequest",
     "GenerateResponse",

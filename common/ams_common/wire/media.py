@@ -71,7 +71,27 @@ class AudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
     input_audio: Annotated[InputAudio, Meta(description="The audio.")]
 
 
-ContentPart = TextPart | ImagePart | VideoPart | AudioPart
+class AudioUrlPart(msgspec.Struct, frozen=True, tag="audio_url"):
+    """Audio of a message, as vLLM takes it."""
+
+    audio_url: Annotated[Url, Meta(description="The audio.")]
+
+
+class FileData(msgspec.Struct, frozen=True):
+    """A file in base64."""
+
+    file_data: Annotated[str | None, Meta(description="Base64 of a PDF, or a data URI.")] = None
+    file_id: Annotated[str | None, Meta(description="Refused: files can't be uploaded beforehand.")] = None
+    filename: Annotated[str | None, Meta(description="Ignored: the content tells what it is.")] = None
+
+
+class FilePart(PixelBounds, frozen=True, kw_only=True, tag="file"):
+    """A PDF of a message: its pages are images."""
+
+    file: Annotated[FileData, Meta(description="The file.")]
+
+
+ContentPart = TextPart | ImagePart | VideoPart | AudioPart | AudioUrlPart | FilePart
 
 
 class PixelSize(msgspec.Struct, frozen=True, kw_only=True):

@@ -164,7 +164,6 @@ _GENERATE = [
 _TRANSCRIPTION = [
     *_inert("user", why="is for the client's own records"),
     *_inert("chunking_strategy", why="a file is heard as a whole"),
-    *_refused("timestamp_granularities", why="these models give no times"),
     *_refused("include", why="there are no logprobs of a transcript"),
     *_refused("known_speaker_names", "known_speaker_references", why="speakers are not told apart"),
 ]

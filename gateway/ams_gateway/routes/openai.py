@@ -19,7 +19,14 @@ from ams_gateway.routes.routing import Services
 _ROUTING = msgspec.json.Decoder(RoutingFields)
 _FORM_FIELDS = ("model", "stream")
 _TRUE = ("true", "1")
-_MODALITIES = {"text": "text", "image_url": "image", "video_url": "video", "input_audio": "audio"}
+_MODALITIES = {
+    "text": "text",
+    "image_url": "image",
+    "file": "image",  # a PDF, as images of its pages
+    "video_url": "video",
+    "input_audio": "audio",
+    "audio_url": "audio",
+}
 
 
 async def create_completion(services: Services, call: Call) -> web.StreamResponse:

@@ -18,8 +18,12 @@ from ams_common.errors import ApiError
 from ams_pod.media.limits import undecodable
 from ams_pod.media.watch import DecodingStopped, Watch
 
-AUDIO_FORMATS = ("wav", "w64", "aiff", "caf", "mp3", "flac", "aac", "amr", "ogg")
-VIDEO_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv")
+AUDIO_FORMATS = ("wav", "w64", "aiff", "au", "caf", "mp3", "flac", "aac", "amr", "ogg")
+VIDEO_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "asf", "gif")
+_TAKEN = {
+    "audio": "WAV, MP3, FLAC, M4A, AAC, OGG, Opus, WebM, AIFF, CAF, AMR, AU or WMA",
+    "video": "MP4, MOV, WebM, MKV, AVI, MPEG, FLV, WMV or GIF",
+}
 _OPTIONS = {"max_streams": "64", "protocol_whitelist": "none"}
 _BUFFER_BYTES = 256 << 10
 _BROKEN = (av.error.InvalidDataError, av.error.EOFError)
@@ -42,7 +46,7 @@ def opened(file: BinaryIO, kind: str, field: str) -> Iterator[av.container.Input
     except (ApiError, DecodingStopped, MemoryError):
         raise
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, UnicodeError) as error:
-        raise undecodable(kind, field, _reason(error)) from None
+        raise undecodable(kind, field, _reason(error, kind)) from None
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -69,11 +73,11 @@ def _refuse(*_: Any) -> NoReturn:
     raise PermissionError("it names further files")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, kind: str) -> str:
     if isinstance(error, av.error.InvalidDataError):
-        return "it is in no format that is known here, or broken"
+        return f"it is in no format that is known here, or broken; send {_TAKEN[kind]}"
     if isinstance(error, av.error.ArgumentError):
-        return "its format is not supported"
+        return f"its format is not supported; send {_TAKEN[kind]}"
     if isinstance(error, av.error.DecoderNotFoundError):
         return "its codec is not supported"
     if isinstance(error, av.error.FFmpegError):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ams_pod.media.frames import FrameOptions
-from ams_pod.media.items import Media
-from ams_pod.media.limits import MediaLimits, as_wished
+from ams_pod.media.items import Audio, Decoded, Image, Pages, Video
+from ams_pod.media.limits import MediaLimits, as_wished, undecodable
 from ams_pod.media.sizing import NO_RULES, NO_WISHES, SizeRule, Sizes, Wishes
 from ams_pod.media.spool import Upload
 from ams_pod.media.watch import Watch
@@ -38,14 +38,20 @@ class Encoded:
     field: str
     upload: Upload
     wishes: Wishes = NO_WISHES
+    document: bool = False  # only a PDF is taken
+    frames: tuple[Upload, ...] = ()  # of a video that was sent as images; `upload` is the first of them
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Memory of an item in bytes: what it holds when it is decoded, and what decoding it takes beside that."""
+    """Memory of an item in bytes: what it holds when it is decoded, and what decoding it takes beside that.
+
+    `items` is how many media it becomes.
+    """
 
     kept: int
     working: int
+    items: int = 1
 
 
 def need(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Need:
@@ -57,11 +63,21 @@ def need(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watc
             case "image":
                 from ams_pod.media import images
 
+                if images.is_pdf(file):
+                    from ams_pod.media import pdf
+
+                    return Need(*pdf.need(file, item.field, fit_of(item, options, limits), limits, watch))
+                if item.document:
+                    raise undecodable("image", item.field, "it is no PDF, and of files only those are taken")
                 kept, working = images.need(file, item.field, fit_of(item, options, limits), limits)
             case "audio":
                 from ams_pod.media import audio
 
                 kept, working = audio.need(file, item.field, options.rate, limits, watch)
+            case "video" if item.frames:
+                from ams_pod.media import still_frames
+
+                kept, working = still_frames.need(item.frames, item.field, _frame_options(item, options), limits)
             case "video":
                 from ams_pod.media import video
 
@@ -69,7 +85,7 @@ def need(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watc
     return Need(kept, working)
 
 
-def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Media:
+def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Watch) -> Decoded:
     """ApiError when it can't be decoded, DecodingStopped when `watch` says that nobody waits any more."""
     watch.item(item.field)
     watch.check()
@@ -78,11 +94,20 @@ def decode(item: Encoded, options: DecodeOptions, limits: MediaLimits, watch: Wa
             case "image":
                 from ams_pod.media import images
 
+                if images.is_pdf(file):
+                    from ams_pod.media import pdf
+
+                    return pdf.decode_pages(file, item.field, limits, watch, fit_of(item, options, limits))
                 return images.decode_image(file, item.field, limits, watch, fit_of(item, options, limits))
             case "audio":
                 from ams_pod.media import audio
 
                 return audio.decode_audio(file, item.field, options.rate, limits, watch)
+            case "video" if item.frames:
+                from ams_pod.media import still_frames
+
+                wanted = _frame_options(item, options)
+                return still_frames.decode_frames(item.frames, item.field, wanted, limits, watch)
             case "video":
                 from ams_pod.media import video
 
@@ -93,7 +118,7 @@ def fit_of(item: Encoded, options: DecodeOptions, limits: MediaLimits) -> SizeRu
     """The rule of an image's size, or the most pixels that are kept of it where the model has no rule."""
     if (rule := options.sizes.image) is not None:
         return as_wished(rule.within(options.image_pixels or rule.max_pixels), item.wishes, item.field)
-    return min(limits.kept_image_pixels, *filter(None, (options.image_pixels, item.wishes.max_pixels)))
+    return min(filter(None, (limits.kept_image_pixels, options.image_pixels, item.wishes.max_pixels)))
 
 
 def _frame_options(item: Encoded, options: DecodeOptions) -> FrameOptions:
@@ -105,13 +130,13 @@ def preload_codecs() -> None:
     from ams_pod.media import audio, images, video  # noqa: F401
 
 
-def decoded_bytes(item: Media) -> int:
+def decoded_bytes(item: Decoded) -> int:
     """Memory that a decoded item holds."""
-    from ams_pod.media.items import Audio, Image, Video
-
     match item:
         case Image():
             return item.pixels.nbytes
+        case Pages():
+            return sum(map(decoded_bytes, item.images))
         case Audio():
             return item.samples.nbytes
         case Video():

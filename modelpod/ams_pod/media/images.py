@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pi_heif
 import PIL.ExifTags
 import PIL.Image
 import PIL.ImageChops
@@ -17,11 +18,13 @@ from ams_pod.media.sizing import SizeRule
 from ams_pod.media.watch import Watch
 
 # No format that runs a program (EPS), draws what it likes (WMF), or holds an image of another size inside (ICO).
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
+TAKEN = "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC or PDF"
 PIL.Image.init()
+pi_heif.options.DECODE_THREADS = 1  # the item's processor time is that of its thread
+pi_heif.register_heif_opener(thumbnails=False)
 PIL.Image.MAX_IMAGE_PIXELS = 1 << 30  # below it our own check tells the numbers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # clients' odd metadata are no news for the log
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _WORKING_BYTES_PER_PIXEL = 12  # four channels as decoded, a copy with transparency, one in RGB
 _END_OF_IMAGE = b"\xff\xd9"
 _MORE_DATA = b"\x5a\xa5" * 64
@@ -77,11 +80,11 @@ def _opened(file: BinaryIO, field: str, limits: MediaLimits) -> PIL.Image.Image:
     if not head:
         raise undecodable("image", field, "it is empty")
     if (named := _unsupported(head)) is not None:
-        raise undecodable("image", field, f"{named} is not supported; send PNG, JPEG, WebP, GIF, BMP or TIFF")
+        raise undecodable("image", field, f"{named} is not supported; send {TAKEN}")
     try:
         image = PIL.Image.open(file, formats=FORMATS)
     except PIL.UnidentifiedImageError:
-        raise undecodable("image", field, "it is in no image format that is known here") from None
+        raise undecodable("image", field, f"it is in no image format that is known here; send {TAKEN}") from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise _bomb(field, limits) from None
     except Exception as error:
@@ -121,14 +124,17 @@ def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
         return None
 
 
+def is_pdf(file: BinaryIO) -> bool:
+    """Whether it says that it is one; some have a mark or white space in front."""
+    head = file.read(1024)
+    file.seek(0)
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"%PDF-")
+
+
 def _unsupported(head: bytes) -> str | None:
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head[:64]:
-        return "HEIC"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in start:
         return "SVG"
-    if head.startswith(b"%PDF-"):
-        return "PDF"
     return "PostScript" if head.startswith(b"%!PS") else None
 
 

@@ -19,8 +19,8 @@ from ams_pod.media.base64text import decoded_base64
 from ams_pod.media.budget import ByteBudget, Share
 from ams_pod.media.decoding import DecodeOptions, Encoded, Kind
 from ams_pod.media.fetch import fetch
-from ams_pod.media.items import Media
-from ams_pod.media.limits import MediaLimits
+from ams_pod.media.items import Decoded
+from ams_pod.media.limits import MediaLimits, check_frames
 from ams_pod.media.sizing import NO_WISHES, Wishes
 from ams_pod.media.spool import Spool, Upload
 from ams_pod.media.temp import TempFolder
@@ -35,16 +35,22 @@ Observe = Callable[[Kind, float, int], None]
 _THREADS = 2
 _RETRY_SECONDS = 10.0
 _BYTES_PER_PIXEL = 3
+_FRAMES_TYPE = "data:video/jpeg"  # frames of a video as JPEGs, with commas between them, as vLLM takes them
+_LONGEST_TYPE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class MediaSource:
-    """Media as a field of a request holds them: base64, a data URI, or a URL."""
+    """Media as a field of a request holds them: base64, a data URI, or a URL.
+
+    `document` is true where only a PDF is taken, as images of its pages.
+    """
 
     kind: Kind
     field: str
     text: str
     wishes: Wishes = NO_WISHES
+    document: bool = False
 
 
 class Intake:
@@ -89,10 +95,17 @@ class Intake:
         """The bytes of all sources. ApiError `invalid_base64`, `invalid_parameter` or `media_too_large`."""
         self.check_count(len(sources))
         watch = Watch(self.limits.cpu_seconds)
-        return [
-            Encoded(source.kind, source.field, await self._upload(source, spool, watch), source.wishes)
-            for source in sources
-        ]
+        return [await self._receive(source, spool, watch) for source in sources]
+
+    async def _receive(self, source: MediaSource, spool: Spool, watch: Watch) -> Encoded:
+        if source.kind == "video" and source.text[:_LONGEST_TYPE].lstrip().lower().startswith(_FRAMES_TYPE):
+            frames = source.text.partition(",")[2].split(",")
+            check_frames(source.field, len(frames))
+            parts = [replace(source, text=text) for text in frames]
+            uploads = tuple([await self._upload(part, spool, watch) for part in parts])
+            return Encoded(source.kind, source.field, uploads[0], source.wishes, frames=uploads)
+        upload = await self._upload(source, spool, watch)
+        return Encoded(source.kind, source.field, upload, source.wishes, document=source.document)
 
     def check_count(self, items: int) -> None:
         if items > self.limits.items:
@@ -104,7 +117,7 @@ class Intake:
     @contextlib.asynccontextmanager
     async def decoded(
         self, items: Sequence[Encoded], options: DecodeOptions
-    ) -> AsyncIterator[tuple[list[Media], Share]]:
+    ) -> AsyncIterator[tuple[list[Decoded], Share]]:
         """The arrays of all items, in order, and the memory they hold: the block gives it back.
 
         They are decoded one after the other, so that only one of them takes what decoding takes. All images together
@@ -116,9 +129,10 @@ class Intake:
             most = self.limits.decoded_bytes // 2 // (_BYTES_PER_PIXEL * images)
             options = replace(options, image_pixels=min(most, options.image_pixels or most))
         needs = [await self.in_pool(watch, decoding.need, item, options, self.limits, watch) for item in items]
+        self.check_count(sum(need.items for need in needs))
         size = sum(need.kept for need in needs) + max((need.working for need in needs), default=0)
         async with self.budget.reserved(size) as share:
-            media = []
+            media: list[Decoded] = []
             for item, need in zip(items, needs, strict=True):
                 made = await self.in_pool(watch, self._decode, item, options, watch)
                 media.append(made)
@@ -127,7 +141,7 @@ class Intake:
             share.shrink(sum(map(decoding.decoded_bytes, media)))
             yield media, share
 
-    def _decode(self, item: Encoded, options: DecodeOptions, watch: Watch) -> Media:
+    def _decode(self, item: Encoded, options: DecodeOptions, watch: Watch) -> Decoded:
         started = time.monotonic()
         media = decoding.decode(item, options, self.limits, watch)
         self._observe(item.kind, time.monotonic() - started, item.upload.bytes)

@@ -1,5 +1,6 @@
 """Decoded media, as families take them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,24 @@ class Video:
     fitted: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pages:
+    """A document as images of its pages, in their order."""
+
+    images: tuple[Image, ...]
+
+
 Media = Image | Audio | Video
+Decoded = Media | Pages
+"""What one file of a request becomes."""
+
+
+def flat(items: Iterable[Decoded]) -> list[Media]:
+    """All media, pages among them one by one."""
+    found: list[Media] = []
+    for item in items:
+        found += item.images if isinstance(item, Pages) else [item]
+    return found
 
 
 def content_part(item: Media) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ams_common.errors import ApiError
 
-from ams_pod.media.sizing import SizeRule, Wishes
+from ams_pod.media.sizing import MAX_FRAMES, SizeRule, Wishes
 
 _UNDECODABLE = {"image": "undecodable_image", "audio": "undecodable_audio", "video": "undecodable_video"}
 
@@ -20,6 +20,7 @@ class MediaLimits:
     items: int = 64  # in one request
     image_pixels: int = 64 << 20
     kept_image_pixels: int = 16384 * 28 * 28
+    pdf_pages: int = 32
     aspect_ratio: int = 200  # Qwen's processors refuse what is narrower
     audio_seconds: float = 30 * 60
     video_seconds: float = 60 * 60
@@ -52,6 +53,15 @@ def check_shape(field: str, width: int, height: int, limits: MediaLimits, kind: 
             f"{field}: {width:,} × {height:,} pixels is too narrow; one side may be at most {limits.aspect_ratio} "
             "times the other.",
             param=field, limit=limits.aspect_ratio, width=width, height=height,
+        )  # fmt: skip
+
+
+def check_frames(field: str, frames: int) -> None:
+    """ApiError `media_too_large` for more frames than a request may have of one video."""
+    if frames > MAX_FRAMES:
+        raise ApiError(
+            "media_too_large", f"{field}: the video has {frames:,} frames; at most {MAX_FRAMES} are allowed.",
+            param=field, limit=MAX_FRAMES, given=frames,
         )  # fmt: skip
 
 

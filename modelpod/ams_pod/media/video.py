@@ -24,10 +24,11 @@ from ams_pod.media.limits import MediaLimits, as_wished, check_pixels, check_sha
 from ams_pod.media.sizing import frames_wanted
 from ams_pod.media.watch import Watch
 
-_SCALED_BYTES = 8  # a pixel of the frame that is scaled: in RGB, and as Pillow has it
+_SCALED_BYTES = 16  # a pixel of the frame that is scaled: in RGB, with transparency, and as Pillow has both
 _DEFAULT_PIXELS = 5_000_000  # what ffmpeg adds to a stream that is marked as the default
 _DECODER_FRAMES = 24  # that a decoder may hold for reference, of 1.5 to 4 bytes a pixel
 _PACKETS_A_CHECK = 256
+_WITH_ALPHA = ("bgra", "rgba", "argb", "abgr", "pal8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,11 @@ def _pick(
 def _scaled(frame: Any, size: tuple[int, int]) -> Pixels:
     """The frame in RGB at (height, width): its colours first, then scaled once, as images are."""
     picture = PIL.Image.fromarray(frame.to_ndarray(format="rgb24"))
+    if frame.format.name in _WITH_ALPHA:  # an animated GIF's
+        alpha = PIL.Image.fromarray(frame.to_ndarray(format="rgba")[:, :, 3])
+        white = PIL.Image.new("RGB", picture.size, (255, 255, 255))
+        white.paste(picture, mask=alpha)
+        picture = white
     height, width = size
     if picture.size != (width, height):
         picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)

@@ -15,7 +15,7 @@ from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
-from ams_pod.media.items import Image, Media
+from ams_pod.media.items import Decoded, Image, flat
 from ams_pod.media.spool import Spool
 from ams_pod.serve.events import EventStream, usage_text
 from ams_pod.serve.generation import Generation
@@ -47,7 +47,7 @@ class GenerationJob:
     `spool` holds what `media` were sent as; it is emptied once they are decoded.
     """
 
-    prepare: Callable[[Engine, list[Media]], Prepared]
+    prepare: Callable[[Engine, list[Decoded]], Prepared]
     sampling: Callable[[Engine, Prepared], Sampling]
     stops: Sequence[str]
     stream: bool
@@ -98,7 +98,7 @@ async def _prepare(
     )
     if job.spool is not None:
         job.spool.close()
-    if images := [item for item in media if isinstance(item, Image) and item.fitted]:
+    if images := [item for item in flat(media) if isinstance(item, Image) and item.fitted]:
         headers[HEADER_IMAGE_SIZE] = ", ".join(f"{item.pixels.shape[1]}x{item.pixels.shape[0]}" for item in images)
     prepared = await loop.run_in_executor(pod.media_pool, job.prepare, engine, media)
     media.clear()

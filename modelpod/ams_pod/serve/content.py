@@ -4,18 +4,32 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from ams_common.errors import ApiError
-from ams_common.wire import AudioPart, ChatRequest, GenerateRequest, ImagePart, Message, TextPart, VideoPart
+from ams_common.wire import (
+    AudioPart,
+    AudioUrlPart,
+    ChatRequest,
+    FilePart,
+    GenerateRequest,
+    ImagePart,
+    Message,
+    TextPart,
+    VideoPart,
+)
 
 from ams_pod.media.decoding import Kind
 from ams_pod.media.intake import MediaSource
-from ams_pod.media.items import Media, content_part
+from ams_pod.media.items import Decoded, content_part, flat
 from ams_pod.media.sizing import Wishes
-from ams_pod.serve.wishes import image_wishes, video_wishes, wishes_of
+from ams_pod.serve.wishes import check_pixels, image_wishes, video_wishes, wishes_of
 
 Content = list[str | MediaSource]
 """Texts and media of one message, in their order."""
 
 _KINDS: tuple[Kind, ...] = ("image", "video", "audio")  # the order in which the older API's media reach the model
+_FILES = (
+    "Of files, PDF is taken; send images as image_url, audio as input_audio, videos as video_url, and texts as text."
+)
+_PDF_TYPES = ("data:application/pdf", "data:application/octet-stream", "data:;")
 _ROLES = {"developer": "system"}
 
 
@@ -69,16 +83,19 @@ class Chat:
             (role, [item if isinstance(item, str) else None for item in content]) for role, content in contents
         ]
 
-    def messages(self, media: Sequence[Media]) -> list[dict[str, Any]]:
+    def messages(self, media: Sequence[Decoded]) -> list[dict[str, Any]]:
         """As `Engine.prepare_chat` takes them; a message without media is plain text."""
         items = iter(media)
         return [{"role": role, "content": _filled(content, items)} for role, content in self._turns]
 
 
-def _filled(content: Sequence[str | None], items: Iterator[Media]) -> str | list[dict[str, Any]]:
+def _filled(content: Sequence[str | None], items: Iterator[Decoded]) -> str | list[dict[str, Any]]:
     if None not in content:
         return "\n".join(cast(Sequence[str], content))
-    return [content_part(next(items)) if text is None else {"type": "text", "text": text} for text in content]
+    parts: list[dict[str, Any]] = []
+    for text in content:
+        parts += [{"type": "text", "text": text}] if text is not None else map(content_part, flat([next(items)]))
+    return parts
 
 
 def _content(message: Message, field: str, wishes: Wishes) -> Iterator[str | MediaSource]:
@@ -98,3 +115,25 @@ def _content(message: Message, field: str, wishes: Wishes) -> Iterator[str | Med
                 yield MediaSource("video", f"{place}.video_url.url", part.video_url.url, own)
             case AudioPart():
                 yield MediaSource("audio", f"{place}.input_audio.data", part.input_audio.data)
+            case AudioUrlPart():
+                yield MediaSource("audio", f"{place}.audio_url.url", part.audio_url.url)
+            case FilePart():
+                yield _document(part, f"{place}.file", wishes)
+
+
+def _document(part: FilePart, field: str, wishes: Wishes) -> MediaSource:
+    """A PDF, whose pages are images. ApiError `invalid_parameter` for what is surely none."""
+    file = part.file
+    if file.file_data is None:
+        name = "file_id" if file.file_id is not None else "file_data"
+        raise ApiError(
+            "invalid_parameter", f"{field}: {_FILES} Put it into file_data as base64.", param=f"{field}.{name}"
+        )
+    head = file.file_data[:100].lstrip().lower()
+    if head.startswith("data:") and not head.startswith(
+        ("data:application/pdf", "data:application/octet-stream", "data:;")
+    ):
+        raise ApiError("invalid_parameter", f"{field}.file_data: {_FILES}", param=f"{field}.file_data")
+    own = Wishes(part.min_pixels, part.max_pixels)
+    check_pixels(own, field)
+    return MediaSource("image", f"{field}.file_data", file.file_data, own.over(wishes), document=True)

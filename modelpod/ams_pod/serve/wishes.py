@@ -28,7 +28,7 @@ def wishes_of(fields: ChatRequest | GenerateRequest) -> Wishes:
         sound=processor.use_audio_in_video,
     )
     _check_frames(own, "mm_processor_kwargs", "num_frames")
-    _check_pixels(own, "mm_processor_kwargs")
+    check_pixels(own, "mm_processor_kwargs")
     return own.over(wishes)
 
 
@@ -36,7 +36,7 @@ def image_wishes(part: ImagePart, field: str) -> Wishes:
     """What an image's own part says. ApiError as above."""
     url = part.image_url
     own = Wishes(url.min_pixels or part.min_pixels, url.max_pixels or part.max_pixels)
-    _check_pixels(own, field)
+    check_pixels(own, field)
     return own if url.detail != "low" else Wishes(max_pixels=LOW_DETAIL_PIXELS).over(own)
 
 
@@ -44,7 +44,7 @@ def video_wishes(part: VideoPart, field: str) -> Wishes:
     """What a video's own part says. ApiError as above."""
     own = Wishes(part.min_pixels, part.max_pixels, part.nframes, part.fps)
     _check_frames(own, field, "nframes")
-    _check_pixels(own, field)
+    check_pixels(own, field)
     return own
 
 
@@ -65,7 +65,8 @@ def _check_frames(wishes: Wishes, field: str, name: str) -> None:
         raise ApiError("invalid_parameter", f"{field}: {name} and fps exclude each other.", param=field)
 
 
-def _check_pixels(wishes: Wishes, field: str) -> None:
+def check_pixels(wishes: Wishes, field: str) -> None:
+    """ApiError `invalid_parameter` for a lower bound above the upper one."""
     least, most = wishes.min_pixels, wishes.max_pixels
     if least is not None and most is not None and least > most:
         raise ApiError(
