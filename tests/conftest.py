@@ -42,6 +42,7 @@ SLOW = {
     "test_operator/test_strangers_live.py",
     "test_operator/test_why_not_ready.py",
     "test_pod/test_audio_lengths.py",
+    "test_pod/test_authors_utilities.py",
     "test_pod/test_control_tokens.py",
     "test_pod/test_download_hostile.py",
     "test_pod/test_download_hub.py",
