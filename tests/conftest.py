@@ -63,6 +63,7 @@ SLOW = {
     "test_pod/test_ladder_families.py",
     "test_pod/test_loading.py",
     "test_pod/test_media_check.py",
+    "test_pod/test_omni_layout.py",
     "test_pod/test_quantize.py",
     "test_pod/test_separate.py",
     "test_serve/test_admin_live.py",

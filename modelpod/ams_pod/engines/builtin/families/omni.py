@@ -21,6 +21,7 @@ from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import sound, vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.builtin.towers.interleaving import Run, interleaved, times_of
 from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Audio, Image, Video
 
@@ -40,13 +41,15 @@ _AUDIO_SECONDS_PER_PIECE = 30
 class OmniLayout:
     """What rope positions depend on: the grid of patches of an image or video, frames of the spectrogram of audio.
 
-    A video with sound has both. `seconds` are from one patch in time to the next, of a video.
+    A video with sound has both, and `runs`: how the tokens of both take turns. `seconds` are from one patch in time to
+    the next, of a video.
     """
 
     kind: str
     grid: tuple[int, int, int] | None = None
     seconds: float = 0.0
     frames: int = 0
+    runs: tuple[Run, ...] = ()
 
 
 class OmniExpander:
@@ -116,13 +119,28 @@ class OmniExpander:
             return Expansion(ids, self._divide(spectrogram), OmniLayout("audio", frames=spectrogram.shape[1]))
         patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
         pieces = vision.divide(patches, self._processor.video_token_id)
-        frames = 0
-        if _sound_track(item) is not None:
-            spectrogram = _spectrogram(made)
-            frames = spectrogram.shape[1]
-            pieces += self._divide(spectrogram)
         seconds = float(made["video_second_per_grid"][0])
-        return Expansion(ids, pieces, OmniLayout("video", patches.grid, seconds, frames))
+        if _sound_track(item) is None:
+            return Expansion(ids, pieces, OmniLayout("video", patches.grid, seconds))
+        spectrogram = _spectrogram(made)
+        pieces += self._divide(spectrogram)
+        layout = self._layout(patches.grid, seconds, spectrogram.shape[1])
+        tokens = {True: self._processor.video_token_id, False: self._processor.audio_token_id}
+        ids = [ids[0], *(tokens[run.pictures] for run in layout.runs for _ in range(run.start, run.end)), ids[-1]]
+        return Expansion(ids, pieces, layout)
+
+    def _layout(self, grid: tuple[int, int, int], seconds: float, frames: int) -> OmniLayout:
+        """Of a video with sound, whose spectrogram has so many frames."""
+        processor = self._processor
+        per_second = int(processor.position_id_per_seconds)
+        time, height, width = grid
+        runs = interleaved(
+            times_of(time, seconds, per_second).tolist(),
+            height * width // processor.video_processor.merge_size**2,
+            sound.tokens_of(frames),
+            int(per_second * processor.seconds_per_chunk),
+        )
+        return OmniLayout("video", grid, seconds, frames, runs)
 
     def _sound(self, item: Audio) -> dict[str, Any]:
         """The processor's arguments for a clip, padded no further than the last frame's overlap: not to 300 seconds."""
@@ -187,17 +205,32 @@ class OmniPositions:
         return torch.cat([*results, _counting(begin, len(ids) - done)], 1)
 
     def _of_one(self, ids: Tensor, layout: OmniLayout) -> Tensor:
+        if layout.runs:
+            return self._of_video_with_sound(layout)
         grid = torch.tensor([layout.grid]) if layout.grid is not None else None
         positions, _ = self._model.get_rope_index(
             ids[None],
             image_grid_thw=grid if layout.kind == "image" else None,
             video_grid_thw=grid if layout.kind == "video" else None,
             attention_mask=torch.ones_like(ids)[None],
-            use_audio_in_video=layout.kind == "video" and layout.frames > 0,
             audio_seqlens=torch.tensor([layout.frames]) if layout.frames else None,
             second_per_grids=torch.tensor([layout.seconds]) if layout.kind == "video" else None,
         )
         return positions[:, 0]
+
+    def _of_video_with_sound(self, layout: OmniLayout) -> Tensor:
+        """As the model's rule has it, whose order of tokens is another: two marks at one place, pictures and sound
+        from the same start, and two marks behind what comes last."""
+        assert layout.grid is not None
+        time, height, width = layout.grid
+        merge = self._model.spatial_merge_size
+        times = times_of(time, layout.seconds, self._model.config.position_id_per_seconds)
+        axes = (times, torch.arange(height // merge), torch.arange(width // merge))
+        pictures = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1) + 1
+        heard = _counting(1, sound.tokens_of(layout.frames))
+        runs = [(pictures if run.pictures else heard)[:, run.start : run.end] for run in layout.runs]
+        behind = torch.full((3, 2), int(runs[-1].max()) + 1)
+        return torch.cat([torch.zeros(3, 2, dtype=torch.long), *runs, behind], 1)
 
 
 def _counting(begin: int, tokens: int) -> Tensor:
