@@ -82,7 +82,7 @@ def test_tiny_pictures_are_understood(prompts, size):
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     for name in ("vision-language", "omni"):
         prepared = prompts(name).chat(user(Image(pixels), "what"))
-        assert prepared.media.pieces[0].inputs.pixels.isfinite().all()
+        assert prepared.media.pieces[0].inputs.normalized().isfinite().all()
         frames = np.stack([pixels] * 3)
         prepared = prompts(name).chat(user(Video(frames, (0.0, 1.0, 2.0), 3.0), "what"))
         assert prepared.media.layouts[0].grid[0] == 2

@@ -22,6 +22,7 @@ from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import sound, vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.builtin.towers.interleaving import Run, interleaved, times_of
+from ams_pod.engines.builtin.towers.patches import UNRESIZED, UNSCALED, patches_of
 from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Audio, Image, Video
 
@@ -75,14 +76,14 @@ class OmniExpander:
             tokens += self._sound_tokens(sound_track) + 2  # and the marks around both
         return tokens
 
-    def process(self, item: Image | Audio | Video) -> Mapping[str, Tensor]:
+    def process(self, item: Image | Audio | Video, options: Mapping[str, Any] = UNRESIZED) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
             return dict(
                 processor(
                     text=[processor.image_token],
                     images=[vision.picture(item, self.sizes)],
-                    images_kwargs={"do_resize": False},
+                    images_kwargs=dict(options),
                     return_tensors="pt",
                 )
             )
@@ -98,7 +99,7 @@ class OmniExpander:
             videos_kwargs={
                 "fps": vision.frame_rate(item),
                 "do_sample_frames": False,
-                "do_resize": False,
+                **options,
                 "input_data_format": "channels_last",
             },
             return_tensors="pt",
@@ -107,17 +108,21 @@ class OmniExpander:
         return dict(made)
 
     def expand(self, item: Image | Audio | Video) -> Expansion:
-        made = self.process(item)
+        made = self.process(item, UNSCALED)
         ids = made["input_ids"][0].tolist()
         if isinstance(item, Image):
-            patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
+            patches = patches_of(
+                self._processor.image_processor, made["pixel_values"], made["image_grid_thw"], still=True
+            )
             return Expansion(
                 ids, vision.divide(patches, self._processor.image_token_id), OmniLayout("image", patches.grid)
             )
         if isinstance(item, Audio):
             spectrogram = _spectrogram(made)
             return Expansion(ids, self._divide(spectrogram), OmniLayout("audio", frames=spectrogram.shape[1]))
-        patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
+        patches = patches_of(
+            self._processor.video_processor, made["pixel_values_videos"], made["video_grid_thw"], still=False
+        )
         pieces = vision.divide(patches, self._processor.video_token_id)
         seconds = float(made["video_second_per_grid"][0])
         if _sound_track(item) is None:

@@ -15,6 +15,7 @@ from ams_pod.engines.builtin.prompts.media_prompts import Expansion, MediaPrompt
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.towers import vision
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
+from ams_pod.engines.builtin.towers.patches import UNRESIZED, UNSCALED, patches_of
 from ams_pod.media.items import Image, Video
 
 PRELOAD = (
@@ -37,13 +38,13 @@ class VisionExpander:
     def count(self, item: Image | Video) -> int:
         return vision.tokens(item, self.sizes, vision.factor(self._processor))
 
-    def process(self, item: Image | Video) -> Mapping[str, Tensor]:
+    def process(self, item: Image | Video, options: Mapping[str, Any] = UNRESIZED) -> Mapping[str, Tensor]:
         processor = self._processor
         if isinstance(item, Image):
             made = processor(
                 text=[processor.image_token],
                 images=[vision.picture(item, self.sizes)],
-                images_kwargs={"do_resize": False},
+                images_kwargs=dict(options),
                 return_tensors="pt",
             )
         else:
@@ -53,7 +54,7 @@ class VisionExpander:
                 videos_kwargs={
                     "video_metadata": [vision.metadata(item)],
                     "do_sample_frames": False,
-                    "do_resize": False,
+                    **options,
                     "input_data_format": "channels_last",
                 },
                 return_tensors="pt",
@@ -61,12 +62,16 @@ class VisionExpander:
         return dict(made)
 
     def expand(self, item: Image | Video) -> Expansion:
-        made = self.process(item)
+        made = self.process(item, UNSCALED)
         if isinstance(item, Image):
-            patches = vision.Patches(made["pixel_values"], vision.grid_of(made["image_grid_thw"]))
+            patches = patches_of(
+                self._processor.image_processor, made["pixel_values"], made["image_grid_thw"], still=True
+            )
             token, layout = self._processor.image_token_id, vision.Layout("image", patches.grid)
         else:
-            patches = vision.Patches(made["pixel_values_videos"], vision.grid_of(made["video_grid_thw"]))
+            patches = patches_of(
+                self._processor.video_processor, made["pixel_values_videos"], made["video_grid_thw"], still=False
+            )
             layout = vision.Layout("video", patches.grid, float(made["second_per_grid_ts"][0]))
             token = self._processor.video_token_id
         return Expansion(made["input_ids"][0].tolist(), vision.divide(patches, token), layout)

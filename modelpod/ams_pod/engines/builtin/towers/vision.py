@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
 from ams_pod.engines.builtin.prompts.pieces import Piece
+from ams_pod.engines.builtin.towers.patches import Patches
 from ams_pod.engines.builtin.towers.queue import Features
 from ams_pod.media.items import Image, Pixels, Video
 from ams_pod.media.sizing import FrameRule, SizeRule, Sizes
@@ -41,14 +42,6 @@ _BYTES_PER_FEATURE = 60
 Measured: 44 to 60 bytes with 16,384 and 4,096 patches of Qwen2.5-VL's tower, in either precision, as rotations are
 computed in 32 bits.
 """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Patches:
-    """`pixels` [patches, values] of a grid of (time, height, width) patches."""
-
-    pixels: Tensor
-    grid: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +144,7 @@ def divide(patches: Patches, token: int) -> list[Piece]:
     pieces = []
     for start in range(0, time, step):
         count = min(step, time - start)
-        part = Patches(patches.pixels[start * flat : (start + count) * flat], (count, height, width))
+        part = patches.part(start * flat, (start + count) * flat, (count, height, width))
         pieces.append(Piece(TOWER, token, count * flat / PATCHES_PER_CALL, part))
     return pieces
 
@@ -165,8 +158,8 @@ class VisionTower:
 
     def __call__(self, inputs: Sequence[Patches]) -> list[Features]:
         device = self._model.device
-        parts = [patches.pixels for patches in inputs]
-        pixels = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device)
+        parts = [patches.normalized(device) for patches in inputs]
+        pixels = parts[0] if len(parts) == 1 else torch.cat(parts)
         grids = torch.tensor([patches.grid for patches in inputs], device=device)
         output = self._model.get_image_features(pixels, grids)
         embeds = output.pooler_output
@@ -196,8 +189,3 @@ class VisionPositions:
             second_per_grid_ts=torch.tensor([layout.seconds for layout in videos]) if videos else None,
         )[0]
         return positions[:, 0]
-
-
-def grid_of(rows: Tensor) -> tuple[int, int, int]:
-    time, height, width = rows[0].tolist()
-    return time, height, width
