@@ -43,7 +43,7 @@ def test_parts_make_what_the_whole_makes(families, name, monkeypatch):
     embedder = family.recipe.embedder(model)
     features = [result for piece in embedder.pieces(prepared) for result in embedder.encode([piece])]
     whole = embedder.merge(prepared, features).embeds
-    monkeypatch.setattr(interruptible, "_CPU_FLOPS", 1e5)
+    monkeypatch.setattr(interruptible, "_part_flops", lambda tensor: 1e5)
     monkeypatch.setattr(interruptible, "_LEAST_ROWS", 8)
     pauses = []
     features = [

@@ -8,6 +8,7 @@ memory. What to do between the parts is set for the thread that computes.
 
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,17 +21,29 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 ATTENTION = "ams_interruptible"
 """Name of the attention function that asks for queries in parts, as transformers knows it."""
 
-_CPU_FLOPS, _GPU_FLOPS = 2e10, 2e12
-"""What is computed at once: about 0.1 s on two cores, less on a GPU."""
+_PART_SECONDS = 0.1
+"""What a part takes on a CPU, by how fast the last ones were."""
 
-_LEAST_ROWS = 256  # fewer make matmuls slow
-_state = threading.local()
+_FIRST_FLOPS, _LEAST_FLOPS, _GPU_FLOPS = 5e9, 1e9, 2e12
+_LEAST_ROWS = 64  # fewer make matmuls slow
+
+
+class _State(threading.local):
+    """Of the thread that computes: what it does between two parts, what it computed since, and how large parts are."""
+
+    act: Callable[[], None] | None = None
+    since = 0.0
+    spent = 0.0
+    part = _FIRST_FLOPS
+
+
+_state = _State()
 
 
 @contextlib.contextmanager
 def between_parts(act: Callable[[], None]) -> Iterator[None]:
     """Within the block, `act` is called between parts that this thread computes. Blocks are not nested."""
-    _state.act, _state.spent = act, 0.0
+    _state.act, _state.spent, _state.since = act, 0.0, time.perf_counter()
     try:
         yield
     finally:
@@ -39,13 +52,16 @@ def between_parts(act: Callable[[], None]) -> Iterator[None]:
 
 def pause() -> None:
     """Here others may be computed."""
-    if (act := getattr(_state, "act", None)) is not None:
-        _state.spent = 0.0
-        _state.act = None  # what is computed now is no part of this tower's call
-        try:
-            act()
-        finally:
-            _state.act = act
+    act, seconds = _state.act, time.perf_counter() - _state.since
+    if act is None:
+        return
+    if _state.spent and seconds:
+        _state.part = max(_LEAST_FLOPS, (_state.part + _state.spent / seconds * _PART_SECONDS) / 2)
+    _state.act = None  # what is computed now is no part of this tower's call
+    try:
+        act()
+    finally:
+        _state.act, _state.spent, _state.since = act, 0.0, time.perf_counter()
 
 
 def make_interruptible(tower: nn.Module) -> None:
@@ -120,16 +136,14 @@ def _attend(
 
 
 def _part_flops(tensor: Tensor) -> float:
-    return _CPU_FLOPS if tensor.device.type == "cpu" else _GPU_FLOPS
+    return _state.part if tensor.device.type == "cpu" else _GPU_FLOPS
 
 
 def _spend(flops: float, part: float) -> None:
     """Account for what is computed next; a pause first, where enough was computed since the last one."""
-    spent = getattr(_state, "spent", 0.0)
-    if spent and spent + flops > part:
+    if _state.spent and (_state.spent + flops > part or time.perf_counter() - _state.since > _PART_SECONDS):
         pause()
-        spent = 0.0
-    _state.spent = spent + flops
+    _state.spent += flops
 
 
 AttentionInterface.register(ATTENTION, _attend)
