@@ -72,6 +72,12 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
                 param="response_format",
             )  # fmt: skip
 
+        if fields.timestamp_granularities and fields.response_format != "verbose_json":
+            raise ApiError(
+                "invalid_parameter", "timestamp_granularities: only with response_format verbose_json.",
+                param="timestamp_granularities",
+            )  # fmt: skip
+
         def prepare(engine: Engine, window: Audio) -> Prepared:
             content = [content_part(window), {"type": "text", "text": _task(fields)}]
             prepared = engine.prepare_chat([{"role": "user", "content": content}])
