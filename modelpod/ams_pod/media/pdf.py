@@ -95,7 +95,7 @@ def _run(
     order = json.dumps({"cpu_seconds": math.ceil(limits.cpu_seconds), "memory_bytes": memory} | wanted)
     until = time.monotonic() + 3 * limits.cpu_seconds  # others may take the processor
     with subprocess.Popen(
-        [sys.executable, "-I", "-B", str(_PROGRAM), order],
+        [sys.executable, "-P", "-B", str(_PROGRAM), order],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
