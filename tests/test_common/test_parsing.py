@@ -87,8 +87,8 @@ CHAT = [
     ),
     (
         b'{"model":"m","messages":[{"role":"user","content":[{"type":"pdf"}]}]}',
-        "messages[0].content[0].type: invalid value 'pdf'; allowed: text, image_url, video_url, input_audio, audio_url, "
-        "file.",
+        "messages[0].content[0].type: invalid value 'pdf'; allowed: text, image_url, video_url, input_audio, "
+        "audio_url, file.",
     ),
     (
         b'{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}',
