@@ -382,3 +382,12 @@ def test_random_bytes_after_a_valid_head(capfd: pytest.CaptureFixture[str]) -> N
                 codes.add(error.code)
     assert codes <= {"undecodable_video", "media_too_large", "invalid_parameter"}
     assert capfd.readouterr().err == ""
+
+
+def test_the_largest_video_that_is_allowed_has_room() -> None:
+    """A long one in 5K with sound must not need more memory than all requests together may take."""
+    limits = MediaLimits()
+    data = video(frames=2, size=(5120, 2880), codec="mpeg4", sound_codec="aac")
+    kept, working = needed(data, FrameOptions(8, RATE, QWEN))
+    longest = int(limits.audio_seconds * RATE) * 4
+    assert kept + working + longest <= limits.decoded_bytes

@@ -24,7 +24,7 @@ from ams_pod.media.limits import MediaLimits, as_wished, check_pixels, check_sha
 from ams_pod.media.sizing import frames_wanted
 from ams_pod.media.watch import Watch
 
-_SCALED_BYTES = 16  # a pixel of the frame that is scaled: in RGB, with transparency, and as Pillow has both
+_SCALED_BYTES = 8  # a pixel of the frame that is scaled: in RGB, and as Pillow has it
 _DEFAULT_PIXELS = 5_000_000  # what ffmpeg adds to a stream that is marked as the default
 _DECODER_FRAMES = 24  # that a decoder may hold for reference, of 1.5 to 4 bytes a pixel
 _PACKETS_A_CHECK = 256
@@ -60,8 +60,9 @@ def need(file: BinaryIO, field: str, options: FrameOptions, limits: MediaLimits,
     frames = frames_wanted(options.wishes, options.frames, limits.video_seconds if seconds is None else seconds + 1)
     high, wide = _shown_size(width, height, aspect, frames, options, field, limits)
     kept = high * wide * 3 * frames
-    # Beside what is kept, the frames until they are stacked, and what a decoder holds with the frame that is scaled.
-    return kept + sound, kept + width * height * (2 * _DECODER_FRAMES + _SCALED_BYTES) + sound
+    # Beside what is kept: the frames until they are stacked, and what a decoder holds with the frame that is scaled;
+    # when those are done, the pieces of the sound.
+    return kept + sound, max(kept + width * height * (2 * _DECODER_FRAMES + _SCALED_BYTES), sound)
 
 
 def decode_video(file: BinaryIO, field: str, options: FrameOptions, limits: MediaLimits, watch: Watch) -> Video:
