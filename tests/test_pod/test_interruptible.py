@@ -88,7 +88,7 @@ def test_a_large_picture_is_never_long_without_a_pause():
     whole = time.perf_counter() - started
     note()
     assert len(gaps) > 10
-    assert max(gaps) < max(1.0, whole / 5)
+    assert max(gaps) < whole / 3
 
 
 def test_what_runs_in_a_pause_is_not_paused():

@@ -24,8 +24,8 @@ ATTENTION = "ams_interruptible"
 _PART_SECONDS = 0.1
 """What a part takes on a CPU, by how fast the last ones were."""
 
-_FIRST_FLOPS, _LEAST_FLOPS, _GPU_FLOPS = 5e9, 1e9, 2e12
-_LEAST_ROWS = 64  # fewer make matmuls slow
+_FIRST_FLOPS, _LEAST_FLOPS, _GPU_FLOPS = 5e9, 2e9, 2e12  # smaller parts take longer altogether than they gain
+_LEAST_ROWS = 64
 
 
 class _State(threading.local):
