@@ -56,6 +56,8 @@ def test_parts_make_what_the_whole_makes(families, name, monkeypatch):
 class Tower(torch.nn.Module):
     """What large towers are made of: rows that attend to each other, and an MLP."""
 
+    is_causal = False
+
     def __init__(self, width=512):
         super().__init__()
         self.layers = torch.nn.ModuleList([torch.nn.Linear(width, width)])
@@ -117,3 +119,16 @@ def test_a_tower_goes_when_nobody_needs_it():
         assert seen() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("causal", [None, True, False])
+def test_attention_in_parts_looks_where_the_whole_looks(causal, monkeypatch):
+    """Where tokens see only what is before them, parts of the queries would see something else."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    monkeypatch.setattr(interruptible, "_part_flops", lambda tensor: 1e5)
+    heads = [torch.randn(1, 2, 300, 16) for _ in range(3)]
+    options = {"is_causal": causal, "scaling": 0.25, "dropout": 0.0}
+    module = torch.nn.Module()
+    found, _ = interruptible._attend(module, *heads, None, **options)
+    assert torch.allclose(found, sdpa_attention_forward(module, *heads, None, **options)[0], atol=1e-5)

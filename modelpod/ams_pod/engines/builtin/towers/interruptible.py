@@ -125,7 +125,10 @@ def _attend(
     heads, count, width = query.shape[1:]
     work = 4.0 * heads * count * key.shape[2] * width
     part = _part_flops(query)
-    if work <= part or attention_mask is not None or options.get("is_causal"):
+    causal = options.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", True)  # as transformers has it
+    if work <= part or attention_mask is not None or causal:
         _spend(work, part)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0], None
     results = []
