@@ -10,7 +10,6 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
-from ams_common.printable import printable
 from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
