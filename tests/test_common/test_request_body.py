@@ -157,8 +157,8 @@ def test_what_has_no_meaning_is_refused(fields: dict[str, Any], sentence: str) -
 
 def test_forms() -> None:
     assert ignored_of_form({"model": "m", "user": "x", "odd": "1", "include": ""}, TranscriptionRequest) == ["odd"]
-    with pytest.raises(ApiError, match="timestamp_granularities: these models give no times"):
-        ignored_of_form({"timestamp_granularities": "word"}, TranscriptionRequest)
+    with pytest.raises(ApiError, match="include: there are no logprobs of a transcript"):
+        ignored_of_form({"include": "logprobs"}, TranscriptionRequest)
 
 
 def test_names_fit_a_header() -> None:

@@ -163,7 +163,7 @@ _GENERATE = [
 ]
 _TRANSCRIPTION = [
     *_inert("user", why="is for the client's own records"),
-    *_inert("chunking_strategy", why="a file is heard as a whole"),
+    *_inert("chunking_strategy", why="long recordings are heard in windows of our own"),
     *_refused("include", why="there are no logprobs of a transcript"),
     *_refused("known_speaker_names", "known_speaker_references", why="speakers are not told apart"),
 ]
@@ -189,8 +189,11 @@ def rows() -> list[FieldRow]:
     """All fields that are known, by treatment and path; the routes that treat one alike share a row."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for type_, route in ROUTES.items():
+        honoured: dict[str, dict[str, None]] = {}  # a part of one kind may take a field otherwise than that of another
         for path, sentence in _honoured(inspect.type_info(type_), ""):
-            found.setdefault((path, "honoured", sentence), []).append(route)
+            honoured.setdefault(path, {}).setdefault(sentence)
+        for path, sentences in honoured.items():
+            found.setdefault((path, "honoured", "; ".join(sentences)), []).append(route)
         for rule in rules_of(type_):
             found.setdefault((rule.path, rule.treatment, _told(rule)), []).append(route)
     order = ["honoured", "inert", "refused"]
