@@ -12,6 +12,7 @@ from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.towers.vision import frames_of, metadata, picture
 from ams_pod.engines.port import Prepared
 from ams_pod.media.items import Audio, Image, Video, content_part
+from ams_pod.media.sizing import NO_RULES
 
 torchvision_shim.install()
 
@@ -44,10 +45,14 @@ def user(*content: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Family:
-    """A family's checkpoint, its prompts, and one module for its towers and for transformers' own answers."""
+    """A family's checkpoint, its prompts, and one module for its towers and for transformers' own answers.
+
+    `scaled` is whether pictures are scaled as our side does it before transformers' processor sees them.
+    """
 
     name: str
     folder: Path
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         from transformers import AutoProcessor
@@ -78,7 +83,7 @@ class Family:
         return self.process(text, content)
 
     def process(self, text: str, content: Sequence[Any]) -> dict[str, Any]:
-        sizes = self.prompts.sizes
+        sizes = self.prompts.sizes if self.scaled else NO_RULES
         images = [picture(item, sizes) for item in content if isinstance(item, Image)]
         videos = [item for item in content if isinstance(item, Video)]
         sounds, sources = [], []

@@ -32,7 +32,7 @@ CASES = [
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Qwen2.5-VL: its model keeps the positions of the last prompt with images in itself."""
     folder = checkpoints.make("qwen2_5_vl", tmp_path_factory.mktemp("separate") / "vl", dtype="float32")
-    return Family("vision-language", folder)
+    return Family("vision-language", folder, scaled=False)
 
 
 @pytest.fixture(scope="module")
