@@ -128,8 +128,8 @@ def test_one_row_suffices_for_the_check(folder):
 def test_the_check_leaves_the_encoder_as_it_was(folder):
     engine = load(folder("audio-language"))
     tower = engine.core._towers._embedder._towers["audio"]
-    assert len(tower._encoder.layers) == 2
-    assert isinstance(tower._encoder.layers, torch.nn.ModuleList)
+    assert len(tower._model.audio_tower.layers) == 2
+    assert isinstance(tower._model.audio_tower.layers, torch.nn.ModuleList)
 
 
 def test_a_model_that_amplifies_rounding_keeps_our_decoder(folder, monkeypatch, caplog):

@@ -94,23 +94,24 @@ class ClipTower:
     """
 
     def __init__(self, model: Any) -> None:
-        self._encoder, self._projector = model.audio_tower, model.multi_modal_projector
+        self._model = model
 
     def __call__(self, clips: Sequence[Clip]) -> list[Features]:
-        device = self._encoder.device
+        encoder = self._model.audio_tower
+        device = encoder.device
         spectrograms = torch.cat([clip.features for clip in clips]).to(device)
         heard = [sound.positions_of(int(clip.mask.sum())) for clip in clips]
         positions = sound.positions_of(spectrograms.shape[2])
         mask = torch.arange(positions)[None] < torch.tensor(heard)[:, None]
-        encoded = self._encoder(
+        encoded = encoder(
             spectrograms,
             attention_mask=create_bidirectional_mask(
-                config=self._encoder.config,
-                inputs_embeds=torch.zeros(len(clips), positions, 1, dtype=self._encoder.dtype, device=device),
+                config=encoder.config,
+                inputs_embeds=torch.zeros(len(clips), positions, 1, dtype=encoder.dtype, device=device),
                 attention_mask=mask.long().to(device),
             ),
         )
-        embeds = self._projector(encoded.last_hidden_state)
+        embeds = self._model.multi_modal_projector(encoded.last_hidden_state)
         return [Features(each[: clip.tokens]) for each, clip in zip(embeds, clips, strict=True)]
 
 
