@@ -139,7 +139,7 @@ async def _run(folder: Path) -> list[dict[str, object]]:
     if shutil.which("nginx") is None:
         print("nginx is not installed: no figures of a bare proxy")
     else:
-        proxy = await asyncio.to_thread(servers.nginx_proxy_to, folder, port)
+        proxy = await asyncio.to_thread(servers.nginx_proxy_to, folder, port, asked="/ready")
         try:
             results += [await _attack(proxy, clients) for clients in (0, _STALLED)]
         finally:

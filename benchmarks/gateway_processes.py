@@ -128,14 +128,15 @@ def nginx_proxy(folder: Path, stub: Process) -> Process:
     return nginx_proxy_to(folder, stub.port)
 
 
-def nginx_proxy_to(folder: Path, pod_port: int) -> Process:
+def nginx_proxy_to(folder: Path, pod_port: int, *, asked: str = "") -> Process:
+    """nginx in front of a pod; it has started when it answers, to GET of the path `asked` where one is given."""
     port = free_port()
     http = (
         f"upstream pod {{ server 127.0.0.1:{pod_port}; keepalive 256; keepalive_requests 1000000000; }} "
         f"server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://pod; "
         "proxy_http_version 1.1; proxy_set_header Connection ''; } }"
     )
-    return _nginx("nginx", folder, port, http)
+    return _nginx("nginx", folder, port, http, asked)
 
 
 def gateway(folder: Path, backend_port: int, name: str = "ams-gateway") -> Process:
@@ -176,7 +177,7 @@ def litellm(folder: Path, stub: Process, cache: Path) -> Process:
     )
 
 
-def _nginx(name: str, folder: Path, port: int, http: str) -> Process:
+def _nginx(name: str, folder: Path, port: int, http: str, asked: str = "") -> Process:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         raise Missing("nginx is not installed (apt-get install nginx-light)")
@@ -184,7 +185,8 @@ def _nginx(name: str, folder: Path, port: int, http: str) -> Process:
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, http=http))
     version = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr.strip()
     command = [program, "-c", str(folder / "nginx.conf")]
-    return _start(name, version.removeprefix("nginx version: "), folder, command, port, _post(port))
+    answers = _get(f"http://127.0.0.1:{port}{asked}") if asked else _post(port)
+    return _start(name, version.removeprefix("nginx version: "), folder, command, port, answers)
 
 
 def _start(

@@ -91,7 +91,7 @@ def converted_folder(models_dir: Path, gguf: Path) -> Path:
 def local_gguf(source: FileSource) -> Path | None:
     """The GGUF file that a file:// source names, by its path or by ?file=; None for a folder of safetensors."""
     path = Path(source.path) / source.file if source.file else Path(source.path)
-    return path if is_gguf(path.name) else None
+    return path if is_gguf(path.name) and not path.is_dir() else None  # folders here are called after their file
 
 
 def find_model(source: Source, models_dir: Path) -> Path | None:

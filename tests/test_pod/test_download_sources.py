@@ -262,3 +262,13 @@ def _written(folder: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
+
+
+def test_a_folder_may_be_called_like_a_file(downloads: Downloads, tmp_path: Path) -> None:
+    """As those are that files are converted into."""
+    folder = tmp_path / "tiny.gguf"
+    folder.mkdir()
+    for name, content in MODEL.items():
+        (folder / name).write_bytes(content)
+    assert downloads.run(f"file://{folder}").folder == folder
+    assert find_model(parse_source(f"file://{folder}"), tmp_path / "models") == folder
