@@ -31,12 +31,16 @@ help:
 up: $(VENV)/.local
 	@exec $(VENV)/bin/ams up $(ARGS)
 
+# Two processes share the test modules, on a machine of two cores; 0 runs all in one.
+WORKERS ?= 2
+PYTEST = $(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
+
 test: lint
-	$(VENV)/bin/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # While working: everything that needs no cluster, no model process and no patience.
 fast: lint
-	$(VENV)/bin/pytest -q -m "not slow" $(ARGS)
+	$(PYTEST) -q -m "not slow" $(ARGS)
 
 # What takes longer than a laptop's patience: every parser of bytes from outside, for some ten minutes.
 nightly: $(VENV)/.dev

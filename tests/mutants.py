@@ -44,8 +44,12 @@ MODULES = {
     f"{SCHEDULER}/ladder.py": "tests/test_pod/test_ladder.py",
     f"{SCHEDULER}/schedule.py": ("tests/test_pod/test_decisions.py tests/test_pod/test_scheduler_state.py"),
     f"{SCHEDULER}/slots.py": "tests/test_pod/test_scheduler_state.py",
-    "operator/ams_operator/decide/plan.py": "tests/test_operator/test_plan.py tests/test_operator/test_children.py",
-    "operator/ams_operator/decide/replicas.py": "tests/test_operator/test_plan.py",
+    "operator/ams_operator/decide/plan.py": " ".join(
+        f"tests/test_operator/test_{name}.py"
+        for name in ("plan", "plan_parts", "children", "health", "endings", "pulling", "renewal", "preflight")
+    ),
+    "operator/ams_operator/decide/renewal.py": "tests/test_operator/test_renewal.py",
+    "operator/ams_operator/decide/replicas.py": "tests/test_operator/test_replicas.py",
     "operator/ams_operator/decide/scaling.py": "tests/test_operator/test_scaling.py",
 }
 
