@@ -16,6 +16,7 @@ from ams_gateway.proxy.decisions import (
     StaleConnection,
     Unreachable,
     UpstreamError,
+    busy_pause_seconds,
     choose_backend,
     ejection_seconds,
     may_send_again,
@@ -103,6 +104,7 @@ def test_what_two_pods_ended_over_is_not_sent_to_a_third() -> None:
 def test_a_request_is_sent_five_times_at_most_with_longer_and_longer_pauses() -> None:
     assert [may_send_again(Unreachable, sends, 0, replayable=True) for sends in (1, 4, 5)] == [True, True, False]
     assert [pause_seconds(sends) for sends in (1, 2, 3, 4)] == [0.05, 0.1, 0.2, 0.4]
+    assert [busy_pause_seconds(refusals) for refusals in (1, 2, 3, 4, 5, 10_000)] == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
 
 
 async def test_a_change_between_two_waits_is_not_lost() -> None:
