@@ -20,6 +20,8 @@ from ams_common.printable import printable
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
+from ams_pod.engines.builtin.model.gguf_header import check_header
+
 # Tokens that end an assistant's turn in common chat formats. GGUF has room for one id as "eos", which for some
 # models is the end of a text and not of a turn.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
@@ -73,6 +75,7 @@ def _describe(gguf: Path) -> tuple[dict[str, Any], int]:
     from gguf import GGUFReader
 
     try:
+        check_header(gguf)
         reader = GGUFReader(str(gguf))
         names = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
         told = {name: reader.fields[name] for name in names if "merges" not in name and "scores" not in name}
