@@ -1,5 +1,6 @@
 """Installing, upgrading and removing releases on a real API server: the CRD outlives them, and is in nobody's way."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -63,6 +64,9 @@ async def test_a_release_comes_beside_a_crd_of_kubectl(plane: ControlPlane, run:
 
     async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
         await client.delete(DEFINITIONS, None, CRD)
+        async with asyncio.timeout(60):  # its resources go first
+            while CRD in {each.metadata.name for each in await client.list(DEFINITIONS)}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         await client.apply(DEFINITIONS, None, CRD, crd.definition(), manager="kubectl")
     said = run("install", "third", str(CHART), "--namespace", "three", "--create-namespace")
     assert "belongs to kubectl: it is left as it is" in said
