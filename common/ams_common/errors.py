@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -43,6 +44,11 @@ ERRORS: dict[str, ErrorKind] = {
     "missing_prompt": ErrorKind(400, "the request has no text to answer"),
     "context_length_exceeded": ErrorKind(400, "the prompt is longer than the model's context"),
     "bad_request": ErrorKind(400, "the request is not valid HTTP"),
+    "missing_key": ErrorKind(401, "the request has no API key; send `Authorization: Bearer <key>`"),
+    "invalid_key": ErrorKind(401, "the API key or token is unknown, revoked or expired"),
+    "model_not_allowed": ErrorKind(403, "the key may not use this model"),
+    "admin_required": ErrorKind(403, "the key lacks the scope `admin`"),
+    "scope_required": ErrorKind(403, "the key lacks the scope of this route; `scope` names it"),
     "host_not_allowed": ErrorKind(403, "the request's `Host` is no name of this server; see `--allowed-hosts`"),
     "origin_not_allowed": ErrorKind(403, "a web page of another origin; see `--allowed-origins`"),
     "not_found": ErrorKind(404, "no such route"),
@@ -58,6 +64,10 @@ ERRORS: dict[str, ErrorKind] = {
         422, "the model doesn't take this kind of media; `modalities` lists what it takes"
     ),
     "queue_full": ErrorKind(429, "too many requests are running or waiting; `Retry-After`", retryable=True),
+    "rate_limited": ErrorKind(
+        429, "the key's requests or tokens a minute, or requests at once, are used up; `Retry-After`", retryable=True
+    ),
+    "token_limit": ErrorKind(429, "the key's tokens of this month are used up"),
     "headers_too_large": ErrorKind(431, "the request line or a header is too long"),
     "generation_failed": ErrorKind(500, "the model failed on this request", retryable=True),
     "internal_error": ErrorKind(500, "the server failed; its log has the cause", retryable=True),
@@ -119,7 +129,7 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         headers = dict(self._headers)
         if self.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(self.retry_after)))
+            headers["Retry-After"] = str(max(1, ceil(self.retry_after)))
         if self.kind.forbids_retry:
             headers["X-Should-Retry"] = "false"
         return headers

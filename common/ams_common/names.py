@@ -16,7 +16,10 @@ HEADER_QUEUE_SECONDS = "X-AMS-Queue-Seconds"
 HEADER_IGNORED_FIELDS = "X-AMS-Ignored-Fields"
 HEADER_FINISH_REASON = "X-AMS-Finish-Reason"  # of a transcript, whose text alone can't tell it
 HEADER_IMAGE_SIZE = "X-AMS-Image-Size"  # of each image, width x height as the model saw it: "1036x784, 56x56"
-HEADER_USAGE = "X-AMS-Usage"  # from pod to gateway: "prompt=12 completion=34"
+HEADER_KEY_ID = "X-AMS-Key-Id"  # from gateway to pod: whose request it is, by an id that says nothing of them
+HEADER_WEIGHT = "X-AMS-Weight"  # from gateway to pod: their weight where users share a busy model, 1 to 1000
+HEADER_ANSWER_CACHE = "X-AMS-Cache"  # "hit" or "miss", of models whose answers are kept
+HEADER_USAGE = "X-AMS-Usage"  # from pod to gateway: ams_common.request_usage.RequestUsage
 USAGE_COMMENT = b": usage "  # the same on a stream, as its last SSE comment line
 
 

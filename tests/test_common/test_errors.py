@@ -45,7 +45,7 @@ def test_the_native_body() -> None:
             "limit": 64,
         },
     }
-    assert (error.status, error.headers) == (429, {"Retry-After": "1"})
+    assert (error.status, error.headers) == (429, {"Retry-After": "2"})
 
 
 def test_the_openai_body() -> None:

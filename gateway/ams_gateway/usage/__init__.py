@@ -1,0 +1,1 @@
+"""How much each key has used: the ledger, and what is reported of it."""
