@@ -1,11 +1,15 @@
 """What all tests share, and which are slow: `make fast` leaves those out, `make test` runs all."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import ams_pod.engines.builtin  # noqa: F401  # transformers finds a usable torchvision, whichever test is run first
 import pytest
 
 TESTS = Path(__file__).parent
+# The API keys of whoever runs the tests must not close the servers under test.
+os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-without-configuration")
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
     "test_chart/test_chart.py",
@@ -22,6 +26,7 @@ SLOW = {
     "test_gateway/test_bodies.py",
     "test_gateway/test_hostile_bodies.py",
     "test_gateway/test_hostile_pods.py",
+    "test_gateway/test_keys.py",
     "test_gateway/test_static_registry.py",
     "test_kube/test_client.py",
     "test_media/test_images.py",

@@ -14,7 +14,7 @@ from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import local, machine, manifests
 from ams_cli.processes.environment import PASSED_ON
-from ams_cli.settings import ClientSettings, FetchSettings, UpSettings, log_dir, models_dir
+from ams_cli.settings import ClientSettings, FetchSettings, UpSettings, keys_file, log_dir, models_dir
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -139,7 +139,7 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
     from ams_cli.processes.launcher import PROGRAMS
     from ams_cli.up import Folders, UpError, run
 
-    folders = Folders(models_dir(settings, os.environ), log_dir(settings, os.environ))
+    folders = Folders(models_dir(settings, os.environ), log_dir(settings, os.environ), keys_file("", os.environ))
     try:
         return run(settings, read.models, folders, notes, programs or PROGRAMS)
     except UpError as error:

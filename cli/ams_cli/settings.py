@@ -70,6 +70,13 @@ def log_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]
     return _folder(settings.log_dir, environment, "XDG_STATE_HOME", ".local/state", "logs")
 
 
+def keys_file(given: str, environment: Mapping[str, str]) -> Path:
+    """Where API keys are kept: the file that was given, else where `ams keys` and `ams up` both look."""
+    if given:
+        return Path(given).expanduser().absolute()
+    return _folder("", environment, "XDG_CONFIG_HOME", ".config", "keys.json")
+
+
 def _folder(given: str, environment: Mapping[str, str], variable: str, fallback: str, name: str) -> Path:
     """The folder that was given, else the one that the XDG base directory specification says."""
     if given:

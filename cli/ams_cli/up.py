@@ -21,6 +21,7 @@ from ams_common.options import OptionError
 from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.app import Gateway
+from ams_gateway.auth.door import Door, open_door
 from ams_gateway.front.access import is_loopback
 from ams_gateway.front.log import RequestLog
 from ams_gateway.server import Listening, listen
@@ -52,8 +53,11 @@ class UpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Folders:
+    """`keys` is the file of API keys where the settings name none; there need be no such file."""
+
     models: Path
     logs: Path
+    keys: Path
 
 
 def run(
@@ -66,13 +70,14 @@ def run(
     """Serve until a signal comes; the exit status. UpError when it can't start."""
     memory_limit = _memory_limit(settings.memory_limit)
     check_folder(settings)
+    door = open_door(settings, default_keys_file=folders.keys)
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UpError(f"{flag} {folder}: {error.strerror}") from None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as supervisor:
-        return supervisor.run(_Up(settings, resources, folders, programs, memory_limit).run(notes))
+        return supervisor.run(_Up(settings, resources, folders, programs, memory_limit, door).run(notes))
 
 
 class _Up:
@@ -83,12 +88,14 @@ class _Up:
         folders: Folders,
         programs: Programs,
         memory_limit: int | None,
+        door: Door,
     ) -> None:
         self._settings = settings
         self._resources = resources
         self._folders = folders
         self._programs = programs
         self._memory_limit = memory_limit
+        self._door = door
         self._lines = Lines()
         self._screen: Screen
 
@@ -126,7 +133,7 @@ class _Up:
             self._screen.say(lines.decode(errors="replace"))
 
         request_log = RequestLog(write_request_lines, self._settings.log_format)
-        gateway = Gateway(fleet, self._gateway_settings(), request_log=request_log)
+        gateway = Gateway(fleet, self._gateway_settings(), request_log=request_log, door=self._door)
         interrupted = _Interruption(fleet, launcher)
         try:
             async with AsyncExitStack() as stack:

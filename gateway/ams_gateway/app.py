@@ -8,16 +8,22 @@ import time
 import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
 from ams_common.errors import ApiError
+from ams_common.keys import OPEN
 from ams_common.names import HEADER_REQUEST_ID
+from ams_common.printable import printable
 from ams_common.room import PaceLimits, Room
 
 from ams_gateway import openapi
+from ams_gateway.auth.audit import AuditLine, timestamp
+from ams_gateway.auth.authentication import require
+from ams_gateway.auth.door import Door, openness
 from ams_gateway.demand import Demand
 from ams_gateway.front.access import Access, preflight
 from ams_gateway.front.body import BodyLimits, was_decompressed
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
+from ams_gateway.limits.unlimited import Unlimited
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
@@ -33,6 +39,7 @@ logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
 _PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
+_KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_allowed")  # worth a line of the audit log
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
 
@@ -40,14 +47,22 @@ _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; o
 class Gateway:
     """All parts of one gateway over the models of `registry`; `server.listen` listens for it.
 
-    The lines of `request_log` go to stdout by default.
+    The lines of `request_log` go to stdout by default. `door` decides who gets in: without one, everybody.
     """
 
-    def __init__(self, registry: Registry, settings: GatewaySettings, *, request_log: RequestLog | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: GatewaySettings,
+        *,
+        request_log: RequestLog | None = None,
+        door: Door | None = None,
+    ) -> None:
         self.settings = settings
         self._log = request_log or RequestLog(style=settings.log_format)
         self.body_room = Room(settings.body_memory_bytes, settings.spool_bytes)
         self._access = Access(settings.host, listed(settings.allowed_hosts), listed(settings.allowed_origins))
+        self._door = door or Door()
         self._tidying: asyncio.Task[None] | None = None
         routes = client_routes(with_metrics=not settings.metrics_port)
         self._router = Router(routes)
@@ -74,12 +89,15 @@ class Gateway:
             demand=self._demand,
             routes=routes,
             pod_facts=PodFacts(registry, self._pools),
+            authentication=self._door.authentication,
+            limiter=Unlimited(),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
 
     async def start(self) -> None:
         """Start what runs beside the requests; `close` ends it."""
-        logger.warning("There is no authentication: anyone who can reach the port can use every model.")
+        logger.log(logging.WARNING if self._door.authentication.is_open else logging.INFO, openness(self._door))
+        self._door.start()
         self._tidying = asyncio.create_task(self._pools.keep_tidy())
 
     def drain(self) -> None:
@@ -91,6 +109,7 @@ class Gateway:
             self._tidying.cancel()
             await asyncio.gather(self._tidying, return_exceptions=True)
         self._pools.close()
+        await self._door.close()
         self._log.flush()
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -99,7 +118,7 @@ class Gateway:
         call = Call(request, path, Record(id=request_id(None)), 0.0)
         try:
             self._access.admit(request.method, request.headers)
-            return await self._monitoring_router.find(call)(self._services, call)
+            return await self._monitoring_router.find(call).handler(self._services, call)
         except ApiError as error:
             return error_response(error, path, call.record.id)
 
@@ -126,27 +145,34 @@ class Gateway:
             raise
         finally:
             record.seconds = time.perf_counter() - call.started
-            self._account(record)
+            self._account(call)
         if not response.prepared:
             response.headers[HEADER_REQUEST_ID] = record.id
             response.headers["Server"] = SERVER
-            response.headers.update(call.cors)
+            response.headers.update(call.headers)
         return response
 
     async def _answer(self, call: Call) -> web.StreamResponse:
         request = call.request
         if request.version not in _VERSIONS:
             raise ApiError("bad_request", "This is not a valid HTTP request: use HTTP/1.1.")
-        call.cors = self._access.admit(request.method, request.headers)
-        if (headers := preflight(request.method, request.headers, call.cors)) is not None:
+        call.headers = self._access.admit(request.method, request.headers)
+        if (headers := preflight(request.method, request.headers, call.headers)) is not None:
             call.record.route = NO_ROUTE
             return web.Response(status=204, headers=headers)
-        return await self._router.find(call)(self._services, call)
+        route = self._router.find(call)
+        if (scope := route.scope.of_keys) is not None:
+            call.principal = principal = await self._door.authentication.identify(request.headers)
+            if principal is not OPEN:
+                call.record.key = principal.name
+                require(principal, scope)
+            call.is_admin_action = route.is_admin_action
+        return await route.handler(self._services, call)
 
     def refuse_bad_http(self, error: ApiError) -> web.Response:
         """The response to bytes that are not an HTTP request."""
         record = Record(id=request_id(None), route=NO_ROUTE, code=error.status, error=error.code)
-        self._account(record)
+        self._count(record)
         response = error_response(error, "", record.id)
         response.headers[HEADER_REQUEST_ID] = record.id
         response.headers["Server"] = SERVER
@@ -166,7 +192,33 @@ class Gateway:
         await call.stream.write(error_event(error, call.path, call.record.id))
         return call.stream
 
-    def _account(self, record: Record) -> None:
+    def _account(self, call: Call) -> None:
+        record = call.record
+        self._count(record)
+        if call.is_admin_action or record.error in _KEY_REFUSED:
+            self._audit(call)
+
+    def _audit(self, call: Call) -> None:
+        record, request = call.record, call.request
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        self._door.audit.add(
+            AuditLine(
+                audit="admin" if call.is_admin_action else "refused",
+                time=timestamp(time.time()),
+                request_id=record.id,
+                method=record.method[:20],
+                route=record.route,
+                code=record.code,
+                key=record.key,
+                key_id=call.principal.id if record.key else "",
+                model=record.model,
+                error=record.error,
+                client=printable(str(peer[0]), 100) if isinstance(peer, tuple) else "",
+                forwarded_for=printable(request.headers.get("X-Forwarded-For", ""), 200),
+            )
+        )
+
+    def _count(self, record: Record) -> None:
         self._metrics.count(record)
         if record.model:
             self._demand.touch(record.model)

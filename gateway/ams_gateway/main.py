@@ -14,6 +14,9 @@ from ams_common.options import OptionError, add_flags, resolve_settings, unread,
 from ams_kube.client import NoCluster
 
 from ams_gateway.app import Gateway
+from ams_gateway.auth.door import Door, open_door
+from ams_gateway.auth.key_secret import KeySecret
+from ams_gateway.auth.keys import Keys
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
 from ams_gateway.server import listen
@@ -36,32 +39,53 @@ def main() -> None:
     try:
         backends = parse_backends(flags["backend"] or filter(None, os.environ.get("AMS_BACKEND", "").split(",")))
         settings = resolve_settings(GatewaySettings, flags, os.environ)
+        _log_to_stderr(settings)
         check_folder(settings)
+        keys = _keys_of_secret(settings)
+        door = open_door(settings, keys=keys)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
     if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:
         print(f"ams-gateway: {line}", file=sys.stderr)
     if settings.kubernetes and backends:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
-    handler = logging.StreamHandler(sys.stderr)
-    console = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if settings.log_format == "json" else console)
-    logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
     try:
-        uvloop.run(_run_in_cluster(settings) if settings.kubernetes else _run(backends, settings))
+        uvloop.run(_run_in_cluster(settings, door) if settings.kubernetes else _run(backends, settings, door))
     except NoCluster as error:
         sys.exit(f"ams-gateway: {error}")
     except OSError as error:
         sys.exit(f"ams-gateway: can't listen on {settings.host}:{settings.port}: {error.strerror or error}")
 
 
-async def _run_in_cluster(settings: GatewaySettings) -> None:
+def _log_to_stderr(settings: GatewaySettings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    console = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else console)
+    logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
+
+
+def _keys_of_secret(settings: GatewaySettings) -> Keys | None:
+    """Keys that a watch of the Secret is to fill; None if the settings name none. OptionError for a wrong name."""
+    if not settings.keys_secret:
+        return None
+    if settings.keys_secret.count("/") != 1 or not all(settings.keys_secret.split("/")):
+        raise OptionError(f"--keys-secret={settings.keys_secret!r}: expected namespace/name")
+    if not settings.kubernetes:
+        raise OptionError("--keys-secret needs --kubernetes; --keys-file is for keys in a file")
+    if settings.keys_file:
+        raise OptionError("--keys-secret and --keys-file: keys come from one place only")
+    return Keys(configured=True)
+
+
+async def _run_in_cluster(settings: GatewaySettings, door: Door) -> None:
     """Listen when the models are known: a gateway that starts without an API server isn't ready."""
     stop = _stop_signal()
     namespaces = [name.strip() for name in settings.namespaces.split(",") if name.strip()]
     async with AsyncExitStack() as stack:
         entering = asyncio.ensure_future(
-            stack.enter_async_context(watched(namespaces, confine_names=settings.confine_names))
+            stack.enter_async_context(
+                watched(namespaces, confine_names=settings.confine_names, secret=_secret(settings, door.keys))
+            )
         )
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((entering, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -70,15 +94,19 @@ async def _run_in_cluster(settings: GatewaySettings) -> None:
             await asyncio.wait((entering,))
             return
         stopping.cancel()
-        async with listen(Gateway(await entering, settings)) as listening:
+        async with listen(Gateway(await entering, settings, door=door)) as listening:
             logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
             await stop.wait()
             logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
 
 
-async def _run(backends: dict[str, list[str]], settings: GatewaySettings) -> None:
+def _secret(settings: GatewaySettings, keys: Keys) -> KeySecret | None:
+    return KeySecret(keys, *settings.keys_secret.split("/")) if settings.keys_secret else None
+
+
+async def _run(backends: dict[str, list[str]], settings: GatewaySettings, door: Door) -> None:
     stop = _stop_signal()
-    async with StaticRegistry(backends) as registry, listen(Gateway(registry, settings)) as listening:
+    async with StaticRegistry(backends) as registry, listen(Gateway(registry, settings, door=door)) as listening:
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)

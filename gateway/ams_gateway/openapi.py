@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from ams_common.errors import ERRORS
 
-from ams_gateway.routes.routing import Form, Route
-from ams_gateway.routes.table import ANY_ERRORS
+from ams_gateway.routes.routing import Form, Route, Scope
+from ams_gateway.routes.table import ANY_ERRORS, KEY_ERRORS
 
 _REF = "#/components/schemas/{name}"
 _CODE = {"type": "string", "enum": sorted(ERRORS), "description": "Stable code of the error."}
@@ -68,6 +68,12 @@ _TAGS = {
     "admin": "State and clean-up of all pods, in the older server's fields.",
     "monitoring": "For monitoring systems.",
 }
+_TAG_OF = {Scope.GENERATE: "public"}
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of an identity provider."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+_SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]  # {}: a server without keys asks for none
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -86,7 +92,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -130,7 +136,7 @@ def _completed(schema: Any) -> Any:
 def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.operation_id,
-        "tags": [route.scope.value],
+        "tags": [_TAG_OF.get(route.scope, route.scope.value)],
         "summary": route.summary,
         "description": route.description,
         "parameters": [
@@ -138,6 +144,8 @@ def _operation(route: Route) -> dict[str, Any]:
             for name, text in route.parameters.items()
         ],
     }
+    if route.scope.of_keys is not None:
+        operation["security"] = _SECURITY
     if route.request is not None:
         media_type = "multipart/form-data" if isinstance(route.request, Form) else "application/json"
         schema = route.request.fields if isinstance(route.request, Form) else route.request
@@ -169,7 +177,7 @@ def _other_statuses(route: Route) -> dict[str, Any]:
 def _errors(route: Route) -> dict[str, Any]:
     """A response for each status, whose description lists the codes."""
     codes_of: defaultdict[int, list[str]] = defaultdict(list)
-    for code in (*ANY_ERRORS, *route.errors):
+    for code in (*ANY_ERRORS, *KEY_ERRORS.get(route.scope, ()), *route.errors):
         codes_of[ERRORS[code].status].append(code)
     name = "OpenAIError" if route.path.startswith("/v1") else "Error"
     content = {"application/json": {"schema": {"$ref": _REF.format(name=name)}}}

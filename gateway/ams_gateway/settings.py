@@ -28,6 +28,24 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             "any; they get CORS headers; empty: no CORS, and on loopback pages of other origins are refused"
         ),
     ] = ""
+    keys_file: Annotated[
+        str,
+        Meta(
+            description="file of the API keys that `ams keys` makes, read again when it changes; empty: no keys, and "
+            "everybody who reaches the port may use every model"
+        ),
+    ] = ""
+    allow_anonymous: Annotated[
+        bool,
+        Meta(
+            description="let requests without a key generate; without any keys, let everybody do everything, also "
+            "where --host is more than this machine"
+        ),
+    ] = False
+    audit_log: Annotated[
+        str,
+        Meta(description="file for a line of JSON for each admin action and each refused key; empty: stderr"),
+    ] = ""
     metrics_port: Annotated[
         int, Meta(ge=0, le=65535, description="port of GET /metrics alone; 0 serves it on the main port")
     ] = 0
@@ -95,6 +113,13 @@ class GatewaySettings(HttpSettings, frozen=True, kw_only=True):
     )
     namespaces: Annotated[
         str, Meta(description="with --kubernetes: namespaces to serve, separated by commas; empty: all")
+    ] = ""
+    keys_secret: Annotated[
+        str,
+        Meta(
+            description="with --kubernetes: the Secret with the API keys in its entry keys.json, as namespace/name, "
+            "followed through the API server"
+        ),
     ] = ""
     confine_names: Annotated[
         bool,

@@ -160,9 +160,15 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 
 async def test_a_host_that_is_not_ours(tmp_path: Path) -> None:
-    async with up(tmp_path, "--host", "192.0.2.1") as server:
+    async with up(tmp_path, "--host", "192.0.2.1", "--allow-anonymous") as server:
         assert await server.ended() == 1
     assert server.lines[-1].startswith("ams: can't listen on 192.0.2.1:0: ")
+
+
+async def test_an_address_that_others_reach_needs_keys_or_a_word(tmp_path: Path) -> None:
+    async with up(tmp_path, "--host", "0.0.0.0") as server:
+        assert await server.ended() == 2
+    assert "ams keys create" in server.lines[-1]
 
 
 def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

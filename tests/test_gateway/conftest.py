@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 from ams_gateway.app import Gateway
+from ams_gateway.auth.door import Door
 from ams_gateway.front.log import RequestLog
 from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
@@ -56,14 +57,14 @@ async def start() -> AsyncIterator[Start]:
     """Starts gateways over a registry with the given settings."""
     async with AsyncExitStack() as stack:
 
-        async def start_gateway(registry: FakeRegistry, **settings: Any) -> Running:
+        async def start_gateway(registry: FakeRegistry, *, door: Door | None = None, **settings: Any) -> Running:
             lines: list[dict[str, Any]] = []
 
             def write(data: bytes) -> None:
                 lines.extend(msgspec.json.decode(line) for line in data.splitlines())
 
             values = {"host": "127.0.0.1", "port": 0, "grace_seconds": 1.0} | settings
-            gateway = Gateway(registry, GatewaySettings(**values), request_log=RequestLog(write, "json"))
+            gateway = Gateway(registry, GatewaySettings(**values), request_log=RequestLog(write, "json"), door=door)
             client = await stack.enter_async_context(aiohttp.ClientSession())
             listening = await stack.enter_async_context(listen(gateway))
             return Running(registry, gateway, listening.url, listening.port, client, lines)

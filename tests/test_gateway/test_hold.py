@@ -44,7 +44,7 @@ async def test_a_plain_request_that_outlives_the_hold(start: Start, registry: Fa
     registry.set_progress("m", DOWNLOADING)
     running = await start(registry, hold_seconds=0.01)
     status, answer, headers = await running.post(path, body)
-    assert (status, headers["Retry-After"]) == (503, "190")
+    assert (status, headers["Retry-After"]) == (503, "191")
     assert entry.demanded.is_set()
     assert entry.demand == 0
     if path.startswith("/v1"):

@@ -10,7 +10,7 @@ import pytest
 from ams_common.errors import ERRORS
 from ams_gateway.openapi import document
 from ams_gateway.routes.routing import Route, Scope
-from ams_gateway.routes.table import ANY_ERRORS, ROUTES, client_routes
+from ams_gateway.routes.table import ANY_ERRORS, KEY_ERRORS, ROUTES, client_routes
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import FakeRegistry
 
@@ -98,19 +98,20 @@ def ref(name: str) -> dict[str, str]:
 def test_every_code_is_raised_somewhere_and_possible_on_some_route() -> None:
     assert raised_in("gateway", "modelpod", "common", "cli") == set(ERRORS)
     any_route = {"not_found", "method_not_allowed"}  # of requests that reach no operation
-    assert {code for route in ROUTES for code in route.errors} | set(ANY_ERRORS) | any_route == set(ERRORS)
+    of_keys = {code for codes in KEY_ERRORS.values() for code in codes}
+    assert {code for route in ROUTES for code in route.errors} | set(ANY_ERRORS) | of_keys | any_route == set(ERRORS)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_errors_of_a_route_can_be_raised_behind_it(route: Route) -> None:
     behind = ("gateway", "modelpod", "common") if route.request is not None else ("gateway",)
-    assert {*ANY_ERRORS, *route.errors} <= raised_in(*behind)
+    assert {*ANY_ERRORS, *KEY_ERRORS.get(route.scope, ()), *route.errors} <= raised_in(*behind)
     assert len(route.errors) == len(set(route.errors))
 
 
 def test_a_status_lists_the_codes_that_it_stands_for() -> None:
     responses = OPERATIONS["GET", "/v1/models/{id}"]["responses"]
-    assert set(responses) == {"200", "400", "403", "404", "431", "500", "503"}
+    assert set(responses) == {"200", "400", "401", "403", "404", "431", "500", "503"}
     assert responses["404"] == {
         "description": f"- `model_not_found`: {ERRORS['model_not_found'].meaning}",
         "content": {"application/json": {"schema": ref("OpenAIError")}},

@@ -150,7 +150,7 @@ async def test_more_clients_than_open_files_allow_are_told_so(pod) -> None:
         (["--backend", "m"], b"is not a backend", 2),
         (["--spool-dir", "/nowhere"], b"expected a folder", 2),
         (["--port", "x"], b"--port='x': expected int", 2),
-        (["--host", "256.1.1.1", "--port", "0"], b"can't listen on 256.1.1.1:0", 1),
+        (["--host", "256.1.1.1", "--port", "0", "--allow-anonymous"], b"can't listen on 256.1.1.1:0", 1),
     ],
 )
 async def test_wrong_settings_stop_the_command(arguments: list[str], says: bytes, code: int) -> None:

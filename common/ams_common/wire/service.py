@@ -62,7 +62,10 @@ class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
 class ReadyResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the gateway takes requests."""
 
-    status: Annotated[Literal["ready", "draining"], Meta(description="`draining` while the gateway stops.")]
+    status: Annotated[
+        Literal["ready", "draining", "loading-keys"],
+        Meta(description="`draining` while the gateway stops, `loading-keys` until it has read its keys."),
+    ]
 
 
 class _PeekPart(msgspec.Struct, frozen=True):

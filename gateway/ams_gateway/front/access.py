@@ -14,7 +14,13 @@ from ams_common.errors import ApiError
 from ams_common.printable import printable
 
 _ANY = "*"
-_EXPOSED = "X-Request-Id, X-AMS-Model, X-AMS-Usage, X-AMS-Queue-Seconds, X-AMS-Ignored-Fields, Retry-After"
+_EXPOSED = ", ".join(
+    (
+        "X-Request-Id", "X-AMS-Model", "X-AMS-Usage", "X-AMS-Queue-Seconds", "X-AMS-Ignored-Fields", "X-AMS-Cache",
+        "Retry-After", "X-RateLimit-Limit-Requests", "X-RateLimit-Limit-Tokens", "X-RateLimit-Remaining-Requests",
+        "X-RateLimit-Remaining-Tokens", "X-RateLimit-Reset-Requests", "X-RateLimit-Reset-Tokens",
+    )
+)  # fmt: skip
 _PREFLIGHT_SECONDS = 600
 NO_HEADERS: Mapping[str, str] = {}
 

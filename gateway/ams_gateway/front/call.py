@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from ams_common.keys import OPEN, Principal
 
 from ams_gateway.front.access import NO_HEADERS
 from ams_gateway.front.log import Record
@@ -19,7 +20,9 @@ class Call:
     only counts whole milliseconds.
 
     `path` has no query, `name` is what the path ends with in routes like `/generate/{model}`. `stream` is the answer
-    once its head was sent with status 200: from then on errors travel inside it. `cors` are headers of every answer.
+    once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
+    it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
+    of a stream went out, at least as many tokens.
     """
 
     request: web.BaseRequest
@@ -28,7 +31,15 @@ class Call:
     started: float
     name: str = ""
     stream: web.StreamResponse | None = None
-    cors: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    principal: Principal = OPEN
+    admitted: bool = False
+    is_admin_action: bool = False
+    events: int = 0
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Headers for every answer to this request."""
+        self.headers = {**self.headers, **headers}
 
 
 def request_id(client_id: str | None) -> str:

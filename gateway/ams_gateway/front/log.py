@@ -27,8 +27,13 @@ class Record(msgspec.Struct, omit_defaults=True):
     seconds: float = 0.0
     first_byte_seconds: float | None = None
     held_seconds: float | None = None
+    key: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int = 0
+    media: int = 0
+    compute_seconds: float | None = None
+    answer_cache: str = ""
     pod: str = ""
     retries: int = 0
     error: str = ""
@@ -96,6 +101,10 @@ def console_line(record: Record) -> str:
         parts.append(f"first {record.first_byte_seconds:.3f}s")
     if record.held_seconds is not None:
         parts.append(f"held {record.held_seconds:.3f}s")
+    if record.key:
+        parts.append(f"key {record.key}")
+    if record.answer_cache:
+        parts.append(f"cache {record.answer_cache}")
     if record.completion_tokens is not None:
         parts.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
     if record.retries:

@@ -164,6 +164,7 @@ def _head(call: Call, host: str, target: str, body: Body) -> bytes:
         request_id=call.record.id,
         content_length=body.length,
         dropped=dropped,
+        principal=call.principal,
     )
 
 

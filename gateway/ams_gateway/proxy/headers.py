@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from ams_common.keys import OPEN, Principal
+from ams_common.names import HEADER_KEY_ID, HEADER_WEIGHT
 from ams_common.printable import printable
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -18,7 +20,10 @@ _HOP_BY_HOP = (
     "upgrade",
 )
 # Written anew for the pod, or none of its business: a client's key opens the gateway, not the pod.
-_OWN = ("accept-encoding", "authorization", "content-length", "cookie", "expect", "host", "x-api-key", "x-request-id")
+_OWN = (
+    "accept-encoding", "api-key", "authorization", "content-length", "cookie", "expect", "host", "x-ams-key-id",
+    "x-ams-weight", "x-api-key", "x-request-id",
+)  # fmt: skip
 _NOT_FORWARDED = frozenset(name.encode() for name in _HOP_BY_HOP + _OWN)
 # What a pod may tell a client: a tenant's image must not set cookies, send elsewhere, or open what others serve here.
 _RETURNED = frozenset(
@@ -52,14 +57,17 @@ def request_head(
     request_id: str,
     content_length: int,
     dropped: Iterable[bytes] = (),
+    principal: Principal = OPEN,
 ) -> bytes:
-    """The head of a request to a pod.
+    """The head of a request to a pod, which is told whose it is, so that users share it fairly.
 
     `dropped` names further headers, in lower case, that end here.
     """
     not_forwarded = _NOT_FORWARDED.union(dropped) if dropped else _NOT_FORWARDED
     start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n"
     start += f"Content-Length: {content_length}\r\n"
+    if principal is not OPEN:
+        start += f"{HEADER_KEY_ID}: {principal.id}\r\n{HEADER_WEIGHT}: {principal.policy.priority}\r\n"
     lines = [start.encode("utf-8", "surrogateescape")]
     typed = False
     for name, value in client_headers:

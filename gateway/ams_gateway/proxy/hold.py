@@ -149,7 +149,7 @@ async def _open_stream(call: Call, model: Model) -> web.StreamResponse:
             "Server": SERVER,
             HEADER_MODEL: model.name,
             HEADER_REQUEST_ID: call.record.id,
-            **call.cors,
+            **call.headers,
         }
     )
     await stream.prepare(call.request)

@@ -14,6 +14,7 @@ from ams_common.names import (
     USAGE_COMMENT,
 )
 from ams_common.printable import printable
+from ams_common.request_usage import parse_usage
 from multidict import CIMultiDict
 
 from ams_gateway.front.call import Call
@@ -29,7 +30,6 @@ _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _USAGE_COMMENT = re.compile(rb"^" + re.escape(USAGE_COMMENT) + rb"[^\r\n]{0,200}\r?\n\r?\n", re.M)
-_USAGE = re.compile(rb"prompt=(\d{1,15}) completion=(\d{1,15})")
 
 
 class Relay:
@@ -116,6 +116,7 @@ class Relay:
                     continue
             if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, chunk)):
                 continue
+            call.events += 1
             await stream.write(chunk)
         if half:
             await stream.write(half)
@@ -135,7 +136,7 @@ class Relay:
         headers["Server"] = SERVER
         headers[HEADER_REQUEST_ID] = call.record.id
         headers[HEADER_MODEL] = model.name
-        headers.update(call.cors)
+        headers.update(call.headers)
         if self._expose_pod:
             headers[HEADER_POD] = backend.id
         if call.record.held_seconds is not None:
@@ -162,8 +163,11 @@ def _without_usage(call: Call, events: bytes) -> bytes:
 
 
 def _note_usage(call: Call, text: bytes) -> None:
-    if match := _USAGE.search(text):
-        call.record.prompt_tokens, call.record.completion_tokens = int(match[1]), int(match[2])
+    if (usage := parse_usage(text)) is not None:
+        record = call.record
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        record.cached_tokens, record.media = usage.cached_tokens, usage.media
+        record.compute_seconds = usage.compute_seconds or None
 
 
 def _seconds(text: str | None) -> float:

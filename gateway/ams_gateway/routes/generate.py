@@ -10,15 +10,14 @@ from ams_common.wire import GenerateRequest
 
 from ams_gateway.front.body import WholeBody, check_json, read_head, spooled
 from ams_gateway.front.call import Call
-from ams_gateway.registry.port import require_model
 from ams_gateway.routes.routing import Services
+from ams_gateway.routes.serving import model_for, serve
 
 _READER = RequestReader(GenerateRequest)
 
 
 async def generate_text(services: Services, call: Call) -> web.StreamResponse:
-    model = require_model(services.registry, call.name)
-    call.record.model = model.name
+    model = model_for(services, call, call.name)
     check_json(call.request)
     limits = services.limits
     if model.max_body_bytes < limits.max_bytes:
@@ -26,9 +25,9 @@ async def generate_text(services: Services, call: Call) -> web.StreamResponse:
     head = await read_head(call.request, limits)
     if head.whole:
         body = WholeBody(bytes(head.data))
-        return await services.forwarder.forward(call, model, "/generate", body, _wants_stream(body.data))
+        return await serve(services, call, model, "/generate", body, _wants_stream(body.data))
     async with spooled(call.request, head, limits, Outline(keep=True)) as large:
-        return await services.forwarder.forward(call, model, "/generate", large, _wants_stream(large.outline))
+        return await serve(services, call, model, "/generate", large, _wants_stream(large.outline))
 
 
 def _wants_stream(data: bytes) -> Callable[[], bool]:

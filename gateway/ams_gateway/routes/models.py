@@ -10,16 +10,17 @@ from ams_common.wire import ModelCard, ModelList
 
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import json_response
-from ams_gateway.registry.port import Model, Registry, require_model
+from ams_gateway.registry.port import Model, Registry
 from ams_gateway.routes.routing import Services
+from ams_gateway.routes.serving import allowed_model, allowed_models
 
 _MODALITIES = ("text", "image", "audio", "video")
 _FEATURES = ("raw-prompts", "reasoning")
 
 
 async def list_models(services: Services, call: Call) -> web.Response:
-    models = services.registry.models()
-    services.pod_facts.keep_only(models)
+    services.pod_facts.keep_only(services.registry.models())
+    models = allowed_models(services.registry, call.principal.policy)
     cards = await asyncio.gather(*(_card(services, model) for model in models))
     own = {resource_name(card.id) for card in cards}
     data = [
@@ -31,7 +32,7 @@ async def list_models(services: Services, call: Call) -> web.Response:
 
 
 async def get_model(services: Services, call: Call) -> web.Response:
-    model = require_model(services.registry, call.name)
+    model = allowed_model(services.registry, call.principal.policy, call.name)
     card = await _card(services, model)
     name = next((alias for alias in model.aliases if resource_name(alias) == resource_name(call.name)), model.name)
     return json_response(call.request, msgspec.structs.replace(card, id=name))

@@ -13,8 +13,9 @@ from ams_common.wire import RoutingFields
 from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
-from ams_gateway.registry.port import Model, require_model
+from ams_gateway.registry.port import Model
 from ams_gateway.routes.routing import Services
+from ams_gateway.routes.serving import model_for, serve
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
 _FORM_FIELDS = ("model", "stream")
@@ -53,24 +54,22 @@ async def create_transcription(services: Services, call: Call) -> web.StreamResp
 
 
 async def _forward_json(services: Services, call: Call, fields: RoutingFields, body: Body) -> web.StreamResponse:
-    model = require_model(services.registry, fields.model)
-    call.record.model = model.name
+    model = model_for(services, call, fields.model)
     check_size(body.length, model.max_body_bytes)
     _check_modalities(model, fields)
     target = call.request.raw_path
-    return await services.forwarder.forward(call, model, target, body, lambda: fields.stream is True)
+    return await serve(services, call, model, target, body, lambda: fields.stream is True)
 
 
 async def _forward_form(services: Services, call: Call, texts: Mapping[str, str], body: Body) -> web.StreamResponse:
     if not (name := texts.get("model", "").strip()):
         raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
-    model = require_model(services.registry, name)
-    call.record.model = model.name
+    model = model_for(services, call, name)
     check_size(body.length, model.max_body_bytes)
     if model.modalities is not None and "audio" not in model.modalities:
         raise _unsupported(model, "audio", "file")
     stream = texts.get("stream", "").strip().lower() in _TRUE
-    return await services.forwarder.forward(call, model, call.request.raw_path, body, lambda: stream)
+    return await serve(services, call, model, call.request.raw_path, body, lambda: stream)
 
 
 def _check_modalities(model: Model, fields: RoutingFields) -> None:

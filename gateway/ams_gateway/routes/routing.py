@@ -8,11 +8,14 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from aiohttp import web
+from ams_common import keys
 from ams_common.errors import ApiError, speaks_openai
 
+from ams_gateway.auth.authentication import Authentication
 from ams_gateway.demand import Demand
 from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call
+from ams_gateway.limits.port import Limiter
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.upstream import Pools
@@ -38,6 +41,8 @@ class Services:
     routes: Sequence["Route"]
     openapi_document: Callable[[], bytes]
     pod_facts: PodFacts
+    authentication: Authentication
+    limiter: Limiter
     draining: bool = False
 
 
@@ -47,10 +52,23 @@ Handler: TypeAlias = Callable[[Services, Call], Awaitable[web.StreamResponse]]
 class Scope(StrEnum):
     """Whom a route is for."""
 
-    PUBLIC = "public"
+    PUBLIC = "public"  # whoever reaches the port, with a key or without
+    GENERATE = "generate"
     ADMIN = "admin"
-    MONITORING = "monitoring"  # on the port of the metrics, if there is one
+    MONITORING = "monitoring"  # on the port of the metrics, if there is one, where it needs no key
     INTERNAL = "internal"  # only on the port of the metrics, which no ingress leads to
+
+    @property
+    def of_keys(self) -> keys.Scope | None:
+        """The scope that a key needs on the port that clients use; None where none is needed."""
+        return _SCOPES_OF_KEYS.get(self)
+
+
+_SCOPES_OF_KEYS = {
+    Scope.GENERATE: keys.Scope.GENERATE,
+    Scope.ADMIN: keys.Scope.ADMIN,
+    Scope.MONITORING: keys.Scope.METRICS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,25 +103,30 @@ class Route:
     errors: tuple[str, ...] = ()
     other_statuses: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def is_admin_action(self) -> bool:
+        """Whether it changes something that is an admin's."""
+        return self.scope is Scope.ADMIN and self.method not in ("GET", "HEAD")
+
 
 class Router:
-    """Finds the handler of a call among the routes of one port."""
+    """Finds the route of a call among those of one port."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        methods_of: dict[str, dict[str, Handler]] = {}
+        methods_of: dict[str, dict[str, Route]] = {}
         for route in routes:
             methods = methods_of.setdefault(route.path, {})
-            methods[route.method] = route.handler
+            methods[route.method] = route
             if route.method == "GET":
-                methods["HEAD"] = route.handler
+                methods["HEAD"] = route
         self._paths = sorted(methods_of)
         self._exact = {path: (path, methods) for path, methods in methods_of.items() if not path.endswith("}")}
         self._named = [
             (path[: path.index("{")], path, methods) for path, methods in methods_of.items() if path.endswith("}")
         ]
 
-    def find(self, call: Call) -> Handler:
-        """The handler for this call; sets its name and its record's route.
+    def find(self, call: Call) -> Route:
+        """The route of this call; sets its name and its record's route.
 
         Raises ApiError `not_found` or `method_not_allowed`.
         """
@@ -112,7 +135,7 @@ class Router:
             path = call.path[:200]
             raise ApiError("not_found", f"No such route: {path}.{self._hint(path)}", routes=self._paths, given=path)
         call.record.route, methods, call.name = match
-        if (handler := methods.get(call.request.method)) is None:
+        if (route := methods.get(call.request.method)) is None:
             allowed = ", ".join(methods)
             raise ApiError(
                 "method_not_allowed",
@@ -120,7 +143,7 @@ class Router:
                 headers={"Allow": allowed},
                 allowed=sorted(methods),
             )
-        return handler
+        return route
 
     def _hint(self, path: str) -> str:
         """What whoever called a path of OpenAI's API elsewhere should have called; empty for all others."""
@@ -133,7 +156,7 @@ class Router:
             return f" Routes of OpenAI's API: {', '.join(paths)}."
         return f" Call {meant}: the client's base URL must end with /v1, as in http://HOST/v1."
 
-    def _match(self, path: str) -> tuple[str, dict[str, Handler], str] | None:
+    def _match(self, path: str) -> tuple[str, dict[str, Route], str] | None:
         if (exact := self._exact.get(path)) is not None:
             return *exact, ""
         for prefix, template, methods in self._named:

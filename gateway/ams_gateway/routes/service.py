@@ -33,6 +33,8 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ccc;
 </html>
 """
 
+_LOCKED = "Models are shown to those who have a key: <code>curl -H 'Authorization: Bearer …' /v1/models</code>"
+
 
 async def get_health(services: Services, call: Call) -> web.Response:
     """The gateway is alive as long as it answers; models are only counted."""
@@ -48,6 +50,8 @@ async def get_health(services: Services, call: Call) -> web.Response:
 
 
 async def get_ready(services: Services, call: Call) -> web.Response:
+    if not services.authentication.is_loaded:
+        return json_response(call.request, ReadyResponse(status="loading-keys"), status=503)
     if services.draining:
         return json_response(call.request, ReadyResponse(status="draining"), status=503)
     return json_response(call.request, ReadyResponse(status="ready"))
@@ -55,7 +59,9 @@ async def get_ready(services: Services, call: Call) -> web.Response:
 
 async def get_index(services: Services, call: Call) -> web.Response:
     rows = []
-    for model in services.registry.models():
+    if not services.authentication.is_open:
+        rows.append(f'<tr><td colspan="4">{_LOCKED}</td></tr>')
+    for model in services.registry.models() if services.authentication.is_open else ():
         takes = ", ".join(sorted(model.modalities)) if model.modalities is not None else "?"
         state = services.registry.progress(model).comment()
         cells = (model.name, state, str(len(services.registry.backends(model))), takes)

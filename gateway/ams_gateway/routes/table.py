@@ -19,10 +19,19 @@ ANY_ERRORS = (
     "internal_error",
 )
 
+# What a route of a scope may get where keys are configured.
+KEY_ERRORS = {
+    Scope.GENERATE: ("missing_key", "invalid_key", "scope_required", "model_not_allowed"),
+    Scope.ADMIN: ("missing_key", "invalid_key", "admin_required"),
+    Scope.MONITORING: ("missing_key", "invalid_key", "scope_required"),
+}
+
 _BODY = ("request_timeout", "body_too_large", "unsupported_media_type", "invalid_parameter")
 _JSON_BODY = (*_BODY, "invalid_json")
 _POD = (
     "model_not_found",
+    "rate_limited",
+    "token_limit",
     "queue_full",
     "model_loading",
     "model_failed",
@@ -48,7 +57,7 @@ ROUTES: tuple[Route, ...] = (
         path="/generate/{model}",
         handler=generate.generate_text,
         operation_id="generate_text",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="Generate text",
         description="The older server's API. A stream ends with `data: [DONE]`; while the model starts it has "
         "`event: progress`, and an error after its first event is `event: error` with the body of an error.",
@@ -63,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/chat/completions",
         handler=openai.create_completion,
         operation_id="create_chat_completion",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="Continue a chat",
         description="OpenAI's API. A stream ends with `data: [DONE]`; while the model starts it has comments, and an "
         "error after its first event is an event with `error`.",
@@ -77,7 +86,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/completions",
         handler=openai.create_completion,
         operation_id="create_completion",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="Continue a text",
         description="OpenAI's API, without a chat template. Streams are those of chat completions.",
         request=wire.CompletionRequest,
@@ -90,7 +99,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/audio/transcriptions",
         handler=openai.create_transcription,
         operation_id="create_transcription",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="Write down what is said in an audio file",
         description="OpenAI's API, by models that take audio.",
         request=Form(fields=wire.TranscriptionRequest, files={"file": "The audio, or a video with sound."}),
@@ -104,7 +113,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/models",
         handler=models.list_models,
         operation_id="list_models",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="List all models",
         description="OpenAI's API: each model by its name, then by its aliases, whether or not a pod runs.",
         response=wire.ModelList,
@@ -114,7 +123,7 @@ ROUTES: tuple[Route, ...] = (
         path="/v1/models/{id}",
         handler=models.get_model,
         operation_id="get_model",
-        scope=Scope.PUBLIC,
+        scope=Scope.GENERATE,
         summary="Describe one model",
         description="OpenAI's API.",
         parameters={"id": "Name or alias of a model; `_` and `-` are alike."},
@@ -237,7 +246,7 @@ ROUTES: tuple[Route, ...] = (
 
 def client_routes(*, with_metrics: bool) -> tuple[Route, ...]:
     """The routes of the port that clients use; metrics are among them unless they have a port of their own."""
-    scopes = {Scope.PUBLIC, Scope.ADMIN} | ({Scope.MONITORING} if with_metrics else set())
+    scopes = {Scope.PUBLIC, Scope.GENERATE, Scope.ADMIN} | ({Scope.MONITORING} if with_metrics else set())
     return tuple(route for route in ROUTES if route.scope in scopes)
 
 

@@ -1,0 +1,80 @@
+"""All that decides who gets in, made from the settings, with what has to run beside it."""
+
+from pathlib import Path
+
+from ams_common.options import OptionError
+
+from ams_gateway.auth.audit import AuditLog
+from ams_gateway.auth.authentication import Authentication
+from ams_gateway.auth.key_file import KeyFile
+from ams_gateway.auth.keys import Keys
+from ams_gateway.front.access import is_loopback
+from ams_gateway.settings import HttpSettings
+
+
+class Door:
+    """`keys` are followed by `file`, or by whoever made them."""
+
+    def __init__(
+        self,
+        keys: Keys | None = None,
+        file: KeyFile | None = None,
+        *,
+        anonymous: bool = False,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.keys = keys or Keys()
+        self.audit = audit or AuditLog()
+        self.authentication = Authentication(self.keys, anonymous=anonymous)
+        self._file = file
+
+    def start(self) -> None:
+        if self._file is not None:
+            self._file.start()
+
+    async def close(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+        self.audit.close()
+
+
+def open_door(settings: HttpSettings, *, keys: Keys | None = None, default_keys_file: Path | None = None) -> Door:
+    """The door that the settings ask for, with its keys read once.
+
+    `keys` are those that something else follows. `default_keys_file` is where they lie where the settings name no file:
+    there need be none. OptionError for what can't be meant: a file that isn't there, a log that can't be written, an
+    address that others reach with nothing to keep them out.
+    """
+    audit = AuditLog(settings.audit_log)
+    try:
+        audit.check()
+    except OSError as error:
+        raise OptionError(f"--audit-log={settings.audit_log!r}: {error.strerror}") from None
+    file = None
+    if keys is None:
+        keys = Keys()
+        path = Path(settings.keys_file).expanduser() if settings.keys_file else default_keys_file
+        if settings.keys_file and path is not None and not path.exists():
+            raise OptionError(
+                f"--keys-file={settings.keys_file!r}: there is no such file; "
+                f"ams keys create --name first --keys-file {settings.keys_file} makes it"
+            )
+        if path is not None:
+            file = KeyFile(keys, path, optional=not settings.keys_file)
+            file.read()
+    door = Door(keys, file, anonymous=settings.allow_anonymous, audit=audit)
+    if door.authentication.is_open and not settings.allow_anonymous and not is_loopback(settings.host):
+        raise OptionError(
+            f"--host={settings.host!r}: whoever reaches this address could use every model. Make a key with "
+            "`ams keys create --name first`, or allow everybody with --allow-anonymous"
+        )
+    return door
+
+
+def openness(door: Door) -> str:
+    """A sentence for the log about who gets in."""
+    if door.authentication.is_open:
+        return "There is no authentication: anyone who can reach the port can use every model."
+    ring = door.keys.ring
+    keys = f"{len(ring)} API keys are known" if ring is not None and len(ring) != 1 else "1 API key is known"
+    return f"{keys}; requests need one{' or come in as anonymous' if door.authentication.takes_visitors else ''}."

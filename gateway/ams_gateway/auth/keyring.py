@@ -1,0 +1,39 @@
+"""Which key is whose: pure, over one version of the keys."""
+
+import hmac
+from enum import StrEnum
+
+from ams_common.keys import KeyFile, Policy, Principal, hash_of
+
+
+class Known(StrEnum):
+    """Why a key doesn't open."""
+
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+
+
+class Keyring:
+    """The keys of one file or Secret, found by their hash: how long that takes tells nothing of any key."""
+
+    def __init__(self, file: KeyFile) -> None:
+        self.keys = file.keys
+        self._by_hash: dict[str, tuple[str, Principal]] = {}
+        for key in file.keys:
+            policy = Policy(**{name: getattr(key, name) for name in Policy.__struct_fields__})
+            for secret in key.secrets:
+                self._by_hash[secret.sha256] = (secret.sha256, Principal(policy, secret.expires))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, key: str, now: float) -> Principal | Known:
+        """Whose key it is; `now` is Unix time in seconds."""
+        given = hash_of(key)
+        found = self._by_hash.get(given)
+        if found is None or not hmac.compare_digest(found[0], given):
+            return Known.UNKNOWN
+        principal = found[1]
+        if principal.expires is not None and principal.expires <= now:
+            return Known.EXPIRED
+        return principal

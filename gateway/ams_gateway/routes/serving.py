@@ -1,0 +1,97 @@
+"""What every route that generates has in common: may this user use this model, and as much as they ask for."""
+
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+from ams_common.errors import ApiError
+from ams_common.keys import Policy
+from ams_common.names import resource_name
+from ams_common.printable import printable
+
+from ams_gateway.front.body import Body
+from ams_gateway.front.call import Call
+from ams_gateway.front.log import Record
+from ams_gateway.registry.port import Model, Registry, require_model
+from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_tokens
+from ams_gateway.routes.routing import Services
+
+_NAMES_IN_A_SENTENCE = 50
+
+
+def model_for(services: Services, call: Call, name: str) -> Model:
+    """The model of this name or alias, for the user of this call; names it in the record.
+
+    ApiError `model_not_found`, or `model_not_allowed` for what the user may not use, whether it exists or not.
+    """
+    model = allowed_model(services.registry, call.principal.policy, name)
+    call.record.model = model.name
+    return model
+
+
+def allowed_model(registry: Registry, policy: Policy, name: str) -> Model:
+    """As `model_for`."""
+    if "*" in policy.models:
+        return require_model(registry, name)
+    model = registry.find(name)
+    if not policy.may_use((name,) if model is None else (name, model.name, *model.aliases)):
+        names = [each.name for each in allowed_models(registry, policy)]
+        may = (
+            f"It may use: {', '.join(names[:_NAMES_IN_A_SENTENCE])}." if names else "It may use none that is deployed."
+        )
+        raise ApiError(
+            "model_not_allowed", f"The key {policy.name} may not use {printable(resource_name(name), 100)}. {may}",
+            param="model", models=names,
+        )  # fmt: skip
+    if model is None:
+        names = [each.name for each in allowed_models(registry, policy)]
+        listed = f"Models: {', '.join(names[:_NAMES_IN_A_SENTENCE])}." if names else "No model is deployed yet."
+        raise ApiError(
+            "model_not_found", f"No such model: {resource_name(name)[:100]}. {listed}", param="model", models=names
+        )
+    return model
+
+
+def allowed_models(registry: Registry, policy: Policy) -> Sequence[Model]:
+    """All models that a user may use, sorted by name."""
+    models = registry.models()
+    if "*" in policy.models:
+        return models
+    return [model for model in models if policy.may_use((model.name, *model.aliases))]
+
+
+async def serve(
+    services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+) -> web.StreamResponse:
+    """Let the request in if the user's limits allow it, send it to a pod, and settle what it used. Raises ApiError."""
+    call.admitted = True
+    policy = call.principal.policy
+    if not policy.limited:
+        return await services.forwarder.forward(call, model, target, body, wants_stream)
+    counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
+    asked = asked_tokens(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
+    try:
+        admission = await services.limiter.admit(policy, asked.total)
+    except BaseException:
+        call.admitted = False
+        raise
+    call.add_headers(admission.headers)
+    code = 0
+    try:
+        response = await services.forwarder.forward(call, model, target, body, wants_stream)
+        code = response.status
+        return response
+    finally:
+        admission.settle(_used(call.record, code, asked, call.events))
+
+
+def _used(record: Record, code: int, asked: AskedTokens, events: int) -> int | None:
+    """Tokens that a request used, as far as its pod told; None if no pod got it.
+
+    An answer that was cut off ends before its usage is told: then its events are counted, of a token at least each, and
+    the prompt as it was estimated.
+    """
+    if record.completion_tokens is not None:
+        return (record.prompt_tokens or 0) + record.completion_tokens
+    if code >= 400 or not record.pod:
+        return 0 if record.pod else None
+    return asked.prompt + min(events, asked.answer)
