@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import ModelDeployment
-from ams_gateway.registry.port import Model, ModelFacts
+from ams_gateway.registry.port import KeepAnswers, Model, ModelFacts
 
 from ams_cli import weights
 
@@ -14,6 +14,7 @@ _BITS = {"4bit": 4, "8bit": 8}
 def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, always_on: bool) -> Model:
     """The model as routed to and reported; reads config.json if the weights are on this machine."""
     spec, limits = resource.spec, resource.spec.limits
+    answers = spec.cache.answers
     folder = weights.folder(resource, models_dir)
     family = weights.family(resource, folder)
     facts = ModelFacts(
@@ -33,5 +34,6 @@ def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, 
         created=created,
         context_tokens=None if limits.context_tokens == "auto" else limits.context_tokens,
         max_new_tokens=None if limits.max_new_tokens == "auto" else limits.max_new_tokens,
+        answers=None if answers is None else KeepAnswers(answers.seconds, parse_bytes(answers.bytes)),
         facts=facts,
     )

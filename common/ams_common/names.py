@@ -19,6 +19,7 @@ HEADER_IMAGE_SIZE = "X-AMS-Image-Size"  # of each image, width x height as the m
 HEADER_KEY_ID = "X-AMS-Key-Id"  # from gateway to pod: whose request it is, by an id that says nothing of them
 HEADER_WEIGHT = "X-AMS-Weight"  # from gateway to pod: their weight where users share a busy model, 1 to 1000
 HEADER_ANSWER_CACHE = "X-AMS-Cache"  # "hit" or "miss", of models whose answers are kept
+HEADER_ANSWER_VERSION = "X-AMS-Answer-Version"  # from pod to gateway: changes with all that changes answers
 HEADER_USAGE = "X-AMS-Usage"  # from pod to gateway: ams_common.request_usage.RequestUsage
 USAGE_COMMENT = b": usage "  # the same on a stream, as its last SSE comment line
 

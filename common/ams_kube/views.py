@@ -31,9 +31,23 @@ class LimitsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     max_new_tokens: int | str = "auto"
 
 
+class AnswersView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`spec.cache.answers`."""
+
+    seconds: float = 3600.0
+    bytes: int | str = "64Mi"
+
+
+class CacheView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`spec.cache`."""
+
+    answers: AnswersView | None = None
+
+
 class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     model: SourceView = SourceView()
     limits: LimitsView = LimitsView()
+    cache: CacheView = CacheView()
     quantization: str = "auto"
     max_memory: dict[str, int | str] = {}
     replicas: int = 1

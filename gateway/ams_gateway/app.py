@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from typing import Any
 
 import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -14,6 +15,8 @@ from ams_common.printable import printable
 from ams_common.room import PaceLimits, Room
 
 from ams_gateway import openapi
+from ams_gateway.answers.cache import AnswerCache
+from ams_gateway.answers.store import MemoryStore
 from ams_gateway.auth.audit import AuditLine, timestamp
 from ams_gateway.auth.authentication import require
 from ams_gateway.auth.door import Door, openness
@@ -40,6 +43,7 @@ logger = logging.getLogger("ams_gateway")
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
 _PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
 _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_allowed")  # worth a line of the audit log
+_FORGET_SECONDS = 60.0
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
 
@@ -63,7 +67,7 @@ class Gateway:
         self.body_room = Room(settings.body_memory_bytes, settings.spool_bytes)
         self._access = Access(settings.host, listed(settings.allowed_hosts), listed(settings.allowed_origins))
         self._door = door or Door()
-        self._tidying: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Future[Any] | None = None
         routes = client_routes(with_metrics=not settings.metrics_port)
         self._router = Router(routes)
         self._monitoring_router = Router(monitoring_routes())
@@ -91,6 +95,7 @@ class Gateway:
             pod_facts=PodFacts(registry, self._pools),
             authentication=self._door.authentication,
             limiter=Unlimited(),
+            answers=AnswerCache(MemoryStore()),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
 
@@ -98,7 +103,7 @@ class Gateway:
         """Start what runs beside the requests; `close` ends it."""
         logger.log(logging.WARNING if self._door.authentication.is_open else logging.INFO, openness(self._door))
         self._door.start()
-        self._tidying = asyncio.create_task(self._pools.keep_tidy())
+        self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
 
     def drain(self) -> None:
         """Report on /ready that requests should go elsewhere; requests that still come are answered."""
@@ -111,6 +116,11 @@ class Gateway:
         self._pools.close()
         await self._door.close()
         self._log.flush()
+
+    async def _forget_answers(self) -> None:
+        while True:
+            await asyncio.sleep(_FORGET_SECONDS)
+            self._services.answers.keep_only(self._services.registry.models())
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to the metrics' own port; it is neither counted nor logged."""

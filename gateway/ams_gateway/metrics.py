@@ -67,13 +67,15 @@ class ModelMetrics:
     """What is counted for one model."""
 
     __slots__ = (
-        "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "requests", "retries", "tokens",
+        "answers", "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "requests", "retries",
+        "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.errors: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()  # looked up in the answer cache, by what was found
         self.tokens = [0, 0]  # of prompts, of completions
         self.ejections = 0
         self.in_flight = 0  # requests at a pod now
@@ -117,6 +119,8 @@ class GatewayMetrics(Collector):
         if record.completion_tokens is not None:
             model.tokens[0] += record.prompt_tokens or 0
             model.tokens[1] += record.completion_tokens
+        if record.answer_cache:
+            model.answers[record.answer_cache] += 1
         if record.error:
             model.errors[record.error] += 1
 
@@ -145,6 +149,9 @@ class GatewayMetrics(Collector):
         tokens = CounterMetricFamily(
             "ams_gateway_tokens", "Tokens of answered requests.", labels=("model", "token_type")
         )
+        answers = CounterMetricFamily(
+            "ams_gateway_answer_cache", "Requests whose answers may be kept: hit or miss.", labels=("model", "result")
+        )
         in_flight = GaugeMetricFamily("ams_gateway_requests_in_flight", "Requests at a pod now.", labels=("model",))
         held = GaugeMetricFamily(
             "ams_gateway_requests_held", "Requests that wait for the model to get ready.", labels=("model",)
@@ -165,6 +172,8 @@ class GatewayMetrics(Collector):
                 requests.add_metric((name, route, str(code)), count)
             for error, count in model.errors.items():
                 errors.add_metric((name, error), count)
+            for result, count in model.answers.items():
+                answers.add_metric((name, result), count)
             for reason, count in model.retries.items():
                 retries.add_metric((name, reason), count)
             for route, histogram in model.duration.items():
@@ -179,7 +188,7 @@ class GatewayMetrics(Collector):
             in_flight.add_metric((name,), model.in_flight)
             held.add_metric((name,), model.held)
             hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
-        yield from (requests, errors, retries, ejections, tokens, in_flight, held, duration, first_byte, hold)
+        yield from (requests, errors, retries, ejections, tokens, answers, in_flight, held, duration, first_byte, hold)
 
     def _forget_models_that_are_gone(self) -> None:
         known = {UNKNOWN, *(model.name for model in self._model_registry.models())}

@@ -8,6 +8,7 @@ import pytest
 from ams_common.errors import ApiError
 from ams_gateway.registry.cluster.reading import read_resource, read_slice
 from ams_gateway.registry.cluster.registry import ClusterRegistry
+from ams_gateway.registry.port import KeepAnswers
 from ams_kube.objects import EndpointSlice
 from ams_kube.views import ResourceView
 from test_gateway.conftest import Start
@@ -267,3 +268,10 @@ async def test_a_pod_that_cannot_be_reached_is_left_out_until_it_answers(
     assert (status, answer) == (200, {"response": "hello"})
     assert [backend.id for backend in registry.backends(model)] == ["dead"]
     await registry.close()
+
+
+def test_answers_are_kept_where_the_resource_asks_for_it() -> None:
+    spec = {"cache": {"answers": {"seconds": 60, "bytes": "2Mi"}}}
+    assert read_resource(resource("m", spec=spec)).model.answers == KeepAnswers(60, 2 << 20)
+    assert read_resource(resource("m", spec={"cache": {"answers": {}}})).model.answers == KeepAnswers(3600, 64 << 20)
+    assert read_resource(resource("m", spec={"cache": {"size": "1Gi"}})).model.answers is None

@@ -29,6 +29,8 @@ OPERATORS_OWN = {
     "rollout.strategy": "test_plan",
     "cache.size": "test_plan",
     "cache.prefetch": "test_plan",
+    "cache.answers.seconds": "test_gateway/test_cluster_registry: gateways keep answers by it",
+    "cache.answers.bytes": "test_gateway/test_cluster_registry: gateways keep answers by it",
 }
 # A value for what can't be made up from its type.
 VALUES: dict[str, Any] = {

@@ -132,8 +132,19 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ] = []
 
 
+class AnswersSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Answers that gateways keep, and give again to the same request of the same user."""
+
+    seconds: Annotated[Annotated[int, Meta(ge=1, le=604_800)], Meta(description="time for which an answer is kept")] = (
+        3600
+    )
+    bytes: Annotated[
+        Quantity, Meta(description="memory of each gateway for the model's answers; the least recently used go first")
+    ] = "64Mi"
+
+
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The volume that keeps the weights."""
+    """The volume that keeps the weights, and answers that are kept."""
 
     size: Annotated[Quantity, Meta(description="size of the volume; auto: 1.2 times the weights; may only grow")] = (
         "auto"
@@ -155,6 +166,10 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             description="download when the resource is created, without holding a GPU, instead of at the first request"
         ),
     ] = False
+    answers: Annotated[
+        AnswersSpec | None,
+        Meta(description="keep answers to greedy and seeded requests and give them again; off where it is missing"),
+    ] = None
 
 
 class AutoscalingSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 from ams_common.keys import OPEN, Principal
@@ -14,6 +15,14 @@ from ams_gateway.front.log import Record
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 
 
+class AnswerRecorder(Protocol):
+    """Takes an answer as it passes."""
+
+    def begin(self, status: int, headers: dict[str, str], version: str, *, stream: bool) -> None: ...
+    def feed(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Call:
     """A client's request and what is known of it. `started` is `time.perf_counter()`: uvloop's clock
@@ -22,7 +31,8 @@ class Call:
     `path` has no query, `name` is what the path ends with in routes like `/generate/{model}`. `stream` is the answer
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
     it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
-    of a stream went out, at least as many tokens.
+    of a stream went out, at least as many tokens. `recorder`
+    takes the pod's answer as it passes, where it may be kept.
     """
 
     request: web.BaseRequest
@@ -36,6 +46,7 @@ class Call:
     admitted: bool = False
     is_admin_action: bool = False
     events: int = 0
+    recorder: "AnswerRecorder | None" = None
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Headers for every answer to this request."""

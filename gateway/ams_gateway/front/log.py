@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 from ams_common.printable import printable
+from ams_common.request_usage import RequestUsage
 
 _FLUSH_SECONDS = 0.05
 _FLUSH_BYTES = 256 << 10
@@ -37,6 +38,16 @@ class Record(msgspec.Struct, omit_defaults=True):
     pod: str = ""
     retries: int = 0
     error: str = ""
+
+    def usage(self) -> RequestUsage:
+        """What the request used, as far as its pod told."""
+        return RequestUsage(
+            prompt_tokens=self.prompt_tokens or 0,
+            completion_tokens=self.completion_tokens or 0,
+            cached_tokens=self.cached_tokens,
+            media=self.media,
+            compute_seconds=self.compute_seconds or 0.0,
+        )
 
 
 def write_stdout(lines: bytes) -> None:

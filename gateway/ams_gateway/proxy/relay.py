@@ -6,6 +6,10 @@ import time
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import (
+    HEADER_ANSWER_VERSION,
+    HEADER_FINISH_REASON,
+    HEADER_IGNORED_FIELDS,
+    HEADER_IMAGE_SIZE,
     HEADER_MODEL,
     HEADER_POD,
     HEADER_QUEUE_SECONDS,
@@ -17,7 +21,7 @@ from ams_common.printable import printable
 from ams_common.request_usage import parse_usage
 from multidict import CIMultiDict
 
-from ams_gateway.front.call import Call
+from ams_gateway.front.call import AnswerRecorder, Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted, wrapped_error
 from ams_gateway.proxy.decisions import ResponseCut
 from ams_gateway.proxy.headers import response_headers
@@ -30,6 +34,9 @@ _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _USAGE_COMMENT = re.compile(rb"^" + re.escape(USAGE_COMMENT) + rb"[^\r\n]{0,200}\r?\n\r?\n", re.M)
+
+# Of an answer that is kept: all that tells of the answer, and not of how this one came about.
+_KEPT_HEADERS = ("Content-Type", HEADER_FINISH_REASON, HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_USAGE)
 
 
 class Relay:
@@ -67,6 +74,10 @@ class Relay:
     ) -> web.StreamResponse:
         _note_usage(call, _header(answer, HEADER_USAGE))
         headers = self._headers(call, model, backend, answer)
+        if call.recorder is not None:
+            _begin_record(call.recorder, backend, answer, stream=False)
+            call.recorder.feed(body)
+            call.recorder.end()
         response = web.Response(status=answer.message.code, body=body, headers=headers)
         compress_if_accepted(response, call.request, body)
         return response
@@ -105,6 +116,9 @@ class Relay:
             stream = web.StreamResponse(status=message.code, headers=headers)
             await stream.prepare(call.request)
             call.stream = stream
+        recorder = call.recorder
+        if recorder is not None:
+            _begin_record(recorder, backend, answer, stream=True)
         half = b""
         while chunk := await answer.read_chunk():
             if half:
@@ -117,9 +131,13 @@ class Relay:
             if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, chunk)):
                 continue
             call.events += 1
+            if recorder is not None:
+                recorder.feed(chunk)
             await stream.write(chunk)
         if half:
             await stream.write(half)
+        elif recorder is not None:
+            recorder.end()
         return stream
 
     async def _relay_error_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
@@ -143,6 +161,13 @@ class Relay:
             queued = _seconds(headers.get(HEADER_QUEUE_SECONDS)) + call.record.held_seconds
             headers[HEADER_QUEUE_SECONDS] = f"{queued:.3f}"
         return headers
+
+
+def _begin_record(recorder: AnswerRecorder, backend: Backend, answer: PodResponse, *, stream: bool) -> None:
+    headers = response_headers(answer.message.headers)
+    kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+    backend.answer_version = version = printable(answer.message.headers.get(HEADER_ANSWER_VERSION, ""), 64)
+    recorder.begin(answer.message.code, kept, version, stream=stream)
 
 
 def _is_stream(answer: PodResponse) -> bool:

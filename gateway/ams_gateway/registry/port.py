@@ -24,6 +24,7 @@ class Backend:
     last_used: float = 0.0  # event loop time when a request last started or ended, seconds
     failures: int = 0  # connections failed in a row
     ejected_until: float = 0.0  # event loop time, seconds
+    answer_version: str = ""  # as it told with an answer; empty until then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepAnswers:
+    """For how long answers of a model are kept, and how many bytes of them."""
+
+    seconds: float
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model as the gateway needs it. `modalities` is None until they are known."""
 
@@ -50,6 +59,7 @@ class Model:
     created: int = 0  # Unix time, for /v1/models
     context_tokens: int | None = None  # of prompt and answer, and of an answer, where the manifest has numbers
     max_new_tokens: int | None = None
+    answers: KeepAnswers | None = None  # None: no answer is given twice
     key: str = ""  # `<namespace>/<name>` on a cluster, empty elsewhere
     facts: ModelFacts = field(default_factory=ModelFacts)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from ams_common import keys
 from ams_common.errors import ApiError, speaks_openai
 
+from ams_gateway.answers.cache import AnswerCache
 from ams_gateway.auth.authentication import Authentication
 from ams_gateway.demand import Demand
 from ams_gateway.front.body import BodyLimits
@@ -43,6 +44,7 @@ class Services:
     pod_facts: PodFacts
     authentication: Authentication
     limiter: Limiter
+    answers: AnswerCache
     draining: bool = False
 
 

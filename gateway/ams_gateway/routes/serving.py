@@ -1,16 +1,19 @@
 """What every route that generates has in common: may this user use this model, and as much as they ask for."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.keys import Policy
-from ams_common.names import resource_name
+from ams_common.names import HEADER_ANSWER_CACHE, HEADER_MODEL, HEADER_REQUEST_ID, resource_name
 from ams_common.printable import printable
+from ams_common.request_usage import parse_usage
 
+from ams_gateway.answers.kept import KeptAnswer
 from ams_gateway.front.body import Body
 from ams_gateway.front.call import Call
-from ams_gateway.front.log import Record
+from ams_gateway.front.responses import SERVER, compress_if_accepted
 from ams_gateway.registry.port import Model, Registry, require_model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_tokens
 from ams_gateway.routes.routing import Services
@@ -62,36 +65,74 @@ def allowed_models(registry: Registry, policy: Policy) -> Sequence[Model]:
 async def serve(
     services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
 ) -> web.StreamResponse:
-    """Let the request in if the user's limits allow it, send it to a pod, and settle what it used. Raises ApiError."""
-    call.admitted = True
+    """Let the request in if the user's limits allow it, and answer it; settle what it used. Raises ApiError."""
     policy = call.principal.policy
     if not policy.limited:
-        return await services.forwarder.forward(call, model, target, body, wants_stream)
+        call.admitted = True
+        return await _answer(services, call, model, target, body, wants_stream)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asked_tokens(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
-    try:
-        admission = await services.limiter.admit(policy, asked.total)
-    except BaseException:
-        call.admitted = False
-        raise
+    admission = await services.limiter.admit(policy, asked.total)
+    call.admitted = True
     call.add_headers(admission.headers)
     code = 0
     try:
-        response = await services.forwarder.forward(call, model, target, body, wants_stream)
+        response = await _answer(services, call, model, target, body, wants_stream)
         code = response.status
         return response
     finally:
-        admission.settle(_used(call.record, code, asked, call.events))
+        admission.settle(_used(call, code, asked))
 
 
-def _used(record: Record, code: int, asked: AskedTokens, events: int) -> int | None:
+async def _answer(
+    services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+) -> web.StreamResponse:
+    """From the answers that are kept, or by a pod."""
+    cache = services.answers
+    asked = cache.ask(model, call.principal.id, target, body)
+    if asked is None:
+        return await services.forwarder.forward(call, model, target, body, wants_stream)
+    found = await cache.find(asked, services.registry.backends(model))
+    call.record.answer_cache = "miss" if found is None else "hit"
+    call.add_headers({HEADER_ANSWER_CACHE: call.record.answer_cache})
+    if found is not None:
+        return await _answer_again(call, model, found)
+    call.recorder = recorder = cache.recorder(asked)
+    response = await services.forwarder.forward(call, model, target, body, wants_stream)
+    await cache.keep(asked, recorder, call.record.usage().text())
+    return response
+
+
+async def _answer_again(call: Call, model: Model, answer: KeptAnswer) -> web.StreamResponse:
+    record = call.record
+    record.first_byte_seconds = time.perf_counter() - call.started
+    if (usage := parse_usage(answer.usage.encode())) is not None:
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        record.media = usage.media
+    headers = {**answer.headers, **call.headers, HEADER_MODEL: model.name, HEADER_REQUEST_ID: record.id}
+    headers |= {"X-Content-Type-Options": "nosniff", "Server": SERVER}
+    if not answer.stream:
+        response = web.Response(body=answer.body, headers=headers)
+        compress_if_accepted(response, call.request, answer.body)
+        return response
+    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    call.stream = stream = web.StreamResponse(headers=headers)
+    await stream.prepare(call.request)
+    await stream.write(answer.body)
+    return stream
+
+
+def _used(call: Call, code: int, asked: AskedTokens) -> int | None:
     """Tokens that a request used, as far as its pod told; None if no pod got it.
 
     An answer that was cut off ends before its usage is told: then its events are counted, of a token at least each, and
     the prompt as it was estimated.
     """
+    record = call.record
+    if record.answer_cache == "hit":
+        return 0
     if record.completion_tokens is not None:
         return (record.prompt_tokens or 0) + record.completion_tokens
-    if code >= 400 or not record.pod:
-        return 0 if record.pod else None
-    return asked.prompt + min(events, asked.answer)
+    if not record.pod:
+        return None
+    return 0 if code >= 400 else asked.prompt + min(call.events, asked.answer)

@@ -13,9 +13,9 @@ from ams_common.quantity import parse_bytes
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import ConditionType
 from ams_kube.objects import EndpointSlice
-from ams_kube.views import ResourceView, StatusView
+from ams_kube.views import AnswersView, ResourceView, StatusView
 
-from ams_gateway.registry.port import Model, ModelFacts
+from ams_gateway.registry.port import KeepAnswers, Model, ModelFacts
 
 # Conditions that keep requests from being answered, in the order in which their reasons are given.
 _BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsReady", "Available")
@@ -78,6 +78,7 @@ def read_resource(view: ResourceView) -> RoutedResource:
             created=_unix_time(created),
             context_tokens=_number(spec.limits.context_tokens),
             max_new_tokens=_number(spec.limits.max_new_tokens),
+            answers=_answers(spec.cache.answers),
             key=metadata.key,
             facts=facts,
         ),
@@ -165,6 +166,10 @@ def _bytes(quantity: int | str) -> int:
         return parse_bytes(quantity)
     except ValueError:
         return 64 << 20
+
+
+def _answers(view: AnswersView | None) -> KeepAnswers | None:
+    return None if view is None else KeepAnswers(view.seconds, _bytes(view.bytes))
 
 
 def _number(limit: int | str) -> int | None:

@@ -1,0 +1,56 @@
+"""How many tokens a request is taken to ask for."""
+
+import json
+from typing import Any
+
+import pytest
+from ams_gateway.front.body import WholeBody
+from ams_gateway.routes.asked import asked_tokens
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def asked(body: Any, most: int | None = None) -> tuple[int, int]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    tokens = asked_tokens(WholeBody(data), most)
+    return tokens.prompt, tokens.answer
+
+
+CHAT = [{"role": "user", "content": "x" * 400}]
+
+
+@pytest.mark.parametrize(
+    ("body", "most", "tokens"),
+    [
+        ({"prompt": "x" * 400, "max_new_tokens": 50}, None, (100, 50)),
+        ({"prompt": "x" * 400}, None, (100, 1024)),
+        ({"prompt": "x" * 400}, 200, (100, 200)),
+        ({"prompt": "x" * 400, "max_tokens": 5000}, 200, (100, 200)),
+        ({"prompt": "x", "max_tokens": 0}, None, (1, 0)),
+        ({"prompt": ["x" * 40, "y" * 40], "max_tokens": 1}, None, (20, 1)),
+        ({"prompt": [1, 2, 3], "max_tokens": 1}, None, (3, 1)),
+        ({"messages": CHAT, "max_completion_tokens": 7, "max_tokens": 9}, None, (104, 7)),
+        ({"messages": [{"content": [{"type": "text", "text": "x" * 40}, {"type": "image_url"}]}]}, 8, (514, 8)),
+        ({"prompt": "x" * 40, "image": "data", "audio": ["a", "b"], "max_new_tokens": 1}, None, (1510, 1)),
+        ({"prompt": "x" * 40, "system": "y" * 40, "max_new_tokens": 1}, None, (20, 1)),
+        ({"prompt": "x" * 4, "max_tokens": True}, 10, (1, 10)),
+        ({"prompt": "x" * 4, "max_tokens": -1}, 10, (1, 10)),
+        ({"prompt": "x" * 4, "max_tokens": "9"}, 10, (1, 10)),
+        (b"--boundary\r\n" + b"x" * 100, None, (28, 1024)),
+        (b"", None, (0, 1024)),
+    ],
+)
+def test_tokens_of_prompt_and_answer(body: Any, most: int | None, tokens: tuple[int, int]) -> None:
+    assert asked(body, most) == tokens
+
+
+@given(st.binary(max_size=400))
+def test_any_body_asks_for_something_bounded(data: bytes) -> None:
+    prompt, answer = asked(data)
+    assert 0 <= prompt <= 1 << 40
+    assert answer >= 0
+
+
+def test_a_long_text_costs_little() -> None:
+    """Its length is what counts, not what it holds."""
+    assert asked({"prompt": "x" * 1_000_000, "max_tokens": 1}) == (250_000, 1)
