@@ -26,19 +26,25 @@ from gateway_processes import (
     Process,
     free_port,
     gateway,
+    gateway_with_keys,
     litellm,
     nginx_proxy,
     nginx_stub,
+    redis_server,
     sglang_router,
 )
 
 HERE = Path(__file__).parent
-SERVERS = ("ams-gateway", "nginx", "sglang-router", "litellm")
+SERVERS = ("ams-gateway", "all-on", "all-on-redis", "nginx", "sglang-router", "litellm", "litellm-key")
 
 WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{"model":"m","messages":[{"role":"user","content":"What is the capital of France?"}],"max_tokens":20}'
+local padding = string.rep("x", tonumber(os.getenv("PADDING") or "0"))
+wrk.body = '{"model":"m","messages":[{"role":"user","content":"What is the capital of France?' .. padding
+wrk.body = wrk.body .. '"}],"max_tokens":20}'
+local key = os.getenv("API_KEY") or ""
+if key ~= "" then wrk.headers["Authorization"] = "Bearer " .. key end
 local pause = tonumber(os.getenv("PAUSE_MS") or "0")
 if pause > 0 then function delay() return pause end end
 function done(summary, latency, requests)
@@ -65,11 +71,22 @@ def main() -> None:
             sys.exit(str(error))
         stack.callback(stub.stop)
         cache = Path(options.cache).expanduser()
+
+        def redis() -> str:
+            server = redis_server(folder / "redis")
+            stack.callback(server.stop)
+            return f"redis://127.0.0.1:{server.port}/0"
+
         makers: dict[str, Callable[[], Process]] = {
             "ams-gateway": lambda: gateway(folder / "gateway", stub.port),
+            "all-on": lambda: gateway_with_keys(folder / "all-on", stub.port),
+            "all-on-redis": lambda: gateway_with_keys(
+                folder / "all-on-redis", stub.port, redis(), "ams-gateway, all on, Redis"
+            ),
             "nginx": lambda: nginx_proxy(folder / "nginx", stub),
             "sglang-router": lambda: sglang_router(folder / "sglang", stub, cache),
             "litellm": lambda: litellm(folder / "litellm", stub, cache),
+            "litellm-key": lambda: litellm(folder / "litellm-key", stub, cache, keys=True),
         }
         servers = []
         for name in options.only.split(",") if options.only else makers:
@@ -85,7 +102,12 @@ def main() -> None:
         streams = _streams(folder, stack, options) if options.streams else None
         result = {
             "machine": _machine(),
-            "options": {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections},
+            "options": {
+                "rounds": options.rounds,
+                "seconds": options.seconds,
+                "connections": options.connections,
+                "large_bytes": options.large_bytes,
+            },
             "versions": {server.name: server.version for server in [stub, *servers]} | {"wrk": _wrk_version()},
             "skipped": skipped,
             "rounds": rounds,
@@ -103,6 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all servers (default 5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each measurement (default 5)")
     parser.add_argument("--connections", type=int, default=32, help="connections for requests a second (default 32)")
+    parser.add_argument("--large-bytes", type=int, default=0, help="also measure bodies of so many bytes (0: don't)")
     parser.add_argument("--streams", type=int, default=1000, help="streams held at once; 0 leaves them out")
     parser.add_argument("--rate", type=float, default=20, help="events a second of each stream (default 20)")
     parser.add_argument("--only", default="", help="servers to measure, separated by commas (default all)")
@@ -131,12 +154,16 @@ def _round(
             "one": _wrk(server, script, 1, options.seconds),
             "paced": _wrk(server, script, 10, options.seconds, pause_ms=10),
         }
+        if options.large_bytes:
+            figures[server.name]["large"] = _wrk(server, script, 8, options.seconds, padding=options.large_bytes)
         many = figures[server.name]["many"]
         print(f"round {number + 1} {server.name}: {many['rate']:.0f} requests/s", file=sys.stderr, flush=True)
     return figures
 
 
-def _wrk(server: Process, script: Path, connections: int, seconds: int, pause_ms: int = 0) -> dict[str, float]:
+def _wrk(
+    server: Process, script: Path, connections: int, seconds: int, pause_ms: int = 0, padding: int = 0
+) -> dict[str, float]:
     before = server.cpu_seconds()
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10s", "-s", str(script), server.url]
     done = subprocess.run(
@@ -145,7 +172,7 @@ def _wrk(server: Process, script: Path, connections: int, seconds: int, pause_ms
         text=True,
         check=True,
         timeout=seconds + 60,
-        env={**os.environ, "PAUSE_MS": str(pause_ms)},
+        env={**os.environ, "PAUSE_MS": str(pause_ms), "PADDING": str(padding), "API_KEY": server.key},
     )
     found = re.search(r"^RESULT (.*)$", done.stdout, re.M)
     if found is None:
@@ -169,7 +196,8 @@ def _medians(rounds: list[dict[str, Any]], name: str) -> dict[str, float]:
         "added_p50_ms_at_one": round(added, 3),
         "p99_ms_paced": round(median("paced", "p99_ms"), 2),
         "paced_rate": round(median("paced", "rate")),
-        "errors": sum(figures[name][kind]["errors"] for figures in rounds for kind in ("many", "one", "paced")),
+        "errors": sum(figures["errors"] for each in rounds for figures in each[name].values()),
+        "large_per_second": round(median("large", "rate")) if "large" in rounds[0][name] else 0,
     }
 
 
@@ -234,8 +262,8 @@ def table(result: dict[str, Any]) -> str:
         f"at the end; medians of {options['rounds']} interleaved rounds of {options['seconds']:g} s.",
         "",
         f"| server | requests/s at {options['connections']} | CPU µs a request | p99 there | p50 at 1 | added p50 at 1 "
-        "| p99 at ~1,000/s | errors |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| p99 at ~1,000/s | requests/s of {options.get('large_bytes', 0) // 1000} KB | errors |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in result["medians"].items():
         shown = "stub alone" if name == "stub" else name
@@ -243,7 +271,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"| {shown} | {figures['requests_per_second']:,} | {figures['cpu_us_per_request']:g} "
             f"| {figures['p99_ms_at_many']:g} ms | {figures['p50_ms_at_one']:.3f} ms | {added} "
-            f"| {figures['p99_ms_paced']:g} ms | {figures['errors']:g} |"
+            f"| {figures['p99_ms_paced']:g} ms | {figures.get('large_per_second', 0):,} | {figures['errors']:g} |"
         )
     if streams := result["streams"]:
         through, direct = streams["through_gateway"], streams["direct"]

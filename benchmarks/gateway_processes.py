@@ -1,5 +1,6 @@
 """The servers of the gateway benchmark: each started on a free port of loopback, watched, and ended after it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ pid {folder}/nginx.pid; error_log {folder}/error.log crit;
 events {{ worker_connections 8192; }}
 http {{
   access_log off; keepalive_timeout 75s; keepalive_requests 1000000000;
+  client_max_body_size 64m; client_body_buffer_size 1m;
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   {http}
@@ -60,6 +62,7 @@ class Process:
     port: int
     path: str = "/v1/chat/completions"
     notes: list[str] = field(default_factory=list)
+    key: str = ""  # that requests are sent with
 
     @property
     def url(self) -> str:
@@ -148,6 +151,50 @@ def gateway(folder: Path, backend_port: int, name: str = "ams-gateway") -> Proce
     return _start(name, versions, folder, command, port, _get(f"http://127.0.0.1:{port}/v1/models/m"))
 
 
+def gateway_with_keys(folder: Path, backend_port: int, redis: str = "", name: str = "ams-gateway, all on") -> Process:
+    """Ours with keys, limits on everything, ledger and audit log; limits by the Redis at `redis` if one is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = "ams-key-of-the-benchmark"
+    stored = {
+        "id": "k-benchmark",
+        "name": "benchmark",
+        "secrets": [{"sha256": hashlib.sha256(key.encode()).hexdigest()}],
+        "scopes": ["generate"],
+        "requests_per_minute": 10**9,
+        "tokens_per_minute": 10**12,
+        "concurrent_requests": 10**6,
+        "monthly_tokens": 10**14,
+    }
+    others = [
+        {"id": f"k-{number}", "name": f"other-{number}", "secrets": [{"sha256": f"{number:064x}"}]}
+        for number in range(1000)
+    ]
+    (folder / "keys.json").write_text(json.dumps({"version": 1, "keys": [*others, stored]}))
+    port = free_port()
+    command = [sys.executable, "-c", "from ams_gateway.main import main; main()", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend", f"m=http://127.0.0.1:{backend_port}", "--log-format", "json"]
+    command += ["--keys-file", str(folder / "keys.json"), "--audit-log", str(folder / "audit.log")]
+    command += ["--usage-file", str(folder / "usage.db")]
+    if redis:
+        command += ["--redis-url", redis]
+    versions = _pip_versions(sys.executable, ("ai-model-server", "aiohttp", "uvloop", "redis"))
+    process = _start(name, versions, folder, command, port, _get(f"http://127.0.0.1:{port}/v1/models/m", key))
+    process.key = key
+    return process
+
+
+def redis_server(folder: Path) -> Process:
+    """A Redis without persistence, as fast as it gets."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise Missing("redis-server is not installed (apt-get install redis-server)")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    folder.mkdir(parents=True, exist_ok=True)
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return _start("redis", version[2] if len(version) > 2 else "?", folder, command, port, lambda: _connects(port))
+
+
 def sglang_router(folder: Path, stub: Process, cache: Path) -> Process:
     python = _venv(cache, "sglang-router", SGLANG_ROUTER)
     port = free_port()
@@ -159,7 +206,8 @@ def sglang_router(folder: Path, stub: Process, cache: Path) -> Process:
     )
 
 
-def litellm(folder: Path, stub: Process, cache: Path) -> Process:
+def litellm(folder: Path, stub: Process, cache: Path, *, keys: bool = False) -> Process:
+    """`keys`: with a master key that requests are sent with; virtual keys need a PostgreSQL and prisma's engines."""
     python = _venv(cache, "litellm", LITELLM)
     port = free_port()
     model = {"model": "openai/m", "api_base": f"http://127.0.0.1:{stub.port}/v1", "api_key": "none"}
@@ -167,14 +215,20 @@ def litellm(folder: Path, stub: Process, cache: Path) -> Process:
         "model_list": [{"model_name": "m", "litellm_params": model}],
         "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # no keys, as for the others
     }
+    key = "sk-of-the-benchmark" if keys else ""
+    if keys:
+        configuration["general_settings"] = {"master_key": key}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(json.dumps(configuration))
     command = [str(python.parent / "litellm"), "--config", str(folder / "config.yaml"), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--telemetry", "False"]
     environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    return _start(
-        "litellm", _pip_versions(python, ("litellm",)), folder, command, port, _post(port), environment, seconds=120
+    name = "litellm, master key" if keys else "litellm"
+    process = _start(
+        name, _pip_versions(python, ("litellm",)), folder, command, port, _post(port, key), environment, seconds=120
     )
+    process.key = key
+    return process
 
 
 def _nginx(name: str, folder: Path, port: int, http: str, asked: str = "") -> Process:
@@ -217,14 +271,26 @@ def _start(
     raise Missing(f"it did not start: {last[0] if last else 'no word'}")
 
 
-def _get(url: str) -> Callable[[], bool]:
-    return lambda: _answers(urllib.request.Request(url))
+def _connects(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False
 
 
-def _post(port: int) -> Callable[[], bool]:
+def _get(url: str, key: str = "") -> Callable[[], bool]:
+    return lambda: _answers(urllib.request.Request(url, headers=_headers(key)))
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _post(port: int, key: str = "") -> Callable[[], bool]:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    return lambda: _answers(urllib.request.Request(url, body, {"Content-Type": "application/json"}))
+    return lambda: _answers(urllib.request.Request(url, body, {"Content-Type": "application/json"} | _headers(key)))
 
 
 def _answers(request: urllib.request.Request) -> bool:
