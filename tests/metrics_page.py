@@ -11,7 +11,9 @@ from ams_common.lifecycle import Phase
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Condition, Status
 from ams_gateway.front.log import Record
+from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.redis_link import RedisLink
 from ams_gateway.registry.static import StaticRegistry
 from ams_operator.metrics import Figures
 from ams_operator.metrics import Metrics as OperatorMetrics
@@ -28,7 +30,7 @@ _HEAD = """\
 
 Every component serves Prometheus' text format under `/metrics`: the gateway on its port or on `--metrics-port`, the
 operator on `--port`, a model pod on its port, a download on `--progress-port`. Counters end in `_total`; histograms
-have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, key or client is ever in one; a model that doesn't
+have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one; a model that doesn't
 exist counts as `_unknown`. The gateway also exports the usual `process_*` and `python_info`.
 """
 _UNITS = ("seconds", "bytes", "tokens")
@@ -58,6 +60,12 @@ def gateway() -> str:
     )  # fmt: skip
     metrics.count(record)
     metrics.of("m").retries["stale"] += 1
+    link = RedisLink("redis://localhost")
+    link.failures["slow"] += 1
+    limits = LimitMetrics()
+    limits.months = lambda: {"team-a": 0.5}
+    for collector in (link, limits):
+        metrics.include(collector)
     return metrics.expose("text/plain")[0].decode()
 
 

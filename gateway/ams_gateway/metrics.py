@@ -96,6 +96,10 @@ class GatewayMetrics(Collector):
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
+    def include(self, collector: Collector) -> None:
+        """Expose what another part counts."""
+        self._registry.register(collector)
+
     def of(self, model: str) -> ModelMetrics:
         """The numbers of a model that is known to exist, or of UNKNOWN."""
         if (numbers := self._models.get(model)) is None:

@@ -99,6 +99,22 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="tell whole paths in answers of /admin, where there are only the names of files otherwise"),
     ] = False
+    redis_url: Annotated[
+        str,
+        Meta(
+            description="Redis by which gateways share limits, usage and kept answers: redis://HOST:PORT/DB, "
+            "rediss://HOST:PORT/DB or unix:///PATH; empty: this gateway keeps them alone"
+        ),
+    ] = ""
+    redis_password: Annotated[str, Meta(description="password of --redis-url; better given by the variable")] = ""
+    usage_file: Annotated[
+        str,
+        Meta(
+            description="SQLite file that keeps what each key has used, with Redis only until Redis has it; empty: "
+            "memory"
+        ),
+    ] = ""
+    usage_days: Annotated[int, Meta(ge=1, le=4000, description="days that the use of keys is kept")] = 400
     log_format: Annotated[
         Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"
