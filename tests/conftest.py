@@ -31,6 +31,7 @@ SLOW = {
     "test_gateway/test_redis_link.py",
     "test_gateway/test_static_registry.py",
     "test_kube/test_client.py",
+    "test_kube/test_key_secret.py",
     "test_media/test_images.py",
     "test_media/test_pdf.py",
     "test_media/test_video.py",

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from ams_common.outside import InvalidJson, read_json
 
-from ams_cli.gateway_client import GatewayClient, GatewayError, error_sentence
+from ams_cli.gateway_client import GatewayClient, GatewayError, refusal
 
 _HELP = (
     "/image FILE, /audio FILE and /video FILE attach to the next question; /clear starts over; /quit or Ctrl-D exits."
@@ -76,7 +76,7 @@ class Conversation:
         answer = await self._gateway.open("POST", "/v1/chat/completions", body)
         try:
             if answer.status != 200:
-                raise GatewayError(error_sentence(answer.status, await answer.read()))
+                raise GatewayError(refusal(answer, await answer.read()))
             whole = ""
             async for raw in answer.content:
                 line = raw.strip()

@@ -8,10 +8,13 @@ import aiohttp
 import msgspec
 from ams_common.outside import InvalidJson, read_json
 
+from ams_cli.gateway_access import GatewayAccess
+
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 64 << 20  # of a report about all models
+NOTHING = GatewayAccess()
 _GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
 
 
@@ -24,6 +27,8 @@ class GatewayAnswer(Protocol):
 
     status: int
 
+    @property
+    def headers(self) -> Mapping[str, str]: ...
     @property
     def content(self) -> aiohttp.StreamReader: ...
     async def read(self) -> bytes: ...
@@ -47,7 +52,7 @@ async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
     finally:
         answer.close()
     if answer.status != 200:
-        raise GatewayError(error_sentence(answer.status, data))
+        raise GatewayError(refusal(answer, data))
     try:
         return read_json(data, type_, max_bytes=_MOST_BYTES)
     except InvalidJson:
@@ -65,27 +70,48 @@ def error_sentence(status: int, body: bytes) -> str:
     return str(error) if error else f"the gateway answered {status}"
 
 
+def refusal(answer: GatewayAnswer, body: bytes) -> str:
+    """The sentence of an answer that isn't 200, and what to do about it."""
+    sentence = error_sentence(answer.status, body)
+    if answer.status == 401:
+        return f"{sentence.rstrip('.')}. Put a key into AMS_API_KEY or --api-key-file; `ams keys create` makes one."
+    after = answer.headers.get("Retry-After", "")
+    if answer.status == 429 and after.isdigit() and "second" not in sentence:
+        return f"{sentence.rstrip('.')}. Try again in {int(after)} s."
+    return sentence
+
+
 class _Direct:
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, access: GatewayAccess) -> None:
         self.where = url.rstrip("/")
         self._session = session
+        self._headers = {"Authorization": f"Bearer {access.key}"} if access.key else {}
 
     async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
         try:
             return await self._session.request(method, self.where + path, data=data, headers=headers)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise GatewayError(
+                f"{self.where}: its certificate isn't trusted ({error.certificate_error}); "
+                "--ca-file names the authority that it is from"
+            ) from None
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             raise GatewayError(f"{self.where} doesn't answer ({error}); is `ams up` running?") from None
 
 
 class _Proxied:
-    """Through the API server's service proxy: whoever may use that needs no port of the gateway."""
+    """Through the API server's service proxy: whoever may use that needs no port of the gateway.
 
-    def __init__(self, client: Any, namespace: str, name: str) -> None:
+    The proxy keeps `Authorization` for itself and passes the other header for keys on.
+    """
+
+    def __init__(self, client: Any, namespace: str, name: str, access: GatewayAccess, *, tls: bool) -> None:
         self.where = f"{namespace}/{name}"
         self._client = client
-        self._root = f"/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
+        self._root = f"/api/v1/namespaces/{namespace}/services/{'https:' if tls else ''}{name}:http/proxy"
+        self._headers = {"X-API-Key": access.key} if access.key else {}
 
     async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
         from ams_kube.errors import KubeError
@@ -93,21 +119,24 @@ class _Proxied:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         given = None if body is None else dict(body)
         try:
-            answer: GatewayAnswer = await self._client.open(method, self._root + path, body=given, timeout=timeout)
+            answer: GatewayAnswer = await self._client.open(
+                method, self._root + path, body=given, timeout=timeout, headers=self._headers
+            )
             return answer
         except KubeError as error:
             raise GatewayError(str(error)) from None
 
 
 @asynccontextmanager
-async def at_url(url: str) -> AsyncIterator[GatewayClient]:
+async def at_url(url: str, access: GatewayAccess = NOTHING) -> AsyncIterator[GatewayClient]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        yield _Direct(url, session)
+    connector = aiohttp.TCPConnector(ssl=access.tls or True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        yield _Direct(url, session, access)
 
 
 @asynccontextmanager
-async def in_cluster(namespace: str | None = None) -> AsyncIterator[GatewayClient]:
+async def in_cluster(namespace: str | None = None, access: GatewayAccess = NOTHING) -> AsyncIterator[GatewayClient]:
     """The gateway that the chart installed, in `namespace` or wherever there is one. GatewayError."""
     from ams_kube.client import Client, NoCluster
     from ams_kube.errors import KubeError
@@ -123,6 +152,7 @@ async def in_cluster(namespace: str | None = None) -> AsyncIterator[GatewayClien
             if not gateways:
                 place = f"namespace {namespace}" if namespace else "the cluster"
                 raise GatewayError(f"no gateway of AI Model Server in {place}; is the chart installed?")
-            yield _Proxied(client, gateways[0].metadata.namespace, gateways[0].metadata.name)
+            tls = any(port.app_protocol == "https" for port in gateways[0].spec.ports)
+            yield _Proxied(client, gateways[0].metadata.namespace, gateways[0].metadata.name, access, tls=tls)
     except (NoCluster, KubeError) as error:
         raise GatewayError(str(error)) from None

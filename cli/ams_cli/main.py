@@ -12,9 +12,11 @@ import msgspec
 from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_common.resource.spec import ModelDeployment
 
-from ams_cli import local, machine, manifests
+from ams_cli import keys, local, machine, manifests
+from ams_cli.gateway_access import API_KEY, gateway_access
+from ams_cli.key_file import StoreError
 from ams_cli.processes.environment import PASSED_ON
-from ams_cli.settings import ClientSettings, FetchSettings, UpSettings, keys_file, log_dir, models_dir
+from ams_cli.settings import ClientSettings, FetchSettings, KeysSettings, UpSettings, keys_file, log_dir, models_dir
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -44,6 +46,8 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
                 return _download(arguments, programs)
             case "status":
                 return _status(arguments)
+            case "keys":
+                return _keys(arguments)
             case _:
                 return _chat(arguments)
     except (OptionError, manifests.ManifestError) as error:
@@ -101,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="attach to the first question")
     _add_cluster(chat)
     add_flags(chat, ClientSettings)
+    keys.add_parser(commands)
     return parser
 
 
@@ -121,7 +126,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def _settings(kind: type[S], arguments: argparse.Namespace, *, passed_on: Collection[str] = ()) -> S:
     """The settings of a command; names the AMS_* variables that no command `ams` reads, nor what this one starts."""
-    read = variables_of(UpSettings, FetchSettings, ClientSettings) | set(passed_on)
+    read = variables_of(UpSettings, FetchSettings, ClientSettings, KeysSettings) | {API_KEY} | set(passed_on)
     if (line := unread(os.environ, read)) is not None:
         hint = "; for a model's process set it in spec.env of the manifest" if passed_on else ""
         _say(f"{line}{hint}", 0)
@@ -198,12 +203,13 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
 
 def _status(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
+    access = gateway_access(settings, os.environ)
     from ams_cli import gateway_client, status
 
     async def report() -> str:
         if arguments.kubernetes:
             return await status.cluster_status(arguments.namespace, arguments.model)
-        async with gateway_client.at_url(settings.url) as gateway:
+        async with gateway_client.at_url(settings.url, access) as gateway:
             return await status.gateway_status(gateway, arguments.model)
 
     try:
@@ -215,6 +221,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _chat(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
+    access = gateway_access(settings, os.environ)
     from ams_cli import chat, gateway_client
 
     try:
@@ -226,9 +233,9 @@ def _chat(arguments: argparse.Namespace) -> int:
 
     async def run() -> None:
         gateways: AbstractAsyncContextManager[GatewayClient] = (
-            gateway_client.in_cluster(arguments.namespace)
+            gateway_client.in_cluster(arguments.namespace, access)
             if arguments.kubernetes
-            else gateway_client.at_url(settings.url)
+            else gateway_client.at_url(settings.url, access)
         )
         async with gateways as gateway:
             conversation = chat.Conversation(gateway, arguments.model, arguments.system)
@@ -244,6 +251,17 @@ def _chat(arguments: argparse.Namespace) -> int:
     try:
         asyncio.run(run())
     except gateway_client.GatewayError as error:
+        return _say(str(error), _FAILED)
+    return 0
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    settings = _settings(KeysSettings, arguments)
+    try:
+        keys.run(arguments, settings, os.environ)
+    except keys.KeysError as error:
+        return _say(str(error), _BAD_INPUT)
+    except StoreError as error:
         return _say(str(error), _FAILED)
     return 0
 

@@ -55,11 +55,32 @@ class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of `ams status` and `ams chat`: which gateway they ask."""
+    """Settings of commands that ask a gateway: which one, and what they show it. A key itself is in $AMS_API_KEY."""
 
     url: Annotated[str, Meta(min_length=1, description="URL of the gateway, as `ams up` prints it")] = (
         "http://127.0.0.1:5000"
     )
+    api_key_file: Annotated[
+        str, Meta(description="file with the API key to send; default: the one in $AMS_API_KEY")
+    ] = ""
+    ca_file: Annotated[
+        str, Meta(description="PEM file of the authority that a gateway's certificate is from; empty: the system's own")
+    ] = ""
+    client_cert: Annotated[
+        str,
+        Meta(description="PEM file of a client certificate and those that it is from, where the gateway asks for one"),
+    ] = ""
+    client_key: Annotated[
+        str, Meta(description="PEM file of that certificate's key; empty: it is in the same file")
+    ] = ""
+
+
+class KeysSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `ams keys`."""
+
+    keys_file: Annotated[
+        str, Meta(description="file of API keys; default $XDG_CONFIG_HOME/ai-model-server/keys.json")
+    ] = ""
 
 
 def models_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]) -> Path:

@@ -132,6 +132,11 @@ def hash_of(key: str) -> str:
     return hashlib.sha256(key[:_LONGEST_KEY].encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def is_name(text: str) -> bool:
+    """Whether a key can be called so."""
+    return _NAME(text) is not None
+
+
 def read_keys(data: bytes) -> KeyFile:
     """The keys of a file or Secret. InvalidKeys if it isn't one, or names an id, a name or a secret twice."""
     try:
@@ -146,7 +151,7 @@ def check(file: KeyFile) -> None:
     """InvalidKeys for what the types don't tell."""
     ids, names, secrets = set[str](), set[str](), set[str]()
     for key in file.keys:
-        if not _NAME(key.name):
+        if not is_name(key.name):
             raise InvalidKeys(f"has a key with the name {key.name[:100]!r}: use letters, digits and . _ @ / -")
         if not _ID(key.id) or key.id == ANONYMOUS_ID:
             raise InvalidKeys(f"has an id of {key.name} that can't be used")

@@ -16,6 +16,7 @@ LOCK: Final = "aimodelserver.io/lock"  # on a volume: the lock of these weights,
 PULLS_FOR: Final = "aimodelserver.io/pulls-for"  # on a pod that only pulls an image: name of its ModelDeployment
 PULLS: Final = "aimodelserver.io/pulls"  # on that pod: the image
 PREFETCH: Final = "aimodelserver.io/prefetch"  # on a Deployment whose pod only downloads the weights
+KEYS_SECRET: Final = "aimodelserver.io/keys-secret"  # on the gateways' Service: the Secret whose API keys they take
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 GPU_MEMORY: Final = "nvidia.com/gpu.memory"  # on a node: MiB of each GPU, by GPU feature discovery

@@ -235,10 +235,12 @@ class Client:
         *,
         body: dict[str, Any] | None = None,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
     ) -> aiohttp.ClientResponse:
         """The answer with its body still to be read, whatever its status. Unavailable if there is none."""
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._user_agent}
+        given = headers or {}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._user_agent, **given}
         self.requests += 1
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)

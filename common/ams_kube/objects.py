@@ -4,6 +4,8 @@ An answer's other fields are skipped while it is decoded, which is what keeps th
 have a default, as the API server leaves out what is empty.
 """
 
+from base64 import b64decode
+
 import msgspec
 from ams_common.names import API_VERSION, KIND, PLURAL
 from ams_common.resource.core import ObjectMeta
@@ -243,8 +245,13 @@ class Node(_Part, frozen=True):
 # Services and where they lead
 
 
+class ServicePort(_Part, frozen=True):
+    app_protocol: str = ""
+
+
 class ServiceSpec(_Part, frozen=True):
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    ports: list[ServicePort] = []
 
 
 class Service(_Part, frozen=True):
@@ -296,6 +303,27 @@ class Lease(_Part, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
+# v1: secrets
+
+
+class SecretObject(_Part, frozen=True):
+    """A Secret, whose values are read by name only."""
+
+    metadata: Metadata
+    data: dict[str, str] | None = None
+
+    def entry(self, name: str) -> bytes | None:
+        """The bytes of an entry; None if there is none."""
+        text = (self.data or {}).get(name)
+        try:
+            return None if text is None else b64decode(text)
+        except ValueError:
+            return None  # an API server lets no such Secret pass
+
+    def __repr__(self) -> str:
+        return f"SecretObject({self.metadata.key})"
+
+
 MODELS: Kind[ModelDeployment] = Kind(API_VERSION, KIND, PLURAL, ModelDeployment)
 MODELS_METADATA: Kind[MetadataOnly] = Kind(API_VERSION, KIND, PLURAL, MetadataOnly)
 REPLICA_SETS: Kind[MetadataOnly] = Kind("apps/v1", "ReplicaSet", "replicasets", MetadataOnly)
@@ -306,6 +334,7 @@ NETWORK_POLICIES: Kind[AppliedOnly] = Kind("networking.k8s.io/v1", "NetworkPolic
 CLAIMS: Kind[Claim] = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Claim)
 PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
 NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)
+SECRETS: Kind[SecretObject] = Kind("v1", "Secret", "secrets", SecretObject)
 EVENTS: Kind[MetadataOnly] = Kind("v1", "Event", "events", MetadataOnly)
 LEASES: Kind[Lease] = Kind("coordination.k8s.io/v1", "Lease", "leases", Lease)
 ENDPOINT_SLICES: Kind[EndpointSlice] = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", EndpointSlice)

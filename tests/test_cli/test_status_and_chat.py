@@ -51,6 +51,7 @@ async def test_nobody_there(unused_tcp_port: int) -> None:
 class FakeAnswer:
     def __init__(self, status: int, *lines: bytes) -> None:
         self.status = status
+        self.headers: dict[str, str] = {}
         self._lines = lines
 
     @property
