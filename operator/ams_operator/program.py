@@ -18,6 +18,7 @@ from ams_kube.objects import MODELS, NODES, PODS, REPLICA_SETS, Deployment, Meta
 from ams_kube.reflector import Reflector
 
 from ams_operator.act.election import Election, Terms
+from ams_operator.act.first_key import FirstKey
 from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
@@ -94,6 +95,7 @@ class _Operator:
         if settings.gateway_service:
             self._reader = DemandReader(client, pod_session, settings.gateway_service, self._demand_changed)
             self._scaler = Scaler(self._cache, self._reader, lambda key: queue.add(key, first=True), metrics)
+        self._first_key = FirstKey(client, settings.keys_secret) if settings.keys_secret else None
         writer = Writer(client, self._election, metrics)
         self._reconcile = Reconciler(
             client,
@@ -187,6 +189,8 @@ class _Operator:
         ]
         if self._reader is not None:
             jobs.append(keep_running("reading the demand of gateways", self._reader.run))
+        if self._first_key is not None:
+            jobs.append(keep_running("making the first API key", self._first_key.run))
         await _first_failure(jobs)
 
     async def _tidy(self) -> None:

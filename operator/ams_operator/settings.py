@@ -38,6 +38,14 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     gateway_url: Annotated[str, Meta(description="URL of the gateway inside the cluster, for status.endpoint")] = ""
+    keys_secret: Annotated[
+        str,
+        Meta(
+            pattern="^([^/]+/[^/]+)?$",
+            description="namespace/name of a Secret with a first API key, which is made if it isn't there; empty: none"
+            " is made",
+        ),
+    ] = ""
     confine_names: Annotated[
         bool, Meta(description="gateways call models <namespace>.<name> only, and so does status.endpoint")
     ] = False
