@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from ams_common.crd import definition
+from ams_common.labels import KEYS_SECRET
 from ams_common.values_schema import renewed
 from test_chart.chart import CHART, KUBE_VERSION, helm, helm_template, needs_helm, render
 
@@ -65,10 +66,117 @@ def test_an_operator_of_two_has_a_budget_and_is_spread() -> None:
     assert ("PodDisruptionBudget", "operator") not in render({"operator": {"replicas": 1}})
 
 
-def test_nobody_may_read_secrets() -> None:
-    rules = [rule for (kind, _), each in render().items() if kind in ("Role", "ClusterRole") for rule in each["rules"]]
-    assert len(rules) > 5
-    assert not [rule for rule in rules if "secrets" in rule["resources"] or "*" in rule["resources"] + rule["verbs"]]
+def secret_rules(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What is said of Secrets, by the role's kind and name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (kind, name), each in objects.items():
+        for rule in each["rules"] if kind in ("Role", "ClusterRole") else []:
+            assert "*" not in rule["resources"] + rule["verbs"]
+            if "secrets" in rule["resources"]:
+                found.setdefault(f"{kind}/{name}", []).append(rule)
+    return found
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["a", "b"]}])
+def test_the_secret_with_the_keys_is_the_only_one_that_may_be_read(values: dict[str, Any]) -> None:
+    name = "ams-ai-model-server-keys"
+    assert secret_rules(render(values)) == {
+        "Role/operator-own": [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        ],
+        "Role/gateway-keys": [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": ["get", "list", "watch"]}
+        ],
+    }
+    objects = render(values)
+    assert objects["RoleBinding", "gateway-keys"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "ams-ai-model-server-gateway", "namespace": "ams"}
+    ]
+
+
+ISSUER = {"issuer": "https://login.example.com", "audience": "ai", "rules": [{"claims": {"groups": "ml-*"}}]}
+
+
+@pytest.mark.parametrize(
+    ("auth", "keys", "made", "anonymous"),
+    [
+        ({}, "ams-ai-model-server-keys", True, False),
+        ({"existingSecret": "mine"}, "mine", False, False),
+        ({"existingSecret": "mine", "anonymous": True}, "mine", False, True),
+        ({"anonymous": True}, None, False, True),
+        ({"jwt": [ISSUER]}, "ams-ai-model-server-keys", True, False),
+        ({"jwt": [ISSUER], "createFirstKey": False}, None, False, False),
+    ],
+)
+def test_who_gets_in(auth: dict[str, Any], keys: str | None, made: bool, anonymous: bool) -> None:
+    objects = render({"gateway": {"auth": auth}})
+    gateway, operator = environment(objects, "gateway"), environment(objects, "operator")
+    assert gateway.get("AMS_KEYS_SECRET") == (f"ams/{keys}" if keys else None)
+    assert gateway.get("AMS_ALLOW_ANONYMOUS") == ("true" if anonymous else None)
+    assert operator.get("AMS_KEYS_SECRET") == (f"ams/{keys}" if made else None)
+    annotations = objects["Service", "gateway"]["metadata"].get("annotations", {})
+    assert annotations.get(KEYS_SECRET) == keys
+    rules = secret_rules(objects)
+    assert ("Role/operator-own" in rules) == made
+    assert [rule["resourceNames"] for rule in rules.get("Role/gateway-keys", [])] == ([[keys]] if keys else [])
+    [test] = [each for (kind, _), each in objects.items() if kind == "Pod"]
+    assert ("env" in test["spec"]["containers"][0]) == made
+    compile(test["spec"]["containers"][0]["command"][2], "test", "exec")
+
+
+def test_nobody_gets_in_is_a_mistake() -> None:
+    said = helm_template({"gateway": {"auth": {"createFirstKey": False}}}, check=False).stderr
+    assert "nobody could use the gateways" in said
+
+
+def test_issuers_of_tokens_are_mounted() -> None:
+    objects = render({"gateway": {"auth": {"jwt": [ISSUER]}}})
+    assert json.loads(objects["ConfigMap", "gateway-jwt"]["data"]["jwt.json"]) == {"issuers": [ISSUER]}
+    assert environment(objects, "gateway")["AMS_JWT_FILE"] == "/jwt/jwt.json"
+    assert {"name": "jwt", "mountPath": "/jwt", "readOnly": True} in container(objects, "gateway")["volumeMounts"]
+
+
+def test_tls() -> None:
+    plain = render()
+    assert [port.get("appProtocol") for port in plain["Service", "gateway"]["spec"]["ports"]] == [None]
+    objects = render({"gateway": {"tls": {"secretName": "cert"}, "service": {"port": 443}}})
+    given = environment(objects, "gateway")
+    assert (given["AMS_TLS_CERT"], given["AMS_TLS_KEY"]) == ("/tls/tls.crt", "/tls/tls.key")
+    assert objects["Service", "gateway"]["spec"]["ports"][0]["appProtocol"] == "https"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container(objects, "gateway")[probe]["httpGet"]
+        assert (asked["port"], asked["scheme"]) == ("http", "HTTPS")
+    assert environment(objects, "operator")["AMS_GATEWAY_URL"] == "https://ams-ai-model-server-gateway.ams.svc"
+    volumes = objects["Deployment", "gateway"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "tls", "secret": {"secretName": "cert", "defaultMode": 0o440}} in volumes
+
+
+def test_a_kubelet_has_no_client_certificate_to_show() -> None:
+    objects = render({"gateway": {"tls": {"secretName": "cert", "clientCASecret": "clients"}}})
+    assert environment(objects, "gateway")["AMS_TLS_CLIENT_CA"] == "/tls-clients/ca.crt"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container(objects, "gateway")[probe]["httpGet"]
+        assert (asked["port"], asked.get("scheme")) == ("metrics", None)
+    said = helm_template({"gateway": {"tls": {"clientCASecret": "clients"}}}, check=False).stderr
+    assert "needs gateway.tls.secretName" in said
+
+
+def test_redis_and_the_ledger() -> None:
+    assert "AMS_REDIS_URL" not in environment(render(), "gateway")
+    objects = render({"gateway": {"redis": {"url": "redis://redis:6379/0", "existingSecret": "pass"}}})
+    assert environment(objects, "gateway")["AMS_REDIS_URL"] == "redis://redis:6379/0"
+    [password] = [each for each in container(objects, "gateway")["env"] if each["name"] == "AMS_REDIS_PASSWORD"]
+    assert password["valueFrom"] == {"secretKeyRef": {"name": "pass", "key": "password"}}
+    assert environment(objects, "gateway")["AMS_USAGE_FILE"] == "/usage/usage.db"
+    alone = render({"gateway": {"replicas": 1, "usage": {"existingClaim": "ledger", "days": 30}}})
+    assert environment(alone, "gateway")["AMS_USAGE_DAYS"] == "30"
+    deployment = alone["Deployment", "gateway"]["spec"]
+    assert deployment["strategy"] == {"type": "Recreate"}
+    claims = {each["name"]: each.get("persistentVolumeClaim") for each in deployment["template"]["spec"]["volumes"]}
+    assert claims["usage"] == {"claimName": "ledger"}
+    said = helm_template({"gateway": {"usage": {"existingClaim": "ledger"}}}, check=False).stderr
+    assert "is for one gateway" in said
 
 
 def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
@@ -159,6 +267,9 @@ def test_values_become_settings(values: dict[str, Any], part: str, variable: str
         {"allowedOrigins": ["a.example"]},
         {"allowedOrigins": ["https://a.example/page"]},
         {"bodyMemoryBytes": 1000},
+        {"redis": {"url": "http://redis"}},
+        {"auth": {"existingSecret": "Not A Name"}},
+        {"tls": {"cert": "x"}},
         {"spoolBytes": "1Gi"},
     ],
 )
@@ -180,9 +291,15 @@ def test_settings_are_ones_that_the_program_knows(part: str) -> None:
 
     settings = GatewaySettings if part == "gateway" else OperatorSettings
     known = {variable_name(field) for field in settings.__struct_fields__}
-    given = environment(
-        render({part: {"debug": True}, "watchNamespaces": ["a"], "hub": {"endpoint": "http://m"}}), part
-    )
+    values: dict[str, Any] = {part: {"debug": True}, "watchNamespaces": ["a"], "hub": {"endpoint": "http://m"}}
+    if part == "gateway":
+        values[part] |= {
+            "auth": {"existingSecret": "keys", "anonymous": True, "jwt": [ISSUER]},
+            "redis": {"url": "redis://r", "existingSecret": "r"},
+            "tls": {"secretName": "t", "clientCASecret": "c"},
+            **{"allowedHosts": ["a"], "allowedOrigins": ["*"], "adminPaths": True, "confineNames": True},
+        }
+    given = environment(render(values), part)
     assert set(given) <= known
 
 
@@ -232,7 +349,7 @@ def test_the_service() -> None:
     )["Service", "gateway"]
     assert service["spec"]["type"] == "NodePort"
     assert service["spec"]["ports"] == [{"name": "http", "port": 8000, "targetPort": "http", "nodePort": 30080}]
-    assert service["metadata"]["annotations"] == {"a": "b"}
+    assert service["metadata"]["annotations"] == {"a": "b", KEYS_SECRET: "ams-ai-model-server-keys"}
 
 
 def test_the_ingress_is_optional() -> None:

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from ams_cli import manifests
-from ams_cli.main import _parser
+from ams_cli.main import _parser, main
+from ams_common.keys import Scope, hash_of, read_keys
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -30,6 +32,31 @@ def test_the_command_is_one_and_serves_all_models() -> None:
     assert len(names) == len(list((ROOT / "examples").glob("*.yaml"))) > 5
 
 
+def test_it_does_not_start_open_by_accident(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key is made once, where the server looks for keys, and read there."""
+    keys = COMPOSE["services"]["keys"]
+    assert SERVER["depends_on"] == {"keys": {"condition": "service_completed_successfully"}}
+    assert SERVER["environment"]["AMS_KEYS_FILE"] == "/keys/keys.json"
+    assert SERVER["environment"]["AMS_ALLOW_ANONYMOUS"] == "${AMS_ALLOW_ANONYMOUS:-}"
+    assert set(keys["volumes"]) <= set(SERVER["volumes"])
+    assert keys["user"] == SERVER["user"]
+    command = [part.replace("=/keys/", f"={tmp_path}/") for part in keys["command"]]
+    assert command[0] == "ams"
+    assert main(command[1:]) == 0
+    key = (tmp_path / "first-key").read_text().strip()
+    [stored] = read_keys((tmp_path / "keys.json").read_bytes()).keys
+    assert (stored.secrets[0].sha256, set(stored.scopes)) == (hash_of(key), set(Scope))
+    assert main(command[1:]) == 0, "a second start changes nothing"
+    assert (tmp_path / "first-key").read_text().strip() == key
+    told = capsys.readouterr()
+    assert key not in told.out + told.err, "logs of containers are kept"
+
+
+def test_redis_is_there_with_its_profile_only() -> None:
+    assert COMPOSE["services"]["redis"]["profiles"] == ["redis"]
+    assert SERVER["environment"]["AMS_REDIS_URL"] == "${AMS_REDIS_URL:-}"
+
+
 def test_it_runs_without_rights_and_only_for_this_machine() -> None:
     assert SERVER["user"] == "1000:1000"
     assert SERVER["read_only"] is True
@@ -43,7 +70,10 @@ def test_the_build_is_that_of_the_pods_image() -> None:
 
 
 def test_profiles_are_optional_and_gpus_are_in_a_file_of_their_own() -> None:
-    assert {name for name, service in COMPOSE["services"].items() if not service.get("profiles")} == {"server"}
+    assert {name for name, service in COMPOSE["services"].items() if not service.get("profiles")} == {
+        "keys",
+        "server",
+    }
     gpu = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text(encoding="utf-8"))
     devices = gpu["services"]["server"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
@@ -51,4 +81,6 @@ def test_profiles_are_optional_and_gpus_are_in_a_file_of_their_own() -> None:
 
 def test_prometheus_scrapes_the_server() -> None:
     config = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
-    assert config["scrape_configs"][0]["static_configs"] == [{"targets": ["server:5000"]}]
+    assert config["scrape_configs"][0]["static_configs"] == [
+        {"targets": [f"server:{SERVER['environment']['AMS_METRICS_PORT']}"]}
+    ]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from ams_common.names import GROUP, PLURAL
 from ams_kube.client import Client
-from kube_cluster import DEFINITIONS, ControlPlane, bring_up
+from ams_kube.kinds import Kind
+from kube_cluster import DEFINITIONS, Anything, ControlPlane, bring_up
 from test_chart.chart import CHART, HELM, needs_helm
 
 pytestmark = needs_helm
@@ -72,3 +73,42 @@ async def test_a_release_comes_beside_a_crd_of_kubectl(plane: ControlPlane, run:
     assert "belongs to kubectl: it is left as it is" in said
     assert await owner(plane) is None
     run("uninstall", "third", "--namespace", "three")
+
+
+REVIEWS = Kind("authorization.k8s.io/v1", "SubjectAccessReview", "subjectaccessreviews", Anything)
+
+
+async def may(client: Client, account: str, verb: str, namespace: str, name: str) -> bool:
+    """Whether a ServiceAccount of the release may do this with a Secret."""
+    asked = {"verb": verb, "resource": "secrets", "namespace": namespace, "name": name}
+    user = f"system:serviceaccount:three:keyed-ai-model-server-{account}"
+    body = {"spec": {"user": user, "resourceAttributes": asked}}
+    return bool((await client.create(REVIEWS, None, body)).status["allowed"])
+
+
+async def test_who_may_touch_the_secret_with_the_keys_and_how_to_read_it(plane: ControlPlane, run: Helm) -> None:
+    said = run("install", "keyed", str(CHART), "--namespace", "three", "--create-namespace")
+    name = "keyed-ai-model-server-keys"
+    assert f"KEY=$(kubectl get secret -n three {name} -o jsonpath='{{.data.first-key}}' | base64 -d)" in said
+    assert 'curl http://127.0.0.1:5000/generate/smollm2 -H "Authorization: Bearer $KEY" -H' in said
+    async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
+        allowed = {
+            (account, verb, namespace, secret)
+            for account in ("operator", "gateway")
+            for verb in ("get", "list", "watch", "create", "update", "patch", "delete")
+            for namespace in ("three", "default")
+            for secret in (name, "other")
+            if await may(client, account, verb, namespace, secret)
+        }
+        assert allowed == {
+            ("operator", "get", "three", name),
+            ("operator", "create", "three", name),
+            ("operator", "create", "three", "other"),
+            *(("gateway", verb, "three", name) for verb in ("get", "list", "watch")),
+        }
+    said = run("upgrade", "keyed", str(CHART), "--namespace", "three", "--set", "gateway.auth.anonymous=true")
+    assert "No API keys are configured (gateway.auth.anonymous)" in said
+    assert "KEY" not in said
+    said = run("upgrade", "keyed", str(CHART), "--namespace", "three", "--set", "gateway.auth.existingSecret=mine")
+    assert "one of the Secret mine, entry keys.json" in said
+    run("uninstall", "keyed", "--namespace", "three")

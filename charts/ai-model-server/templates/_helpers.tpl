@@ -41,6 +41,49 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the API keys; empty where there is none. */}}
+{{- define "ams.keysSecret" -}}
+{{- $auth := .Values.gateway.auth -}}
+{{- if $auth.existingSecret -}}
+{{- $auth.existingSecret -}}
+{{- else if include "ams.makesFirstKey" . -}}
+{{- include "ams.fullname" . }}-keys
+{{- else if not (or $auth.anonymous $auth.jwt) -}}
+{{- fail "gateway.auth: nobody could use the gateways: name an existingSecret, let createFirstKey or jwt be, or say anonymous: true" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the operator makes that Secret. */}}
+{{- define "ams.makesFirstKey" -}}
+{{- $auth := .Values.gateway.auth -}}
+{{- if and $auth.createFirstKey (not $auth.existingSecret) (not $auth.anonymous) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- define "ams.gatewayScheme" -}}
+http{{ if .Values.gateway.tls.secretName }}s{{ end }}
+{{- end -}}
+
+{{/* The default port of the scheme is left out. */}}
+{{- define "ams.gatewayURL" -}}
+{{- $scheme := include "ams.gatewayScheme" . -}}
+{{- $port := int .Values.gateway.service.port -}}
+{{ $scheme }}://{{ include "ams.fullname" . }}-gateway.{{ .Release.Namespace }}.svc
+{{- if ne $port (ternary 443 80 (eq $scheme "https")) }}:{{ $port }}{{ end }}
+{{- end -}}
+
+{{/* Where the kubelet asks whether a gateway is well. It has no client certificate to show. */}}
+{{- define "ams.gatewayProbe" -}}
+{{- if .tls.clientCASecret -}}
+port: metrics
+{{- else if .tls.secretName -}}
+port: http, scheme: HTTPS
+{{- else -}}
+port: http
+{{- end -}}
+{{- end -}}
+
 {{- define "ams.image" -}}
 {{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end -}}

@@ -251,5 +251,6 @@ def client_routes(*, with_metrics: bool) -> tuple[Route, ...]:
 
 
 def monitoring_routes() -> tuple[Route, ...]:
-    """The routes of the metrics' own port."""
-    return tuple(route for route in ROUTES if route.scope in (Scope.MONITORING, Scope.INTERNAL))
+    """The routes of the metrics' own port. Probes are among them: a kubelet has no client certificate to show."""
+    scopes = (Scope.MONITORING, Scope.INTERNAL)
+    return tuple(route for route in ROUTES if route.scope in scopes or route.path in ("/health", "/ready"))
