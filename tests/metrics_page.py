@@ -30,8 +30,8 @@ _HEAD = """\
 
 Every component serves Prometheus' text format under `/metrics`: the gateway on its port or on `--metrics-port`, the
 operator on `--port`, a model pod on its port, a download on `--progress-port`. Counters end in `_total`; histograms
-have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one; a model that doesn't
-exist counts as `_unknown`. The gateway also exports the usual `process_*` and `python_info`.
+have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one; a
+model that doesn't exist counts as `_unknown`. The gateway also exports the usual `process_*` and `python_info`.
 """
 _UNITS = ("seconds", "bytes", "tokens")
 _SCRAPED_LABELS = {"le"}  # of a histogram's buckets
@@ -60,6 +60,7 @@ def gateway() -> str:
     )  # fmt: skip
     metrics.count(record)
     metrics.of("m").retries["stale"] += 1
+    metrics.of("m").answers["hit"] += 1
     link = RedisLink("redis://localhost")
     link.failures["slow"] += 1
     limits = LimitMetrics()

@@ -24,6 +24,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
 from ams_gateway.front.access import is_loopback
 from ams_gateway.front.log import RequestLog
+from ams_gateway.redis_link import open_link
 from ams_gateway.server import Listening, listen
 from ams_gateway.settings import GatewaySettings, HttpSettings, check_folder
 
@@ -70,6 +71,7 @@ def run(
     """Serve until a signal comes; the exit status. UpError when it can't start."""
     memory_limit = _memory_limit(settings.memory_limit)
     check_folder(settings)
+    open_link(settings.redis_url, settings.redis_password)
     door = open_door(settings, default_keys_file=folders.keys)
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
         try:

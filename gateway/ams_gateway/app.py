@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,12 +27,14 @@ from ams_gateway.front.body import BodyLimits, was_decompressed
 from ams_gateway.front.call import Call, request_id
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.responses import SERVER, error_event, error_response
-from ams_gateway.limits.unlimited import Unlimited
+from ams_gateway.limits.metrics import LimitMetrics
+from ams_gateway.limits.open import open_limiter
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
 from ams_gateway.proxy.relay import Relay
 from ams_gateway.proxy.upstream import Pools
+from ams_gateway.redis_link import open_link
 from ams_gateway.registry.port import Registry
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
@@ -46,6 +49,10 @@ _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_al
 _FORGET_SECONDS = 60.0
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
+
+
+async def _no_months(key_ids: Sequence[str]) -> dict[str, int]:
+    return {}
 
 
 class Gateway:
@@ -74,6 +81,11 @@ class Gateway:
         self._pools = Pools(registry)
         self._metrics = GatewayMetrics(registry)
         self._demand = Demand(registry, self._metrics)
+        self._link = open_link(settings.redis_url, settings.redis_password)
+        limit_metrics = LimitMetrics()
+        self._limiter = open_limiter(self._link, _no_months, limit_metrics)
+        for collector in filter(None, (self._link, limit_metrics)):
+            self._metrics.include(collector)
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
         self._services = Services(
@@ -94,7 +106,7 @@ class Gateway:
             routes=routes,
             pod_facts=PodFacts(registry, self._pools),
             authentication=self._door.authentication,
-            limiter=Unlimited(),
+            limiter=self._limiter,
             answers=AnswerCache(MemoryStore()),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
@@ -103,6 +115,9 @@ class Gateway:
         """Start what runs beside the requests; `close` ends it."""
         logger.log(logging.WARNING if self._door.authentication.is_open else logging.INFO, openness(self._door))
         self._door.start()
+        if self._link is not None:
+            await self._link.start()
+        await self._limiter.start()
         self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
 
     def drain(self) -> None:
@@ -114,6 +129,9 @@ class Gateway:
             self._tidying.cancel()
             await asyncio.gather(self._tidying, return_exceptions=True)
         self._pools.close()
+        await self._limiter.close()
+        if self._link is not None:
+            await self._link.close()
         await self._door.close()
         self._log.flush()
 

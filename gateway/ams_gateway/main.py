@@ -17,6 +17,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
 from ams_gateway.auth.key_secret import KeySecret
 from ams_gateway.auth.keys import Keys
+from ams_gateway.redis_link import open_link
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
 from ams_gateway.server import listen
@@ -42,6 +43,7 @@ def main() -> None:
         _log_to_stderr(settings)
         check_folder(settings)
         keys = _keys_of_secret(settings)
+        open_link(settings.redis_url, settings.redis_password)
         door = open_door(settings, keys=keys)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
