@@ -28,6 +28,7 @@ SLOW = {
     "test_gateway/test_hostile_bodies.py",
     "test_gateway/test_hostile_pods.py",
     "test_gateway/test_keys.py",
+    "test_gateway/test_limits_http.py",
     "test_gateway/test_limits_shared.py",
     "test_gateway/test_redis_link.py",
     "test_gateway/test_static_registry.py",

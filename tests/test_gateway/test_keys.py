@@ -42,6 +42,7 @@ KEYS = KeyFile(
 
 
 def door_of(folder: Path, file: KeyFile = KEYS, **settings: Any) -> Door:
+    folder.mkdir(exist_ok=True)
     path = folder / "keys.json"
     path.write_bytes(write_keys(file))
     values = {"host": "127.0.0.1", "keys_file": str(path), "audit_log": str(folder / "audit.log")} | settings

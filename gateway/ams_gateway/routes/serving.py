@@ -80,6 +80,9 @@ async def serve(
         response = await _answer(services, call, model, target, body, wants_stream)
         code = response.status
         return response
+    except ApiError as error:
+        code = error.status
+        raise
     finally:
         admission.settle(_used(call, code, asked))
 
@@ -123,7 +126,7 @@ async def _answer_again(call: Call, model: Model, answer: KeptAnswer) -> web.Str
 
 
 def _used(call: Call, code: int, asked: AskedTokens) -> int | None:
-    """Tokens that a request used, as far as its pod told; None if no pod got it.
+    """Tokens that a request used, as far as its pod told; None if no pod worked on it. `code` is 0 where nobody waited.
 
     An answer that was cut off ends before its usage is told: then its events are counted, of a token at least each, and
     the prompt as it was estimated.
@@ -133,6 +136,6 @@ def _used(call: Call, code: int, asked: AskedTokens) -> int | None:
         return 0
     if record.completion_tokens is not None:
         return (record.prompt_tokens or 0) + record.completion_tokens
-    if not record.pod:
+    if not record.pod or code == 503 or 400 <= code < 500:
         return None
-    return 0 if code >= 400 else asked.prompt + min(call.events, asked.answer)
+    return asked.prompt + min(call.events, asked.answer)
