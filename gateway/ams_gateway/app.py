@@ -174,7 +174,7 @@ class Gateway:
         finally:
             record.seconds = time.perf_counter() - call.started
             self._account(call)
-        if not response.prepared:
+        if not response.prepared and not call.has_headers:
             response.headers[HEADER_REQUEST_ID] = record.id
             response.headers["Server"] = SERVER
             response.headers.update(call.headers)

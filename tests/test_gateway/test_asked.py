@@ -3,16 +3,23 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from ams_common.wire import RoutingFields
 from ams_gateway.front.body import WholeBody
-from ams_gateway.routes.asked import asked_tokens
+from ams_gateway.routes.asked import asked_of_form, asked_on_generate, asked_on_v1
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def asked(body: Any, most: int | None = None) -> tuple[int, int]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    tokens = asked_tokens(WholeBody(data), most)
+    whole = WholeBody(data)
+    if b"messages" in data or b"max_tokens" in data:
+        fields = msgspec.json.decode(b'{"model":"m",' + data[1:], type=RoutingFields)
+        tokens = asked_on_v1(fields, whole, most)
+    else:
+        tokens = asked_on_generate(whole, most)
     return tokens.prompt, tokens.answer
 
 
@@ -27,7 +34,7 @@ CHAT = [{"role": "user", "content": "x" * 400}]
         ({"prompt": "x" * 400}, 200, (100, 200)),
         ({"prompt": "x" * 400, "max_tokens": 5000}, 200, (100, 200)),
         ({"prompt": "x", "max_tokens": 0}, None, (1, 0)),
-        ({"prompt": ["x" * 40, "y" * 40], "max_tokens": 1}, None, (20, 1)),
+        ({"prompt": ["x" * 40, "y" * 40], "max_tokens": 1}, None, (21, 1)),
         ({"prompt": [1, 2, 3], "max_tokens": 1}, None, (3, 1)),
         ({"messages": CHAT, "max_completion_tokens": 7, "max_tokens": 9}, None, (104, 7)),
         ({"messages": [{"content": [{"type": "text", "text": "x" * 40}, {"type": "image_url"}]}]}, 8, (514, 8)),
@@ -36,8 +43,10 @@ CHAT = [{"role": "user", "content": "x" * 400}]
         ({"prompt": "x" * 4, "max_tokens": True}, 10, (1, 10)),
         ({"prompt": "x" * 4, "max_tokens": -1}, 10, (1, 10)),
         ({"prompt": "x" * 4, "max_tokens": "9"}, 10, (1, 10)),
+        ({"prompt": [], "max_tokens": 3}, None, (1, 3)),
         (b"--boundary\r\n" + b"x" * 100, None, (28, 1024)),
         (b"", None, (0, 1024)),
+        ({"prompt": "x", "image": None, "audio": [], "max_new_tokens": 1}, None, (1, 1)),
     ],
 )
 def test_tokens_of_prompt_and_answer(body: Any, most: int | None, tokens: tuple[int, int]) -> None:
@@ -46,7 +55,8 @@ def test_tokens_of_prompt_and_answer(body: Any, most: int | None, tokens: tuple[
 
 @given(st.binary(max_size=400))
 def test_any_body_asks_for_something_bounded(data: bytes) -> None:
-    prompt, answer = asked(data)
+    tokens = asked_on_generate(WholeBody(data), None)
+    prompt, answer = tokens.prompt, tokens.answer
     assert 0 <= prompt <= 1 << 40
     assert answer >= 0
 
@@ -54,3 +64,8 @@ def test_any_body_asks_for_something_bounded(data: bytes) -> None:
 def test_a_long_text_costs_little() -> None:
     """Its length is what counts, not what it holds."""
     assert asked({"prompt": "x" * 1_000_000, "max_tokens": 1}) == (250_000, 1)
+
+
+def test_nobody_knows_what_a_sound_comes_to() -> None:
+    tokens = asked_of_form(WholeBody(b"x" * 100_000), 300)
+    assert (tokens.prompt, tokens.answer) == (1024, 300)

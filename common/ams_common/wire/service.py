@@ -1,6 +1,6 @@
 """What the gateway says of itself and its models, and what it reads of bodies that it passes on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -68,17 +68,28 @@ class ReadyResponse(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-class _PeekPart(msgspec.Struct, frozen=True):
+class PeekPart(msgspec.Struct, frozen=True):
+    """A part of a message: its kind, and its text as JSON."""
+
     type: str = "text"
+    text: msgspec.Raw = msgspec.Raw()
 
 
-class _PeekMessage(msgspec.Struct, frozen=True):
-    content: str | list[_PeekPart] | None = None
+class PeekMessage(msgspec.Struct, frozen=True):
+    """A message, as far as its size and kinds go."""
+
+    content: str | list[PeekPart] | None = None
 
 
 class RoutingFields(msgspec.Struct, frozen=True):
-    """What the gateway reads of a /v1 body: where it goes, whether it streams, which modalities it holds."""
+    """What the gateway reads of a /v1 body: where it goes, whether it streams, which modalities it holds, how much.
+
+    What may be of any type is the pod's to refuse.
+    """
 
     model: str
     stream: bool | None = None
-    messages: list[_PeekMessage] = []
+    messages: list[PeekMessage] = []
+    prompt: msgspec.Raw = msgspec.Raw()
+    max_tokens: Any = None
+    max_completion_tokens: Any = None

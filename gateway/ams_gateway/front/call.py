@@ -45,6 +45,7 @@ class Call:
     principal: Principal = OPEN
     admitted: bool = False
     is_admin_action: bool = False
+    has_headers: bool = False  # the answer has them, its id and our name
     events: int = 0
     recorder: "AnswerRecorder | None" = None
 

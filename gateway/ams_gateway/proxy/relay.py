@@ -155,6 +155,7 @@ class Relay:
         headers[HEADER_REQUEST_ID] = call.record.id
         headers[HEADER_MODEL] = model.name
         headers.update(call.headers)
+        call.has_headers = True
         if self._expose_pod:
             headers[HEADER_POD] = backend.id
         if call.record.held_seconds is not None:

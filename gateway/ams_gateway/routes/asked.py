@@ -1,13 +1,11 @@
-"""How many tokens a request asks for, before a pod has counted them: what limits reserve until its answer tells.
-
-Only for users whose tokens are limited, as the body is read a second time for it.
-"""
+"""How many tokens a request asks for, before a pod has counted them: what limits reserve until its answer tells."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from ams_common.outside import InvalidJson, read_json
+from ams_common.wire import RoutingFields
 
 from ams_gateway.front.body import Body, WholeBody
 
@@ -16,28 +14,8 @@ _MEDIUM_TOKENS = 500
 _MESSAGE_TOKENS = 4
 _DEFAULT_ANSWER_TOKENS = 1024  # of a request that names no limit, where the model's own isn't known
 _MOST = 1 << 40
-_MOST_CHARACTERS = 64 << 20
-
-
-class _Part(msgspec.Struct, frozen=True):
-    type: str = "text"
-    text: str | None = None
-
-
-class _Message(msgspec.Struct, frozen=True):
-    content: str | list[_Part] | None = None
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    messages: list[_Message] = []
-    prompt: Any = None
-    system: str | None = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_new_tokens: Any = None
-    image: Any = None
-    audio: Any = None
-    video: Any = None
+_MOST_BYTES = 64 << 20
+_ARRAY = b"["
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,47 +33,72 @@ class AskedTokens:
 NOT_COUNTED = AskedTokens()
 
 
-def asked_tokens(body: Body, most_new_tokens: int | None) -> AskedTokens:
-    """What the request may come to; `most_new_tokens` is the model's own limit, if known.
+class _Generate(msgspec.Struct, frozen=True):
+    prompt: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    max_new_tokens: Any = None
+    image: msgspec.Raw = msgspec.Raw()
+    audio: msgspec.Raw = msgspec.Raw()
+    video: msgspec.Raw = msgspec.Raw()
 
-    Never fails: a body that can't be read is counted by its length, and refused by the pod.
-    """
-    new = min(_DEFAULT_ANSWER_TOKENS, most_new_tokens or _DEFAULT_ANSWER_TOKENS)
-    data = body.data if isinstance(body, WholeBody) else body.outline
-    whole = isinstance(body, WholeBody)
-    try:
-        asked = read_json(data, _Asked, max_bytes=_MOST_CHARACTERS)
-    except InvalidJson:  # a form with sound, or nothing that a pod takes
-        return AskedTokens(min(body.length // _BYTES_PER_TOKEN, _DEFAULT_ANSWER_TOKENS), new)
-    for given in (asked.max_completion_tokens, asked.max_tokens, asked.max_new_tokens):
-        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
-            new = min(given, most_new_tokens or given)
-            break
-    media, characters, messages = 0, 0, len(asked.messages)
-    for message in asked.messages:
+
+def asked_on_v1(fields: RoutingFields, body: Body, most_new_tokens: int | None) -> AskedTokens:
+    """What a chat or completion may come to; `most_new_tokens` is the model's own limit, if known."""
+    size, media = _size_of(fields.prompt), 0
+    for message in fields.messages:
         if isinstance(message.content, str):
-            characters += len(message.content)
-        for part in message.content if isinstance(message.content, list) else ():
-            if part.text is not None:
-                characters += len(part.text)
-            if part.type not in ("text", "refusal"):
-                media += 1
-    characters += len(asked.system or "") + _size_of(asked.prompt)
-    media += sum(_count(each) for each in (asked.image, asked.audio, asked.video))
-    if not whole and not media:  # its outline leaves long texts out
-        characters = max(characters, body.length)
-    tokens = characters // _BYTES_PER_TOKEN + messages * _MESSAGE_TOKENS + media * _MEDIUM_TOKENS
-    return AskedTokens(max(tokens, 1), new)
+            size += len(message.content)
+        elif message.content is not None:
+            for part in message.content:
+                size += len(bytes(part.text))
+                media += part.type not in ("text", "refusal")
+    given = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
+    return _asked(size, len(fields.messages), media, given, body, most_new_tokens)
 
 
-def _size_of(prompt: Any) -> int:
-    """Characters of a prompt; token ids count as if each were one token's text."""
-    if isinstance(prompt, str):
-        return len(prompt)
-    if isinstance(prompt, list):
-        return sum(len(each) if isinstance(each, str) else _BYTES_PER_TOKEN for each in prompt)
-    return 0
+def asked_of_form(body: Body, most_new_tokens: int | None) -> AskedTokens:
+    """What a transcription may come to: nobody knows before the sound was read."""
+    prompt = min(body.length // _BYTES_PER_TOKEN, _DEFAULT_ANSWER_TOKENS)
+    return AskedTokens(prompt, _answer(None, most_new_tokens))
 
 
-def _count(medium: Any) -> int:
-    return len(medium) if isinstance(medium, list) else int(medium is not None)
+def asked_on_generate(body: Body, most_new_tokens: int | None) -> AskedTokens:
+    """As `asked_on_v1`, of the older server's body. One that can't be read counts little, and the pod refuses it."""
+    try:
+        asked = read_json(body.data if isinstance(body, WholeBody) else body.outline, _Generate, max_bytes=_MOST_BYTES)
+    except InvalidJson:
+        return asked_of_form(body, most_new_tokens)
+    size = _size_of(asked.prompt) + len(bytes(asked.system))
+    media = sum(_count(each) for each in (asked.image, asked.audio, asked.video))
+    return _asked(size, 0, media, asked.max_new_tokens, body, most_new_tokens)
+
+
+def _asked(
+    size: int, messages: int, media: int, new_tokens: Any, body: Body, most_new_tokens: int | None
+) -> AskedTokens:
+    if not isinstance(body, WholeBody) and not media:
+        size = max(size, body.length)  # what was read of it leaves long texts out
+    prompt = size // _BYTES_PER_TOKEN + messages * _MESSAGE_TOKENS + media * _MEDIUM_TOKENS
+    return AskedTokens(max(prompt, 1), _answer(new_tokens, most_new_tokens))
+
+
+def _answer(given: Any, most_new_tokens: int | None) -> int:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return given if most_new_tokens is None else min(given, most_new_tokens)
+    return min(_DEFAULT_ANSWER_TOKENS, most_new_tokens or _DEFAULT_ANSWER_TOKENS)
+
+
+def _size_of(prompt: msgspec.Raw) -> int:
+    """Bytes of a prompt's text; a list of token ids counts as if each were one token's text."""
+    data = bytes(prompt)
+    if data[:1] == _ARRAY and b'"' not in data:
+        return (data.count(b",") + 1) * _BYTES_PER_TOKEN
+    return max(0, len(data) - 2)
+
+
+def _count(medium: msgspec.Raw) -> int:
+    """How many media a field holds: none, one, or a list of them."""
+    data = bytes(medium)
+    if not data or data in (b"null", b'""', b"[]"):
+        return 0
+    return data.count(b",") + 1 if data[:1] == _ARRAY else 1

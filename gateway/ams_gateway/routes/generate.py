@@ -10,6 +10,7 @@ from ams_common.wire import GenerateRequest
 
 from ams_gateway.front.body import WholeBody, check_json, read_head, spooled
 from ams_gateway.front.call import Call
+from ams_gateway.routes.asked import asked_on_generate
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve
 
@@ -25,9 +26,9 @@ async def generate_text(services: Services, call: Call) -> web.StreamResponse:
     head = await read_head(call.request, limits)
     if head.whole:
         body = WholeBody(bytes(head.data))
-        return await serve(services, call, model, "/generate", body, _wants_stream(body.data))
+        return await serve(services, call, model, "/generate", body, _wants_stream(body.data), asked_on_generate)
     async with spooled(call.request, head, limits, Outline(keep=True)) as large:
-        return await serve(services, call, model, "/generate", large, _wants_stream(large.outline))
+        return await serve(services, call, model, "/generate", large, _wants_stream(large.outline), asked_on_generate)
 
 
 def _wants_stream(data: bytes) -> Callable[[], bool]:

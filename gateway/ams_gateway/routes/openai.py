@@ -14,6 +14,7 @@ from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read
 from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
 from ams_gateway.registry.port import Model
+from ams_gateway.routes.asked import AskedTokens, asked_of_form, asked_on_v1
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve
 
@@ -58,7 +59,11 @@ async def _forward_json(services: Services, call: Call, fields: RoutingFields, b
     check_size(body.length, model.max_body_bytes)
     _check_modalities(model, fields)
     target = call.request.raw_path
-    return await serve(services, call, model, target, body, lambda: fields.stream is True)
+
+    def asks(body: Body, most_new_tokens: int | None) -> AskedTokens:
+        return asked_on_v1(fields, body, most_new_tokens)
+
+    return await serve(services, call, model, target, body, lambda: fields.stream is True, asks)
 
 
 async def _forward_form(services: Services, call: Call, texts: Mapping[str, str], body: Body) -> web.StreamResponse:
@@ -69,7 +74,7 @@ async def _forward_form(services: Services, call: Call, texts: Mapping[str, str]
     if model.modalities is not None and "audio" not in model.modalities:
         raise _unsupported(model, "audio", "file")
     stream = texts.get("stream", "").strip().lower() in _TRUE
-    return await serve(services, call, model, call.request.raw_path, body, lambda: stream)
+    return await serve(services, call, model, call.request.raw_path, body, lambda: stream, asked_of_form)
 
 
 def _check_modalities(model: Model, fields: RoutingFields) -> None:

@@ -15,7 +15,7 @@ from ams_gateway.front.body import Body
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted
 from ams_gateway.registry.port import Model, Registry, require_model
-from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_tokens
+from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens
 from ams_gateway.routes.routing import Services
 
 _NAMES_IN_A_SENTENCE = 50
@@ -63,15 +63,24 @@ def allowed_models(registry: Registry, policy: Policy) -> Sequence[Model]:
 
 
 async def serve(
-    services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+    services: Services,
+    call: Call,
+    model: Model,
+    target: str,
+    body: Body,
+    wants_stream: Callable[[], bool],
+    asks: Callable[[Body, int | None], AskedTokens],
 ) -> web.StreamResponse:
-    """Let the request in if the user's limits allow it, and answer it; settle what it used. Raises ApiError."""
+    """Let the request in if the user's limits allow it, and answer it; settle what it used. Raises ApiError.
+
+    `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited.
+    """
     policy = call.principal.policy
     if not policy.limited:
         call.admitted = True
         return await _answer(services, call, model, target, body, wants_stream)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
-    asked = asked_tokens(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
+    asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
     admission = await services.limiter.admit(policy, asked.total)
     call.admitted = True
     call.add_headers(admission.headers)
