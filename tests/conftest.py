@@ -32,6 +32,7 @@ SLOW = {
     "test_gateway/test_limits_shared.py",
     "test_gateway/test_redis_link.py",
     "test_gateway/test_static_registry.py",
+    "test_gateway/test_usage_ledger.py",
     "test_kube/test_client.py",
     "test_kube/test_key_secret.py",
     "test_media/test_images.py",

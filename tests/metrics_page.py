@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ams_common.lifecycle import Phase
+from ams_common.request_usage import RequestUsage
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Condition, Status
 from ams_gateway.front.log import Record
@@ -15,6 +16,8 @@ from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.redis_link import RedisLink
 from ams_gateway.registry.static import StaticRegistry
+from ams_gateway.usage.metrics import UsageMetrics
+from ams_gateway.usage.port import Entry, Outcome
 from ams_operator.metrics import Figures
 from ams_operator.metrics import Metrics as OperatorMetrics
 from ams_pod.download.progress import Tracker
@@ -30,8 +33,9 @@ _HEAD = """\
 
 Every component serves Prometheus' text format under `/metrics`: the gateway on its port or on `--metrics-port`, the
 operator on `--port`, a model pod on its port, a download on `--progress-port`. Counters end in `_total`; histograms
-have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one; a
-model that doesn't exist counts as `_unknown`. The gateway also exports the usual `process_*` and `python_info`.
+have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one. A
+model that doesn't exist counts as `_unknown`; keys count by their names, beyond 200 of them as `_other`. The gateway
+also exports the usual `process_*` and `python_info`.
 """
 _UNITS = ("seconds", "bytes", "tokens")
 _SCRAPED_LABELS = {"le"}  # of a histogram's buckets
@@ -65,7 +69,9 @@ def gateway() -> str:
     link.failures["slow"] += 1
     limits = LimitMetrics()
     limits.months = lambda: {"team-a": 0.5}
-    for collector in (link, limits):
+    usage = UsageMetrics()
+    usage.count(Entry(key_id="k", key_name="team-a", model="m", outcome=Outcome.ANSWERED, usage=RequestUsage()))
+    for collector in (link, limits, usage):
         metrics.include(collector)
     return metrics.expose("text/plain")[0].decode()
 

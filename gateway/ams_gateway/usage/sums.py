@@ -1,0 +1,84 @@
+"""What is added up: numbers for each hour, key, model and outcome. Pure.
+
+All are whole numbers, compute time in microseconds, so that sums are exact in whatever order they are made.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from ams_gateway.usage.port import Entry
+
+HOUR = 3600
+
+
+class Group(NamedTuple):
+    """What is counted together. `hour` is its start in Unix time."""
+
+    hour: int
+    key_id: str
+    key_name: str
+    model: str
+    outcome: str
+
+
+class Sums(NamedTuple):
+    """Numbers of a group. Cached tokens are among those of prompts."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    media: int = 0
+    compute_microseconds: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers, as budgets count them."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+NOTHING = Sums()
+Rows: TypeAlias = Mapping[Group, Sums]
+
+
+def group_of(entry: Entry, now: float) -> Group:
+    """Where an entry counts that came at `now`, in Unix time."""
+    return Group(int(now) // HOUR * HOUR, entry.key_id, entry.key_name, entry.model, entry.outcome.value)
+
+
+def sums_of(entry: Entry) -> Sums:
+    usage = entry.usage
+    return Sums(
+        0 if entry.late else 1,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        usage.media,
+        round(usage.compute_seconds * 1e6),
+    )
+
+
+def add(rows: dict[Group, Sums], group: Group, sums: Sums) -> None:
+    before = rows.get(group)
+    rows[group] = sums if before is None else before.plus(sums)
+
+
+def merged(*parts: Iterable[tuple[Group, Sums]]) -> dict[Group, Sums]:
+    rows: dict[Group, Sums] = {}
+    for part in parts:
+        for group, sums in part:
+            add(rows, group, sums)
+    return rows
+
+
+def month_tokens(rows: Iterable[tuple[Group, Sums]], key_ids: Iterable[str], start: int, end: int) -> dict[str, int]:
+    """Tokens of these keys from `start` to before `end`, in Unix time; keys without any are left out."""
+    wanted = set(key_ids)
+    tokens: dict[str, int] = {}
+    for group, sums in rows:
+        if group.key_id in wanted and start <= group.hour < end:
+            tokens[group.key_id] = tokens.get(group.key_id, 0) + sums.tokens
+    return tokens
