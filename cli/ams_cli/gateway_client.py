@@ -44,6 +44,18 @@ class GatewayClient(Protocol):
 
 async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
     """The JSON document at `path`. GatewayError with the gateway's own message when it refuses."""
+    try:
+        return read_json(await _get(gateway, path), type_, max_bytes=_MOST_BYTES)
+    except InvalidJson:
+        raise GatewayError(f"{gateway.where}{path} is not AI Model Server's") from None
+
+
+async def get_text(gateway: GatewayClient, path: str) -> str:
+    """The text at `path`. GatewayError with the gateway's own message when it refuses."""
+    return (await _get(gateway, path)).decode("utf-8", "replace")
+
+
+async def _get(gateway: GatewayClient, path: str) -> bytes:
     answer = await gateway.open("GET", path)
     try:
         data = await answer.read()
@@ -53,10 +65,7 @@ async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
         answer.close()
     if answer.status != 200:
         raise GatewayError(refusal(answer, data))
-    try:
-        return read_json(data, type_, max_bytes=_MOST_BYTES)
-    except InvalidJson:
-        raise GatewayError(f"{gateway.where}{path} is not AI Model Server's") from None
+    return data
 
 
 def error_sentence(status: int, body: bytes) -> str:

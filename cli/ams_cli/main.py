@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
                 return _status(arguments)
             case "keys":
                 return _keys(arguments)
+            case "usage":
+                return _usage(arguments)
             case _:
                 return _chat(arguments)
     except (OptionError, manifests.ManifestError) as error:
@@ -106,6 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(chat)
     add_flags(chat, ClientSettings)
     keys.add_parser(commands)
+    usage = commands.add_parser(
+        "usage",
+        help="what each key has used: requests, tokens, compute time",
+        description="Asks the gateway at --url, or with -k a cluster's, with a key that has the scope admin. This "
+        "month by key, unless options say otherwise.",
+    )
+    usage.add_argument("--from", dest="start", default="", metavar="TIME", help="2026-11-26 or 2026-11-26T06:00:00Z")
+    usage.add_argument("--to", dest="end", default="", metavar="TIME", help="the end; a date includes its day")
+    usage.add_argument(
+        "--group", default="", metavar="NAMES", help="key, model, outcome, and one of hour, day, month; by commas"
+    )
+    usage.add_argument("-o", "--output", choices=("table", "json", "csv"), default="table", help="format of the output")
+    _add_cluster(usage)
+    add_flags(usage, ClientSettings)
     return parser
 
 
@@ -250,6 +266,27 @@ def _chat(arguments: argparse.Namespace) -> int:
 
     try:
         asyncio.run(run())
+    except gateway_client.GatewayError as error:
+        return _say(str(error), _FAILED)
+    return 0
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    settings = _settings(ClientSettings, arguments)
+    access = gateway_access(settings, os.environ)
+    from ams_cli import gateway_client, usage
+
+    async def report() -> str:
+        gateways: AbstractAsyncContextManager[GatewayClient] = (
+            gateway_client.in_cluster(arguments.namespace, access)
+            if arguments.kubernetes
+            else gateway_client.at_url(settings.url, access)
+        )
+        async with gateways as gateway:
+            return await usage.report(gateway, arguments.start, arguments.end, arguments.group, arguments.output)
+
+    try:
+        print(asyncio.run(report()))
     except gateway_client.GatewayError as error:
         return _say(str(error), _FAILED)
     return 0

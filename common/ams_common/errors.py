@@ -78,6 +78,7 @@ ERRORS: dict[str, ErrorKind] = {
     "insufficient_memory": ErrorKind(503, "memory ran out and no fallback was left; `Retry-After`", retryable=True),
     "overloaded": ErrorKind(503, "too many bodies are being received at once; `Retry-After`", retryable=True),
     "no_backend": ErrorKind(503, "no process of the model can be reached; `Retry-After`", retryable=True),
+    "usage_unavailable": ErrorKind(503, "what keys have used can't be read now; `Retry-After`", retryable=True),
     "draining": ErrorKind(503, "the model's process is stopping; `Retry-After`", retryable=True),
     "timeout": ErrorKind(504, "the answer took longer than allowed and was cancelled"),
 }

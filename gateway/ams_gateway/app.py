@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -40,6 +39,8 @@ from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
 from ams_gateway.settings import GatewaySettings, listed
+from ams_gateway.usage.metrics import UsageMetrics
+from ams_gateway.usage.open import open_ledger
 
 logger = logging.getLogger("ams_gateway")
 
@@ -49,10 +50,6 @@ _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_al
 _FORGET_SECONDS = 60.0
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
-
-
-async def _no_months(key_ids: Sequence[str]) -> dict[str, int]:
-    return {}
 
 
 class Gateway:
@@ -82,9 +79,10 @@ class Gateway:
         self._metrics = GatewayMetrics(registry)
         self._demand = Demand(registry, self._metrics)
         self._link = open_link(settings.redis_url, settings.redis_password)
-        limit_metrics = LimitMetrics()
-        self._limiter = open_limiter(self._link, _no_months, limit_metrics)
-        for collector in filter(None, (self._link, limit_metrics)):
+        limit_metrics, usage_metrics = LimitMetrics(), UsageMetrics()
+        self._ledger = open_ledger(settings, self._link, usage_metrics)
+        self._limiter = open_limiter(self._link, self._ledger.month_tokens, limit_metrics)
+        for collector in filter(None, (self._link, limit_metrics, usage_metrics)):
             self._metrics.include(collector)
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
@@ -107,6 +105,7 @@ class Gateway:
             pod_facts=PodFacts(registry, self._pools),
             authentication=self._door.authentication,
             limiter=self._limiter,
+            ledger=self._ledger,
             answers=AnswerCache(MemoryStore()),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
@@ -117,6 +116,7 @@ class Gateway:
         self._door.start()
         if self._link is not None:
             await self._link.start()
+        await self._ledger.start()
         await self._limiter.start()
         self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
 
@@ -130,6 +130,7 @@ class Gateway:
             await asyncio.gather(self._tidying, return_exceptions=True)
         self._pools.close()
         await self._limiter.close()
+        await self._ledger.close()
         if self._link is not None:
             await self._link.close()
         await self._door.close()

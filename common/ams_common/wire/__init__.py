@@ -53,6 +53,7 @@ from ams_common.wire.transcription import (
     TranscriptionSegment,
     TranscriptionUsage,
 )
+from ams_common.wire.usage import UsageReport, UsageRow, UsageTotals
 
 __all__ = [
     "AudioPart",
@@ -101,6 +102,9 @@ __all__ = [
     "TranscriptionUsage",
     "Url",
     "Usage",
+    "UsageReport",
+    "UsageRow",
+    "UsageTotals",
     "VideoIoKwargs",
     "VideoPart",
 ]

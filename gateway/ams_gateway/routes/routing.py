@@ -23,6 +23,7 @@ from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.settings import GatewaySettings
+from ams_gateway.usage.collecting import ReadableLedger
 
 NO_ROUTE = "-"
 _SLASHES = re.compile(r"/{2,}")
@@ -44,6 +45,7 @@ class Services:
     pod_facts: PodFacts
     authentication: Authentication
     limiter: Limiter
+    ledger: ReadableLedger
     answers: AnswerCache
     draining: bool = False
 

@@ -6,7 +6,7 @@ from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
 
-from ams_gateway.routes import admin, generate, models, monitoring, openai, service
+from ams_gateway.routes import admin, generate, models, monitoring, openai, service, usage
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -200,6 +200,21 @@ ROUTES: tuple[Route, ...] = (
         summary="Remove unused temporary files on all pods",
         description="Files that a request uses stay.",
         response=bodies.CleanedTemp,
+    ),
+    Route(
+        method="GET",
+        path="/admin/usage",
+        handler=usage.get_usage,
+        operation_id="get_usage",
+        scope=Scope.ADMIN,
+        summary="Report what keys have used",
+        description="Requests, tokens, media and compute time, of this month and by key unless the query says else: "
+        "`from` and `to` are dates (`2026-11-26`, as an end with that day) or times (`2026-11-26T06:00:00Z`), taken to "
+        "whole hours; `group` is one or more of `key`, `model`, `outcome` and one of `hour`, `day`, `month`, separated "
+        "by commas; `format=csv`, or `Accept: text/csv`, gives the rows as CSV.",
+        response=wire.UsageReport,
+        media_types=("text/csv",),
+        errors=("invalid_parameter", "usage_unavailable"),
     ),
     Route(
         method="GET",

@@ -33,6 +33,8 @@ class KeptLedger(ReadableLedger):
         self._pruning = asyncio.create_task(self._prune())
 
     async def close(self) -> None:
+        if self._closed:
+            return
         if self._pruning is not None:
             self._pruning.cancel()
         await super().close()

@@ -88,6 +88,8 @@ class SharedLedger(ReadableLedger):
         self._sender = asyncio.create_task(self._send_on())
 
     async def close(self) -> None:
+        if self._closed:
+            return
         await super().close()
         if self._sender is not None:
             self._sender.cancel()
