@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from ams_common.keys import OPEN
 from ams_common.names import HEADER_REQUEST_ID
 from ams_common.printable import printable
 from ams_common.room import PaceLimits, Room
+from ams_common.undelivered import USAGE_PATH, UndeliveredUsages
 
 from ams_gateway import openapi
 from ams_gateway.answers.cache import AnswerCache
@@ -31,25 +33,38 @@ from ams_gateway.limits.open import open_limiter
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
+from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
 from ams_gateway.proxy.relay import Relay
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.redis_link import open_link
-from ams_gateway.registry.port import Registry
+from ams_gateway.registry.port import Backend, Model, Registry
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
 from ams_gateway.settings import GatewaySettings, listed
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.open import open_ledger
+from ams_gateway.usage.port import Entry, Outcome
+from ams_gateway.usage.undelivered import UndeliveredCollector
 
 logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
 _PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
 _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_allowed")  # worth a line of the audit log
+_CUT = ("backend_failed", "timeout")  # errors of answers that ended before their usage was told
 _FORGET_SECONDS = 60.0
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLIENT_CLOSED = 499  # nginx's code for a client that left before its answer; only in logs and metrics
+
+
+def outcome_of(record: Record) -> Outcome:
+    """What the ledger counts an ended request as."""
+    if record.answer_cache == "hit":
+        return Outcome.CACHED
+    if record.code == _CLIENT_CLOSED or record.error in _CUT:
+        return Outcome.CUT
+    return Outcome.ANSWERED if record.code < 400 and not record.error else Outcome.FAILED
 
 
 class Gateway:
@@ -81,6 +96,7 @@ class Gateway:
         self._link = open_link(settings.redis_url, settings.redis_password)
         limit_metrics, usage_metrics = LimitMetrics(), UsageMetrics()
         self._ledger = open_ledger(settings, self._link, usage_metrics)
+        self._undelivered = UndeliveredCollector(self._pods, self._ask_undelivered, self._ledger, self._door.names)
         self._limiter = open_limiter(self._link, self._ledger.month_tokens, limit_metrics)
         for collector in filter(None, (self._link, limit_metrics, usage_metrics)):
             self._metrics.include(collector)
@@ -118,6 +134,7 @@ class Gateway:
             await self._link.start()
         await self._ledger.start()
         await self._limiter.start()
+        await self._undelivered.start()
         self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
 
     def drain(self) -> None:
@@ -128,6 +145,7 @@ class Gateway:
         if self._tidying is not None:
             self._tidying.cancel()
             await asyncio.gather(self._tidying, return_exceptions=True)
+        await self._undelivered.close()
         self._pools.close()
         await self._limiter.close()
         await self._ledger.close()
@@ -135,6 +153,18 @@ class Gateway:
             await self._link.close()
         await self._door.close()
         self._log.flush()
+
+    def _pods(self) -> Iterator[tuple[Model, Backend]]:
+        registry = self._services.registry
+        for model in registry.models():
+            for backend in registry.backends(model):
+                yield model, backend
+
+    async def _ask_undelivered(self, backend: Backend) -> UndeliveredUsages | None:
+        try:
+            return await PodClient(self._pools.of(backend)).fetch_json("POST", USAGE_PATH, UndeliveredUsages)
+        except PodUnavailable:
+            return None
 
     async def _forget_answers(self) -> None:
         while True:
@@ -224,8 +254,20 @@ class Gateway:
     def _account(self, call: Call) -> None:
         record = call.record
         self._count(record)
+        if call.admitted:
+            self._note_usage(call)
         if call.is_admin_action or record.error in _KEY_REFUSED:
             self._audit(call)
+
+    def _note_usage(self, call: Call) -> None:
+        record, principal = call.record, call.principal
+        outcome = outcome_of(record)
+        if outcome is Outcome.CUT and record.pod:
+            self._undelivered.was_cut(record.pod)
+        usage = record.usage()
+        self._ledger.add(
+            Entry(key_id=principal.id, key_name=principal.name, model=record.model, outcome=outcome, usage=usage)
+        )
 
     def _audit(self, call: Call) -> None:
         record, request = call.record, call.request

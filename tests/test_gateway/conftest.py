@@ -17,6 +17,7 @@ from ams_gateway.auth.door import Door
 from ams_gateway.front.log import RequestLog
 from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings
+from ams_gateway.usage import undelivered
 from test_gateway.gateway_fakes import Behaviour, FakePod, FakeRegistry, say_hello
 
 
@@ -53,8 +54,12 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest_asyncio.fixture
-async def start() -> AsyncIterator[Start]:
-    """Starts gateways over a registry with the given settings."""
+async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Starts gateways over a registry with the given settings.
+
+    They don't ask pods what no gateway heard, as tests count what pods get.
+    """
+    monkeypatch.setattr(undelivered, "_SOON_SECONDS", 3600.0)
     async with AsyncExitStack() as stack:
 
         async def start_gateway(registry: FakeRegistry, *, door: Door | None = None, **settings: Any) -> Running:

@@ -127,13 +127,14 @@ def test_request_head() -> None:
     )  # fmt: skip
     assert head == (
         b"POST /generate HTTP/1.1\r\nHost: pod:80\r\nX-Request-Id: r\r\nContent-Length: 2\r\n"
-        b"Content-Type: application/json\r\nX-\xc3\xa9: \xff\r\n\r\n"
+        b"X-AMS-Key-Id: anonymous\r\nX-AMS-Weight: 10\r\nContent-Type: application/json\r\nX-\xc3\xa9: \xff\r\n\r\n"
     )
 
 
 def test_request_head_without_a_type() -> None:
     head = request_head("POST", "/v1", "h", [(b"Transfer-Encoding", b"chunked")], request_id="r", content_length=3)
-    assert head.endswith(b"X-Request-Id: r\r\nContent-Length: 3\r\nContent-Type: application/json\r\n\r\n")
+    assert head.startswith(b"POST /v1 HTTP/1.1\r\nHost: h\r\nX-Request-Id: r\r\nContent-Length: 3\r\n")
+    assert head.endswith(b"\r\nContent-Type: application/json\r\n\r\n")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 """All that decides who gets in, made from the settings, with what has to run beside it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from ams_common.keys import ANONYMOUS_ID
 from ams_common.options import OptionError
 
 from ams_gateway.auth.audit import AuditLog
 from ams_gateway.auth.authentication import Authentication
 from ams_gateway.auth.key_file import KeyFile
 from ams_gateway.auth.keys import Keys
+from ams_gateway.auth.tokens import Tokens
 from ams_gateway.front.access import is_loopback
 from ams_gateway.settings import HttpSettings
+
+_NOBODY_ELSE = {ANONYMOUS_ID: ANONYMOUS_ID}
 
 
 class Door:
@@ -22,19 +27,29 @@ class Door:
         *,
         anonymous: bool = False,
         audit: AuditLog | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.keys = keys or Keys()
         self.audit = audit or AuditLog()
-        self.authentication = Authentication(self.keys, anonymous=anonymous)
+        self.authentication = Authentication(self.keys, tokens, anonymous=anonymous)
         self._file = file
+        self.tokens = tokens
+
+    def names(self) -> Mapping[str, str]:
+        """The names of the users of the keys, by id."""
+        return _NOBODY_ELSE if self.keys.ring is None else self.keys.ring.names
 
     def start(self) -> None:
+        if self.tokens is not None:
+            self.tokens.start()
         if self._file is not None:
             self._file.start()
 
     async def close(self) -> None:
         if self._file is not None:
             await self._file.close()
+        if self.tokens is not None:
+            await self.tokens.close()
         self.audit.close()
 
 
@@ -62,7 +77,8 @@ def open_door(settings: HttpSettings, *, keys: Keys | None = None, default_keys_
         if path is not None:
             file = KeyFile(keys, path, optional=not settings.keys_file)
             file.read()
-    door = Door(keys, file, anonymous=settings.allow_anonymous, audit=audit)
+    tokens = Tokens.load(Path(settings.jwt_file).expanduser()) if settings.jwt_file else None
+    door = Door(keys, file, anonymous=settings.allow_anonymous, audit=audit, tokens=tokens)
     if door.authentication.is_open and not settings.allow_anonymous and not is_loopback(settings.host):
         raise OptionError(
             f"--host={settings.host!r}: whoever reaches this address could use every model. Make a key with "
@@ -76,5 +92,11 @@ def openness(door: Door) -> str:
     if door.authentication.is_open:
         return "There is no authentication: anyone who can reach the port can use every model."
     ring = door.keys.ring
-    keys = f"{len(ring)} API keys are known" if ring is not None and len(ring) != 1 else "1 API key is known"
-    return f"{keys}; requests need one{' or come in as anonymous' if door.authentication.takes_visitors else ''}."
+    parts = []
+    if ring is not None:
+        parts.append("one of 1 API key" if len(ring) == 1 else f"one of {len(ring)} API keys")
+    if door.tokens is not None:
+        parts.append("a token of an identity provider")
+    if door.authentication.takes_visitors:
+        parts.append("nothing, to generate as anonymous")
+    return f"Requests need {', or '.join(parts)}."

@@ -3,7 +3,7 @@
 import hmac
 from enum import StrEnum
 
-from ams_common.keys import KeyFile, Policy, Principal, hash_of
+from ams_common.keys import ANONYMOUS_ID, KeyFile, Policy, Principal, hash_of
 
 
 class Known(StrEnum):
@@ -18,6 +18,7 @@ class Keyring:
 
     def __init__(self, file: KeyFile) -> None:
         self.keys = file.keys
+        self.names = {ANONYMOUS_ID: ANONYMOUS_ID, **{key.id: key.name for key in file.keys}}
         self._by_hash: dict[str, tuple[str, Principal]] = {}
         for key in file.keys:
             policy = Policy(**{name: getattr(key, name) for name in Policy.__struct_fields__})

@@ -66,8 +66,7 @@ def request_head(
     not_forwarded = _NOT_FORWARDED.union(dropped) if dropped else _NOT_FORWARDED
     start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n"
     start += f"Content-Length: {content_length}\r\n"
-    if principal is not OPEN:
-        start += f"{HEADER_KEY_ID}: {principal.id}\r\n{HEADER_WEIGHT}: {principal.policy.priority}\r\n"
+    start += f"{HEADER_KEY_ID}: {principal.id}\r\n{HEADER_WEIGHT}: {principal.policy.priority}\r\n"
     lines = [start.encode("utf-8", "surrogateescape")]
     typed = False
     for name, value in client_headers:

@@ -79,7 +79,7 @@ class UndeliveredCollector:
 
     async def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
-        everybody_at = loop.time()
+        everybody_at = loop.time() + _EVERY_SECONDS
         while True:
             try:
                 async with asyncio.timeout_at(everybody_at):
