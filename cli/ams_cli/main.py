@@ -16,7 +16,16 @@ from ams_cli import keys, local, machine, manifests
 from ams_cli.gateway_access import API_KEY, gateway_access
 from ams_cli.key_file import StoreError
 from ams_cli.processes.environment import PASSED_ON
-from ams_cli.settings import ClientSettings, FetchSettings, KeysSettings, UpSettings, keys_file, log_dir, models_dir
+from ams_cli.settings import (
+    ClientSettings,
+    FetchSettings,
+    KeysSettings,
+    UpSettings,
+    keys_file,
+    log_dir,
+    models_dir,
+    usage_file,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -160,7 +169,12 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
     from ams_cli.processes.launcher import PROGRAMS
     from ams_cli.up import Folders, UpError, run
 
-    folders = Folders(models_dir(settings, os.environ), log_dir(settings, os.environ), keys_file("", os.environ))
+    folders = Folders(
+        models=models_dir(settings, os.environ),
+        logs=log_dir(settings, os.environ),
+        keys=keys_file("", os.environ),
+        usage=usage_file(settings, os.environ),
+    )
     try:
         return run(settings, read.models, folders, notes, programs or PROGRAMS)
     except UpError as error:

@@ -21,6 +21,13 @@ class UpSettings(HttpSettings, frozen=True, kw_only=True):
     log_dir: Annotated[
         str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
     ] = ""
+    usage_file: Annotated[
+        str,
+        Meta(
+            description="SQLite file that keeps what each key has used, with Redis only until Redis has it; default "
+            "$XDG_STATE_HOME/ai-model-server/usage.db"
+        ),
+    ] = ""
     grace_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="seconds that running requests get to finish on Ctrl-C")
     ] = 30.0
@@ -89,6 +96,10 @@ def models_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, s
 
 def log_dir(settings: UpSettings | FetchSettings, environment: Mapping[str, str]) -> Path:
     return _folder(settings.log_dir, environment, "XDG_STATE_HOME", ".local/state", "logs")
+
+
+def usage_file(settings: UpSettings, environment: Mapping[str, str]) -> Path:
+    return _folder(settings.usage_file, environment, "XDG_STATE_HOME", ".local/state", "usage.db")
 
 
 def keys_file(given: str, environment: Mapping[str, str]) -> Path:

@@ -54,11 +54,15 @@ class UpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`keys` is the file of API keys where the settings name none; there need be no such file."""
+    """`keys` is the file of API keys where the settings name none; there need be no such file.
+
+    `usage` is the file of the ledger.
+    """
 
     models: Path
     logs: Path
     keys: Path
+    usage: Path
 
 
 def run(
@@ -163,6 +167,7 @@ class _Up:
         names = [field.name for field in msgspec.structs.fields(HttpSettings)]
         values = {name: getattr(self._settings, name) for name in names}
         values["admin_paths"] = self._settings.admin_paths or is_loopback(self._settings.host)
+        values["usage_file"] = str(self._folders.usage)
         return GatewaySettings(**values)
 
     async def _show_until(self, stop: asyncio.Event) -> None:

@@ -103,6 +103,8 @@ async def up(folder: Path, *arguments: str, text: str | None = None, stdout: int
             str(folder / "models"),
             "--log-dir",
             str(folder / "logs"),
+            "--usage-file",
+            str(folder / "usage.db"),
         ),
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
