@@ -63,6 +63,7 @@ def gateway() -> str:
         prompt_tokens=1, completion_tokens=1, error="queue_full",
     )  # fmt: skip
     metrics.count(record)
+    metrics.certificate_expires = 1.0
     metrics.of("m").retries["stale"] += 1
     metrics.of("m").answers["hit"] += 1
     link = RedisLink("redis://localhost")

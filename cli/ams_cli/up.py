@@ -27,6 +27,7 @@ from ams_gateway.front.log import RequestLog
 from ams_gateway.redis_link import open_link
 from ams_gateway.server import Listening, listen
 from ams_gateway.settings import GatewaySettings, HttpSettings, check_folder
+from ams_gateway.tls import load_certificate
 
 from ams_cli import weights
 from ams_cli.fleet import Fleet
@@ -77,6 +78,7 @@ def run(
     check_folder(settings)
     open_link(settings.redis_url, settings.redis_password)
     door = open_door(settings, default_keys_file=folders.keys)
+    load_certificate(settings)
     for flag, folder in (("--models-dir", folders.models), ("--log-dir", folders.logs)):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,10 @@ class Gateway:
         await self._undelivered.start()
         self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
 
+    def note_certificate(self, expires: float) -> None:
+        """When the certificate that clients see ends, in Unix time."""
+        self._metrics.certificate_expires = expires
+
     def drain(self) -> None:
         """Report on /ready that requests should go elsewhere; requests that still come are answered."""
         self._services.draining = True

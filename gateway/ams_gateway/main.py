@@ -22,6 +22,7 @@ from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
 from ams_gateway.server import listen
 from ams_gateway.settings import GatewaySettings, check_folder
+from ams_gateway.tls import load_certificate
 
 logger = logging.getLogger("ams_gateway")
 
@@ -45,6 +46,7 @@ def main() -> None:
         keys = _keys_of_secret(settings)
         open_link(settings.redis_url, settings.redis_password)
         door = open_door(settings, keys=keys)
+        load_certificate(settings)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
     if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:

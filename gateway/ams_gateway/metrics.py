@@ -91,6 +91,7 @@ class GatewayMetrics(Collector):
     def __init__(self, registry: Registry) -> None:
         self._model_registry = registry
         self._models: dict[str, ModelMetrics] = {}
+        self.certificate_expires: float | None = None  # Unix time; None without TLS
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -193,6 +194,13 @@ class GatewayMetrics(Collector):
             held.add_metric((name,), model.held)
             hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
         yield from (requests, errors, retries, ejections, tokens, answers, in_flight, held, duration, first_byte, hold)
+
+        if self.certificate_expires is not None:
+            yield GaugeMetricFamily(
+                "ams_gateway_certificate_expiry_timestamp_seconds",
+                "When the certificate that clients see ends, in Unix time; only with --tls-cert.",
+                self.certificate_expires,
+            )
 
     def _forget_models_that_are_gone(self) -> None:
         known = {UNKNOWN, *(model.name for model in self._model_registry.models())}

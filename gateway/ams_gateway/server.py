@@ -1,7 +1,8 @@
-"""Listening: sockets, bad HTTP, and a stop that lets running requests finish."""
+"""Listening: sockets, TLS, bad HTTP, and a stop that lets running requests finish."""
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from ams_common.errors import ApiError
 
 from ams_gateway.app import Gateway
 from ams_gateway.descriptors import most_clients, raise_descriptor_limit
+from ams_gateway.tls import load_certificate
 
 _READ_BUFFER_BYTES = 64 << 10
 _BACKLOG = 1024
 _COMPLAINT_SECONDS = 60.0
+_HANDSHAKE_SECONDS = 10.0
+_TLS_GOODBYE_SECONDS = 5.0
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain\r\nContent-Length: 29\r\n"
     b"Connection: close\r\n\r\nToo many clients right now.\r\n"
@@ -32,11 +36,12 @@ class Listening:
     host: str
     port: int
     metrics_port: int
+    tls: bool = False
 
     @property
     def url(self) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{host}:{self.port}"
 
 
 @asynccontextmanager
@@ -44,31 +49,65 @@ async def listen(gateway: Gateway) -> AsyncIterator[Listening]:
     """Listen on the settings' host and port until the block ends.
 
     Leaving the block stops accepting at once, gives running requests `grace_seconds`, then cancels them.
-    Raises OSError when an address is taken.
+    Raises OSError when an address is taken, OptionError for a certificate that can't be used. The port of the metrics
+    alone speaks plain HTTP.
     """
     settings = gateway.settings
+    certificate = load_certificate(settings)
+    context = None if certificate is None else certificate.context
     async with AsyncExitStack() as stack:
+        if certificate is not None:
+            certificate.start(gateway.note_certificate)
+            stack.push_async_callback(certificate.close)
         await gateway.start()
         stack.push_async_callback(gateway.close)
-        port = metrics_port = await stack.enter_async_context(_listening(_Server(gateway), gateway, settings.port))
+        port = await stack.enter_async_context(_listening(_Server(gateway), gateway, settings.port, context))
+        metrics_port = port
         if settings.metrics_port:
             server = _Server(gateway, metrics_only=True)
             metrics_port = await stack.enter_async_context(_listening(server, gateway, settings.metrics_port))
         try:
-            yield Listening(settings.host, port, metrics_port)
+            yield Listening(settings.host, port, metrics_port, tls=certificate is not None)
         finally:
             gateway.drain()
 
 
 @asynccontextmanager
-async def _listening(server: "_Server", gateway: Gateway, port: int) -> AsyncIterator[int]:
+async def _listening(
+    server: "_Server", gateway: Gateway, port: int, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     runner = web.ServerRunner(server, shutdown_timeout=gateway.settings.grace_seconds)
     await runner.setup()
     try:
-        await web.TCPSite(runner, gateway.settings.host, port, backlog=_BACKLOG).start()
+        await _Site(runner, gateway.settings.host, port, context).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+class _Site(web.TCPSite):
+    """aiohttp's, which has no time for handshakes: a client that never ends one would keep its connection a minute."""
+
+    def __init__(self, runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        super().__init__(runner, host, port, backlog=_BACKLOG, ssl_context=context)
+        self._context = context
+
+    async def start(self) -> None:
+        if self._context is None:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=_TLS_GOODBYE_SECONDS,
+        )
 
 
 class _Server(web.Server):

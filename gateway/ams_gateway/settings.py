@@ -100,6 +100,27 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         float, Meta(ge=0, description="seconds that running requests get to finish when the gateway stops")
     ] = 30.0
+    jwt_file: Annotated[
+        str,
+        Meta(
+            description="JSON file of the identity providers whose signed tokens (JWT) are taken, and of what their "
+            "claims allow; read again when it changes; see access.md"
+        ),
+    ] = ""
+    tls_cert: Annotated[
+        str,
+        Meta(
+            description="PEM file of the certificate and those that it is from: the gateway then speaks HTTPS; read "
+            "again when it is renewed"
+        ),
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file of --tls-cert's key; empty: it is in the same file")] = ""
+    tls_client_ca: Annotated[
+        str,
+        Meta(
+            description="PEM file of the authorities whose client certificates are taken; every client then needs one"
+        ),
+    ] = ""
     spool_dir: Annotated[str, Meta(description="folder for large request bodies; empty: the system's own")] = ""
     expose_pod: Annotated[bool, Meta(description="name the answering pod in the header X-AMS-Pod")] = False
     admin_paths: Annotated[

@@ -12,6 +12,7 @@ from ams_cli.gateway_client import GatewayError, at_url, error_sentence
 from ams_cli.main import main
 from ams_cli.status import gateway_status, resource_details, resources_table
 from ams_kube.views import ResourceView
+from certificates import Authority
 from msgspec import convert
 from test_cli.up_process import up
 
@@ -39,6 +40,33 @@ async def test_status_of_a_running_ams_up(tmp_path: Path) -> None:
         code, _, err = await command("chat", "nope", "--url", server.url, given="hi")
         assert (code, "No such model: nope." in err) == (1, True)
         assert await server.interrupt() == 0
+
+
+async def test_status_over_https(tmp_path: Path) -> None:
+    authority = Authority()
+    cert, key = authority.pair().write(tmp_path)
+    ca, mine = tmp_path / "ca.pem", authority.pair("ann").write(tmp_path, "ann")
+    ca.write_bytes(authority.pem)
+    given = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca))
+    async with up(tmp_path, *given) as server:
+        await server.announced()
+        assert server.url.startswith("https://127.0.0.1:")
+        shown = ("--client-cert", str(mine[0]), "--client-key", str(mine[1]))
+        code, out, _ = await command("status", "--url", server.url, "--ca-file", str(ca), *shown)
+        assert (code, "m" in out) == (0, True)
+        code, _, err = await command("status", "--url", server.url)
+        assert (code, "its certificate isn't trusted" in err, "--ca-file" in err) == (1, True, True)
+        code, _, err = await command("status", "--url", server.url, "--ca-file", str(key))
+        assert (code, "no such certificates in PEM" in err) == (2, True)
+        code, _, err = await command("status", "--ca-file", str(ca))
+        assert (code, "https:// URL" in err) == (2, True)
+        assert await server.interrupt() == 0
+
+
+async def test_up_with_a_certificate_that_is_not_there(tmp_path: Path) -> None:
+    async with up(tmp_path, "--tls-cert", str(tmp_path / "none")) as server:
+        assert await server.ended() == 2
+        assert server.lines == [f"ams: --tls-cert='{tmp_path / 'none'}': there is no such file"]
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:

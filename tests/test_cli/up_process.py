@@ -46,7 +46,7 @@ class Up:
         raise AssertionError(f"ended without {pattern!r}: {self.lines}")
 
     async def announced(self) -> "Up":
-        found = re.search(r"http://\S+", await self.line("AI Model Server on"))
+        found = re.search(r"https?://\S+", await self.line("AI Model Server on"))
         assert found is not None
         self.url = found[0]
         return self
