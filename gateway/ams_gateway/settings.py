@@ -35,13 +35,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             "everybody who reaches the port may use every model"
         ),
     ] = ""
-    jwt_file: Annotated[
-        str,
-        Meta(
-            description="file of the identity providers whose tokens (JWT) are taken beside API keys, and what they "
-            "allow; read again when it changes; empty: none"
-        ),
-    ] = ""
     allow_anonymous: Annotated[
         bool,
         Meta(
