@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import hiredis
 from ams_common.options import OptionError
 from ams_common.printable import printable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -135,7 +136,8 @@ class RedisLink(Collector):
         started = time.perf_counter()
         timer = loop.call_later(seconds, self._expire, answer, seconds, _GRACES)
         try:
-            await self._send(connection, connection.pack_command(*command))
+            packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means tuples of one
+            await self._send(connection, packed)
             reply = await answer
         except (RedisError, OSError) as error:
             self._lose(_sentence(error), "lost")
@@ -150,9 +152,9 @@ class RedisLink(Collector):
             raise self._refused(reply)
         return reply
 
-    async def _send(self, connection: AbstractConnection, packed: list[bytes]) -> None:
+    async def _send(self, connection: AbstractConnection, packed: bytes) -> None:
         """Write a command. A caller that is cancelled must not leave half of it behind: redis-py then disconnects."""
-        if not self._sending and sum(map(len, packed)) < _AT_ONCE_BYTES:
+        if not self._sending and len(packed) < _AT_ONCE_BYTES:
             await connection.send_packed_command(packed, check_health=False)
             return
         task = asyncio.create_task(connection.send_packed_command(packed, check_health=False))

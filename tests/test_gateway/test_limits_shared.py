@@ -106,6 +106,38 @@ async def test_requests_that_come_together_are_one_call(server: RedisServer) -> 
         assert limits._link.calls - before <= 2
 
 
+async def test_where_plenty_is_left_nobody_waits_for_redis(server: RedisServer) -> None:
+    policy = team(requests_per_minute=60_000, tokens_per_minute=600_000, concurrent_requests=2000)
+    async with gateways(server, 2) as (one, two):
+        await one.admit(policy, 10)
+        before = one._link.calls
+        for _ in range(200):
+            (await one.admit(policy, 10)).settle(5)
+        assert one._link.calls - before <= 2
+        await asyncio.sleep(0.3)
+        answer = await two.admit(policy, 10)
+        assert 59_790 <= int(answer.headers["X-RateLimit-Remaining-Requests"]) <= 60_000
+        key = server.client().hgetall("{ams}:limits:user:k-1")
+        assert key[b"c:" + one._id.encode()] == b"1"
+
+
+async def test_who_goes_ahead_leaves_limits_as_they_are(server: RedisServer) -> None:
+    async with gateways(server, 3) as limiters:
+        started = time.monotonic()
+        let_in = await granted(limiters, team(requests_per_minute=3000), 6000)
+        seconds = time.monotonic() - started
+        assert 3000 <= let_in <= 3000 + 50 * seconds + 30
+        tokens = 0
+        policy = Policy(id="k-2", name="team-b", tokens_per_minute=100_000, concurrent_requests=100)
+        started = time.monotonic()
+        for number in range(600):
+            answer = await ask(limiters[number % 3], policy, 300)
+            if not isinstance(answer, ApiError):
+                answer.settle(300)
+                tokens += 300
+        assert tokens <= 100_000 * (1.02 + (time.monotonic() - started) / 60)
+
+
 async def test_tokens_settled_here_are_there_for_others(server: RedisServer) -> None:
     async with gateways(server, 2) as (one, two):
         policy = team(tokens_per_minute=1000)

@@ -93,14 +93,16 @@ def full(bounds: Bounds, now: float) -> Levels:
 
 def refilled(levels: Levels, bounds: Bounds, now: float) -> Levels:
     """The levels at `now`. Clocks that go back fill nothing."""
-    seconds = max(0.0, now - levels.at)
-    return Levels(
-        _filled(levels.requests, bounds.requests, seconds), _filled(levels.tokens, bounds.tokens, seconds), now
-    )
+    requests, tokens, at = levels
+    seconds = now - at if now > at else 0.0
+    return Levels(_filled(requests, bounds.requests, seconds), _filled(tokens, bounds.tokens, seconds), now)
 
 
 def _filled(level: float, bucket: Bucket | None, seconds: float) -> float:
-    return 0.0 if bucket is None else min(bucket.capacity, level + bucket.rate * seconds)
+    if bucket is None:
+        return 0.0
+    level += bucket.rate * seconds
+    return level if level < bucket.capacity else bucket.capacity
 
 
 def parted(levels: Levels, gateways: int) -> Levels:
@@ -119,7 +121,9 @@ def added(levels: Levels, bounds: Bounds, requests: float, tokens: float) -> Lev
 
 def reserved(bounds: Bounds, asked: int) -> float:
     """The tokens that a request takes which asks for so many: never more than there ever are."""
-    return 0.0 if bounds.tokens is None else min(float(asked), bounds.tokens.capacity)
+    if (bucket := bounds.tokens) is None:
+        return 0.0
+    return float(asked) if asked < bucket.capacity else bucket.capacity
 
 
 def taken(levels: Levels, bounds: Bounds, asked: int) -> Levels:
@@ -206,21 +210,23 @@ def _numbers(policy: Policy, shortage: Shortage, asked: int) -> dict[str, Any]:
 def rate_headers(bounds: Bounds, levels: Levels) -> dict[str, str]:
     """`X-RateLimit-*` as OpenAI names them: the limit, what is left, and in what time it is whole again."""
     headers: dict[str, str] = {}
-    for name, bucket, level in (
-        ("Requests", bounds.requests, levels.requests),
-        ("Tokens", bounds.tokens, levels.tokens),
-    ):
-        if bucket is not None:
-            headers[f"X-RateLimit-Limit-{name}"] = str(math.floor(bucket.capacity))
-            headers[f"X-RateLimit-Remaining-{name}"] = str(max(0, math.floor(level + _ALMOST)))
-            headers[f"X-RateLimit-Reset-{name}"] = duration((bucket.capacity - level) / bucket.rate)
+    if (bucket := bounds.requests) is not None:
+        level = levels.requests
+        headers["X-RateLimit-Limit-Requests"] = str(int(bucket.capacity))
+        headers["X-RateLimit-Remaining-Requests"] = str(int(level + _ALMOST)) if level > 0 else "0"
+        headers["X-RateLimit-Reset-Requests"] = duration((bucket.capacity - level) / bucket.rate)
+    if (bucket := bounds.tokens) is not None:
+        level = levels.tokens
+        headers["X-RateLimit-Limit-Tokens"] = str(int(bucket.capacity))
+        headers["X-RateLimit-Remaining-Tokens"] = str(int(level + _ALMOST)) if level > 0 else "0"
+        headers["X-RateLimit-Reset-Tokens"] = duration((bucket.capacity - level) / bucket.rate)
     return headers
 
 
 def duration(seconds: float) -> str:
     """A time as OpenAI writes it, rounded up: `20ms`, `1s`, `6m0s`, `1h0m0s`."""
     if seconds < 1:
-        return f"{max(0, math.ceil(seconds * 1000 - _ALMOST))}ms"
+        return f"{math.ceil(seconds * 1000 - _ALMOST)}ms" if seconds > 0 else "0ms"
     minutes, rest = divmod(math.ceil(seconds - _ALMOST), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,8 +1,9 @@
 """Limits that gateways share by Redis: one call for all requests that come in one turn of the event loop.
 
 While a call is under way, what comes waits for the next one; so however many requests there are, Redis is asked a few
-thousand times a second at most, and one that is slow makes nobody wait longer than for two calls. What requests settle
-goes with the next call, or with one of its own soon after. Without Redis, each gateway keeps to its part of the limits.
+thousand times a second at most, and one that is slow makes nobody wait longer than for two calls. Where plenty is left,
+a request goes ahead and Redis is told soon after, with what other requests settle. Without Redis, each gateway keeps to
+its part of the limits.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.limits.places import UNLIMITED, MonthTokens, Place
 from ams_gateway.limits.port import Admission
 from ams_gateway.limits.script import ALIVE_SECONDS, GATEWAYS, MESSAGES, SCRIPT, USER
-from ams_gateway.limits.shared_account import NOTHING, SharedAccount
+from ams_gateway.limits.shared_account import SharedAccount
 from ams_gateway.redis_link import RedisAway, RedisLink
 
 logger = logging.getLogger("ams_gateway")
@@ -109,6 +110,11 @@ class SharedLimiter:
             await asyncio.wait((seeding,), timeout=_SEED_SECONDS)
         if not self._link.up:
             return self._admit_alone(account, tokens)
+        bounds = account.bounds
+        reserved = decide.reserved(bounds, tokens)
+        if account.goes_ahead(tokens, account.seen):
+            self._owe(account, -1.0 if bounds.requests else 0.0, -reserved, 0)
+            return Place(self, account, reserved, bounds, account.levels)
         ask = _Ask(account, tokens, asyncio.get_running_loop().create_future())
         self._asks.append(ask)
         if self._talking is None:
@@ -122,8 +128,7 @@ class SharedLimiter:
         if granted is None:
             return self._admit_alone(account, tokens)
         if granted:
-            bounds = account.bounds
-            return Place(self, account, decide.reserved(bounds, tokens), bounds, account.levels)
+            return Place(self, account, reserved, bounds, account.levels)
         raise self._refused(account.policy, account.standing(), account.bounds, tokens)
 
     def settle(self, place: Place, tokens: int | None) -> None:
@@ -178,7 +183,7 @@ class SharedLimiter:
 
     def _owe(self, account: SharedAccount, requests: float, tokens: float, used: int) -> None:
         if requests or tokens or used:
-            account.owed = account.owed.plus(requests, tokens, used)
+            account.owe(requests, tokens, used)
         elif account.bounds.concurrent is None:
             return
         self._untold[account] = None
@@ -313,7 +318,7 @@ class SharedLimiter:
         while self._untold and len(self._unanswered) < _MOST_USERS:
             account = next(iter(self._untold))
             del self._untold[account]
-            account.sent, account.owed = account.owed, NOTHING
+            account.send()
             self._unanswered.add(account)
 
     def _tell_of_failure(self, error: Exception) -> None:

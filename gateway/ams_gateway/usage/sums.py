@@ -3,6 +3,7 @@
 All are whole numbers, compute time in microseconds, so that sums are exact in whatever order they are made.
 """
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -32,7 +33,7 @@ class Sums(NamedTuple):
     compute_microseconds: int = 0
 
     def plus(self, other: "Sums") -> "Sums":
-        return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return Sums(*map(operator.add, self, other))
 
     @property
     def tokens(self) -> int:
