@@ -277,7 +277,28 @@ async def test_gateways_add_up_in_redis(server: RedisServer, tmp_path: Path) -> 
         assert total(rows) == Sums(2400, 24010, 2401, 24010, 2401, 2401 * 250_000)
         assert await one.month_tokens(["k-1", "k-2", "k-none"]) == {"k-1": 60, "k-2": 40, "k-none": 0}
         assert await two.rows(0, 86400) == []
-    assert server.client().ttl("{ams}:usage:month:" + f"{datetime.now(UTC):%Y-%m}") > 400 * 86400 - 100
+
+
+async def test_old_days_are_forgotten_in_redis(server: RedisServer) -> None:
+    now = time.time()
+    link = RedisLink(server.url)
+    await link.start()
+    old = SharedLedger(link, None, UsageMetrics(), days=60, wall=lambda: now - 61 * 86400)
+    await old.start()
+    old.add(entry())
+    await old.close()
+    client = server.client()
+    (day,) = client.keys("{ams}:usage:day:*")
+    assert client.ttl(day) == -1
+    client.hset("{ams}:usage:day:" + f"{datetime.fromtimestamp(now - 59 * 86400, UTC):%Y-%m-%d}", "x", "x")
+    ledger = SharedLedger(link, None, UsageMetrics(), days=60, wall=lambda: now)
+    await ledger.start()
+    await asyncio.sleep(0.3)
+    assert day not in client.keys("{ams}:usage:day:*")
+    assert len(client.keys("{ams}:usage:day:*")) == 1
+    assert await ledger.rows(int(now) - 100 * 86400, int(now)) == []  # and what can't be read is left out
+    await ledger.close()
+    await link.close()
 
 
 now_hour = int(time.time()) // 3600 * 3600

@@ -13,7 +13,7 @@ from ams_gateway.usage.sums import Group, Rows, Sums, add, group_of, sums_of
 
 T = TypeVar("T")
 
-_COLLECT_SECONDS = 0.3  # of a second that may be lost, the rest is for writing
+_COLLECT_SECONDS = 0.4  # of a second that may be lost, the rest is for writing
 _MOST_NAMES = 20_000
 _RETRY_SECONDS = 2.0  # until what couldn't be written is tried again
 

@@ -7,6 +7,7 @@ Redis remembers the last number of each outbox, by an id that is made with the f
 import fcntl
 import logging
 import os
+import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ class Batch(NamedTuple):
     rows: list[tuple[Group, Sums]]
     again: bool
 
+    @property
+    def may_be_last(self) -> bool:
+        return not self.again and len(self.rows) < _MOST_ROWS
+
 
 class Outbox:
     """Over a file that no other process has open, or memory."""
@@ -40,6 +45,7 @@ class Outbox:
             path = None
         self._database = Database(path)
         self._unwritten: dict[Group, Sums] = {}
+        self._has_moved = False
 
     def _take(self, path: Path) -> bool:
         """Whether this process alone has the file now."""
@@ -76,12 +82,7 @@ class Outbox:
     def next_batch(self) -> Batch | None:
         """The oldest that Redis may not have, or a new one; None if all is sent. StoreUnavailable."""
         with self._database.transaction() as connection:
-            # What a gateway without Redis kept in the same file.
-            connection.execute(
-                f"INSERT INTO outbox (batch, {NAMES}) SELECT 0, {NAMES} FROM usage WHERE true "
-                f"ON CONFLICT (batch, hour, key_id, key_name, model, outcome) DO UPDATE SET {UPDATES}"
-            )
-            connection.execute("DELETE FROM usage")
+            self._move_what_was_kept(connection)
             facts = dict(connection.execute("SELECT name, value FROM facts"))
             if (outbox := facts.get("outbox")) is None:
                 outbox = os.urandom(8).hex()
@@ -101,6 +102,17 @@ class Outbox:
                 again = True
             found = connection.execute(f"SELECT {NAMES} FROM outbox WHERE batch = ?", (number,))
             return Batch(outbox, number, [read_row(row) for row in found], again)
+
+    def _move_what_was_kept(self, connection: sqlite3.Connection) -> None:
+        """A gateway without Redis kept it in the same file, before this one started."""
+        if self._has_moved:
+            return
+        connection.execute(
+            f"INSERT INTO outbox (batch, {NAMES}) SELECT 0, {NAMES} FROM usage WHERE true "
+            f"ON CONFLICT (batch, hour, key_id, key_name, model, outcome) DO UPDATE SET {UPDATES}"
+        )
+        connection.execute("DELETE FROM usage")
+        self._has_moved = True
 
     def drop(self, batch: Batch) -> None:
         """Redis has it. StoreUnavailable: then it is sent again, which does no harm."""

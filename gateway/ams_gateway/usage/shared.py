@@ -1,8 +1,8 @@
 """The ledger of all gateways in Redis, fed by an outbox of each: nothing is lost or counted twice if Redis is away.
 
 Redis holds a hash for each day, whose fields are groups in JSON and whose values are their sums in msgpack, a hash for
-each month with the tokens of keys, and the number of the last batch of each outbox. All of them end with the days that
-are kept.
+each month with the tokens of keys, and the number of the last batch of each outbox. Days and months have no time to
+live, so that a Redis that makes room for kept answers leaves them alone; gateways remove those that are too old.
 """
 
 import asyncio
@@ -30,6 +30,9 @@ _DAY = 86400
 _CALL_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _SCAN_COUNT = 500
+_PRUNED_DAYS = 100  # that all gateways may have been away
+_PRUNE_SECONDS = 6 * 3600.0
+_PRUNE_AGAIN_SECONDS = 60.0
 _NAME = PREFIX + "usage:"
 
 _SCRIPT = Script(
@@ -45,8 +48,7 @@ for _, row in ipairs(rows) do
   redis.call('HSET', key, field, cmsgpack.pack(sums))
 end
 for _, month in ipairs(months) do redis.call('HINCRBY', KEYS[month[1]], month[2], string.format('%.0f', month[3])) end
-redis.call('SET', KEYS[1], string.format('%.0f', number))
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, keep) end
+redis.call('SET', KEYS[1], string.format('%.0f', number), 'EX', keep)
 return 1
 """
 )
@@ -72,6 +74,7 @@ class SharedLedger(ReadableLedger):
         self._sending = asyncio.Lock()
         self._stored_some = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
+        self._pruning: asyncio.Task[None] | None = None
         self._refused = ""
 
     def store(self, rows: Rows) -> bool:
@@ -86,14 +89,15 @@ class SharedLedger(ReadableLedger):
         self._link.listen(lambda up: self._stored_some.set())
         self._stored_some.set()  # what is left of the last time
         self._sender = asyncio.create_task(self._send_on())
+        self._pruning = asyncio.create_task(self._prune())
 
     async def close(self) -> None:
         if self._closed:
             return
         await super().close()
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+        for task in filter(None, (self._sender, self._pruning)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         if self._link.up:
             await self._send_all()
         await self.on_thread(lambda: self._box().close())
@@ -102,6 +106,19 @@ class SharedLedger(ReadableLedger):
     def _stored(self, storing: "asyncio.Future[bool]") -> None:
         super()._stored(storing)
         self._stored_some.set()
+
+    async def _prune(self) -> None:
+        """Forget days that are too old, and months that began a month before those."""
+        while True:
+            today = int(self._wall())
+            days = [today - (self._days + 1 + past) * _DAY for past in range(_PRUNED_DAYS)]
+            old = {_day_key(day) for day in days} | {_month_key(day - 31 * _DAY) for day in days}
+            try:
+                await self._link.call("UNLINK", *old, seconds=_CALL_SECONDS)
+            except RedisAway:
+                await asyncio.sleep(_PRUNE_AGAIN_SECONDS)
+                continue
+            await asyncio.sleep(_PRUNE_SECONDS)
 
     async def _send_on(self) -> None:
         while True:
@@ -117,7 +134,8 @@ class SharedLedger(ReadableLedger):
             async with self._sending:
                 while (batch := await self.on_thread(lambda: self._box().next_batch())) is not None:
                     self._metrics.waiting = len(batch.rows)
-                    await self._send(batch)
+                    if await self._send(batch) and batch.may_be_last:
+                        break
         except RedisRefused as error:
             if str(error) != self._refused:
                 self._refused = str(error)
@@ -131,7 +149,8 @@ class SharedLedger(ReadableLedger):
         self._metrics.waiting = 0
         return ""
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: Batch) -> bool:
+        """Whether Redis has the batch now. RedisAway."""
         keys = [f"{_NAME}outbox:{batch.outbox}"]
         places: dict[str, int] = {}
 
@@ -152,8 +171,9 @@ class SharedLedger(ReadableLedger):
         done = await self._link.run(_SCRIPT, keys, message, seconds=_CALL_SECONDS)
         if not done and not batch.again:
             await self.on_thread(lambda: self._box().rename())
-            return
+            return False
         await self.on_thread(lambda: self._box().drop(batch))
+        return True
 
     async def rows(self, start: int, end: int) -> list[tuple[Group, Sums]]:
         """StoreUnavailable while Redis is away."""
