@@ -64,6 +64,7 @@ def gateway() -> str:
     )  # fmt: skip
     metrics.count(record)
     metrics.certificate_expires = 1.0
+    metrics.issuers = lambda: {"https://login.example.com": 1.0}
     metrics.of("m").retries["stale"] += 1
     metrics.of("m").answers["hit"] += 1
     link = RedisLink("redis://localhost")

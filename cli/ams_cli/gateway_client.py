@@ -69,9 +69,10 @@ async def _get(gateway: GatewayClient, path: str) -> bytes:
 
 
 def error_sentence(status: int, body: bytes) -> str:
-    """The sentence of an error's body, in either of its shapes."""
+    """The sentence of an error's body, in either of its shapes, or of an API server that gets no further."""
     try:
-        error = read_json(body, dict[str, Any]).get("error")
+        document = read_json(body, dict[str, Any])
+        error = document.get("message") if document.get("kind") == "Status" else document.get("error")
     except InvalidJson:
         error = None
     if isinstance(error, dict):

@@ -6,7 +6,7 @@ path adds to integers of a record that each model keeps. Labels are bounded: unk
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -92,6 +92,7 @@ class GatewayMetrics(Collector):
         self._model_registry = registry
         self._models: dict[str, ModelMetrics] = {}
         self.certificate_expires: float | None = None  # Unix time; None without TLS
+        self.issuers: Callable[[], Mapping[str, float | None]] = dict  # seconds since each one's keys were fetched
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -201,6 +202,17 @@ class GatewayMetrics(Collector):
                 "When the certificate that clients see ends, in Unix time; only with --tls-cert.",
                 self.certificate_expires,
             )
+
+        if issuers := self.issuers():
+            ages = GaugeMetricFamily(
+                "ams_gateway_token_keys_age_seconds",
+                "Since the keys of an issuer of tokens were fetched; without a value they never could be.",
+                labels=("issuer",),
+            )
+            for issuer, age in issuers.items():
+                if age is not None:
+                    ages.add_metric((issuer,), age)
+            yield ages
 
     def _forget_models_that_are_gone(self) -> None:
         known = {UNKNOWN, *(model.name for model in self._model_registry.models())}

@@ -187,6 +187,7 @@ def test_attachments_of_each_kind(tmp_path: Path) -> None:
 
 def test_refusals_of_both_shapes() -> None:
     assert error_sentence(404, b'{"error": "gone"}') == error_sentence(404, b'{"error": {"message": "gone"}}') == "gone"
+    assert error_sentence(503, b'{"kind": "Status", "message": "no endpoints available"}') == "no endpoints available"
     assert error_sentence(502, b"<html>") == "the gateway answered 502"
 
 

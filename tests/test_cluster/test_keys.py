@@ -172,7 +172,7 @@ def redis(closed: Closed, images: str) -> Iterator[None]:
 def load(found: list[str], key: str, requests: int) -> tuple[Counter[int], float]:
     """Statuses of so many requests over all gateways, and the seconds that they took."""
     began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(16) as threads:
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
         answers = threads.map(
             lambda number: ask(found[number % len(found)], "/v1/completions", key, QUESTION), range(requests)
         )

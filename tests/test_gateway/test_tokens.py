@@ -133,6 +133,9 @@ async def test_claims_become_a_policy(provider: Provider, tokens: Tokens) -> Non
     assert user.id == again.id != other.id
     assert user.id.startswith("j-")
     assert provider.fetched == 1
+    age = tokens.key_ages()[provider.issuer]
+    assert age is not None
+    assert 0 <= age < 10
 
 
 async def test_rules_look_into_claims(provider: Provider, tokens: Tokens) -> None:

@@ -23,7 +23,7 @@ LIMITS = MediaLimits()
 
 def test_settings_are_those_of_the_commands() -> None:
     assert with_tables(CONFIGURATION) == CONFIGURATION, "run: python -m ams_common.reference < docs/configuration.md"
-    assert CONFIGURATION.count("<!-- settings: ") == 5
+    assert CONFIGURATION.count("<!-- settings: ") == 7
     for flag in ("--context-tokens", "--hold-seconds", "--retry-seconds", "--log-dir"):
         assert f"| `{flag}` |" in CONFIGURATION
 
