@@ -86,7 +86,7 @@ def refusal(answer: GatewayAnswer, body: bytes) -> str:
     if answer.status == 401:
         return f"{sentence.rstrip('.')}. Put a key into AMS_API_KEY or --api-key-file; `ams keys create` makes one."
     after = answer.headers.get("Retry-After", "")
-    if answer.status == 429 and after.isdigit() and "second" not in sentence:
+    if answer.status == 429 and after.isdigit() and "ry again" not in sentence:
         return f"{sentence.rstrip('.')}. Try again in {int(after)} s."
     return sentence
 

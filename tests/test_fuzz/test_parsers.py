@@ -20,14 +20,20 @@ from ams_cli.chat import Conversation
 from ams_cli.exit_reason import reported_failure
 from ams_cli.gateway_client import GatewayError
 from ams_cli.manifests import ManifestError, load_manifests
+from ams_common import key_changes
 from ams_common.errors import ApiError
 from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files
+from ams_common.keys import InvalidKeys, read_keys, write_keys
 from ams_common.lock import lock_of
+from ams_common.outside import InvalidJson, read_json
 from ams_common.quantity import InvalidQuantity, parse_memory, parse_quantity
 from ams_common.request_body import RequestReader
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.source import InvalidSource, parse_source
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, RoutingFields
+from ams_gateway.auth.jwks import read_key
+from ams_gateway.auth.token_rules import InvalidIssuers, Issuer, Refused, Rule, TokenPolicy, read_issuers, user_of
+from ams_gateway.auth.tokens import parse as parse_token
 from ams_gateway.front.form import boundary_of, texts_of
 from ams_operator.decide.status.endings import termination_failure
 from ams_pod.download.failures import Failed
@@ -202,6 +208,30 @@ SIGNATURE_SEEDS = [
 ]  # fmt: skip
 PUBLIC_KEY = (Path(__file__).parents[1] / "test_pod" / "signed_model" / "pub.pem").read_text()
 
+TOKEN_SEEDS = [
+    b"eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJpIiwiYXVkIjoiYSIsInN1YiI6InMiLCJleHAiOjk5OTl9.c2ln",
+    b"eyJhbGciOiJub25lIiwiY3JpdCI6WyJ4Il19.eyJleHAiOjFlNDAwfQ.AA", b"ey.ey.ey", b"e30.e30.", b"..", b"ey\xff.a.b",
+]  # fmt: skip
+CLAIMS_SEEDS = [
+    b'{"iss":"i","aud":["x","a"],"sub":"s","exp":9999,"nbf":1,"iat":1.5,"groups":["ml-a",1,true,null],"realm":{"r":"x"}}',
+    b'{"aud":"a","sub":"\\ud800","exp":1e308}', b'{"aud":"a","sub":"s","exp":' + b"9" * 400 + b"}", *JSON_SEEDS,
+]  # fmt: skip
+ISSUERS_SEEDS = [
+    b'{"issuers":[{"issuer":"https://a.example","audience":["x"],"rules":[{"claims":{"g":"a*"},"policy":{}}]}]}',
+    b'{"issuers":[{"issuer":"https://[::1","audience":"x","default":{}}]}',
+    b'{"issuers":[{"issuer":"http://a:99999","audience":"x","default":{}}]}', *JSON_SEEDS,
+]  # fmt: skip
+KEY_SEEDS = [
+    b'{"kty":"RSA","n":"' + b"A" * 400 + b'","e":"AQAB","kid":"a"}', b'{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}',
+    b'{"kty":"OKP","crv":"Ed25519","x":"' + b"A" * 43 + b'","alg":"EdDSA"}', b'{"kty":"RSA","n":1,"e":[]}', *JSON_SEEDS,
+]  # fmt: skip
+KEYS_SEEDS = [write_keys(key_changes.first_file(b"k" * 32, b"i" * 6, 1.8e9)[1]), *JSON_SEEDS]
+ISSUER = Issuer(
+    issuer="i",
+    audience="a",
+    rules=(Rule(claims={"groups": ("ml-*", "x"), "realm.r": "*"}), Rule(claims={"scope": "m"}, policy=TokenPolicy())),
+)
+
 LISTING = [RemoteFile("config.json", 1), RemoteFile("model.safetensors.index.json", 1), RemoteFile("a.safetensors", 1)]
 
 PARSERS = {
@@ -233,6 +263,13 @@ PARSERS = {
     "key": Parser(
         lambda data, _: Signer(text(data), "s").signed(b"{}"), (Failed,), [PUBLIC_KEY.encode(), b"-----BEGIN"]
     ),
+    "token": Parser(lambda data, _: parse_token(data.decode("utf-8", "surrogateescape")), (Refused,), TOKEN_SEEDS),
+    "claims": Parser(
+        lambda data, _: user_of(read_json(data, dict[str, Any]), ISSUER, 5000.0), (Refused, InvalidJson), CLAIMS_SEEDS
+    ),
+    "issuers": Parser(lambda data, _: read_issuers(data), (InvalidIssuers,), ISSUERS_SEEDS),
+    "jwk": Parser(lambda data, _: read_key(read_json(data, dict[str, Any])), (InvalidJson,), KEY_SEEDS),
+    "api-keys": Parser(lambda data, _: key_changes.tidied(read_keys(data), 2e9), (InvalidKeys,), KEYS_SEEDS),
     "stream": Parser(converse, (GatewayError,), STREAM_SEEDS),
 }
 

@@ -23,6 +23,7 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 60.0
 _FETCH_SECONDS = 5.0
 _MOST_BYTES = 256 << 10
 _MOST_KEYS = 100
+_LONGEST_NUMBER = 2000
 _RSA_BITS = range(2048, 8193)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _DISCOVERY = "/.well-known/openid-configuration"
@@ -189,6 +190,8 @@ def read_key(document: dict[str, Any]) -> PublicKey | None:
         return None
     if document.get("kty") not in ("RSA", "EC", "OKP") or "d" in document:
         return None
+    if any(isinstance(value, str) and len(value) > _LONGEST_NUMBER for value in (document.get("n"), document.get("e"))):
+        return None  # numbers of a megabyte would be computed with before they are found too large
     try:
         key = jwt.PyJWK(document).key
     except Exception:  # what PyJWT and cryptography raise for numbers that are no key is of many types
