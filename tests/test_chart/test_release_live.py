@@ -1,14 +1,21 @@
 """Installing, upgrading and removing releases on a real API server: the CRD outlives them, and is in nobody's way."""
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from ams_common.names import GROUP, PLURAL
 from ams_kube.client import Client
+from ams_kube.errors import Forbidden
 from ams_kube.kinds import Kind
+from ams_kube.objects import SECRETS, SecretObject
+from ams_kube.reflector import Reflector
+from ams_operator.act.first_key import FirstKey
 from kube_cluster import DEFINITIONS, Anything, ControlPlane, bring_up
 from test_chart.chart import CHART, HELM, needs_helm
 
@@ -84,6 +91,42 @@ async def may(client: Client, account: str, verb: str, namespace: str, name: str
     user = f"system:serviceaccount:three:keyed-ai-model-server-{account}"
     body = {"spec": {"user": user, "resourceAttributes": asked}}
     return bool((await client.create(REVIEWS, None, body)).status["allowed"])
+
+
+async def as_account(plane: ControlPlane, client: Client, account: str, folder: Path) -> Client:
+    """A client with nothing but the rights of a ServiceAccount of the release."""
+    path = f"/api/v1/namespaces/three/serviceaccounts/keyed-ai-model-server-{account}/token"
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    token = json.loads(await client.request("POST", path, body=body))["status"]["token"]
+    config = yaml.safe_load(plane.kubeconfig.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    (folder / account).write_text(yaml.safe_dump(config))
+    return await Client.connect("tests", kubeconfig=str(folder / account))
+
+
+async def test_with_these_rights_the_operator_makes_the_secret_and_a_gateway_follows_it(
+    plane: ControlPlane, run: Helm, tmp_path: Path
+) -> None:
+    run("install", "keyed", str(CHART), "--namespace", "three", "--create-namespace")
+    name = "keyed-ai-model-server-keys"
+    async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
+        async with await as_account(plane, client, "gateway", tmp_path) as gateway:
+            seen: asyncio.Queue[SecretObject] = asyncio.Queue()
+            fields = f"metadata.name={name}"
+            watch = Reflector(gateway, SECRETS, seen.put_nowait, lambda key: None, namespace="three", fields=fields)
+            following = asyncio.create_task(watch.run())
+            async with asyncio.timeout(10), await as_account(plane, client, "operator", tmp_path) as operator:
+                await watch.synced.wait()
+                await FirstKey(operator, f"three/{name}").ensure()
+                assert (await seen.get()).entry("keys.json") is not None
+                await FirstKey(operator, f"three/{name}").ensure()
+            with pytest.raises(Forbidden):
+                await gateway.list(SECRETS, "three")
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        run("uninstall", "keyed", "--namespace", "three")
+        assert (await client.get(SECRETS, "three", name)).entry("first-key") is not None, "it outlives the release"
 
 
 async def test_who_may_touch_the_secret_with_the_keys_and_how_to_read_it(plane: ControlPlane, run: Helm) -> None:
