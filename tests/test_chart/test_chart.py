@@ -130,6 +130,13 @@ def test_nobody_gets_in_is_a_mistake() -> None:
     assert "nobody could use the gateways" in said
 
 
+def test_values_of_an_older_chart_are_told() -> None:
+    """As --reuse-values gives them; null takes a default away."""
+    said = helm_template({"gateway": {"tls": None}}, check=False).stderr
+    assert "gateway.tls is missing" in said
+    assert "--reset-then-reuse-values" in said
+
+
 def test_issuers_of_tokens_are_mounted() -> None:
     objects = render({"gateway": {"auth": {"jwt": [ISSUER]}}})
     assert json.loads(objects["ConfigMap", "gateway-jwt"]["data"]["jwt.json"]) == {"issuers": [ISSUER]}

@@ -41,8 +41,18 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* Values that --reuse-values kept of an older chart lack what has come since. */}}
+{{- define "ams.checkValues" -}}
+{{- range $name := list "auth" "redis" "usage" "tls" -}}
+{{- if not (hasKey $.Values.gateway $name) -}}
+{{- fail (printf "gateway.%s is missing: these are values of an older version of the chart; upgrade with --reset-then-reuse-values in place of --reuse-values" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Name of the Secret with the API keys; empty where there is none. */}}
 {{- define "ams.keysSecret" -}}
+{{- include "ams.checkValues" . -}}
 {{- $auth := .Values.gateway.auth -}}
 {{- if $auth.existingSecret -}}
 {{- $auth.existingSecret -}}
@@ -55,6 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* Whether the operator makes that Secret. */}}
 {{- define "ams.makesFirstKey" -}}
+{{- include "ams.checkValues" . -}}
 {{- $auth := .Values.gateway.auth -}}
 {{- if and $auth.createFirstKey (not $auth.existingSecret) (not $auth.anonymous) -}}
 true
@@ -62,6 +73,7 @@ true
 {{- end -}}
 
 {{- define "ams.gatewayScheme" -}}
+{{- include "ams.checkValues" . -}}
 http{{ if .Values.gateway.tls.secretName }}s{{ end }}
 {{- end -}}
 
