@@ -18,6 +18,8 @@ from ams_common.pod_settings import ServeSettings
 from ams_common.reasons import Reason
 
 from ams_pod.media.sizing import NO_RULES, Sizes
+from ams_pod.shares import EVERYBODY, Share
+from ams_pod.waits import Waits
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 Degraded = Literal["cpu", "text-only", "simplified"]
@@ -172,17 +174,24 @@ class Ticket:
     """One submitted request. `sink` takes its events, on the pod's event loop; the engine only carries it along.
 
     Times are monotonic seconds. `rungs` are all steps of the memory ladder that were tried, `degraded` the one that
-    the answer comes from.
+    the answer comes from. `compute_seconds` is its part of the time that the engine computed; it may still grow until
+    the ticket's last event, and is complete by then, however the request ended.
     """
 
     prepared: Prepared
     sampling: Sampling
     sink: "Sink"
     submitted_at: float
+    share: Share = EVERYBODY
+    compute_seconds: float = 0.0
+    waits: Waits = field(init=False)
     cancelled: bool = False  # read by the engine before each step
     started_at: float | None = None  # when the first token of the prompt was computed
     degraded: Degraded | None = None
     rungs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.waits = Waits(self.submitted_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +230,9 @@ class Occupancy:
 class EngineCounters:
     """Totals since start. `busy_seconds` is time inside steps.
 
-    `tower_calls` took `tower_seconds` beside them. `out_of_memory` counts by stage and by what was done about it.
+    `tower_calls` took `tower_seconds` beside them; requests that a copy of the model took over took `copy_seconds`
+    there. All three together are what tickets are told as their `compute_seconds`. `out_of_memory` counts by stage and
+    by what was done about it. `set_aside` rows made way for other keys, and were computed again.
     """
 
     steps: int = 0
@@ -230,7 +241,13 @@ class EngineCounters:
     busy_seconds: float = 0.0
     tower_calls: int = 0
     tower_seconds: float = 0.0
+    copy_seconds: float = 0.0
+    set_aside: int = 0
     out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def compute_seconds(self) -> float:
+        return self.busy_seconds + self.tower_seconds + self.copy_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +310,8 @@ class Engine(Protocol):
     def detokenizer(self, after: Sequence[int] = ()) -> Detokenizer:
         """Of one answer. `after` are the ids of a raw prompt that it goes on from, as its text then does too."""
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
-        """Queue a request; its events arrive through `publish`. EngineRefusal if it could never be computed."""
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+        """Queue a request of a key; its events arrive through `publish`. EngineRefusal if it can never be computed."""
 
     def cancel(self, ticket: Ticket) -> None:
         """Forget a request before the next step; it then ends with `cancelled`. Nothing happens if it ended before."""

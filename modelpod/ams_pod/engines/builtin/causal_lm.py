@@ -40,6 +40,7 @@ from ams_pod.engines.port import (
     Ticket,
 )
 from ams_pod.media.sizing import Sizes
+from ams_pod.shares import EVERYBODY, Share
 
 log = logging.getLogger(__name__)
 _LEAST_IMAGE_PIXELS = 1280 * 28 * 28  # however little memory there is: what most models see of an image
@@ -64,7 +65,7 @@ class CausalLmEngine:
 
     @property
     def counters(self) -> EngineCounters:
-        return self.core.counters
+        return self.core.refreshed_counters()
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
         return self._prompts.chat(messages)
@@ -78,7 +79,7 @@ class CausalLmEngine:
     def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
         return self._prompts.detokenizer(after)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
         """Queue a request, whose answer is as long as memory allows. EngineRefusal if it allows none, even alone."""
         allowed = admission.new_tokens_for(
             len(prepared.ids),
@@ -89,7 +90,7 @@ class CausalLmEngine:
         )
         if isinstance(allowed, EngineRefusal):
             raise allowed
-        return self.core.submit(prepared, replace(sampling, max_new_tokens=allowed), sink)
+        return self.core.submit(prepared, replace(sampling, max_new_tokens=allowed), sink, share)
 
     def cancel(self, ticket: Ticket) -> None:
         self.core.cancel(ticket)

@@ -33,6 +33,7 @@ from ams_pod.engines.port import (
     Ticket,
     TokenEvent,
 )
+from ams_pod.shares import EVERYBODY, FairShares, Share
 
 _WINDOW_SECONDS = 0.004  # how long the first request of a batch waits for others
 
@@ -67,10 +68,12 @@ class MicroBatchCore:
         self._wake = threading.Event()
         self._stopped = False
         self._running = 0
+        self._shares = FairShares()
+        self._charged_at = 0.0  # until when the time of the batch is on its requests' accounts
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
         """Queue a request. `prepared.media` is its image as the processor made it, [3, height, width]."""
-        ticket = Ticket(prepared, sampling, sink, time.monotonic())
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share)
         self._inbox.append(ticket)
         self._wake.set()
         return ticket
@@ -109,19 +112,39 @@ class MicroBatchCore:
             return False
         if len(self._inbox) < self._max_rows:
             time.sleep(_WINDOW_SECONDS)
-        tickets = [self._inbox.popleft() for _ in range(min(self._max_rows, len(self._inbox)))]
+        tickets = self._choose([self._inbox.popleft() for _ in range(len(self._inbox))])
         gone = [ticket for ticket in tickets if ticket.cancelled]
         if gone:
             self._publish([TokenEvent(ticket, None, "cancelled") for ticket in gone])
         tickets = [ticket for ticket in tickets if not ticket.cancelled]
-        started = time.perf_counter()
+        self._charged_at = time.perf_counter()
         self._running = len(tickets)
         try:
             self._answer(tickets)
         finally:
             self._running = 0
-            self.counters.busy_seconds += time.perf_counter() - started
         return True
+
+    def _choose(self, waiting: Sequence[Ticket]) -> list[Ticket]:
+        """The requests of the next batch, those of the key first whose turn it is; the others go on waiting."""
+        now = time.monotonic()
+        for ticket in waiting:
+            ticket.waits.note("step", now)
+            self._shares.enter(ticket.share)
+        chosen = self._shares.in_order(waiting, lambda ticket: ticket.share)[: self._max_rows]
+        taken = {id(ticket) for ticket in chosen}
+        self._inbox.extendleft(ticket for ticket in reversed(waiting) if id(ticket) not in taken)
+        return chosen
+
+    def _charge(self, rows: Sequence[_Row]) -> None:
+        """What was computed since the last call was for these rows, for all of them alike."""
+        now = time.perf_counter()
+        seconds, self._charged_at = now - self._charged_at, now
+        if rows:
+            self.counters.busy_seconds += seconds
+        for row in rows:
+            row.ticket.compute_seconds += seconds / len(rows)
+            self._shares.charge(row.ticket.share, seconds / len(rows))
 
     def _answer(self, tickets: Sequence[Ticket]) -> None:
         """Encode and decode a batch. What fails is tried again one by one: the others must not suffer for it."""
@@ -136,12 +159,15 @@ class MicroBatchCore:
         stage: Stage = "tower"
         try:
             states, mask = self._encode([row.ticket.prepared for row in rows])
+            self._charge(rows)
             stage = "decode"
             self.counters.prefill_tokens += sum(len(row.ticket.prepared.ids) for row in rows)
             cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
             feed = [list(row.tokens) for row in rows]  # after a setback, also what was made before
             while rows:
-                events, staying = self._step(rows, self._decode(rows, feed, states, mask, cache))
+                tokens = self._decode(rows, feed, states, mask, cache)
+                self._charge(rows)
+                events, staying = self._step(rows, tokens)
                 self._publish(events)
                 if len(staying) < len(rows):
                     rows[:] = [rows[index] for index in staying]
@@ -151,6 +177,7 @@ class MicroBatchCore:
                         cache.batch_select_indices(chosen)
                 feed = [row.tokens[-1:] for row in rows]
         except Exception as error:
+            self._charge(rows)
             return error, stage
         return None
 
@@ -235,6 +262,8 @@ class MicroBatchCore:
         sampling = row.ticket.sampling
         row.tokens.append(token)
         made = len(row.tokens) - 1
+        if made == 1:
+            row.ticket.waits.note("reading", time.monotonic())
         row.sampler.accept(token)
         finish: Finish | None = None
         if token == self._stop_token and not sampling.ignore_eos:

@@ -37,6 +37,7 @@ from ams_pod.engines.port import (
     context_exceeded,
 )
 from ams_pod.media.items import Image
+from ams_pod.shares import EVERYBODY, Share
 
 PRELOAD = (
     "transformers.models.blip.modeling_blip",
@@ -96,8 +97,8 @@ class VqaEngine:
     def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
         return StreamDetokenizer(self._tokenizer, after)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
-        return self.core.submit(prepared, sampling, sink)
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+        return self.core.submit(prepared, sampling, sink, share)
 
     def cancel(self, ticket: Ticket) -> None:
         self.core.cancel(ticket)

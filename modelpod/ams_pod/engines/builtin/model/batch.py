@@ -1,6 +1,6 @@
 """One step's work, and the forward passes that can do it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,10 +58,18 @@ class Batch:
 
 
 class Forward(Protocol):
-    """Runs batches and keeps the cache of their rows. `whole_prompts`: a prompt can't be read in several chunks."""
+    """Runs batches and keeps the cache of their rows.
+
+    `whole_prompts`: a prompt can't be read in several chunks. `any_rows`: rows may be left out of a step, to go on in a
+    later one. `spare_rows` are slots beyond `max_rows`. `between`, where it is set and the forward can, is called
+    within a step wherever another step may be computed, of chunks in slots that this one doesn't use.
+    """
 
     name: str
     whole_prompts: bool
+    any_rows: bool
+    spare_rows: int
+    between: Callable[[], None] | None
 
     @property
     def max_rows(self) -> int: ...

@@ -42,11 +42,15 @@ class Decoder:
 
     name = "flat"
     whole_prompts = False
+    any_rows = True
 
     def __init__(
         self, stack: Stack, slots: int, length: int, report: Callable[[float], None] = lambda percent: None
     ) -> None:
-        """`report` gets the percentage of layers packed. The stack's own linear weights are freed on the way."""
+        """`report` gets the percentage of layers packed. The stack's own linear weights are freed on the way.
+
+        On a CPU, where a slot takes no memory before it is used, there is a spare one.
+        """
         body = stack.body
         weight = body.embed_tokens.weight.data
         self.dtype, self.device = weight.dtype, str(weight.device)
@@ -54,6 +58,8 @@ class Decoder:
         self.group = self.query_heads // self.key_heads
         self.epsilon = stack.epsilon
         packed = packing_works(self.dtype, weight.device.type)
+        self.max_rows, self.spare_rows = slots, 1 if weight.device.type == "cpu" else 0
+        self.between: Callable[[], None] | None = None
         self._body = body
         self._embeddings = weight
         self._norm = body.norm.weight.data
@@ -65,8 +71,9 @@ class Decoder:
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=weight.device))
         self.cache = SlotCache(
-            len(self._layers), slots, length, self.key_heads, self.head_size, self.dtype, weight.device.type
-        )
+            len(self._layers), slots + self.spare_rows, length, self.key_heads, self.head_size, self.dtype,
+            weight.device.type,
+        )  # fmt: skip
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size] for positions [tokens] or [3, tokens], sin with its sign folded in."""
@@ -78,10 +85,6 @@ class Decoder:
         cos, sin = cos.reshape(-1, self.head_size), sin.reshape(-1, self.head_size).clone()
         sin[:, : self.head_size // 2].neg_()
         return cos.to(self.dtype)[:, None].contiguous(), sin.to(self.dtype)[:, None].contiguous()
-
-    @property
-    def max_rows(self) -> int:
-        return self.cache.slots
 
     @property
     def length(self) -> int:
@@ -187,7 +190,10 @@ class Decoder:
         size, queries, keys = self.head_size, self.query_heads, self.key_heads
         half, epsilon, rms_norm = size // 2, self.epsilon, F.rms_norm
         rotated = queries + keys
+        between = self.between
         for index, (layer, cached) in enumerate(zip(self._layers, self.cache.layers, strict=True)):
+            if between is not None:
+                between()
             qkv = layer.qkv(rms_norm(x, (hidden,), layer.input_norm, epsilon)).view(tokens, rotated + keys, size)
             qk = qkv[:, :rotated]
             if layer.qk_norm is not None:

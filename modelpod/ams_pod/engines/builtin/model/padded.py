@@ -5,7 +5,7 @@ beyond transformers' usual contract of attention_mask, position_ids and past_key
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,14 @@ class PaddedForward:
 
     name = "transformers"
     whole_prompts = False
+    any_rows = False
+    between: Callable[[], None] | None = None  # never called
 
     def __init__(self, model: Any, max_rows: int, length: int) -> None:
         self.model = model
         # A recurrent state can't be padded or cropped: such a model takes one request at a time.
         self.max_rows = 1 if getattr(model, "_is_stateful", False) else max_rows
+        self.spare_rows = 1 if self.max_rows > 1 else 0
         self.length = length
         self.bytes_per_token = cache_bytes_per_token(model)
         self._batch: DynamicCache | None = None

@@ -4,7 +4,7 @@ Slower than the other forwards, as no two requests share a matmul, but it asks n
 prepares for it, which arguments it gets with a prompt and which with a token, is transformers' own code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ class SeparateForward:
 
     name = "separate"
     whole_prompts = True
+    any_rows = True
+    spare_rows = 1
+    between: Callable[[], None] | None = None  # never called
 
     def __init__(self, model: Any, max_rows: int, length: int) -> None:
         rules = {name: getattr(model.generation_config, name, None) for name in _RULES}

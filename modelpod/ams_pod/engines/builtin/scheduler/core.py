@@ -3,7 +3,8 @@
 Continuous batching: a request joins between two steps and leaves at the end of one. The compute thread owns the
 forward pass and its cache; other threads only append to the inbox and set flags. Media go through the towers between
 steps; a tower's call that takes longer than a moment is interrupted by steps, between two of its layers, so that
-neither running requests nor new ones without media wait for it.
+neither running requests nor new ones without media wait for it. On a CPU a step is interrupted in the same way, for
+prompts of keys that are behind all that are in it: see `turns` and `ams_pod.shares` for whose turn it is.
 """
 
 import collections
@@ -15,14 +16,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
-from ams_pod.engines.builtin.model.batch import Batch, Chunk, Forward, SlotFailed
+from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
+from ams_pod.engines.builtin.model.batch import Batch, Forward, SlotFailed
 from ams_pod.engines.builtin.model.sampling import NotNumbers, sample
+from ams_pod.engines.builtin.scheduler.metering import note_waits, share_out, step_parts
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
+from ams_pod.engines.builtin.scheduler.planning import Chunks, Planner
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
-from ams_pod.engines.builtin.scheduler.row import Row, readable
-from ams_pod.engines.builtin.scheduler.schedule import GAP_SECONDS, Pace, chunk_budget, share_budget
+from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.builtin.scheduler.schedule import GAP_SECONDS
 from ams_pod.engines.builtin.scheduler.slots import Slots
+from ams_pod.engines.builtin.scheduler.turns import PUT_OFF_SECONDS
 from ams_pod.engines.builtin.towers.queue import Arrival, Embedder, Towers
 from ams_pod.engines.port import (
     EngineCounters,
@@ -35,6 +39,7 @@ from ams_pod.engines.port import (
     Ticket,
     TokenEvent,
 )
+from ams_pod.shares import EVERYBODY, FairShares, Share
 
 
 class EngineCore:
@@ -58,11 +63,16 @@ class EngineCore:
         self._stop_tokens = stop_tokens
         self._publish = publish
         self._inbox: collections.deque[Ticket | Row] = collections.deque()
-        self._towers = Towers(embedder) if embedder is not None else None
+        self._shares = FairShares()
+        self._towers = Towers(embedder, self._shares) if embedder is not None else None
         self._waiting: collections.deque[Row] = collections.deque()
         self._slots = Slots(forward)
         self._recovery = Recovery(forward, self._slots, self._waiting, self._oom_policy)
-        self._pace = Pace()
+        self._planner = Planner(forward, self._slots, self._waiting, self._shares)
+        self._computing: set[Share] = set()  # keys of the step that is computed
+        self._nested_seconds: float | None = None  # what steps within the step took; None within them and between steps
+        if self._oom_policy.fallbacks.device == "cpu":
+            forward.between = self._between_layers
         self._stepped_at = 0.0  # when the last step ended
         self._stepped_seconds = 0.0  # what steps took, all together
         self._broken: Exception | None = None  # what a step raised that ran within a tower's call
@@ -72,9 +82,9 @@ class EngineCore:
         self.most_cached = 0  # tokens at one time since the last `free_memory`
         self._occupancy = Occupancy(0, 0, 0, forward.max_rows * forward.length)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
         """Queue a request; its events arrive through `publish`. The prompt must fit the context."""
-        ticket = Ticket(prepared, sampling, sink, time.monotonic())
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share)
         self._inbox.append(ticket)
         self._wake.set()
         return ticket
@@ -92,6 +102,12 @@ class EngineCore:
         """Give back what no running request needs, before the next step."""
         self._free_requested = True
         self._wake.set()
+
+    def refreshed_counters(self) -> EngineCounters:
+        """With what the copy on the CPU computed."""
+        if (cpu := self._oom_policy.fallbacks.cpu) is not None:
+            self.counters.copy_seconds = cpu.compute_seconds
+        return self.counters
 
     def occupancy(self) -> Occupancy:
         """As of the last step."""
@@ -137,18 +153,68 @@ class EngineCore:
         self._admit(events)
         self._evict()
         self._free()
-        chunked = self._plan_chunks()
-        running = self._slots.running()
-        computing = bool(running or chunked)
+        decoding, chunked = self._plan(started)
+        computing = bool(decoding or chunked)
         if computing:
-            self._compute(running, chunked, events)
-            self._account(len(running), chunked, time.perf_counter() - started)
+            self._computing = {row.share for row in decoding} | {row.share for row, _ in chunked}
+            self._nested_seconds = 0.0
+            try:
+                self._compute(decoding, chunked, events)
+            finally:
+                nested, self._nested_seconds = self._nested_seconds, None
+            self._account(decoding, chunked, time.perf_counter() - started - nested)
         self._note_occupancy()
         if events:
             self._publish(events)
         self._stepped_at = time.perf_counter()
         self._stepped_seconds += self._stepped_at - started
         return computing
+
+    def _plan(self, now: float) -> tuple[list[Row], Chunks]:
+        admit = not (self._towers and self._towers.waits_for_idle)
+        turn = self._planner.turn(now, admit=admit)
+        if self._planner.make_way(turn) is not None:
+            self.counters.set_aside += 1
+            self._evict()
+            turn = self._planner.turn(now, admit=admit)
+        return turn.decoding, self._planner.chunks(turn, now)
+
+    def _between_layers(self) -> None:
+        """Within a step: prompts are read at once that came meanwhile, of keys that are behind all that are in it."""
+        if not self._inbox or self._nested_seconds is None:
+            return
+        self._take_inbox()
+        spent, self._nested_seconds = self._nested_seconds, None
+        try:
+            while spent < PUT_OFF_SECONDS and (chunked := self._planner.urgent_chunks(self._computing)):
+                started = time.perf_counter()
+                events: list[TokenEvent] = []
+                self._read_at_once(chunked, events)
+                seconds = time.perf_counter() - started
+                self._account([], chunked, seconds)
+                spent += seconds
+                if events:
+                    self._publish(events)
+        finally:
+            self._nested_seconds = spent
+
+    def _read_at_once(self, chunked: Chunks, events: list[TokenEvent]) -> None:
+        """What fails here is read again by a step of its own, which knows what to do about it."""
+        try:
+            rows = [row for row, chunk in chunked if chunk.last]
+            tokens = sample(self._forward.step(self._begin([], chunked)), [row.sampler for row in rows])
+        except Exception as error:
+            if is_device_lost(error):
+                self._give_up(error)
+            if is_out_of_memory(error):
+                drop_frames(error)
+                release(self._oom_policy.fallbacks.device)
+            for row, _ in reversed(chunked):
+                self._slots.vacate(row)
+                row.read, row.own_prefill = 0, True
+                self._waiting.appendleft(row)
+            return
+        self._take_tokens(rows, tokens, chunked, events)
 
     def _encode(self) -> bool:
         """One call of a tower, unless as many prompts are ready as there can be rows."""
@@ -157,7 +223,7 @@ class EngineCore:
         if self._towers.waits_for_idle:
             if self._slots:
                 return False
-        elif sum(row.prompt is not None for row in self._waiting) >= self._forward.max_rows:
+        elif not self._wants_media():
             return False
         started, stepped = time.perf_counter(), self._stepped_seconds
         self._stepped_at = started
@@ -165,7 +231,10 @@ class EngineCore:
         if self._broken is not None:
             raise self._broken
         self.counters.tower_calls += 1
-        self.counters.tower_seconds += time.perf_counter() - started - (self._stepped_seconds - stepped)
+        seconds = time.perf_counter() - started - (self._stepped_seconds - stepped)
+        self.counters.tower_seconds += seconds
+        share_out(self._towers.call, seconds, self._shares)
+        self._note_towers(arrivals)
         events: list[TokenEvent] = []
         for arrival in arrivals:
             self._arrive(arrival, events)
@@ -178,6 +247,21 @@ class EngineCore:
             self._publish(events)
         return True
 
+    def _wants_media(self) -> bool:
+        """Not while as many prompts of the key are ready as there can be rows, nor while one of a key behind it is."""
+        assert self._towers is not None
+        lead = self._towers.lead
+        if self._planner.is_urgent({lead}):
+            return False
+        ready = sum(row.prompt is not None and row.share.key == lead.key for row in self._waiting)
+        return ready < self._forward.max_rows
+
+    def _note_towers(self, arrivals: Sequence[Arrival]) -> None:
+        assert self._towers is not None
+        now, encoded = time.monotonic(), {id(ticket) for ticket, _ in self._towers.call}
+        for ticket in (*self._towers.tickets(), *(arrival.ticket for arrival in arrivals)):
+            ticket.waits.note("media-towers" if id(ticket) in encoded else "towers", now)
+
     def _between(self) -> None:
         """Between two layers of a tower: a step, if somebody waits for one and the last was long enough ago.
 
@@ -185,14 +269,21 @@ class EngineCore:
         """
         if self._towers is None or self._towers.waits_for_idle:
             return
-        if not (self._slots or self._waiting or self._inbox):
+        if self._inbox:
+            self._take_inbox()
+        if not (self._slots or self._waiting):
             return
         if self._oom_policy.fallbacks.device != "cpu":
             torch.cuda.current_stream().synchronize()  # the layers so far are only queued
-        if time.perf_counter() - self._stepped_at < GAP_SECONDS:
+        encoding = {ticket.share for ticket, _ in self._towers.call}
+        urgent = self._planner.is_urgent(encoding)
+        if not urgent and time.perf_counter() - self._stepped_at < GAP_SECONDS:
             return
+        ends = time.perf_counter() + PUT_OFF_SECONDS
         try:
             self._step()
+            while urgent and self._planner.is_urgent(encoding) and time.perf_counter() < ends:
+                self._step()
         except Exception as error:
             self._broken = error  # the engine's own, not of the media that are encoded
             raise
@@ -205,14 +296,20 @@ class EngineCore:
         ticket.prepared = replace(ticket.prepared, media=None)  # it can be large, and the prompt holds all of it
         self._waiting.append(Row.of(ticket, arrival.prompt))
 
-    def _admit(self, events: list[TokenEvent]) -> None:
+    def _take_inbox(self) -> None:
+        now = time.monotonic()
         while self._inbox:
             entry = self._inbox.popleft()
             ticket = entry if isinstance(entry, Ticket) else entry.ticket
+            ticket.waits.note("step", now)
+            self._shares.enter(ticket.share)
             if self._towers is not None and ticket.prepared.media is not None:
                 self._towers.enter(ticket)
             else:
                 self._waiting.append(entry if isinstance(entry, Row) else Row.of(entry))
+
+    def _admit(self, events: list[TokenEvent]) -> None:
+        self._take_inbox()
         if self._towers:
             events.extend(TokenEvent(ticket, None, "cancelled") for ticket in self._towers.remove_cancelled())
         if any(row.ticket.cancelled for row in self._waiting):
@@ -242,41 +339,21 @@ class EngineCore:
             self._forward.release(len(self._slots))
             release(self._oom_policy.fallbacks.device)
 
-    def _plan_chunks(self) -> list[tuple[Row, Chunk]]:
-        """Which prompts are read in this step, and how far. Those that are begun leave the queue for a slot."""
-        running = bool(self._slots.running())
-        begun = self._slots.reading()
-        queue = list(begun)
-        if not (self._towers and self._towers.waits_for_idle):
-            queue.extend(row for row, _ in zip(self._waiting, range(self._slots.free), strict=False))
-        queue = readable(queue, running)
-        if self._forward.whole_prompts:
-            queue = queue[:1]  # one in a step: all who are running wait for it
-            budget = sum(len(row.ids) for row in queue)
-        else:
-            budget = chunk_budget(running, self._pace.seconds_per_token)
-        planned = []
-        for row, count in zip(queue, share_budget([len(row.ids) - row.read for row in queue], budget), strict=True):
-            if not count:
-                continue
-            if row not in begun:
-                self._waiting.remove(row)
-                self._slots.take(row)
-            planned.append((row, row.chunk(row.next_end(row.read + count))))
-        return planned
-
-    def _compute(self, running: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], events: list[TokenEvent]) -> None:
+    def _begin(self, decoding: Sequence[Row], chunked: Chunks) -> Batch:
         for row, _ in chunked:
             if row.ticket.started_at is None:
                 row.ticket.started_at = time.monotonic()
-        rows = [*running, *(row for row, chunk in chunked if chunk.last)]
-        batch = Batch(
-            slots=[row.slot for row in running],
-            tokens=[row.tokens[-1] for row in running],
-            lengths=[row.cached for row in running],
-            deltas=[row.delta for row in running],
+        return Batch(
+            slots=[row.slot for row in decoding],
+            tokens=[row.tokens[-1] for row in decoding],
+            lengths=[row.cached for row in decoding],
+            deltas=[row.delta for row in decoding],
             chunks=[chunk for _, chunk in chunked],
         )
+
+    def _compute(self, decoding: Sequence[Row], chunked: Chunks, events: list[TokenEvent]) -> None:
+        rows = [*decoding, *(row for row, chunk in chunked if chunk.last)]
+        batch = self._begin(decoding, chunked)
         logits: Tensor | None = None
         failure: Exception | None = None
         failed_slot: int | None = None
@@ -296,6 +373,11 @@ class EngineCore:
             else:
                 self._recovery.step_failed(failure, computed, [row for row, _ in chunked], events)
             return
+        self._take_tokens(rows, tokens, chunked, events)
+
+    def _take_tokens(
+        self, rows: Sequence[Row], tokens: Sequence[int | None], chunked: Chunks, events: list[TokenEvent]
+    ) -> None:
         for row, chunk in chunked:
             row.read = chunk.end
             if chunk.last:
@@ -330,14 +412,16 @@ class EngineCore:
         self._publish([TokenEvent(ticket, None, "failed", error) for ticket in (*tickets, *self._everyone())])
         raise error
 
-    def _account(self, running: int, chunked: Sequence[tuple[Row, Chunk]], seconds: float) -> None:
+    def _account(self, decoding: Sequence[Row], chunked: Chunks, seconds: float) -> None:
         counters = self.counters
         read = sum(len(chunk.ids) for _, chunk in chunked)
         counters.steps += 1
         counters.busy_seconds += seconds
         counters.prefill_tokens += read
-        counters.decode_tokens += running
-        self._pace.note(read, running > 0, seconds)
+        counters.decode_tokens += len(decoding)
+        share_out(step_parts(decoding, chunked), seconds, self._shares)
+        note_waits(chunked, self._slots.reading(), self._waiting, self._planner.full, time.monotonic())
+        self._planner.note(read, bool(decoding), seconds)
 
     def _note_occupancy(self) -> None:
         rows = self._slots.rows()

@@ -29,6 +29,7 @@ class CpuCopy:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self.compute_seconds = 0.0  # what requests took here, in all
 
     def fits(self) -> bool:
         with self._changed:
@@ -59,13 +60,20 @@ class CpuCopy:
             self._fail()
             return
         while self._feed(core):
-            while not self._stopped and core.step():
+            while not self._stopped and self._step(core):
                 with self._changed:
                     while self._rows:
                         core.adopt(self._rows.popleft())
         core.end()
         del core
         release("cpu")
+
+    def _step(self, core: EngineCore) -> bool:
+        before = core.counters.compute_seconds
+        try:
+            return core.step()
+        finally:
+            self.compute_seconds += core.counters.compute_seconds - before
 
     def _feed(self, core: EngineCore) -> bool:
         """Hand over what came; wait for it a while. False when it is time to end."""

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class CpuFallback(Protocol):
-    """Another place that can compute requests: a copy of the model on the CPU."""
+    """Another place that can compute requests: a copy of the model on the CPU. `compute_seconds` is what they took."""
+
+    compute_seconds: float
 
     def fits(self) -> bool:
         """Whether there is memory for it."""

@@ -9,6 +9,7 @@ from ams_pod.engines.builtin.model.batch import Chunk
 from ams_pod.engines.builtin.model.sampling import RowSampler
 from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import Ticket
+from ams_pod.shares import Share
 
 
 @dataclass(slots=True, eq=False)
@@ -55,11 +56,23 @@ class Row:
         """Its prompt is not, or not wholly, in the cache."""
         return self.read < len(self.ids)
 
-    def set_aside(self) -> None:
-        """Back to the start: what was computed is computed again, without others; no token is published twice."""
+    @property
+    def apart(self) -> bool:
+        """It must be read without other prompts, or without others at all."""
+        return self.own_prefill or self.own_batch
+
+    @property
+    def share(self) -> Share:
+        return self.ticket.share
+
+    def set_aside(self, *, alone: bool = True) -> None:
+        """Back to the start: what was computed is computed again, without others if `alone`.
+
+        No token is published twice.
+        """
         self.ids = [*self.ticket.prepared.ids, *self.tokens]
         self.read, self.reread = 0, len(self.tokens)
-        self.own_batch = True
+        self.own_batch = alone
 
     def next_end(self, end: int) -> int:
         """How far a chunk may go that should end at `end`: a prompt and what was made of it are read apart."""
@@ -84,10 +97,9 @@ def readable(queue: Sequence[Row], running: bool) -> list[Row]:
     """The prompts that may be read in one step: one that failed beside others goes alone, or while nothing runs."""
     taken: list[Row] = []
     for row in queue:
-        apart = row.own_prefill or row.own_batch
-        if (apart and taken) or (row.own_batch and running):
+        if (row.apart and taken) or (row.own_batch and running):
             break
         taken.append(row)
-        if apart:
+        if row.apart:
             break
     return taken

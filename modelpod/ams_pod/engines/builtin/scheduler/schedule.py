@@ -67,6 +67,15 @@ def share_budget(remaining: Sequence[int], budget: int) -> list[int]:
     return taken
 
 
+def share_among(groups: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    """The same for prompts of several keys, whose turn it is first: what one key's prompts leave is the next one's."""
+    taken = []
+    for remaining in groups:
+        taken.append(share_budget(remaining, budget) if budget > 0 else [0] * len(remaining))
+        budget -= sum(taken[-1])
+    return taken
+
+
 def close_ranks(leaving: Sequence[bool]) -> list[int]:
     """Order of the rows that stay, with as few moves as possible: the last row goes into each hole.
 

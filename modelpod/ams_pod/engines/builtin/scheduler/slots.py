@@ -45,8 +45,11 @@ class Slots:
     def vacate(self, row: Row) -> None:
         """It leaves a hole, until `close_ranks`."""
         self._held[row.slot] = None
+        row.slot = -1
 
     def clear(self) -> None:
+        for row in self.rows():
+            row.slot = -1
         self._held = []
 
     def close_ranks(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.port import Prepared, Ticket
+from ams_pod.shares import FairShares, Share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +79,13 @@ class Arrival:
 
 
 class Towers:
-    """The queue in front of an `Embedder`'s towers."""
+    """The queue in front of an `Embedder`'s towers. `shares` tells whose media come next."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, shares: FairShares) -> None:
         self._embedder = embedder
+        self._shares = shares
         self._visits: collections.deque[Visit] = collections.deque()
+        self.call: list[tuple[Ticket, float]] = []  # of the last call: whose pieces, and how large they were
         self.divided: list[Ticket] = []  # whose common call ran out of memory; for the engine to count and clear
 
     def __len__(self) -> int:
@@ -100,6 +103,11 @@ class Towers:
     def waits_for_idle(self) -> bool:
         return bool(self._visits) and self._visits[0].when_idle
 
+    @property
+    def lead(self) -> Share:
+        """Whose media come next; there must be some."""
+        return self._in_order()[0].ticket.share
+
     def tickets(self) -> list[Ticket]:
         return [visit.ticket for visit in self._visits]
 
@@ -115,7 +123,8 @@ class Towers:
 
         A call with pieces of several requests that fails is repeated for each of them alone, by later steps.
         """
-        call = next_call(self._visits)
+        call = next_call(self._in_order(), self._shares)
+        self.call = [(visit.ticket, piece.share) for visit, piece in call]
         try:
             features = self._embedder.encode([piece for _, piece in call], between)
         except Exception as error:
@@ -126,6 +135,11 @@ class Towers:
         done = [visit for visit in self._visits if not visit.pieces]
         self._visits = collections.deque(visit for visit in self._visits if visit.pieces)
         return [self._merge(visit) for visit in done]
+
+    def _in_order(self) -> list[Visit]:
+        if self.waits_for_idle:
+            return list(self._visits)
+        return self._shares.in_order(list(self._visits), lambda visit: visit.ticket.share)
 
     def _divide(self, visits: Sequence[Visit], error: Exception) -> list[Arrival]:
         if len(visits) > 1:
@@ -146,13 +160,19 @@ class Towers:
             return Arrival(visit.ticket, error=error)
 
 
-def next_call(visits: Sequence[Visit]) -> list[tuple[Visit, Piece]]:
-    """The pieces of the next call: the first request's, and others' of the same tower, in order, within the bound."""
+def next_call(visits: Sequence[Visit], shares: FairShares) -> list[tuple[Visit, Piece]]:
+    """The pieces of the next call: the first request's, and others' of the same tower, in order, within the bound.
+
+    Others don't lengthen the call of a key that is behind theirs.
+    """
     first = visits[0]
     tower = first.pieces[0].tower
     call: list[tuple[Visit, Piece]] = []
     room = 1.0
-    for visit in [first] if first.own_call else [visit for visit in visits if not visit.own_call]:
+    others = [
+        visit for visit in visits if not (visit.own_call or shares.behind(first.ticket.share, visit.ticket.share))
+    ]
+    for visit in [first] if first.own_call else others:
         for piece in visit.pieces:
             if piece.tower != tower:
                 break

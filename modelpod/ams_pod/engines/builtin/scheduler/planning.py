@@ -1,0 +1,125 @@
+"""What the next step computes: rows that get a token, and how far which prompts are read."""
+
+import collections
+from collections.abc import Collection, Sequence
+
+from ams_pod.engines.builtin.model.batch import Chunk, Forward
+from ams_pod.engines.builtin.scheduler.row import Row, readable
+from ams_pod.engines.builtin.scheduler.schedule import Pace, chunk_budget, share_among
+from ams_pod.engines.builtin.scheduler.slots import Slots
+from ams_pod.engines.builtin.scheduler.turns import (
+    MOST_REDONE_SECONDS,
+    PUT_OFF_SECONDS,
+    REDONE,
+    Places,
+    Turn,
+    choose,
+    makes_way,
+)
+from ams_pod.shares import FairShares, Share
+
+Chunks = list[tuple[Row, Chunk]]
+
+
+def _share(row: Row) -> Share:
+    return row.ticket.share
+
+
+class Planner:
+    """Looks at who holds `slots` and who is `waiting` (next first), and gives slots to prompts that are begun."""
+
+    def __init__(self, forward: Forward, slots: Slots, waiting: collections.deque[Row], shares: FairShares) -> None:
+        self.pace = Pace()
+        self.lead: Share | None = None  # whose prompts the last step read
+        self._forward, self._slots, self._waiting, self._shares = forward, slots, waiting, shares
+        self._all_decoded_at = 0.0  # when no row was left out
+        self._redone_allowance = 0.0
+
+    def turn(self, now: float, *, admit: bool) -> Turn[Row]:
+        """For a step at `now`, which begins waiting prompts only if it may `admit` any."""
+        running, begun = self._slots.running(), self._slots.reading()
+        waiting = list(self._waiting) if admit else []
+        if any(row.apart for row in begun) or any(row.apart for row in waiting):
+            queue = readable([*begun, *waiting[: self._slots.free]], bool(running))
+            return Turn([queue], running)
+        return choose(
+            self._shares,
+            _share,
+            begun=begun,
+            waiting=waiting,
+            running=running,
+            places=self._places(),
+            may_put_off=self._forward.any_rows and now - self._all_decoded_at < PUT_OFF_SECONDS,
+        )
+
+    def make_way(self, turn: Turn[Row]) -> Row | None:
+        """The row that left its slot for a key that finds none, to be computed again; the slot is a hole yet."""
+        per_token = self.pace.seconds_per_token
+        if turn.shut_out is None or per_token is None:
+            return None
+        rows = [row for row in self._slots.rows() if not row.done]
+        row = makes_way(
+            self._shares, _share, lambda row: row.cached * per_token, turn.shut_out, rows, self._redone_allowance
+        )
+        if row is not None:
+            self._redone_allowance -= row.cached * per_token
+            self._slots.vacate(row)
+            row.set_aside(alone=False)
+            self._waiting.appendleft(row)
+        return row
+
+    def chunks(self, turn: Turn[Row], now: float) -> Chunks:
+        """How far each prompt is read. Those that are begun leave the queue for a slot."""
+        self.lead = turn.lead
+        if len(turn.decoding) == len(self._slots.running()):
+            self._all_decoded_at = now
+        if self._forward.whole_prompts:
+            first = [turn.prompts[0][:1]] if turn.prompts else []  # one in a step: all who are running wait for it
+            return self._take(first, sum(len(row.ids) for group in first for row in group))
+        return self._take(turn.prompts, chunk_budget(bool(turn.decoding), self.pace.seconds_per_token))
+
+    def urgent_chunks(self, computing: Collection[Share]) -> Chunks:
+        """What is read at once, within a step for keys that were all served more than these prompts' keys."""
+        begun = [row for row in self._slots.reading() if not row.apart and self._urgent(row, computing)]
+        waiting = [row for row in self._waiting if not row.apart and self._urgent(row, computing)]
+        if not begun and not waiting:
+            return []
+        turn = choose(
+            self._shares, _share, begun=begun, waiting=waiting, running=(), places=self._places(), may_put_off=False
+        )
+        return self._take(turn.prompts, chunk_budget(False, self.pace.seconds_per_token))
+
+    def is_urgent(self, computing: Collection[Share]) -> bool:
+        """Whether a prompt could be read whose key is behind all of these."""
+        return any(self._urgent(row, computing) for row in self._slots.reading()) or any(
+            self._urgent(row, computing) for row in self._waiting
+        )
+
+    @property
+    def full(self) -> bool:
+        return len(self._slots) >= self._forward.max_rows
+
+    def note(self, read: int, rows: bool, seconds: float) -> None:
+        """What a step took."""
+        self.pace.note(read, rows, seconds)
+        self._redone_allowance = min(MOST_REDONE_SECONDS, self._redone_allowance + REDONE * seconds)
+
+    def _urgent(self, row: Row, computing: Collection[Share]) -> bool:
+        return all(self._shares.behind(row.ticket.share, other) for other in computing)
+
+    def _places(self) -> Places:
+        holding = [row.ticket.share for row in self._slots.rows()]
+        return Places(self._forward.max_rows, self._forward.spare_rows, holding, len(self._slots))
+
+    def _take(self, groups: Sequence[Sequence[Row]], budget: int) -> Chunks:
+        counts = share_among([[len(row.ids) - row.read for row in group] for group in groups], budget)
+        planned: Chunks = []
+        for group, taken in zip(groups, counts, strict=True):
+            for row, count in zip(group, taken, strict=True):
+                if not count:
+                    continue
+                if row.slot < 0:
+                    self._waiting.remove(row)
+                    self._slots.take(row)
+                planned.append((row, row.chunk(row.next_end(row.read + count))))
+        return planned
