@@ -68,6 +68,7 @@ SLOW = {
     "test_pod/test_download_verify.py",
     "test_pod/test_download_xet.py",
     "test_pod/test_engine.py",
+    "test_pod/test_fair_engine.py",
     "test_pod/test_families_image_text.py",
     "test_pod/test_families_media.py",
     "test_pod/test_families_vqa.py",
@@ -92,6 +93,7 @@ SLOW = {
     "test_serve/test_openai_client_live.py",
     "test_serve/test_stall.py",
     "test_serve/test_streams_live.py",
+    "test_serve/test_usage_live.py",
 }
 
 

@@ -24,6 +24,7 @@ from ams_pod.download.progress import Tracker
 from ams_pod.download.report import exposition_of
 from ams_pod.engines.port import EngineCounters, Occupancy
 from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.request_meter import Undelivered
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -101,7 +102,7 @@ def operator() -> str:
 
 def pod() -> str:
     counters = EngineCounters(out_of_memory={("decode", "cpu"): 1})
-    metrics = PodMetrics(lambda: (Occupancy(), counters, 1))
+    metrics = PodMetrics(lambda: (Occupancy(), counters, 1), Undelivered())
     metrics.requests.labels("stop").inc()
     metrics.load_phase.labels("reading").set(1)
     metrics.observe_media("image", 0.1, 1)

@@ -4,8 +4,8 @@ Each key has a virtual time: the seconds it was served, divided by its weight. W
 virtual time is least, so that keys which always want more are served in proportion to their weights (fair queueing by
 start tags, Goyal et al., SIGCOMM 1996).
 
-A key that comes after a pause starts at most `HEAD_START` seconds of service behind the key that was served most,
-however long it was away: absence earns no credit. That head start is what lets a question pass a book: a key that uses
+A request's key is at most `HEAD_START` seconds of its service behind the key that was served most, however long it was
+away: absence earns no credit. That head start is what lets a question pass a book: a key that uses
 less than its share has it at nearly every request, one that uses more never does. A key may be served `HEAD_START`
 seconds more than its share for once, and not again until the others were.
 """
@@ -54,20 +54,21 @@ class FairShares:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
-        self._latest = 0.0  # the furthest that any key has come
+        self._latest = 0.0  # virtual time at which the last service began, of the key that was furthest then
 
     def __len__(self) -> int:
         return len(self._accounts)
 
     def enter(self, share: Share) -> None:
         """A request of this key comes: it catches up with the others."""
-        self._account(share)
+        account = self._account(share)
+        account.time = max(account.time, self._latest - account.span(HEAD_START))
 
     def charge(self, share: Share, seconds: float) -> None:
         """This key was served for so long."""
         account = self._account(share)
-        account.time += account.span(seconds)
         self._latest = max(self._latest, account.time)
+        account.time += account.span(seconds)
 
     def time(self, share: Share) -> float:
         """Its virtual time."""
@@ -99,9 +100,8 @@ class FairShares:
         if account is None:
             if len(self._accounts) >= _MOST_KEYS:
                 self._forget()
-            account = self._accounts[share.key] = _Account(float("-inf"), share.weight)
+            account = self._accounts[share.key] = _Account(self.time(share), share.weight)
         account.weight = share.weight
-        account.time = max(account.time, self._latest - account.span(HEAD_START))
         return account
 
     def _forget(self) -> None:

@@ -33,6 +33,7 @@ from ams_pod.engines.port import (
 from ams_pod.media.items import Audio, Image, Video
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import ModelPod
+from ams_pod.shares import EVERYBODY, Share
 
 GIB = 1 << 30
 
@@ -102,8 +103,8 @@ class EchoEngine:
     def detokenizer(self, after: Sequence[int] = ()) -> Characters:
         return Characters()
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink) -> Ticket:
-        ticket = Ticket(prepared, sampling, sink, 0.0, started_at=0.0)
+    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+        ticket = Ticket(prepared, sampling, sink, 0.0, share, started_at=0.0)
         self.tickets.append(ticket)
         self.submitted.set()
         if not self.hold:

@@ -31,6 +31,7 @@ from ams_pod.engines.port import (
 )
 from ams_pod.serve.app import make_app
 from ams_pod.serve.pod import ModelPod
+from ams_pod.shares import EVERYBODY
 
 
 class ShoutingEngine:
@@ -63,9 +64,9 @@ class ShoutingEngine:
     def push(self, token):
         return chr(token).upper()
 
-    def submit(self, prepared, sampling, sink):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY):
         self.last_sampling = sampling
-        ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, started_at=time.monotonic())
         tokens = prepared.ids[: sampling.max_new_tokens]
         ends = [None] * (len(tokens) - 1) + ["length"]
         self.counters.decode_tokens += len(tokens)
@@ -97,9 +98,9 @@ class RelayingEngine(ShoutingEngine):
     def push(self, token):
         raise AssertionError("there is nothing to detokenize")
 
-    def submit(self, prepared, sampling, sink):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY):
         self.last_sampling = sampling
-        ticket = Ticket(prepared, sampling, sink, time.monotonic(), started_at=time.monotonic())
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, started_at=time.monotonic())
         pieces = [chr(token).upper() for token in prepared.ids[: sampling.max_new_tokens]]
         ends = [None] * (len(pieces) - 1) + ["length"]
         self.counters.decode_tokens += len(pieces)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ams_pod.engines.port import EngineCounters, Occupancy, Ticket
 from ams_pod.serve.stall import StallWatch
+from ams_pod.shares import EVERYBODY
 from test_serve.test_engine_port import ShoutingEngine, serving
 
 IDLE, BUSY, WAITING = Occupancy(), Occupancy(running=1), Occupancy(waiting=2)
@@ -36,9 +37,9 @@ class StuckEngine(ShoutingEngine):
 
     taken = 0
 
-    def submit(self, prepared, sampling, sink):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY):
         self.taken += 1
-        return Ticket(prepared, sampling, sink, 0.0)
+        return Ticket(prepared, sampling, sink, 0.0, share)
 
     def occupancy(self):
         return Occupancy(running=self.taken)

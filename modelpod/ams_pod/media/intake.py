@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
@@ -16,8 +16,9 @@ from ams_common.errors import ApiError
 
 from ams_pod.media import decoding
 from ams_pod.media.base64text import decoded_base64
-from ams_pod.media.budget import ByteBudget, Share
+from ams_pod.media.budget import ByteBudget, HeldBytes
 from ams_pod.media.decoding import DecodeOptions, Encoded, Kind
+from ams_pod.media.fair_pool import FairPool
 from ams_pod.media.fetch import fetch
 from ams_pod.media.items import Decoded
 from ams_pod.media.limits import MediaLimits, check_frames
@@ -26,6 +27,8 @@ from ams_pod.media.spool import Spool, Upload
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts, is_url
 from ams_pod.media.watch import Watch
+from ams_pod.shares import EVERYBODY, Share
+from ams_pod.waits import Waits
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -70,41 +73,49 @@ class Intake:
         self._hosts = hosts
         self._max_bytes = max_bytes
         self._observe = observe
-        self._pool = ThreadPoolExecutor(_THREADS, "media")
+        self._pool = FairPool(_THREADS, "media", spare=1)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def spool(self) -> Spool:
         """A context for the uploads of one request."""
         return Spool(self.folder, self.limits.request_memory_bytes)
 
-    async def in_pool(self, watch: Watch, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Run in a thread of the pool; on cancellation wait until it has stopped."""
-        future = self._pool.submit(work, *arguments)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            watch.cancel()
-            await _ended(future)
-            raise
-        except MemoryError:
-            raise _no_memory() from None
+    async def in_pool(
+        self,
+        watch: Watch,
+        work: Callable[[*Ts], T],
+        *arguments: *Ts,
+        share: Share = EVERYBODY,
+        waits: Waits | None = None,
+    ) -> T:
+        """Run in a thread of the pool, when it is the key's turn; on cancellation wait until it has stopped."""
+        async with self._pool.turn(share, waits) as threads:
+            future = threads.submit(work, *arguments)
+            try:
+                return await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                watch.cancel()
+                await _ended(future)
+                raise
+            except MemoryError:
+                raise _no_memory() from None
 
-    async def receive(self, sources: Sequence[MediaSource], spool: Spool) -> list[Encoded]:
+    async def receive(self, sources: Sequence[MediaSource], spool: Spool, share: Share = EVERYBODY) -> list[Encoded]:
         """The bytes of all sources. ApiError `invalid_base64`, `invalid_parameter` or `media_too_large`."""
         self.check_count(len(sources))
         watch = Watch(self.limits.cpu_seconds)
-        return [await self._receive(source, spool, watch) for source in sources]
+        return [await self._receive(source, spool, watch, share) for source in sources]
 
-    async def _receive(self, source: MediaSource, spool: Spool, watch: Watch) -> Encoded:
+    async def _receive(self, source: MediaSource, spool: Spool, watch: Watch, share: Share) -> Encoded:
         if source.kind == "video" and source.text[:_LONGEST_TYPE].lstrip().lower().startswith(_FRAMES_TYPE):
             frames = source.text.partition(",")[2].split(",")
             check_frames(source.field, len(frames))
             parts = [replace(source, text=text) for text in frames]
-            uploads = tuple([await self._upload(part, spool, watch) for part in parts])
+            uploads = tuple([await self._upload(part, spool, watch, share) for part in parts])
             return Encoded(source.kind, source.field, uploads[0], source.wishes, frames=uploads)
-        upload = await self._upload(source, spool, watch)
+        upload = await self._upload(source, spool, watch, share)
         return Encoded(source.kind, source.field, upload, source.wishes, document=source.document)
 
     def check_count(self, items: int) -> None:
@@ -116,8 +127,12 @@ class Intake:
 
     @contextlib.asynccontextmanager
     async def decoded(
-        self, items: Sequence[Encoded], options: DecodeOptions
-    ) -> AsyncIterator[tuple[list[Decoded], Share]]:
+        self,
+        items: Sequence[Encoded],
+        options: DecodeOptions,
+        share: Share = EVERYBODY,
+        waits: Waits | None = None,
+    ) -> AsyncIterator[tuple[list[Decoded], HeldBytes]]:
         """The arrays of all items, in order, and the memory they hold: the block gives it back.
 
         They are decoded one after the other, so that only one of them takes what decoding takes. All images together
@@ -128,18 +143,21 @@ class Intake:
         if images := sum(item.kind == "image" for item in items):
             most = self.limits.decoded_bytes // 2 // (_BYTES_PER_PIXEL * images)
             options = replace(options, image_pixels=min(most, options.image_pixels or most))
-        needs = [await self.in_pool(watch, decoding.need, item, options, self.limits, watch) for item in items]
+        needs = [
+            await self.in_pool(watch, decoding.need, item, options, self.limits, watch, share=share, waits=waits)
+            for item in items
+        ]
         self.check_count(sum(need.items for need in needs))
         size = sum(need.kept for need in needs) + max((need.working for need in needs), default=0)
-        async with self.budget.reserved(size) as share:
+        async with self.budget.reserved(size, share) as held:
             media: list[Decoded] = []
             for item, need in zip(items, needs, strict=True):
-                made = await self.in_pool(watch, self._decode, item, options, watch)
+                made = await self.in_pool(watch, self._decode, item, options, watch, share=share)
                 media.append(made)
-                if (more := decoding.decoded_bytes(made) - need.kept) > 0 and not share.grow(more):
+                if (more := decoding.decoded_bytes(made) - need.kept) > 0 and not held.grow(more):
                     raise _no_memory()  # it is longer than it says, and others hold the rest
-            share.shrink(sum(map(decoding.decoded_bytes, media)))
-            yield media, share
+            held.shrink(sum(map(decoding.decoded_bytes, media)))
+            yield media, held
 
     def _decode(self, item: Encoded, options: DecodeOptions, watch: Watch) -> Decoded:
         started = time.monotonic()
@@ -147,11 +165,11 @@ class Intake:
         self._observe(item.kind, time.monotonic() - started, item.upload.bytes)
         return media
 
-    async def _upload(self, source: MediaSource, spool: Spool, watch: Watch) -> Upload:
+    async def _upload(self, source: MediaSource, spool: Spool, watch: Watch, share: Share) -> Upload:
         try:
             if is_url(source.text):
                 return await fetch(source.text, source.field, spool.writer(), self._hosts, self.limits, self._max_bytes)
-            return await self.in_pool(watch, _take, source, spool, watch)
+            return await self.in_pool(watch, _take, source, spool, watch, share=share)
         except OSError as error:
             raise ApiError(
                 "insufficient_memory",

@@ -1,6 +1,7 @@
 """What all generating routes share: a place in the queue, media, the prompt, and the answer whole or streamed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,18 +10,19 @@ from typing import Protocol, TypeVar
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
-from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_MODEL, HEADER_QUEUE_SECONDS, HEADER_USAGE
+from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_MODEL, HEADER_QUEUE_SECONDS
 from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Decoded, Image, flat
 from ams_pod.media.spool import Spool
-from ams_pod.serve.events import EventStream, usage_text
+from ams_pod.serve.events import EventStream
 from ams_pod.serve.generation import Generation
-from ams_pod.serve.keys import POD, REQUEST_ID
+from ams_pod.serve.keys import METER, POD, REQUEST_ID
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.refusals import refusals_as_api_errors
+from ams_pod.serve.request_meter import RequestMeter
 from ams_pod.serve.thinking import Delta
 
 T = TypeVar("T")
@@ -64,13 +66,16 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     if job.ignored:
         headers[HEADER_IGNORED_FIELDS] = named(job.ignored)
     stream = EventStream(request, headers)
+    meter = request[METER] = pod.meter(request)
     try:
-        async with pod.admit() as engine, AsyncExitStack() as memory:
+        async with pod.admit(meter) as engine, AsyncExitStack() as memory:
             memory.enter_context(refusals_as_api_errors())
-            preparing = _prepare(pod, engine, job, memory, headers)
+            preparing = _prepare(pod, engine, job, memory, headers, meter)
             prepared, release = await (patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
             sampling = job.sampling(engine, prepared)
-            generating = Generation(engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw)
+            generating = Generation(
+                engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw, meter=meter
+            )
             async with generating as generation:
                 del prepared  # the engine drops it when it no longer needs it
                 if job.stream:
@@ -83,30 +88,38 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
 
 
 async def _prepare(
-    pod: ModelPod, engine: Engine, job: GenerationJob, memory: AsyncExitStack, headers: dict[str, str]
+    pod: ModelPod,
+    engine: Engine,
+    job: GenerationJob,
+    memory: AsyncExitStack,
+    headers: dict[str, str],
+    meter: RequestMeter,
 ) -> tuple[Prepared, Callable[[], None]]:
     """The prompt, and what to call once the engine has read it: until then its media hold memory.
 
     Into `headers` goes the size of each image as the model sees it: answers may tell places in its pixels.
     """
-    loop = asyncio.get_running_loop()
+    waits = meter.waits
     if not job.media:
-        return await loop.run_in_executor(pod.text_pool, job.prepare, engine, []), lambda: None
+        prepared = await pod.text_pool.run(job.prepare, engine, [], share=meter.share, waits=waits)
+        waits.note("preparing", time.monotonic())
+        return prepared, lambda: None
     media, share = await memory.enter_async_context(
-        pod.intake.decoded(job.media, pod.decode_options(engine.capabilities))
+        pod.intake.decoded(job.media, pod.decode_options(engine.capabilities), meter.share, waits)
     )
+    waits.note("media", time.monotonic())
     if job.spool is not None:
         job.spool.close()
     if images := [item for item in flat(media) if isinstance(item, Image) and item.fitted]:
         headers[HEADER_IMAGE_SIZE] = ", ".join(f"{item.pixels.shape[1]}x{item.pixels.shape[0]}" for item in images)
-    prepared = await loop.run_in_executor(pod.media_pool, job.prepare, engine, media)
+    prepared = await pod.media_pool.run(job.prepare, engine, media, share=meter.share, waits=waits)
+    waits.note("preparing", time.monotonic())
     media.clear()
     return prepared, lambda: share.shrink(0)
 
 
 async def _whole(job: GenerationJob, generation: Generation, headers: dict[str, str]) -> web.Response:
     delta = await generation.whole()
-    headers[HEADER_USAGE] = usage_text(generation.usage)
     headers[HEADER_QUEUE_SECONDS] = f"{generation.queue_seconds:.3f}"
     body = job.format.whole(delta, generation)
     if isinstance(body, str):
@@ -121,7 +134,7 @@ async def _stream(stream: EventStream, job: GenerationJob, generation: Generatio
     while delta is not None and (delta := await generation.next()) is not None:
         await stream.write(form.piece(delta))
     await stream.write(form.end(generation))
-    return await stream.end(generation.usage)
+    return await stream.end()
 
 
 async def patiently(stream: EventStream, work: Awaitable[T], comment: bytes) -> T:

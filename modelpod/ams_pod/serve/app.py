@@ -1,26 +1,31 @@
 """The pod's HTTP application: routes, request ids, and errors in the shape that each route's clients expect."""
 
+import asyncio
 import logging
 import re
 import secrets
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
-from ams_common.names import HEADER_REQUEST_ID
+from ams_common.names import HEADER_REQUEST_ID, HEADER_USAGE
+from ams_common.undelivered import USAGE_PATH
 
 from ams_pod.serve import admin, models, native, openai, transcription
-from ams_pod.serve.keys import POD, REQUEST_ID
+from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE
 from ams_pod.serve.pod import ModelPod
+from ams_pod.serve.request_meter import share_of
 
+R = TypeVar("R", bound=web.StreamResponse)
 log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
 def make_app(pod: ModelPod) -> web.Application:
-    app = web.Application(middlewares=[_errors], client_max_size=0)
+    app = web.Application(middlewares=[_usage, _errors], client_max_size=0)
     app[POD] = pod
     app.router.add_post("/generate", native.generate)
     app.router.add_post("/v1/chat/completions", openai.chat_completions)
@@ -32,6 +37,7 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_get("/load", load)
     app.router.add_get("/metrics", metrics)
     app.router.add_post("/v1/audio/transcriptions", transcription.transcriptions)
+    app.router.add_post(USAGE_PATH, undelivered_usage)
     app.router.add_get("/admin/memory_status", admin.memory_status)
     app.router.add_get("/admin/model_status", admin.model_status)
     app.router.add_get("/admin/temp_status", admin.temp_status)
@@ -63,10 +69,50 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
+async def undelivered_usage(request: web.Request) -> web.Response:
+    """What requests used whose answers didn't reach their gateway; it is given away once."""
+    kept = request.app[POD].undelivered
+    taken = kept.take()
+    try:
+        return await _sent(request, _json(taken))
+    except BaseException:
+        kept.put_back(taken)
+        raise
+
+
+@web.middleware
+async def _usage(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers tell what they used, errors too; what nobody was told is kept."""
+    try:
+        response = await handler(request)
+        if (meter := request.get(METER)) is not None:
+            if not response.prepared:
+                if (usage := meter.tell()) is not None:
+                    response.headers[HEADER_USAGE] = usage.text()
+                await _sent(request, response)
+            if request.transport is not None and not request.transport.is_closing():
+                meter.delivered()
+        return response
+    finally:
+        if (meter := request.get(METER)) is not None:
+            meter.close()
+
+
+async def _sent(request: web.Request, response: R) -> R:
+    """Send it now, to know whether it could be; a client that has left cancels the request."""
+    try:
+        await response.prepare(request)
+        await response.write_eof()
+    except ConnectionError:
+        raise asyncio.CancelledError from None
+    return response
+
+
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     sent = request.headers.get(HEADER_REQUEST_ID, "")
     request_id = request[REQUEST_ID] = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
+    request[SHARE] = share_of(request.headers)
     try:
         response = await handler(request)
     except ApiError as error:

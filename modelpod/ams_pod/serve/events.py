@@ -6,7 +6,8 @@ import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError, speaks_openai
 from ams_common.names import USAGE_COMMENT
-from ams_common.wire import Usage
+
+from ams_pod.serve.keys import METER
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -14,11 +15,6 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would collect the events otherwise
 }
 DONE = b"data: [DONE]\n\n"
-
-
-def usage_text(usage: Usage) -> str:
-    """Tokens as the gateway reads them, in the header of an answer or the last comment of a stream."""
-    return f"prompt={usage.prompt_tokens} completion={usage.completion_tokens}"
 
 
 class EventStream:
@@ -40,16 +36,22 @@ class EventStream:
         except ConnectionResetError:
             raise asyncio.CancelledError from None
 
-    async def end(self, usage: Usage) -> web.StreamResponse:
-        await self.write(USAGE_COMMENT + usage_text(usage).encode() + b"\n\n" + DONE)
+    async def end(self) -> web.StreamResponse:
+        await self.write(self._usage() + DONE)
         return await self._close()
 
     async def fail(self, error: ApiError, request_id: str) -> web.StreamResponse:
         """Tell the error in the stream: OpenAI's clients raise on `error`, the older API has an event of its own."""
         body = error.body(self._request.path, request_id)
         event = b"" if speaks_openai(self._request.path) else b"event: error\n"
-        await self.write(event + b"data: " + body + b"\n\n")
+        await self.write(event + b"data: " + body + b"\n\n" + self._usage())
         return await self._close()
+
+    def _usage(self) -> bytes:
+        """What the request used, for the gateway alone: as a comment."""
+        meter = self._request.get(METER)
+        usage = meter.tell() if meter is not None else None
+        return USAGE_COMMENT + usage.text().encode() + b"\n\n" if usage is not None else b""
 
     async def _close(self) -> web.StreamResponse:
         response = self.response

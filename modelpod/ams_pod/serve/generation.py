@@ -2,20 +2,26 @@
 
 import asyncio
 import collections
+import logging
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from ams_common.errors import ApiError
+from ams_common.request_usage import RequestUsage
 from ams_common.wire import FinishReason, Usage
 
 from ams_pod.engines.port import Degraded, Engine, Prepared, Sampling, Ticket, TokenEvent
 from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.refusals import api_error
+from ams_pod.serve.request_meter import RequestMeter
 from ams_pod.serve.stops import StopStrings
 from ams_pod.serve.thinking import Delta, ThinkSplitter
+from ams_pod.shares import EVERYBODY
+
+log = logging.getLogger(__name__)
 
 
 class Generation:
@@ -31,8 +37,13 @@ class Generation:
         on_start: Callable[[], None] = lambda: None,
         *,
         raw: bool = False,
+        meter: RequestMeter | None = None,
     ) -> None:
-        """`raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart."""
+        """`raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
+
+        `meter` is that of the request whose part this is; without one it is nobody's.
+        """
+        self.ended = False
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
         self.reasoning_tokens = 0
@@ -41,6 +52,7 @@ class Generation:
         self._prepared: Prepared | None = prepared
         self._prompt_tokens = len(prepared.ids)
         self._metrics = metrics
+        self._meter = meter
         self._on_start: Callable[[], None] | None = on_start
         self._detokenizer = engine.detokenizer(prepared.ids if raw else ())
         reasons = "reasoning" in engine.capabilities.features and not raw
@@ -55,7 +67,10 @@ class Generation:
     async def __aenter__(self) -> Self:
         if (prepared := self._prepared) is not None:
             self._prepared = None
-            self._ticket = self._engine.submit(prepared, self._sampling, self.take)
+            share = self._meter.share if self._meter is not None else EVERYBODY
+            self._ticket = self._engine.submit(prepared, self._sampling, self.take, share)
+            if self._meter is not None:
+                self._meter.add(self)
         return self
 
     async def __aexit__(
@@ -69,6 +84,22 @@ class Generation:
         # A ticket's prompt may have been replaced by one without media.
         prompt = len(self._ticket.prepared.ids) if self._ticket is not None else self._prompt_tokens
         return Usage(prompt, self.completion_tokens, prompt + self.completion_tokens)
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was computed for it."""
+        return self._ticket is not None and (self._ticket.started_at is not None or self._ticket.compute_seconds > 0)
+
+    @property
+    def used(self) -> RequestUsage:
+        """So far; all of it once it has `ended`."""
+        usage = self.usage
+        return RequestUsage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            media=self.media_items,
+            compute_seconds=self._ticket.compute_seconds if self._ticket is not None else 0.0,
+        )
 
     @property
     def degraded(self) -> Degraded | None:
@@ -90,6 +121,13 @@ class Generation:
 
     def take(self, event: TokenEvent) -> None:
         """An event of the engine, on the event loop."""
+        if event.finish is not None:
+            self.ended = True
+        self._take(event)
+        if self.ended and self._meter is not None:
+            self._meter.settle()
+
+    def _take(self, event: TokenEvent) -> None:
         if self.finish_reason is not None or self._error is not None:
             return
         if self._on_start is not None:
@@ -179,4 +217,21 @@ class Generation:
         elif self._ticket is not None:
             self._metrics.first_token.observe(now - self._ticket.submitted_at)
             self._metrics.queue_wait.observe(self.queue_seconds)
+            self._note_waits(self._ticket, now)
         self._last_token_at = now
+
+    def _note_waits(self, ticket: Ticket, now: float) -> None:
+        """What the first token waited for."""
+        seconds = dict(ticket.waits.seconds)
+        if self._meter is not None:
+            before = self._meter.waits.seconds
+            self._meter.waits.seconds = {}  # of the first generation of several
+            seconds = {**before, **seconds}
+        for cause, waited in seconds.items():
+            self._metrics.wait.labels(cause).inc(max(0.0, waited))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "request %s of key %r: first token after %.4f s, waits %s",
+                self._meter.request_id if self._meter is not None else "-", ticket.share.key,
+                now - ticket.submitted_at, " ".join(f"{cause}={waited:.4f}" for cause, waited in seconds.items()),
+            )  # fmt: skip

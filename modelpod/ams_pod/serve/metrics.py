@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ams_pod.engines.port import EngineCounters, Occupancy
+from ams_pod.serve.request_meter import Undelivered
 
 _TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -14,7 +15,11 @@ _REQUEST_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 class PodMetrics:
     """All series of a pod; `engine` is read at each scrape, so that steps cost nothing."""
 
-    def __init__(self, engine: Callable[[], tuple[Occupancy, EngineCounters, int] | None]) -> None:
+    def __init__(
+        self,
+        engine: Callable[[], tuple[Occupancy, EngineCounters, int] | None],
+        undelivered: Undelivered | None = None,
+    ) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.requests = Counter("ams_pod_requests", "Requests by outcome.", ["outcome"], registry=registry)
@@ -33,6 +38,10 @@ class PodMetrics:
             "ams_pod_inter_token_seconds", "Time between tokens of one request.", buckets=_TOKEN_SECONDS,
             registry=registry,
         )  # fmt: skip
+        self.wait = Counter(
+            "ams_pod_wait_seconds", "Time that requests waited for their first token, by cause.", ["cause"],
+            registry=registry,
+        )  # fmt: skip
         self.load_phase = Gauge(
             "ams_pod_load_phase_seconds", "Time that each phase of start-up took.", ["phase"], registry=registry
         )
@@ -44,6 +53,8 @@ class PodMetrics:
             "ams_pod_media_bytes", "Bytes of decoded items, as they were sent.", ["kind"], registry=registry
         )
         registry.register(_EngineCollector(engine))
+        if undelivered is not None:
+            registry.register(_UsageCollector(undelivered))
 
     def observe_media(self, kind: str, seconds: float, size: int) -> None:
         """One item was decoded; may be called from any thread."""
@@ -52,6 +63,23 @@ class PodMetrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _UsageCollector:
+    def __init__(self, undelivered: Undelivered) -> None:
+        self._undelivered = undelivered
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "ams_pod_undelivered_usages",
+            "Requests whose usage didn't reach a gateway and waits to be collected.",
+            value=len(self._undelivered),
+        )
+        yield CounterMetricFamily(
+            "ams_pod_undelivered_usages_dropped",
+            "Requests whose usage was forgotten, as too many waited to be collected.",
+            value=self._undelivered.dropped,
+        )
 
 
 class _EngineCollector:
@@ -77,6 +105,16 @@ class _EngineCollector:
             ("ams_pod_prefill_tokens", "Prompt tokens read.", counters.prefill_tokens),
             ("ams_pod_decode_tokens", "Tokens computed for running requests.", counters.decode_tokens),
             ("ams_pod_busy_seconds", "Time that the engine spent in steps.", counters.busy_seconds),
+            (
+                "ams_pod_compute_seconds",
+                "Time that the engine spent on requests, in steps, in towers and in a copy on the CPU.",
+                counters.compute_seconds,
+            ),
+            (
+                "ams_pod_set_aside_rows",
+                "Requests that made way for other keys, and were read again.",
+                counters.set_aside,
+            ),
             ("ams_pod_tower_calls", "Calls of the towers that read media.", counters.tower_calls),
             ("ams_pod_tower_seconds", "Time that the engine spent in towers.", counters.tower_seconds),
         ):

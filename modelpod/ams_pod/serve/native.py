@@ -13,7 +13,7 @@ from ams_pod.serve.content import Chat, Content, check_modalities, generate_sour
 from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
-from ams_pod.serve.keys import POD
+from ams_pod.serve.keys import POD, SHARE
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
@@ -29,14 +29,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
             if not fields.prompt.strip():
                 raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
             sources = generate_sources(fields)
-            engine = pod.check_room()
+            engine = pod.check_room(request[SHARE])
             check_modalities(sources, engine.capabilities.modalities, pod.settings.name)
             contents: list[tuple[str, Content]] = [("user", [*sources, fields.prompt])]
             if fields.system:
                 contents.insert(0, ("system", [fields.system]))
             chat = Chat(contents)
             ignored += unheard(sources, engine.capabilities)
-            media = await pod.intake.receive(sources, spool)
+            media = await pod.intake.receive(sources, spool, request[SHARE])
             fields = msgspec.structs.replace(fields, image=None, audio=None, video=None)
             del sources, contents
 

@@ -30,7 +30,7 @@ from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
-from ams_pod.serve.keys import POD
+from ams_pod.serve.keys import POD, SHARE
 from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
@@ -49,13 +49,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
             check_model(pod, fields.model)
             contents = chat_contents(fields)
             sources = sources_of(contents)
-            capabilities = pod.check_room().capabilities
+            capabilities = pod.check_room(request[SHARE]).capabilities
             check_modalities(sources, capabilities.modalities, pod.settings.name)
             ignored += unheard(sources, capabilities)
             if not sources and not any(text.strip() for _, content in contents for text in content if _is_text(text)):
                 raise ApiError("missing_prompt", "messages hold no text.", param="messages")
             chat = Chat(contents)
-            media = await pod.intake.receive(sources, spool)
+            media = await pod.intake.receive(sources, spool, request[SHARE])
             fields = msgspec.structs.replace(fields, messages=[])
             del contents, sources
         requested = fields.max_completion_tokens or fields.max_tokens

@@ -5,10 +5,11 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
@@ -20,18 +21,23 @@ from ams_common.room import Room
 from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
 from ams_pod.media.decoding import DecodeOptions, preload_codecs
+from ams_pod.media.fair_pool import FairPool
 from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
 from ams_pod.serve.golden import check, parse_golden_prompts
+from ams_pod.serve.keys import REQUEST_ID, SHARE
 from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.request_meter import RequestMeter, Undelivered
 from ams_pod.serve.stall import StallWatch
+from ams_pod.shares import EVERYBODY, Share, over_their_share
 
 log = logging.getLogger(__name__)
 _LARGE_BODIES = 2
 _BODY_MEMORY_BYTES = 64 << 20  # of all unfinished bodies, beside those in files
 _BODY_FILE_BYTES = 1 << 30
+_COLLECTED_SECONDS = 3.0
 _STALE_SECONDS = 3600.0  # temp files older than this, or of dead processes, go at start
 
 
@@ -47,11 +53,13 @@ class ModelPod:
         self.active = 0
         self.started = int(time.time())
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
-        self.metrics = PodMetrics(self._figures)
+        self.undelivered = Undelivered()
+        self.metrics = PodMetrics(self._figures, self.undelivered)
+        self._admitted: dict[RequestMeter, None] = {}  # in the order they came
         self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self.body_room = Room(_BODY_MEMORY_BYTES, max(_BODY_FILE_BYTES, 2 * settings.max_body_bytes))
-        self.text_pool = ThreadPoolExecutor(1, "prepare")
-        self.media_pool = ThreadPoolExecutor(1, "prepare-media")  # its own: a video must not delay a text
+        self.text_pool = FairPool(1, "prepare")
+        self.media_pool = FairPool(1, "prepare-media")  # its own: a video must not delay a text
         self.intake = Intake(
             TempFolder(settings.temp_dir), AllowedHosts.parse(settings.media_url_hosts), settings.max_body_bytes,
             self.metrics.observe_media,
@@ -93,36 +101,75 @@ class ModelPod:
             image_pixels=self.settings.image_pixels or None,
         )
 
-    def check_room(self) -> Engine:
-        """The engine; ApiError `queue_full` if there is no place for one more request."""
+    def meter(self, request: web.Request) -> RequestMeter:
+        """For what a request uses."""
+        return RequestMeter(request[REQUEST_ID], request[SHARE], self.undelivered)
+
+    def check_room(self, share: Share = EVERYBODY) -> Engine:
+        """The engine; ApiError `queue_full` if there is no place for one more request of this key."""
         engine = self.ready()
-        limit = engine.info.concurrent_requests + self.settings.queued_requests
-        if self.active >= limit:
-            waiting = self.active - engine.info.concurrent_requests
-            retry_after = self._recent_seconds * (1 + waiting / engine.info.concurrent_requests)
+        if self._is_full(engine) and self._who_makes_way(engine, share) is None:
             self.metrics.requests.labels("refused").inc()
-            raise ApiError(
-                "queue_full", f"{self.active} requests are running or waiting; the limit is {limit}.",
-                retry_after=retry_after, limit=limit,
-            )  # fmt: skip
+            raise self._no_room(engine)
         return engine
 
+    def _limit(self, engine: Engine) -> int:
+        return engine.info.concurrent_requests + self.settings.queued_requests
+
+    def _is_full(self, engine: Engine) -> bool:
+        return sum(not meter.displaced for meter in self._admitted) >= self._limit(engine)
+
+    def _who_makes_way(self, engine: Engine, share: Share) -> RequestMeter | None:
+        """The newest request that hasn't begun, of the key that is furthest over its share of the places."""
+        held = Counter(meter.share for meter in self._admitted if not meter.displaced)
+        for over in over_their_share(held, share, self._limit(engine)):
+            for meter in reversed(self._admitted):
+                if meter.share.key == over.key and meter.movable:
+                    return meter
+        return None
+
+    def _no_room(self, engine: Engine) -> ApiError:
+        waiting = self.active - engine.info.concurrent_requests
+        limit = self._limit(engine)
+        return ApiError(
+            "queue_full", f"{self.active} requests are running or waiting; the limit is {limit}.",
+            retry_after=self._recent_seconds * (1 + max(0, waiting) / engine.info.concurrent_requests), limit=limit,
+        )  # fmt: skip
+
     @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[Engine]:
-        """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none."""
-        engine = self.check_room()
+    async def admit(self, meter: RequestMeter) -> AsyncIterator[Engine]:
+        """A place for one request, in the batch or in the queue. ApiError `queue_full` if there is none.
+
+        Where there is none and its key holds less than its share of them, the newest of another key makes way.
+        """
+        engine = self.ready()
+        if self._is_full(engine):
+            displaced = self._who_makes_way(engine, meter.share)
+            if displaced is None or displaced.leave is None:
+                self.metrics.requests.labels("refused").inc()
+                raise self._no_room(engine)
+            displaced.displaced = True
+            displaced.leave()
         self.active += 1
         self._idle.clear()
+        self._admitted[meter] = None
         started = time.monotonic()
         outcome = "failed"
         try:
-            async with asyncio.timeout(self.settings.request_timeout_seconds):
-                yield engine
+            async with asyncio.timeout(self.settings.request_timeout_seconds) as limit:
+                meter.leave = lambda: limit.reschedule(self._loop.time())
+                try:
+                    yield engine
+                finally:
+                    meter.leave = None
             outcome = "completed"
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except TimeoutError:
+            if meter.displaced:
+                outcome = "refused"
+                raise self._no_room(engine) from None
             outcome = "timeout"
             raise self._timed_out() from None
         except ApiError as error:
@@ -135,6 +182,7 @@ class ModelPod:
             self.metrics.requests.labels(outcome).inc()
             self.metrics.duration.observe(seconds)
             self.active -= 1
+            del self._admitted[meter]
             if not self.active:
                 self._idle.set()
 
@@ -173,7 +221,14 @@ class ModelPod:
             await asyncio.to_thread(self._compute.join, 5.0)
         self.intake.close()
         for pool in (self.text_pool, self.media_pool):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
+        await self._be_collected()
+
+    async def _be_collected(self) -> None:
+        """Where a gateway collects what it hasn't heard, it has a moment to do so."""
+        ends = self._loop.time() + _COLLECTED_SECONDS
+        while self.undelivered.asked and self.undelivered and self._loop.time() < ends:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     def _timed_out(self) -> ApiError:
         seconds = self.settings.request_timeout_seconds
@@ -222,7 +277,7 @@ class ModelPod:
     async def _check(self, prompts: list[GoldenPrompt], engine: Engine) -> None:
         self._note_phase(Phase.CHECKING, None, time.monotonic())
         try:
-            complaint = await check(prompts, engine, self.settings, self.metrics, self.text_pool)
+            complaint = await check(prompts, engine, self.settings, self.metrics, self.text_pool.executor)
             if complaint is None:
                 self._become_ready(engine)
         except Exception as error:
@@ -239,7 +294,7 @@ class ModelPod:
         self.engine = engine
         info = engine.info
         if set(engine.capabilities.modalities) != {"text"}:
-            self.media_pool.submit(preload_codecs)
+            self.media_pool.executor.submit(preload_codecs)
         log.info(
             "%s is ready: %s, %s on %s, %d tokens of context, engine %s",
             self.settings.name, info.architecture, info.precision, info.device, info.context_tokens, info.engine,

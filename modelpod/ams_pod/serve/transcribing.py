@@ -1,6 +1,7 @@
 """A transcription in the works: the windows of one recording through the model, a few at a time, answered in order."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from ams_common.names import (
     HEADER_IGNORED_FIELDS,
     HEADER_MODEL,
     HEADER_QUEUE_SECONDS,
-    HEADER_USAGE,
 )
 from ams_common.printable import printable
 from ams_common.wire import FinishReason, Usage
@@ -25,11 +25,12 @@ from ams_pod.media.items import Audio
 from ams_pod.media.spool import Spool
 from ams_pod.media.windows import windows
 from ams_pod.serve.answering import patiently
-from ams_pod.serve.events import EventStream, usage_text
+from ams_pod.serve.events import EventStream
 from ams_pod.serve.generation import Generation
-from ams_pod.serve.keys import POD, REQUEST_ID
+from ams_pod.serve.keys import METER, POD, REQUEST_ID
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.refusals import refusals_as_api_errors
+from ams_pod.serve.request_meter import RequestMeter
 from ams_pod.serve.transcripts import Segment
 
 _SHARE = 4  # of the requests that run at once, what one recording may take
@@ -93,13 +94,14 @@ async def transcribe(request: web.Request, job: TranscriptionJob) -> web.StreamR
     if job.ignored:
         headers[HEADER_IGNORED_FIELDS] = printable(", ".join(job.ignored))
     stream = EventStream(request, headers)
+    meter = request[METER] = pod.meter(request)
     try:
-        async with pod.admit() as engine, AsyncExitStack() as memory:
+        async with pod.admit(meter) as engine, AsyncExitStack() as memory:
             memory.enter_context(refusals_as_api_errors())
-            decoding = _decoded(pod, engine, job, memory)
+            decoding = _decoded(pod, engine, job, memory, meter)
             audio = await (patiently(stream, decoding, b": preparing\n\n") if job.stream else decoding)
             outcome = Outcome(audio.seconds)
-            async with _texts(pod, engine, job, audio, outcome) as texts:
+            async with _texts(pod, engine, job, audio, outcome, meter) as texts:
                 if job.stream:
                     return await _stream(stream, job, texts, outcome)
                 async for _ in texts:
@@ -111,9 +113,12 @@ async def transcribe(request: web.Request, job: TranscriptionJob) -> web.StreamR
         return await stream.fail(error, request[REQUEST_ID])
 
 
-async def _decoded(pod: ModelPod, engine: Engine, job: TranscriptionJob, memory: AsyncExitStack) -> Audio:
+async def _decoded(
+    pod: ModelPod, engine: Engine, job: TranscriptionJob, memory: AsyncExitStack, meter: RequestMeter
+) -> Audio:
     options = pod.decode_options(engine.capabilities)
-    media, _ = await memory.enter_async_context(pod.intake.decoded([job.file], options))
+    media, _ = await memory.enter_async_context(pod.intake.decoded([job.file], options, meter.share, meter.waits))
+    meter.waits.note("media", time.monotonic())
     job.spool.close()
     audio = media[0]
     assert isinstance(audio, Audio)  # that is what the file was received as
@@ -121,7 +126,6 @@ async def _decoded(pod: ModelPod, engine: Engine, job: TranscriptionJob, memory:
 
 
 def _whole(job: TranscriptionJob, outcome: Outcome, headers: dict[str, str]) -> web.Response:
-    headers[HEADER_USAGE] = usage_text(outcome.usage)
     headers[HEADER_QUEUE_SECONDS] = f"{outcome.queue_seconds:.3f}"
     headers[HEADER_FINISH_REASON] = outcome.finish_reason
     body = job.format.whole(outcome)
@@ -140,26 +144,26 @@ async def _stream(
         elif data := job.format.piece(text):
             await stream.write(data)
     await stream.write(job.format.end(outcome))
-    return await stream.end(outcome.usage)
+    return await stream.end()
 
 
 @asynccontextmanager
 async def _texts(
-    pod: ModelPod, engine: Engine, job: TranscriptionJob, audio: Audio, outcome: Outcome
+    pod: ModelPod, engine: Engine, job: TranscriptionJob, audio: Audio, outcome: Outcome, meter: RequestMeter
 ) -> AsyncIterator[AsyncIterator[str | None]]:
     """Text as it is said, in order, None between two windows; `outcome` fills up meanwhile.
 
     Leaving the context cancels what still runs.
     """
     loop = asyncio.get_running_loop()
-    spans = await loop.run_in_executor(pod.media_pool, windows, audio.samples, audio.rate)
+    spans = await pod.media_pool.run(windows, audio.samples, audio.rate, share=meter.share)
     at_once = max(1, engine.info.concurrent_requests // _SHARE)
     running: list[_Window] = []
 
     def start_up_to(count: int) -> None:
         for start, end in spans[len(running) : count]:
             window = _Window(Audio(audio.samples[start:end], audio.rate), start / audio.rate)
-            window.task = loop.create_task(window.run(pod, engine, job))
+            window.task = loop.create_task(window.run(pod, engine, job, meter))
             running.append(window)
 
     async def read() -> AsyncIterator[str | None]:
@@ -189,13 +193,12 @@ class _Window:
         self._texts: asyncio.Queue[str | None] = asyncio.Queue()
         self._said = ""
 
-    async def run(self, pod: ModelPod, engine: Engine, job: TranscriptionJob) -> Generation:
+    async def run(self, pod: ModelPod, engine: Engine, job: TranscriptionJob, meter: RequestMeter) -> Generation:
         try:
-            loop = asyncio.get_running_loop()
             with refusals_as_api_errors():
-                prepared = await loop.run_in_executor(pod.media_pool, job.prepare, engine, self._audio)
+                prepared = await pod.media_pool.run(job.prepare, engine, self._audio, share=meter.share)
                 sampling = job.sampling(engine, prepared, self._audio.seconds)
-                async with Generation(engine, prepared, sampling, [], pod.metrics) as generation:
+                async with Generation(engine, prepared, sampling, [], pod.metrics, meter=meter) as generation:
                     del prepared  # the engine drops it when it no longer needs it
                     while (delta := await generation.next()) is not None:
                         self._said += delta.content

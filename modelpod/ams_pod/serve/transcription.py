@@ -28,7 +28,7 @@ from ams_pod.media.spool import Spool, Upload
 from ams_pod.serve.content import unsupported
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
-from ams_pod.serve.keys import POD
+from ams_pod.serve.keys import POD, SHARE
 from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of
 from ams_pod.serve.pod import ModelPod
@@ -55,7 +55,7 @@ _TASK = "Transcribe the speech in the audio word for word. Answer with the trans
 
 async def transcriptions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
-    modalities = pod.check_room().capabilities.modalities
+    modalities = pod.check_room(request[SHARE]).capabilities.modalities
     if "audio" not in modalities:
         raise unsupported("audio", "file", modalities, pod.settings.name)
     with pod.intake.spool() as spool:
