@@ -2,11 +2,11 @@
 
     python benchmarks/fairness.py --model FOLDER --json benchmarks/results/fairness.json
 
-FOLDER is a model as `ams up` keeps it. `busy` long prompts (1,500 tokens, 128 new) run all the time; the chat user sends
-a turn, reads the answer, waits about a second, and sends the next. Three ways in one run: the chat user alone; both with
-keys of their own, as a gateway tells them; and both without keys, which is first come, first served, as it was before
-there were keys (`before`; few turns, as each waits for the whole queue). Tokens a second are all that the engine
-computed, prompts and answers, less what was computed twice.
+FOLDER is a model as `ams up` keeps it. `busy` long prompts (1,500 tokens, 128 new) run all the time; the chat user
+sends a turn, reads the answer, waits about a second, and sends the next. Three ways in one run: the chat user alone;
+both with keys of their own, as a gateway tells them; and both without keys, which is first come, first served, as it
+was before there were keys (`before`; few turns, as each waits for the whole queue). Tokens a second are all that the
+engine computed, prompts and answers.
 """
 
 import argparse

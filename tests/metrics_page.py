@@ -105,6 +105,7 @@ def pod() -> str:
     metrics = PodMetrics(lambda: (Occupancy(), counters, 1), Undelivered())
     metrics.requests.labels("stop").inc()
     metrics.load_phase.labels("reading").set(1)
+    metrics.wait.labels("reading").inc(1)
     metrics.observe_media("image", 0.1, 1)
     return metrics.render().decode()
 
