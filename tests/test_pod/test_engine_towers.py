@@ -8,8 +8,9 @@ import torch
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.scheduler import core, schedule
 from ams_pod.engines.builtin.towers.queue import Prompt
-from ams_pod.engines.port import Prepared
-from engine_harness import Driver, forward_of, load_model, prompts, reference
+from ams_pod.engines.port import Prepared, Sampling
+from ams_pod.shares import Share
+from engine_harness import Driver, Outcome, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
 
 ROWS, LENGTH = 3, 160
@@ -237,3 +238,65 @@ def test_towers_wait_while_enough_prompts_are_ready(folder):
     assert len(tower.calls) == ROWS
     driver.run()
     assert len(tower.calls) == 3 * ROWS
+
+
+BUSY, CHAT = Share("busy"), Share("chat")
+
+
+def ask(driver, prepared, new, share):
+    outcome = Outcome()
+    return driver.engine.submit(prepared, Sampling(new, ignore_eos=True), outcome, share), outcome
+
+
+def test_a_picture_of_another_key_waits_for_one_call_of_a_long_video(folder, kind):
+    driver, tower, model = driver_of(folder, kind)
+    videos = [ask(driver, media(range(5, 105)), 4, BUSY) for _ in range(3)]  # ten calls each
+    for _ in range(3):
+        driver.engine.step()
+    driver.engine._shares.charge(BUSY, 1000.0)
+    driver.engine._shares.charge(BUSY, 1.0)
+    calls = len(tower.calls)
+    ticket, picture = ask(driver, media(range(200, 210)), 1, CHAT)
+    while picture.finish is None:
+        driver.engine.step()
+    assert len(tower.calls) <= calls + 2
+    driver.run()
+    assert picture.tokens == reference(model, range(200, 210), 1)
+    assert [outcome.tokens for _, outcome in videos] == [reference(model, range(5, 105), 4)] * 3
+    counters = driver.engine.counters
+    seconds = sum(each.compute_seconds for each in (ticket, *(each for each, _ in videos)))
+    assert seconds == pytest.approx(counters.busy_seconds + counters.tower_seconds, rel=0.01)
+    assert {"media-towers", "reading"} <= set(ticket.waits.seconds)
+
+
+def test_media_that_wait_for_a_slot_dont_keep_another_keys_from_the_towers(folder):
+    driver, _, _ = driver_of(folder, "flat", size=200)
+    for _ in range(ROWS):
+        ask(driver, Prepared([7, 8, 9]), 100, BUSY)
+    driver.engine.step()
+    for _ in range(ROWS + 2):
+        ask(driver, media(range(5, 25)), 4, BUSY)
+    for _ in range(ROWS + 4):
+        driver.engine.step()
+    driver.engine._shares.charge(BUSY, 1000.0)
+    driver.engine._shares.charge(BUSY, 1.0)
+    _, picture = ask(driver, media(range(200, 210)), 1, CHAT)
+    for _ in range(4):
+        driver.engine.step()
+    assert picture.finish == "length"
+
+
+def test_what_leaves_the_towers_or_fails_there_is_accounted(folder, kind):
+    driver, _, _ = driver_of(folder, kind, share=0.5, poison=frozenset({77}))
+    asked = [
+        ask(driver, media([*range(5, 35), *([77] if index == 2 else [])]), 4, (BUSY, CHAT)[index % 2])
+        for index in range(6)
+    ]
+    driver.engine.step()
+    driver.engine.cancel(asked[0][0])
+    driver.run()
+    assert asked[2][1].finish == "failed"
+    assert asked[2][0].compute_seconds > 0
+    counters = driver.engine.counters
+    seconds = sum(ticket.compute_seconds for ticket, _ in asked)
+    assert seconds == pytest.approx(counters.busy_seconds + counters.tower_seconds, rel=0.01)

@@ -10,6 +10,7 @@ from ams_pod.engines.builtin.families import vqa
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
 from ams_pod.media.items import Audio, Image, content_part
+from ams_pod.shares import Share
 
 torch = pytest.importorskip("torch")
 
@@ -159,3 +160,29 @@ def test_text_completions_are_refused(answers: Answers) -> None:
         answers.engine.prepare_text("x")
     with pytest.raises(EngineRefusal, match="needs an image"):
         answers.engine.prepare_ids([1])
+
+
+def test_the_time_of_a_batch_is_shared_out_over_its_requests(answers: Answers) -> None:
+    good, bad = answers.prepare(0), answers.prepare(1)
+    broken = Prepared(bad.ids, media=bad.media[:2], media_items=1)
+    before = answers.engine.counters.busy_seconds
+    tickets = [answers.engine.submit(each, Sampling(9), None) for each in (good, broken, good, good)]
+    answers.engine.cancel(tickets[3])
+    answers.engine.core.step()
+    spent = answers.engine.counters.busy_seconds - before
+    assert sum(ticket.compute_seconds for ticket in tickets) == pytest.approx(spent, rel=0.01)
+    assert tickets[1].compute_seconds > 0
+    assert tickets[3].compute_seconds == 0
+
+
+def test_a_key_that_was_served_less_is_in_the_next_batch(answers: Answers) -> None:
+    core, prepared = answers.engine.core, answers.prepare(0)
+    core._shares.charge(Share("busy"), 100.0)
+    core._shares.charge(Share("busy"), 1.0)
+    busy = [core.submit(prepared, Sampling(2), None, Share("busy")) for _ in range(core._max_rows + 3)]
+    chat = core.submit(prepared, Sampling(2), None, Share("chat"))
+    core.step()
+    assert chat.started_at is not None
+    assert [ticket.started_at is not None for ticket in busy] == [True] * (core._max_rows - 1) + [False] * 4
+    core.step()
+    assert all(ticket.started_at is not None for ticket in busy)

@@ -238,6 +238,7 @@ def run_on_lane(qwen3: Path, sink: Sink, load: Any) -> Any:
         pass
     assert sink.ended.wait(60)
     lane.stop()
+    assert ticket.compute_seconds == pytest.approx(engine.refreshed_counters().compute_seconds, rel=0.01)
     return ticket
 
 

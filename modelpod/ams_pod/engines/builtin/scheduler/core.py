@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
-from ams_pod.engines.builtin.model.batch import Batch, Forward, SlotFailed
-from ams_pod.engines.builtin.model.sampling import NotNumbers, sample
+from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
+from ams_pod.engines.builtin.model.batch import Forward
+from ams_pod.engines.builtin.scheduler.computing import Computation
 from ams_pod.engines.builtin.scheduler.metering import note_waits, share_out, step_parts
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.planning import Chunks, Planner
@@ -30,7 +29,6 @@ from ams_pod.engines.builtin.scheduler.turns import PUT_OFF_SECONDS
 from ams_pod.engines.builtin.towers.queue import Arrival, Embedder, Towers
 from ams_pod.engines.port import (
     EngineCounters,
-    Finish,
     Occupancy,
     Prepared,
     Publish,
@@ -60,7 +58,6 @@ class EngineCore:
         self.counters = EngineCounters()
         self._oom_policy = OomPolicy(fallbacks or OomFallbacks(), self.counters)
         self._forward = forward
-        self._stop_tokens = stop_tokens
         self._publish = publish
         self._inbox: collections.deque[Ticket | Row] = collections.deque()
         self._shares = FairShares()
@@ -68,6 +65,9 @@ class EngineCore:
         self._waiting: collections.deque[Row] = collections.deque()
         self._slots = Slots(forward)
         self._recovery = Recovery(forward, self._slots, self._waiting, self._oom_policy)
+        self._computation = Computation(
+            forward, self._slots, self._waiting, self._recovery, stop_tokens, self._oom_policy.fallbacks.device
+        )
         self._planner = Planner(forward, self._slots, self._waiting, self._shares)
         self._computing: set[Share] = set()  # keys of the step that is computed
         self._nested_seconds: float | None = None  # what steps within the step took; None within them and between steps
@@ -159,7 +159,9 @@ class EngineCore:
             self._computing = {row.share for row in decoding} | {row.share for row, _ in chunked}
             self._nested_seconds = 0.0
             try:
-                self._compute(decoding, chunked, events)
+                self._computation.step(decoding, chunked, events)
+            except Exception as error:
+                self._give_up(error)
             finally:
                 nested, self._nested_seconds = self._nested_seconds, None
             self._account(decoding, chunked, time.perf_counter() - started - nested)
@@ -189,7 +191,7 @@ class EngineCore:
             while spent < PUT_OFF_SECONDS and (chunked := self._planner.urgent_chunks(self._computing)):
                 started = time.perf_counter()
                 events: list[TokenEvent] = []
-                self._read_at_once(chunked, events)
+                self._computation.read_at_once(chunked, events)
                 seconds = time.perf_counter() - started
                 self._account([], chunked, seconds)
                 spent += seconds
@@ -197,24 +199,6 @@ class EngineCore:
                     self._publish(events)
         finally:
             self._nested_seconds = spent
-
-    def _read_at_once(self, chunked: Chunks, events: list[TokenEvent]) -> None:
-        """What fails here is read again by a step of its own, which knows what to do about it."""
-        try:
-            rows = [row for row, chunk in chunked if chunk.last]
-            tokens = sample(self._forward.step(self._begin([], chunked)), [row.sampler for row in rows])
-        except Exception as error:
-            if is_device_lost(error):
-                self._give_up(error)
-            if is_out_of_memory(error):
-                drop_frames(error)
-                release(self._oom_policy.fallbacks.device)
-            for row, _ in reversed(chunked):
-                self._slots.vacate(row)
-                row.read, row.own_prefill = 0, True
-                self._waiting.appendleft(row)
-            return
-        self._take_tokens(rows, tokens, chunked, events)
 
     def _encode(self) -> bool:
         """One call of a tower, unless as many prompts are ready as there can be rows."""
@@ -338,68 +322,6 @@ class EngineCore:
             self._free_requested, self.most_cached = False, 0
             self._forward.release(len(self._slots))
             release(self._oom_policy.fallbacks.device)
-
-    def _begin(self, decoding: Sequence[Row], chunked: Chunks) -> Batch:
-        for row, _ in chunked:
-            if row.ticket.started_at is None:
-                row.ticket.started_at = time.monotonic()
-        return Batch(
-            slots=[row.slot for row in decoding],
-            tokens=[row.tokens[-1] for row in decoding],
-            lengths=[row.cached for row in decoding],
-            deltas=[row.delta for row in decoding],
-            chunks=[chunk for _, chunk in chunked],
-        )
-
-    def _compute(self, decoding: Sequence[Row], chunked: Chunks, events: list[TokenEvent]) -> None:
-        rows = [*decoding, *(row for row, chunk in chunked if chunk.last)]
-        batch = self._begin(decoding, chunked)
-        logits: Tensor | None = None
-        failure: Exception | None = None
-        failed_slot: int | None = None
-        try:
-            logits = self._forward.step(batch)
-            tokens = sample(logits, [row.sampler for row in rows])
-        except SlotFailed as error:
-            failure, failed_slot = error.cause, error.slot
-        except Exception as error:
-            failure = error
-        if failure is not None:
-            computed, logits = logits is not None, None
-            if is_device_lost(failure):
-                self._give_up(failure)
-            if failed_slot is not None:
-                self._recovery.slot_failed(failure, failed_slot, events)
-            else:
-                self._recovery.step_failed(failure, computed, [row for row, _ in chunked], events)
-            return
-        self._take_tokens(rows, tokens, chunked, events)
-
-    def _take_tokens(
-        self, rows: Sequence[Row], tokens: Sequence[int | None], chunked: Chunks, events: list[TokenEvent]
-    ) -> None:
-        for row, chunk in chunked:
-            row.read = chunk.end
-            if chunk.last:
-                row.own_prefill = row.own_batch = False
-        for row, token in zip(rows, tokens, strict=True):
-            events.append(self._accept(row, token) if token is not None else self._refuse(row))
-
-    def _refuse(self, row: Row) -> TokenEvent:
-        row.done = True
-        return TokenEvent(row.ticket, None, "failed", NotNumbers())
-
-    def _accept(self, row: Row, token: int) -> TokenEvent:
-        sampling = row.ticket.sampling
-        row.tokens.append(token)
-        row.sampler.accept(token)
-        finish: Finish | None = None
-        if token in self._stop_tokens and not sampling.ignore_eos:
-            finish = "stop"
-        elif len(row.tokens) >= sampling.max_new_tokens or row.length >= self._forward.length:
-            finish = "length"
-        row.done = finish is not None
-        return TokenEvent(row.ticket, token, finish)
 
     def _fail_tower(self, ticket: Ticket, error: Exception | None, events: list[TokenEvent]) -> None:
         if error is not None and is_device_lost(error):
