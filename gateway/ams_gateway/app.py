@@ -18,7 +18,7 @@ from ams_common.undelivered import USAGE_PATH, UndeliveredUsages
 
 from ams_gateway import openapi
 from ams_gateway.answers.cache import AnswerCache
-from ams_gateway.answers.store import MemoryStore
+from ams_gateway.answers.store import open_store
 from ams_gateway.auth.audit import AuditLine, timestamp
 from ams_gateway.auth.authentication import require
 from ams_gateway.auth.door import Door, openness
@@ -122,7 +122,7 @@ class Gateway:
             authentication=self._door.authentication,
             limiter=self._limiter,
             ledger=self._ledger,
-            answers=AnswerCache(MemoryStore()),
+            answers=AnswerCache(open_store(self._link)),
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
 

@@ -13,6 +13,7 @@ from ams_gateway.answers.store import MemoryStore
 from ams_gateway.registry.port import KeepAnswers
 from test_gateway.conftest import Start
 from test_gateway.gateway_fakes import Behaviour, Exchange, FakePod, FakeRegistry
+from test_gateway.redis_server import redis_server
 from test_gateway.test_keys import KEYS, TEAM, bearer, door_of, stored
 
 StartPod = Callable[..., Awaitable[FakePod]]
@@ -226,3 +227,38 @@ def test_a_recorder_gives_up_on_long_answers_and_on_those_that_did_not_end() -> 
     recorder.feed(b"678901")
     recorder.end()
     assert recorder.take("") is None
+
+
+async def test_what_one_gateway_keeps_another_finds(
+    start: Start, pod: StartPod, registry: FakeRegistry, tmp_path: Any
+) -> None:
+    registry.add("m", (await pod(counting())).address, answers=KEEP)
+    with redis_server(tmp_path) as redis:
+        one, two = [await start(registry, redis_url=redis.url) for _ in range(2)]
+        for running, stream, found in (
+            (one, False, "miss"),
+            (two, False, "hit"),
+            (one, True, "miss"),
+            (two, True, "hit"),
+        ):
+            body = GREEDY | {"stream": stream}
+            async with running.client.post(running.url + "/generate/m", json=body) as response:
+                assert (response.headers["X-AMS-Cache"], bool(await response.read())) == (found, True)
+        redis.kill()
+        assert (await one.post("/generate/m", GREEDY | {"stream": False}))[2]["X-AMS-Cache"] == "hit"
+        assert (await two.post("/generate/m", GREEDY | {"stream": False, "top_k": 1}))[2]["X-AMS-Cache"] == "miss"
+
+
+async def test_what_else_lies_in_redis_is_no_answer(
+    start: Start, pod: StartPod, registry: FakeRegistry, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.add("m", (await pod(counting())).address, answers=KEEP)
+    with redis_server(tmp_path) as redis:
+        one, two = [await start(registry, redis_url=redis.url) for _ in range(2)]
+        await one.post("/generate/m", GREEDY)
+        client = redis.client()
+        (key,) = client.keys("*answer*")
+        client.set(key, b"[[[")
+        status, _, headers = await two.post("/generate/m", GREEDY)
+        assert (status, headers["X-AMS-Cache"]) == (200, "miss")
+    caplog.clear()

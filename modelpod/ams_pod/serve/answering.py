@@ -10,7 +10,13 @@ from typing import Protocol, TypeVar
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
-from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_IMAGE_SIZE, HEADER_MODEL, HEADER_QUEUE_SECONDS
+from ams_common.names import (
+    HEADER_ANSWER_VERSION,
+    HEADER_IGNORED_FIELDS,
+    HEADER_IMAGE_SIZE,
+    HEADER_MODEL,
+    HEADER_QUEUE_SECONDS,
+)
 from ams_common.request_body import named
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
@@ -62,7 +68,7 @@ class GenerationJob:
 async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
     """Run the request. Errors before the first byte are raised, later ones travel in the stream."""
     pod = request.app[POD]
-    headers = {HEADER_MODEL: pod.settings.name}
+    headers = {HEADER_MODEL: pod.settings.name, HEADER_ANSWER_VERSION: pod.answer_version}
     if job.ignored:
         headers[HEADER_IGNORED_FIELDS] = named(job.ignored)
     stream = EventStream(request, headers)

@@ -26,6 +26,7 @@ from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
+from ams_pod.serve.answer_version import answer_version
 from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.keys import REQUEST_ID, SHARE
 from ams_pod.serve.metrics import PodMetrics
@@ -49,6 +50,7 @@ class ModelPod:
         self.folder = folder
         self.progress = Progress(Phase.STARTING)
         self.engine: Engine | None = None
+        self.answer_version = ""
         self.draining = False
         self.active = 0
         self.started = int(time.time())
@@ -239,6 +241,7 @@ class ModelPod:
         try:
             self._report(Phase.IMPORTING, None)
             engine = self._open_engine(self.folder, self.settings, self._publish, self._report)
+            self.answer_version = answer_version(self.folder, self.settings, engine.info)
             self._post(self._be_checked, engine)
             engine.run()
         except LoadFailed as error:

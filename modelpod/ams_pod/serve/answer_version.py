@@ -1,0 +1,56 @@
+"""What a pod says of itself with each answer, so that a gateway gives no kept answer that this pod wouldn't give."""
+
+import hashlib
+import importlib.metadata
+import os
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from ams_common.pod_settings import ServeSettings
+
+from ams_pod.download.manifest import read_manifest
+from ams_pod.engines.port import ModelInfo
+
+_MOST_FILES = 10_000
+_CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
+# Where and how a pod serves; two pods that differ in nothing else answer alike.
+_NO_MATTER = frozenset(
+    {
+        "aliases", "any_name", "concurrent_requests", "debug", "fallbacks", "golden_prompts", "grace_seconds", "host",
+        "max_body_bytes", "models_dir", "port", "queued_requests", "request_timeout_seconds", "source", "stall_seconds",
+        "temp_dir", "termination_log", "uds",
+    }
+)  # fmt: skip
+
+
+def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> str:
+    """32 hex digits that change with the weights, with settings that change answers, and with the code.
+
+    Weights are told by the hashes of their manifest, or, of a folder that was never checked, by names, sizes and times
+    of its files. Blocks for as long as the disk takes to list them.
+    """
+    parts = {
+        "weights": _weights(folder),
+        "settings": {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in _NO_MATTER},
+        "model": [info.architecture, info.device, info.precision, info.quantization, info.engine, info.context_tokens],
+        "code": [_version_of(name) for name in _CODE],
+    }
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
+
+
+def _weights(folder: Path) -> list[tuple[str, ...]]:
+    if (manifest := read_manifest(folder)) is not None:
+        return sorted((name, digest or "") for name, digest in manifest.digests().items())
+    files: list[tuple[str, ...]] = []
+    for path in islice((path for path in sorted(folder.rglob("*")) if path.is_file()), _MOST_FILES):
+        status = os.stat(path)
+        files.append((str(path.relative_to(folder)), str(status.st_size), str(status.st_mtime_ns)))
+    return files
+
+
+def _version_of(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
