@@ -189,9 +189,10 @@ class _Up:
 
     def _announce(self, listening: Listening) -> None:
         names = ", ".join(resource.metadata.name for resource in self._resources)
+        is_open = self._door.authentication.is_open
         self._screen.say(
             f"AI Model Server on {listening.url} serves {names}. Logs: {self._folders.logs}. Ctrl-C stops it.\n"
-            f"Try:  {example(self._resources, self._folders.models, listening.url)}"
+            f"Try:  {example(self._resources, self._folders.models, listening.url, key=not is_open)}"
         )
 
     def _why_not(self, error: OSError) -> str:
@@ -225,8 +226,11 @@ class _Interruption:
             self._task.cancel()
 
 
-def example(resources: Sequence[ModelDeployment], models: Path, url: str) -> str:
-    """A command that one of the models answers, preferably one that takes text alone and is there already."""
+def example(resources: Sequence[ModelDeployment], models: Path, url: str, *, key: bool = False) -> str:
+    """A command that one of the models answers, preferably one that takes text alone and is there already.
+
+    `key`: with an API key, which whoever types it has in $AMS_API_KEY.
+    """
 
     def effort(resource: ModelDeployment) -> tuple[bool, bool]:
         folder = weights.folder(resource, models)
@@ -237,7 +241,8 @@ def example(resources: Sequence[ModelDeployment], models: Path, url: str) -> str
     chosen = min(resources, key=effort)
     needs_image, _ = effort(chosen)
     route = f"{url}/generate/{route_name(chosen.metadata.name)}"
-    call = f"curl -s {route} -H 'Content-Type: application/json' -d"
+    authorization = ' -H "Authorization: Bearer $AMS_API_KEY"' if key else ""
+    call = f"curl -s {route}{authorization} -H 'Content-Type: application/json' -d"
     if needs_image:  # through a pipe: an argument may not be as long as a picture
         question = """{"prompt": "What is in the picture?", "image": "'$(base64 -w0 picture.jpg)'"}"""
         return f"echo '{question}' | {call} @-"
