@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, settings: KeysSettings, environment: Mapp
     """The command of `arguments`. KeysError for what was given, StoreError for where the keys are kept."""
     if not arguments.kubernetes and (arguments.namespace or arguments.secret):
         raise KeysError("-n and --secret are for -k")
-    if arguments.kubernetes and settings.keys_file:
+    if arguments.kubernetes and arguments.keys_file:  # as a flag: a variable may be there for other commands
         raise KeysError("--keys-file is for this machine: leave it out, or -k")
     save = getattr(arguments, "save_key", None)
     if save is not None and os.path.lexists(Path(save).expanduser()) and not getattr(arguments, "if_none", False):

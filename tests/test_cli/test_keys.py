@@ -74,6 +74,18 @@ def test_what_is_wrong_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str
     assert home.read_bytes() == before
 
 
+def test_a_variable_names_the_file_and_is_not_in_the_way_of_a_cluster(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMS_KEYS_FILE", str(tmp_path / "mine.json"))
+    made(capsys, "create", "--name", "a")
+    assert len(read_keys((tmp_path / "mine.json").read_bytes()).keys) == 1
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["keys", "list", "-k"]) == 1
+    assert "no cluster is configured" in capsys.readouterr().err
+    assert "leave it out, or -k" in refused(capsys, "list", "-k", "--keys-file", "x")
+
+
 def test_listed_without_hashes(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     made(capsys, "create", "--name", "a", "--requests-per-minute", "60")
     digest = read_keys(home.read_bytes()).keys[0].secrets[0].sha256
