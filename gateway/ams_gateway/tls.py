@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ams_common.options import OptionError
-from cryptography import x509
 
 from ams_gateway.settings import HttpSettings
 
@@ -117,6 +116,8 @@ def load_certificate(settings: HttpSettings) -> Certificate | None:
 
 def _load(files: _Files) -> tuple[ssl.SSLContext, float]:
     """A context with these files, and the Unix time at which the certificate ends."""
+    from cryptography import x509  # late: 9 MiB that a gateway without TLS and tokens does without
+
     chain = _read("--tls-cert", files.cert)
     _read("--tls-key", files.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

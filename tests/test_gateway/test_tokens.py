@@ -337,7 +337,7 @@ async def test_an_issuer_that_is_slow(provider: Provider, tokens: Tokens, monkey
     provider.delay = 5.0
     began = time.monotonic()
     said = await asyncio.gather(*(refusal(tokens, provider.token(sub=f"u{number}")) for number in range(20)))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
     assert all("can't be fetched now" in each for each in said)
     assert provider.fetched == 1
 

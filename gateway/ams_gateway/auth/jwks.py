@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import jwt
 import msgspec
 from ams_common.outside import InvalidJson, read_json
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from ams_gateway.auth.token_rules import InvalidIssuers, Issuer, check_url
 
@@ -192,6 +190,8 @@ def read_key(document: dict[str, Any]) -> PublicKey | None:
         return None
     if any(isinstance(value, str) and len(value) > _LONGEST_NUMBER for value in (document.get("n"), document.get("e"))):
         return None  # numbers of a megabyte would be computed with before they are found too large
+    import jwt  # late, as cryptography below: most gateways take no tokens
+
     try:
         key = jwt.PyJWK(document).key
     except Exception:  # what PyJWT and cryptography raise for numbers that are no key is of many types
@@ -205,6 +205,8 @@ def read_key(document: dict[str, Any]) -> PublicKey | None:
 
 
 def _algorithms(key: Any) -> frozenset[str]:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
     if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
         return frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:

@@ -24,7 +24,6 @@ from ams_common.errors import ApiError
 from ams_common.keys import Principal
 from ams_common.options import OptionError
 from ams_common.outside import InvalidJson, read_json
-from jwt.algorithms import get_default_algorithms
 
 from ams_gateway.auth.jwks import IssuerKeys, NoKeys
 from ams_gateway.auth.token_rules import InvalidIssuers, Issuer, Refused, read_issuers, user_of
@@ -67,6 +66,7 @@ class Tokens:
     @classmethod
     def load(cls, path: Path) -> "Tokens":
         """OptionError for a file that can't be used."""
+        _algorithms()  # their libraries are there before the first token comes
         try:
             data, seen = _read(path)
             return cls(path, _checked(data), seen)
@@ -197,6 +197,8 @@ def _decoded(text: str) -> bytes:
 
 @functools.cache
 def _algorithms() -> dict[str, Any]:
+    from jwt.algorithms import get_default_algorithms  # late: most gateways take no tokens
+
     return get_default_algorithms()
 
 
