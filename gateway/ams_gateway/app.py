@@ -100,6 +100,8 @@ class Gateway:
         self._limiter = open_limiter(self._link, self._ledger.month_tokens, limit_metrics)
         for collector in filter(None, (self._link, limit_metrics, usage_metrics)):
             self._metrics.include(collector)
+        if self._door.tokens is not None:
+            self._metrics.issuers = self._door.tokens.key_ages
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
         self._services = Services(

@@ -80,9 +80,10 @@ def open_door(settings: HttpSettings, *, keys: Keys | None = None, default_keys_
     tokens = Tokens.load(Path(settings.jwt_file).expanduser()) if settings.jwt_file else None
     door = Door(keys, file, anonymous=settings.allow_anonymous, audit=audit, tokens=tokens)
     if door.authentication.is_open and not settings.allow_anonymous and not is_loopback(settings.host):
+        how = "" if default_keys_file is not None else " --keys-file FILE` and name the file with `--keys-file FILE"
         raise OptionError(
             f"--host={settings.host!r}: whoever reaches this address could use every model. Make a key with "
-            "`ams keys create --name first`, or allow everybody with --allow-anonymous"
+            f"`ams keys create --name first{how}`, or allow everybody with --allow-anonymous"
         )
     return door
 
