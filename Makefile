@@ -14,7 +14,7 @@ help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
 	@echo "make test   lint and all tests that this machine can run"
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
-	@echo "make nightly  feed every parser with many thousands of broken inputs"
+	@echo "make nightly  feed every parser with thousands of broken inputs, and the ledger with 10,000 requests through crashes"
 	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
 	@echo "make clients  test other people's clients, and some generated from the OpenAPI document   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
@@ -45,6 +45,7 @@ fast: lint
 # What takes longer than a laptop's patience: every parser of bytes from outside, for some ten minutes.
 nightly: $(VENV)/.dev
 	AMS_FUZZ_EXAMPLES=2000 $(VENV)/bin/pytest tests/test_fuzz $(ARGS)
+	AMS_LEDGER_REQUESTS=10000 $(VENV)/bin/pytest -s tests/test_serve/test_ledger_live.py $(ARGS)
 
 # Whether tests notice small faults in the modules that decide; SAMPLE=0 tries every change, which takes hours.
 SAMPLE ?= 25

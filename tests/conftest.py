@@ -81,6 +81,7 @@ SLOW = {
     "test_pod/test_omni_layout.py",
     "test_pod/test_quantize.py",
     "test_pod/test_separate.py",
+    "test_serve/test_ledger_live.py",
     "test_serve/test_admin_live.py",
     "test_serve/test_answers_live.py",
     "test_serve/test_bad_input_live.py",
