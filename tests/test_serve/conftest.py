@@ -10,6 +10,7 @@ from pathlib import Path
 import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 import pytest
 import uvloop
+from ams_common.keys import KeyFile, Secret, StoredKey, hash_of, write_keys
 from fakehub import checkpoints, scripted
 from test_serve.live_pods import (
     LiveForkServer,
@@ -21,6 +22,7 @@ from test_serve.live_pods import (
     pod_process,
 )
 
+KEY_OF_SPEAKERS = "ams-key-of-the-speakers"
 FIVE = {
     "deepseek": "qwen3",
     "qwen-vl": "qwen2_5_vl",
@@ -129,7 +131,7 @@ def older(folder: Path, five: dict[str, LivePod]) -> Iterator[LiveGateway]:
 
 
 @pytest.fixture(scope="session")
-def speakers(folder: Path, forks: LiveForkServer) -> Iterator[LiveGateway]:
+def speaking_pods(folder: Path, forks: LiveForkServer) -> Iterator[tuple[LivePod, ...]]:
     """Models whose greedy answer is known: one that reasons, one that writes spaces as SentencePiece does."""
     logs = folder / "speakers"
     logs.mkdir()
@@ -138,6 +140,23 @@ def speakers(folder: Path, forks: LiveForkServer) -> Iterator[LiveGateway]:
         child_pod(forks, logs, thinker, "think") as first,
         child_pod(forks, logs, spaced, "spaces") as second,
         child_pod(forks, logs, spaced, "short", max_new_tokens=2) as third,
-        gateway_process(logs, first, second, third) as running,
     ):
+        yield first, second, third
+
+
+@pytest.fixture(scope="session")
+def speakers(speaking_pods: tuple[LivePod, ...]) -> Iterator[LiveGateway]:
+    """A gateway in front of them."""
+    with gateway_process(speaking_pods[0].log.parent, *speaking_pods) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def locked_speakers(folder: Path, speaking_pods: tuple[LivePod, ...]) -> Iterator[LiveGateway]:
+    """One that needs KEY_OF_SPEAKERS."""
+    logs = folder / "locked-speakers"
+    logs.mkdir()
+    key = StoredKey(id="k-speakers", name="speakers", secrets=(Secret(sha256=hash_of(KEY_OF_SPEAKERS)),))
+    (logs / "keys.json").write_bytes(write_keys(KeyFile(keys=(key,))))
+    with gateway_process(logs, *speaking_pods, keys_file=logs / "keys.json") as running:
         yield running

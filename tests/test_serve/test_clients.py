@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from test_serve.conftest import KEY_OF_SPEAKERS
 from test_serve.live_pods import LiveGateway
 
 HERE = Path(__file__).parent / "clients"
@@ -57,8 +58,8 @@ CLIENTS = [
 STRUCTURED = Client("instructor_from_openai.py", "instructor", (), "older")
 
 
-def run(client: Client, gateway: LiveGateway, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """The script with the gateway's URL and a model's name, in a folder and an environment of its own."""
+def run(client: Client, gateway: LiveGateway, folder: Path, key: str = "none") -> "subprocess.CompletedProcess[str]":
+    """The script with the gateway's URL, an API key and a model's name, in a folder and an environment of its own."""
     if client.missing:
         pytest.skip(f"{client.needs} is not installed there: make clients")
     source = HERE / client.script
@@ -73,7 +74,7 @@ def run(client: Client, gateway: LiveGateway, folder: Path) -> "subprocess.Compl
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "LLM_USER_PATH": str(folder / "llm"),
-            "OPENAI_API_KEY": "none",
+            "OPENAI_API_KEY": key,
             "OPENAI_BASE_URL": f"{gateway.url}/v1",
             "HAYSTACK_TELEMETRY_ENABLED": "False",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -90,6 +91,16 @@ def test_a_client_works_as_its_documentation_says(client: Client, speakers: Live
     done = run(client, speakers, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert tuple(line.rstrip("\n") for line in done.stdout.strip("\n").split("\n")) == client.prints
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.script)
+def test_a_client_needs_no_more_than_the_key(client: Client, locked_speakers: LiveGateway, tmp_path: Path) -> None:
+    (folder := tmp_path / "with").mkdir()
+    done = run(client, locked_speakers, folder, KEY_OF_SPEAKERS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tuple(line.rstrip("\n") for line in done.stdout.strip("\n").split("\n")) == client.prints
+    (folder := tmp_path / "without").mkdir()
+    assert run(client, locked_speakers, folder).returncode != 0
 
 
 def test_a_client_that_needs_structured_output_is_told(speakers: LiveGateway, tmp_path: Path) -> None:
