@@ -33,6 +33,7 @@ SLOW = {
     "test_gateway/test_redis_link.py",
     "test_gateway/test_static_registry.py",
     "test_gateway/test_usage_ledger.py",
+    "test_gateway/test_usage_live.py",
     "test_gateway/test_tls.py",
     "test_gateway/test_tokens.py",
     "test_kube/test_client.py",
