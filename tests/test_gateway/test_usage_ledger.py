@@ -62,6 +62,7 @@ async def test_entries_are_added_up(tmp_path: Path, in_file: bool) -> None:
     assert await ledger.month_tokens(["k-1", "k-2", "k-3"]) == {"k-1": 80, "k-2": 20}
     await ledger.close()
     if in_file:
+        assert (tmp_path / "new" / "usage.db").stat().st_mode & 0o777 == 0o600
         again = kept(tmp_path / "new" / "usage.db", wall=lambda: 7200.0)
         assert total(await again.rows(*FOREVER)).requests == 4
         await again.close()

@@ -43,6 +43,7 @@ def open_database(path: Path | None) -> sqlite3.Connection:
     if path is None:
         return _opened(":memory:")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its owner's alone: it names people
     try:
         return _opened(str(path))
     except Unreadable as error:
