@@ -46,8 +46,8 @@ _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _STEADY_SECONDS = 30.0  # after so long without a fault, the next pause is the first again
 _AT_ONCE_BYTES = 32 << 10  # what a socket and its buffer surely take
-_GRACE_SECONDS = 0.005
-_GRACES = 2  # times that a late timer lets the loop read first, in case that the loop was what was late
+_PUNCTUAL_SECONDS = 0.005
+_CHANCES = 2  # for an answer that may have come while this process had no time to read it
 # Answers that say: not now, or not with these settings, whatever is asked. Older servers wrap what a script ran into.
 _AWAY_ERRORS = (ClusterDownError, MasterDownError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError)
 _AWAY_CODES = re.compile(r"^(MISCONF|NOREPLICAS|BUSY|TRYAGAIN)\b|-(READONLY|OOM|MISCONF|NOREPLICAS)\b").search
@@ -134,7 +134,7 @@ class RedisLink(Collector):
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(answer)
         started = time.perf_counter()
-        timer = loop.call_later(seconds, self._expire, answer, seconds, _GRACES)
+        timer = loop.call_later(seconds, self._expire, answer, seconds, time.monotonic() + seconds, _CHANCES)
         try:
             packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means tuples of one
             await self._send(connection, packed)
@@ -177,13 +177,21 @@ class RedisLink(Collector):
         self.failures["refused"] += 1
         return RedisRefused(sentence)
 
-    def _expire(self, answer: "asyncio.Future[Any]", seconds: float, graces: int) -> None:
+    def _expire(self, answer: "asyncio.Future[Any]", seconds: float, due: float, chances: int) -> None:
+        """The time for an answer is over, unless it was this process that had no time to read it."""
         if answer.done():
             return
-        if graces:
-            asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._expire, answer, seconds, graces - 1)
+        late = time.monotonic() - due
+        if late < -_PUNCTUAL_SECONDS:  # the loop's clock stands still while it is busy: the timer came too early
+            wait = -late
+        elif chances:
+            chances -= 1
+            wait = _PUNCTUAL_SECONDS if late < _PUNCTUAL_SECONDS else seconds
+        else:
+            self._lose(f"no answer within {seconds * 1000:.0f} ms", "slow")
             return
-        self._lose(f"no answer within {seconds * 1000:.0f} ms", "slow")
+        due = time.monotonic() + wait
+        asyncio.get_running_loop().call_later(wait, self._expire, answer, seconds, due, chances)
 
     def _lose(self, reason: str, kind: str) -> None:
         """The connection is of no more use. All who wait for an answer know at once."""
