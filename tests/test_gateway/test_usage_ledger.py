@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from ams_common.request_usage import RequestUsage
 from ams_gateway.redis_link import RedisLink
+from ams_gateway.usage.collecting import ReadableLedger
 from ams_gateway.usage.kept import KeptLedger
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.outbox import Outbox
 from ams_gateway.usage.port import Entry, Outcome
 from ams_gateway.usage.shared import SharedLedger
 from ams_gateway.usage.store import StoreUnavailable
-from ams_gateway.usage.sums import Group, Sums, merged
+from ams_gateway.usage.sums import Group, Sums, add, merged
 from test_gateway.redis_server import RedisServer, redis_server
 
 FOREVER = (0, 2**40)
@@ -36,6 +37,17 @@ def entry(key: str = "k-1", tokens: int = 10, **options: Any) -> Entry:
 
 def kept(path: Path | None, **options: Any) -> KeptLedger:
     return KeptLedger(path, UsageMetrics(), **({"days": 400} | options))
+
+
+async def rows_of(ledger: ReadableLedger, start: int, end: int) -> list[tuple[Group, Sums]]:
+    rows: dict[Group, Sums] = {}
+
+    def take(some: Iterable[tuple[Group, Sums]]) -> None:
+        for group, sums in some:
+            add(rows, group, sums)
+
+    await ledger.each(start, end, take)
+    return list(rows.items())
 
 
 def total(rows: list[tuple[Group, Sums]]) -> Sums:
@@ -53,18 +65,18 @@ async def test_entries_are_added_up(tmp_path: Path, in_file: bool) -> None:
         ledger.add(entry())
     ledger.add(entry(late=True, outcome=Outcome.CUT))
     ledger.add(entry(key="k-2", model="other"))
-    assert dict(await ledger.rows(*FOREVER)) == {
+    assert dict(await rows_of(ledger, *FOREVER)) == {
         Group(7200, "k-1", "name-k-1", "m", "answered"): Sums(3, 30, 3, 30, 3, 750_000),
         Group(7200, "k-1", "name-k-1", "m", "cut"): Sums(0, 10, 1, 10, 1, 250_000),
         Group(7200, "k-2", "name-k-2", "other", "answered"): Sums(1, 10, 1, 10, 1, 250_000),
     }
-    assert await ledger.rows(0, 7200) == []
+    assert await rows_of(ledger, 0, 7200) == []
     assert await ledger.month_tokens(["k-1", "k-2", "k-3"]) == {"k-1": 80, "k-2": 20}
     await ledger.close()
     if in_file:
         assert (tmp_path / "new" / "usage.db").stat().st_mode & 0o777 == 0o600
         again = kept(tmp_path / "new" / "usage.db", wall=lambda: 7200.0)
-        assert total(await again.rows(*FOREVER)).requests == 4
+        assert total(await rows_of(again, *FOREVER)).requests == 4
         await again.close()
 
 
@@ -78,20 +90,41 @@ async def test_months_and_days_end(tmp_path: Path) -> None:
     now += 29 * 86400
     await ledger.start()
     await asyncio.sleep(0.1)
-    assert total(await ledger.rows(*FOREVER)).requests == 1
+    assert total(await rows_of(ledger, *FOREVER)).requests == 1
     await ledger.close()
     now += 2 * 86400
     ledger = kept(tmp_path / "usage.db", wall=lambda: now, days=30)
     await ledger.start()
     await asyncio.sleep(0.1)
-    assert await ledger.rows(*FOREVER) == []
+    assert await rows_of(ledger, *FOREVER) == []
     await ledger.close()
+
+
+@pytest.mark.parametrize("in_redis", [True, False])
+async def test_what_pods_and_tokens_spell_can_be_kept(server: RedisServer, in_redis: bool) -> None:
+    """Half characters in names, and numbers beyond all."""
+    most = RequestUsage(prompt_tokens=10**15, completion_tokens=10**15, compute_seconds=1e9)
+    ledger: ReadableLedger = kept(None)
+    gateway = Gateway(server)
+    if in_redis:
+        ledger = await gateway.__aenter__()
+    for _ in range(3):
+        for _ in range(5000):
+            ledger.add(entry(key="half \ud83d", usage=most))
+        ((group, sums),) = await rows_of(ledger, *FOREVER_FEW)
+    assert group.key_name == "name-half ?"
+    assert sums.requests == 15_000
+    assert sums.prompt_tokens == 2**53 - 1
+    assert sums.compute_microseconds == 2**53 - 1
+    assert (await ledger.month_tokens(["half ?"]))["half ?"] >= 2**53 - 1
+    await (gateway.__aexit__() if in_redis else ledger.close())
 
 
 _WRITER = """
 import asyncio, sys, time
 from pathlib import Path
 from ams_common.request_usage import RequestUsage
+from ams_gateway.usage.collecting import ReadableLedger
 from ams_gateway.usage.kept import KeptLedger
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.port import Entry, Outcome
@@ -154,7 +187,7 @@ async def test_files_that_are_no_ledger_are_set_aside(
     before = path.read_bytes()
     ledger = kept(path)
     ledger.add(entry())
-    assert total(await ledger.rows(*FOREVER)).requests == 1
+    assert total(await rows_of(ledger, *FOREVER)).requests == 1
     await ledger.close()
     (aside,) = beside(path)
     assert aside.read_bytes() == before or content == "other"
@@ -187,7 +220,7 @@ async def test_a_file_that_breaks_meanwhile(tmp_path: Path, caplog: pytest.LogCa
     await ledger.flush()
     ledger.add(entry())
     await ledger.flush()
-    assert total(await ledger.rows(*FOREVER)).requests == 2
+    assert total(await rows_of(ledger, *FOREVER)).requests == 2
     assert beside(path)
     await ledger.close()
     caplog.clear()
@@ -213,7 +246,7 @@ async def test_a_full_disk_keeps_it_in_memory(
         signal.signal(signal.SIGXFSZ, ignored)
     await asyncio.sleep(0.5)
     assert sqlite3.connect(tmp_path / "usage.db").execute("SELECT sum(requests) FROM usage").fetchone() == (201,)
-    assert total(await ledger.rows(*FOREVER)).requests == 201
+    assert total(await rows_of(ledger, *FOREVER)).requests == 201
     await ledger.close()
     messages = [record.getMessage() for record in caplog.records]
     assert len([text for text in messages if "is kept in memory" in text]) == 1
@@ -227,7 +260,7 @@ async def test_a_folder_that_can_not_be_written(tmp_path: Path, caplog: pytest.L
     ledger.add(entry())
     await ledger.flush()
     with pytest.raises(StoreUnavailable):
-        await ledger.rows(*FOREVER)
+        await rows_of(ledger, *FOREVER)
     await ledger.close()
     caplog.clear()
 
@@ -238,7 +271,7 @@ async def test_two_processes_may_share_a_file(tmp_path: Path) -> None:
         for ledger in ledgers:
             ledger.add(entry())
         await asyncio.gather(*(ledger.flush() for ledger in ledgers))
-    assert total(await ledgers[0].rows(*FOREVER)).requests == 40
+    assert total(await rows_of(ledgers[0], *FOREVER)).requests == 40
     for ledger in ledgers:
         await ledger.close()
 
@@ -272,12 +305,12 @@ async def test_gateways_add_up_in_redis(server: RedisServer, tmp_path: Path) -> 
             one.add(entry(key=f"k-{number}"))
             two.add(entry(key=f"k-{number}"))
         two.add(entry(late=True))
-        rows = await one.rows(*FOREVER_FEW)
+        rows = await rows_of(one, *FOREVER_FEW)
         assert total(rows).requests >= 1200
-        rows = await two.rows(*FOREVER_FEW)
+        rows = await rows_of(two, *FOREVER_FEW)
         assert total(rows) == Sums(2400, 24010, 2401, 24010, 2401, 2401 * 250_000)
         assert await one.month_tokens(["k-1", "k-2", "k-none"]) == {"k-1": 60, "k-2": 40, "k-none": 0}
-        assert await two.rows(0, 86400) == []
+        assert await rows_of(two, 0, 86400) == []
 
 
 async def test_old_days_are_forgotten_in_redis(server: RedisServer) -> None:
@@ -297,7 +330,7 @@ async def test_old_days_are_forgotten_in_redis(server: RedisServer) -> None:
     await asyncio.sleep(0.3)
     assert day not in client.keys("{ams}:usage:day:*")
     assert len(client.keys("{ams}:usage:day:*")) == 1
-    assert await ledger.rows(int(now) - 100 * 86400, int(now)) == []  # and what can't be read is left out
+    assert await rows_of(ledger, int(now) - 100 * 86400, int(now)) == []  # and what can't be read is left out
     await ledger.close()
     await link.close()
 
@@ -323,15 +356,15 @@ async def test_redis_away_loses_nothing(server: RedisServer, tmp_path: Path) -> 
             ledger.add(entry())
             await asyncio.sleep(0.05)
         with pytest.raises(StoreUnavailable):
-            await ledger.rows(*FOREVER_FEW)
+            await rows_of(ledger, *FOREVER_FEW)
         assert (await ledger.month_tokens(["k-1"]))["k-1"] >= 400
     async with Gateway(server, path) as ledger:  # it starts while Redis is away, with what the last one left
         ledger.add(entry())
         with pytest.raises(StoreUnavailable):
-            await ledger.rows(*FOREVER_FEW)
+            await rows_of(ledger, *FOREVER_FEW)
     server.resume()
     async with Gateway(server, path) as ledger:
-        assert total(await ledger.rows(*FOREVER_FEW)).requests == 22
+        assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 22
 
 
 async def test_a_batch_whose_answer_is_lost_counts_once(server: RedisServer, tmp_path: Path) -> None:
@@ -350,7 +383,7 @@ async def test_a_batch_whose_answer_is_lost_counts_once(server: RedisServer, tmp
         for _ in range(10):
             ledger.add(entry())
             await asyncio.sleep(0.35)
-        rows = await ledger.rows(*FOREVER_FEW)
+        rows = await rows_of(ledger, *FOREVER_FEW)
     assert total(rows).requests == 10
 
 
@@ -358,16 +391,16 @@ async def test_an_outbox_that_was_copied_back_takes_another_name(server: RedisSe
     path = tmp_path / "usage.db"
     async with Gateway(server, path) as ledger:
         ledger.add(entry())
-        assert total(await ledger.rows(*FOREVER_FEW)).requests == 1
+        assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 1
     copy = path.read_bytes()
     async with Gateway(server, path) as ledger:
         for _ in range(3):
             ledger.add(entry())
-            assert await ledger.rows(*FOREVER_FEW)
+            assert await rows_of(ledger, *FOREVER_FEW)
     path.write_bytes(copy)
     async with Gateway(server, path) as ledger:
         ledger.add(entry())
-        assert total(await ledger.rows(*FOREVER_FEW)).requests == 5
+        assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 5
 
 
 async def test_what_was_kept_without_redis_is_sent_once_there_is_one(server: RedisServer, tmp_path: Path) -> None:
@@ -376,9 +409,9 @@ async def test_what_was_kept_without_redis_is_sent_once_there_is_one(server: Red
     alone.add(entry())
     await alone.close()
     async with Gateway(server, path) as ledger:
-        assert total(await ledger.rows(*FOREVER_FEW)).requests == 1
+        assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 1
     async with Gateway(server, path) as ledger:
-        assert total(await ledger.rows(*FOREVER_FEW)).requests == 1
+        assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 1
 
 
 async def test_an_outbox_in_use_is_left_alone(
@@ -390,8 +423,8 @@ async def test_an_outbox_in_use_is_left_alone(
         await one.flush()
         two.add(entry())
         await two.flush()
-        await one.rows(*FOREVER_FEW)
-        assert total(await two.rows(*FOREVER_FEW)).requests == 2
+        await rows_of(one, *FOREVER_FEW)
+        assert total(await rows_of(two, *FOREVER_FEW)).requests == 2
     assert "another process has it open" in caplog.text
     caplog.clear()
 

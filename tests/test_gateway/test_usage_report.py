@@ -12,7 +12,7 @@ from ams_common.errors import ApiError
 from ams_common.keys import KeyFile, Scope
 from ams_common.request_usage import RequestUsage
 from ams_gateway.usage.port import Entry, Outcome
-from ams_gateway.usage.report import read_query, report, to_csv
+from ams_gateway.usage.report import Adding, read_query, to_csv
 from ams_gateway.usage.sums import Group, Sums
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import FakeRegistry
@@ -66,6 +66,13 @@ def test_questions_that_make_no_sense(parameters: dict[str, str], param: str, se
         ask(**parameters)
     assert (refused.value.code, refused.value.param) == ("invalid_parameter", param)
     assert sentence in refused.value.message
+
+
+def report(rows: Any, query: Any) -> Any:
+    adding = Adding(query)
+    adding.take(rows[:1])
+    adding.take(iter(rows[1:]))
+    return adding.report()
 
 
 def builtins(**parameters: str) -> Any:

@@ -1,5 +1,6 @@
 """`GET /admin/usage`: what keys have used, as JSON or CSV."""
 
+import asyncio
 import time
 from urllib.parse import parse_qsl
 
@@ -9,7 +10,7 @@ from ams_common.errors import ApiError
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import compress_if_accepted, json_response
 from ams_gateway.routes.routing import Services
-from ams_gateway.usage.report import read_query, report, to_csv
+from ams_gateway.usage.report import Adding, read_query, to_csv
 from ams_gateway.usage.store import StoreUnavailable
 
 _CSV = "text/csv"
@@ -22,16 +23,17 @@ async def get_usage(services: Services, call: Call) -> web.Response:
     parameters = _parameters(call.request.raw_path.partition("?")[2])
     as_csv = _wants_csv(parameters.get("format", ""), call.request.headers.get("Accept", ""))
     query = read_query(parameters, time.time())
+    adding = Adding(query)
     try:
-        rows = await services.ledger.rows(query.start, query.end)
+        await services.ledger.each(query.start, query.end, adding.take)
     except StoreUnavailable as error:
         raise ApiError(
             "usage_unavailable", f"What keys have used can't be read now: {error}.", retry_after=_RETRY_AFTER_SECONDS
         ) from None
-    result = await services.ledger.on_thread(lambda: report(rows, query))
+    result = await asyncio.to_thread(adding.report)
     if not as_csv:
         return json_response(call.request, result)
-    body = to_csv(result).encode()
+    body = (await asyncio.to_thread(to_csv, result)).encode()
     headers = {"Content-Type": f"{_CSV}; charset=utf-8", "Content-Disposition": 'attachment; filename="usage.csv"'}
     response = web.Response(body=body, headers=headers)
     compress_if_accepted(response, call.request, body)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.port import Entry
-from ams_gateway.usage.sums import Group, Rows, Sums, add, group_of, sums_of
+from ams_gateway.usage.sums import Group, Rows, Sums, Take, add, group_of, sums_of
 
 T = TypeVar("T")
 
@@ -94,8 +94,9 @@ class ReadableLedger(CollectingLedger):
     """A ledger that reports are made of."""
 
     @abc.abstractmethod
-    async def rows(self, start: int, end: int) -> list[tuple[Group, Sums]]:
-        """Those of the hours from `start` to before `end`, in Unix time. StoreUnavailable."""
+    async def each(self, start: int, end: int, take: Take) -> None:
+        """Give `take` the rows of the hours from `start` to before `end`, in Unix time, some at a time and on another
+        thread; a group may come twice. StoreUnavailable."""
 
     @abc.abstractmethod
     async def month_tokens(self, key_ids: Sequence[str]) -> dict[str, int]: ...

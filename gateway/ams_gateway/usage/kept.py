@@ -9,7 +9,7 @@ from pathlib import Path
 from ams_gateway.usage.collecting import ReadableLedger
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.store import Store
-from ams_gateway.usage.sums import Group, Rows, Sums, month_tokens
+from ams_gateway.usage.sums import Rows, Take
 
 _DAY = 86400
 _PRUNE_SECONDS = 6 * 3600.0
@@ -41,13 +41,13 @@ class KeptLedger(ReadableLedger):
         await self.on_thread(self._store.close)
         self._thread.shutdown()
 
-    async def rows(self, start: int, end: int) -> list[tuple[Group, Sums]]:
+    async def each(self, start: int, end: int, take: Take) -> None:
         await self.flush()
-        return await self.on_thread(lambda: self._store.rows(start, end))
+        await self.on_thread(lambda: self._store.each(start, end, take))
 
     async def month_tokens(self, key_ids: Sequence[str]) -> dict[str, int]:
-        start = start_of_month(self._wall())
-        return month_tokens(await self.rows(start, start + 32 * _DAY), key_ids, start, start + 32 * _DAY)
+        await self.flush()
+        return await self.on_thread(lambda: self._store.tokens(key_ids, start_of_month(self._wall())))
 
     async def _prune(self) -> None:
         while True:

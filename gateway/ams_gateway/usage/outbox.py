@@ -73,7 +73,7 @@ class Outbox:
             return True
         try:
             with self._database.transaction() as connection:
-                connection.executemany(_ADD, [(*group, *sums) for group, sums in self._unwritten.items()])
+                connection.executemany(_ADD, [(*group, *sums.bounded()) for group, sums in self._unwritten.items()])
         except StoreUnavailable:
             return False
         self._unwritten.clear()

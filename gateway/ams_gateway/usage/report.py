@@ -79,30 +79,40 @@ def _bad_time(name: str, text: str) -> ApiError:
     )  # fmt: skip
 
 
-def report(rows: Iterable[tuple[Group, Sums]], query: Query) -> UsageReport:
-    """The rows added up, sorted by time, then by tokens. ApiError `invalid_parameter` for far too many."""
-    names: dict[str, tuple[int, str]] = {}  # of keys, by id: as they were called last
-    sums: dict[Group, Sums] = {}
-    for group, numbers in rows:
-        if group.hour >= names.get(group.key_id, (-1, ""))[0]:
-            names[group.key_id] = (group.hour, group.key_name)
-        add(sums, _reduced(group, query.group), numbers)
-        if len(sums) > _MOST_ROWS:
-            raise ApiError(
-                "invalid_parameter", f"These are more than {_MOST_ROWS:,} rows: ask for a shorter time, or group by "
-                "less.", param="group",
-            )  # fmt: skip
-    total = Sums()
-    for numbers in sums.values():
-        total = total.plus(numbers)
-    ordered = sorted(sums.items(), key=lambda item: (item[0].hour, -item[1].tokens, item[0]))
-    return UsageReport(
-        start=_text(query.start),
-        end=_text(query.end),
-        group=list(query.group),
-        rows=[_row(group, numbers, names, query.group) for group, numbers in ordered],
-        total=UsageTotals(**_numbers(total)),
-    )
+class Adding:
+    """Rows as they are added up. ApiError `invalid_parameter` for far too many."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._names: dict[str, tuple[int, str]] = {}  # of keys, by id: as they were called last
+        self._sums: dict[Group, Sums] = {}
+
+    def take(self, rows: Iterable[tuple[Group, Sums]]) -> None:
+        by, names = self._query.group, self._names
+        for group, numbers in rows:
+            if "key" in by and group.hour >= names.get(group.key_id, (-1, ""))[0]:
+                names[group.key_id] = (group.hour, group.key_name)
+            add(self._sums, _reduced(group, by), numbers)
+            if len(self._sums) > _MOST_ROWS:
+                raise ApiError(
+                    "invalid_parameter", f"These are more than {_MOST_ROWS:,} rows: ask for a shorter time, or group "
+                    "by less.", param="group",
+                )  # fmt: skip
+
+    def report(self) -> UsageReport:
+        """All that was taken, sorted by time, then by tokens."""
+        query = self._query
+        total = Sums()
+        for numbers in self._sums.values():
+            total = total.plus(numbers)
+        ordered = sorted(self._sums.items(), key=lambda item: (item[0].hour, -item[1].tokens, item[0]))
+        return UsageReport(
+            start=_text(query.start),
+            end=_text(query.end),
+            group=list(query.group),
+            rows=[_row(group, numbers, self._names, query.group) for group, numbers in ordered],
+            total=UsageTotals(**_numbers(total)),
+        )
 
 
 def _reduced(group: Group, by: tuple[str, ...]) -> Group:

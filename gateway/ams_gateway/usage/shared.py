@@ -22,7 +22,7 @@ from ams_gateway.usage.kept import start_of_month
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.outbox import Batch, Outbox
 from ams_gateway.usage.store import StoreUnavailable
-from ams_gateway.usage.sums import Group, Rows, Sums, merged, month_tokens
+from ams_gateway.usage.sums import MOST, Group, Rows, Sums, Take, merged, month_tokens
 
 logger = logging.getLogger("ams_gateway")
 
@@ -38,16 +38,20 @@ _NAME = PREFIX + "usage:"
 _SCRIPT = Script(
     """
 local number, keep, rows, months = unpack(cmsgpack.unpack(ARGV[1]))
+local most = 9007199254740991
 if number <= tonumber(redis.call('GET', KEYS[1]) or '0') then return 0 end
 for _, row in ipairs(rows) do
   local key, field, sums = KEYS[row[1]], row[2], row[3]
   local before = redis.call('HGET', key, field)
   if before then
-    for at, count in ipairs(cmsgpack.unpack(before)) do sums[at] = (sums[at] or 0) + count end
+    for at, count in ipairs(cmsgpack.unpack(before)) do sums[at] = math.min((sums[at] or 0) + count, most) end
   end
   redis.call('HSET', key, field, cmsgpack.pack(sums))
 end
-for _, month in ipairs(months) do redis.call('HINCRBY', KEYS[month[1]], month[2], string.format('%.0f', month[3])) end
+for _, month in ipairs(months) do
+  local before = tonumber(redis.call('HGET', KEYS[month[1]], month[2]) or '0') or 0
+  redis.call('HSET', KEYS[month[1]], month[2], string.format('%.0f', math.min(before + month[3], most)))
+end
 redis.call('SET', KEYS[1], string.format('%.0f', number), 'EX', keep)
 return 1
 """
@@ -163,10 +167,10 @@ class SharedLedger(ReadableLedger):
         rows: list[Any] = []
         tokens: dict[tuple[int, str], int] = {}
         for group, sums in batch.rows:
-            rows.append((place(_day_key(group.hour)), msgspec.json.encode(group).decode(), sums))
+            rows.append((place(_day_key(group.hour)), msgspec.json.encode(group).decode(), sums.bounded()))
             month = (place(_month_key(group.hour)), group.key_id)
             tokens[month] = tokens.get(month, 0) + sums.tokens
-        months = [(*month, count) for month, count in tokens.items() if count]
+        months = [(*month, min(count, MOST)) for month, count in tokens.items() if count]
         message = msgspec.msgpack.encode((batch.number, (self._days + 1) * _DAY, rows, months))
         done = await self._link.run(_SCRIPT, keys, message, seconds=_CALL_SECONDS)
         if not done and not batch.again:
@@ -175,18 +179,17 @@ class SharedLedger(ReadableLedger):
         await self.on_thread(lambda: self._box().drop(batch))
         return True
 
-    async def rows(self, start: int, end: int) -> list[tuple[Group, Sums]]:
+    async def each(self, start: int, end: int, take: Take) -> None:
         """StoreUnavailable while Redis is away."""
         await self.flush()
         if fault := await self._send_all():
             raise StoreUnavailable(fault)
-        parts: list[tuple[Group, Sums]] = []
         try:
             for day in range(start // _DAY * _DAY, end, _DAY):
-                parts += [(group, sums) for group, sums in await self._day(day) if start <= group.hour < end]
+                if rows := [row for row in await self._day(day) if start <= row[0].hour < end]:
+                    await asyncio.to_thread(take, rows)
         except RedisAway as error:
             raise StoreUnavailable(f"Redis is away: {error}") from None
-        return parts
 
     async def _day(self, day: int) -> list[tuple[Group, Sums]]:
         """A day's rows, a few at a time: others want something of Redis too."""

@@ -3,18 +3,17 @@
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ams_gateway.usage.database import is_damage, open_database, set_aside
-from ams_gateway.usage.sums import Group, Rows, Sums, add, merged
+from ams_gateway.usage.sums import MOST, Group, Rows, Sums, Take, add, month_tokens
 
 logger = logging.getLogger("ams_gateway")
 
 _SUMS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "media", "compute_microseconds")
 NAMES = f"hour, key_id, key_name, model, outcome, {', '.join(_SUMS)}"
-_MOST = 2**62  # SQLite's integers end at 2**63: sums are cut before they could become fractions
-UPDATES = ", ".join(f"{name} = min({name} + excluded.{name}, {_MOST})" for name in _SUMS)
+UPDATES = ", ".join(f"{name} = min({name} + excluded.{name}, {MOST})" for name in _SUMS)
 _ADD = (
     f"INSERT INTO usage ({NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     f"ON CONFLICT (hour, key_id, key_name, model, outcome) DO UPDATE SET {UPDATES}"
@@ -91,21 +90,31 @@ class Store:
             return True
         try:
             with self._database.transaction() as connection:
-                connection.executemany(_ADD, [(*group, *sums) for group, sums in self._unwritten.items()])
+                connection.executemany(_ADD, [(*group, *sums.bounded()) for group, sums in self._unwritten.items()])
         except StoreUnavailable:
             return False
         self._unwritten.clear()
         return True
 
-    def rows(self, start: int, end: int) -> list[tuple[Group, Sums]]:
-        """Those of the hours from `start` to before `end`. StoreUnavailable."""
+    def each(self, start: int, end: int, take: Take) -> None:
+        """Give `take` the rows of the hours from `start` to before `end`; a group may come twice. StoreUnavailable."""
         with self._database.transaction() as connection:
             found = connection.execute(f"SELECT {NAMES} FROM usage WHERE hour >= ? AND hour < ?", (start, end))
-            written = [read_row(row) for row in found]
-        if not self._unwritten:
-            return written
-        waiting = [(group, sums) for group, sums in self._unwritten.items() if start <= group.hour < end]
-        return list(merged(written, waiting).items())
+            take(map(read_row, found))
+        take((group, sums) for group, sums in self._unwritten.items() if start <= group.hour < end)
+
+    def tokens(self, key_ids: Sequence[str], start: int) -> dict[str, int]:
+        """Tokens of these keys since `start`. StoreUnavailable."""
+        tokens = month_tokens(self._unwritten.items(), key_ids, start, 2**62)
+        with self._database.transaction() as connection:
+            for key_id in key_ids:
+                (count,) = connection.execute(
+                    "SELECT sum(prompt_tokens + completion_tokens) FROM usage WHERE hour >= ? AND key_id = ?",
+                    (start, key_id),
+                ).fetchone()
+                if count:
+                    tokens[key_id] = tokens.get(key_id, 0) + int(count)
+        return tokens
 
     def prune(self, before: int) -> None:
         """Forget hours that began before; and the oldest, should there be far too many rows."""

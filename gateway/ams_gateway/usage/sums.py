@@ -4,12 +4,13 @@ All are whole numbers, compute time in microseconds, so that sums are exact in w
 """
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from ams_gateway.usage.port import Entry
 
 HOUR = 3600
+MOST = 2**53 - 1  # the whole numbers that JSON and Lua have
 
 
 class Group(NamedTuple):
@@ -32,6 +33,10 @@ class Sums(NamedTuple):
     media: int = 0
     compute_microseconds: int = 0
 
+    def bounded(self) -> "Sums":
+        """As SQLite and Redis can keep them, whatever pods told."""
+        return Sums(*(min(count, MOST) for count in self))
+
     def plus(self, other: "Sums") -> "Sums":
         return Sums(*map(operator.add, self, other))
 
@@ -43,11 +48,18 @@ class Sums(NamedTuple):
 
 NOTHING = Sums()
 Rows: TypeAlias = Mapping[Group, Sums]
+Take: TypeAlias = Callable[[Iterable[tuple[Group, Sums]]], None]
 
 
 def group_of(entry: Entry, now: float) -> Group:
     """Where an entry counts that came at `now`, in Unix time."""
-    return Group(int(now) // HOUR * HOUR, entry.key_id, entry.key_name, entry.model, entry.outcome.value)
+    hour = int(now) // HOUR * HOUR
+    return Group(hour, _storable(entry.key_id), _storable(entry.key_name), entry.model, entry.outcome.value)
+
+
+def _storable(text: str) -> str:
+    """Without halves of characters, which tokens of identity providers may spell and nothing can store."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def sums_of(entry: Entry) -> Sums:
