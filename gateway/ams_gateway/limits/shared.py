@@ -264,7 +264,7 @@ class SharedLimiter:
                 much_to_tell = len(self._untold) > (0 if self._leaving else _MOST_USERS)
                 if not self._asks and not much_to_tell:
                     break
-        except (RedisAway, msgspec.DecodeError) as error:
+        except Exception as error:  # whatever it is: requests are let in by this gateway's own part
             self._tell_of_failure(error)
         finally:  # without a pause after the last look at who waits: nobody is left behind
             self._talking = None
@@ -325,4 +325,5 @@ class SharedLimiter:
         """Of faults that aren't Redis being away, which the link tells: once a minute."""
         if self._link.up and self._clock() - self._told_of_failure > 60:
             self._told_of_failure = self._clock()
-            logger.warning("limits can't be shared by Redis: %s", error)
+            unforeseen = not isinstance(error, RedisAway | msgspec.DecodeError)
+            logger.warning("limits can't be shared by Redis: %s", error, exc_info=error if unforeseen else None)

@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ from typing import TypeVar
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.port import Entry
 from ams_gateway.usage.sums import Group, Rows, Sums, Take, add, group_of, sums_of
+
+logger = logging.getLogger("ams_gateway")
 
 T = TypeVar("T")
 
@@ -81,7 +84,10 @@ class CollectingLedger(abc.ABC):
         return storing
 
     def _stored(self, storing: "asyncio.Future[bool]") -> None:
-        safe = not storing.cancelled() and storing.exception() is None and storing.result()
+        fault = None if storing.cancelled() else storing.exception()
+        if fault is not None:
+            logger.error("what keys use can't be kept, and waits in memory", exc_info=fault)
+        safe = fault is None and not storing.cancelled() and storing.result()
         if not safe and self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._hand_on)
 

@@ -128,7 +128,12 @@ class SharedLedger(ReadableLedger):
         while True:
             await self._stored_some.wait()
             self._stored_some.clear()
-            if self._link.up and await self._send_all():
+            try:
+                failed = self._link.up and await self._send_all()
+            except Exception:
+                logger.exception("what keys use can't be sent to Redis, and waits")
+                failed = True
+            if failed:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._stored_some.set()
 
