@@ -129,7 +129,7 @@ class SharedLedger(ReadableLedger):
             await self._stored_some.wait()
             self._stored_some.clear()
             try:
-                failed = self._link.up and await self._send_all()
+                failed = bool(self._link.up and await self._send_all())
             except Exception:
                 logger.exception("what keys use can't be sent to Redis, and waits")
                 failed = True
