@@ -240,6 +240,7 @@ async def test_a_full_disk_keeps_it_in_memory(
         for number in range(200):
             ledger.add(entry(key=f"k-{number}"))
         await ledger.flush()
+        assert ledger._metrics.waiting == 200
         await asyncio.sleep(0.5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -358,6 +359,7 @@ async def test_redis_away_loses_nothing(server: RedisServer, tmp_path: Path) -> 
         with pytest.raises(StoreUnavailable):
             await rows_of(ledger, *FOREVER_FEW)
         assert (await ledger.month_tokens(["k-1"]))["k-1"] >= 400
+        assert ledger._metrics.waiting >= 1
     async with Gateway(server, path) as ledger:  # it starts while Redis is away, with what the last one left
         ledger.add(entry())
         with pytest.raises(StoreUnavailable):
@@ -365,6 +367,7 @@ async def test_redis_away_loses_nothing(server: RedisServer, tmp_path: Path) -> 
     server.resume()
     async with Gateway(server, path) as ledger:
         assert total(await rows_of(ledger, *FOREVER_FEW)).requests == 22
+        assert ledger._metrics.waiting == 0
 
 
 async def test_a_batch_whose_answer_is_lost_counts_once(server: RedisServer, tmp_path: Path) -> None:

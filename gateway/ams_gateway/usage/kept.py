@@ -27,7 +27,9 @@ class KeptLedger(ReadableLedger):
         self._pruning: asyncio.Task[None] | None = None
 
     def store(self, rows: Rows) -> bool:
-        return self._store.add(rows)
+        safe = self._store.add(rows)
+        self._metrics.waiting = self._store.waiting
+        return safe
 
     async def start(self) -> None:
         self._pruning = asyncio.create_task(self._prune())

@@ -45,6 +45,7 @@ class Outbox:
             path = None
         self._database = Database(path)
         self._unwritten: dict[Group, Sums] = {}
+        self._written = 0
         self._has_moved = False
 
     def _take(self, path: Path) -> bool:
@@ -74,10 +75,16 @@ class Outbox:
         try:
             with self._database.transaction() as connection:
                 connection.executemany(_ADD, [(*group, *sums.bounded()) for group, sums in self._unwritten.items()])
+                (self._written,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
         except StoreUnavailable:
             return False
         self._unwritten.clear()
         return True
+
+    @property
+    def waiting(self) -> int:
+        """Rows that Redis may not have."""
+        return self._written + len(self._unwritten)
 
     def next_batch(self) -> Batch | None:
         """The oldest that Redis may not have, or a new one; None if all is sent. StoreUnavailable."""
@@ -118,6 +125,7 @@ class Outbox:
         """Redis has it. StoreUnavailable: then it is sent again, which does no harm."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM outbox WHERE batch = ?", (batch.number,))
+            (self._written,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
 
     def rename(self) -> None:
         """Take another id: this outbox is a copy of one that went on elsewhere, and its numbers are taken."""

@@ -82,7 +82,9 @@ class SharedLedger(ReadableLedger):
         self._refused = ""
 
     def store(self, rows: Rows) -> bool:
-        return self._box().put(rows)
+        safe = self._box().put(rows)
+        self._metrics.waiting = self._box().waiting
+        return safe
 
     def _box(self) -> Outbox:
         if self._outbox is None:
@@ -142,7 +144,6 @@ class SharedLedger(ReadableLedger):
         try:
             async with self._sending:
                 while (batch := await self.on_thread(lambda: self._box().next_batch())) is not None:
-                    self._metrics.waiting = len(batch.rows)
                     if await self._send(batch) and batch.may_be_last:
                         break
         except RedisRefused as error:
@@ -155,7 +156,6 @@ class SharedLedger(ReadableLedger):
         except StoreUnavailable as error:
             return str(error)
         self._refused = ""
-        self._metrics.waiting = 0
         return ""
 
     async def _send(self, batch: Batch) -> bool:
@@ -182,6 +182,7 @@ class SharedLedger(ReadableLedger):
             await self.on_thread(lambda: self._box().rename())
             return False
         await self.on_thread(lambda: self._box().drop(batch))
+        self._metrics.waiting = self._box().waiting
         return True
 
     async def each(self, start: int, end: int, take: Take) -> None:

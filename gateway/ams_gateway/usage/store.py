@@ -96,6 +96,11 @@ class Store:
         self._unwritten.clear()
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Rows that aren't written."""
+        return len(self._unwritten)
+
     def each(self, start: int, end: int, take: Take) -> None:
         """Give `take` the rows of the hours from `start` to before `end`; a group may come twice. StoreUnavailable."""
         with self._database.transaction() as connection:
