@@ -5,8 +5,8 @@
 FOLDER is a model as `ams up` keeps it. `busy` long prompts (1,500 tokens, 128 new) run all the time; the chat user
 sends a turn, reads the answer, waits about a second, and sends the next. Three ways in one run: the chat user alone;
 both with keys of their own, as a gateway tells them; and both without keys, which is first come, first served, as it
-was before there were keys (`before`; few turns, as each waits for the whole queue). Tokens a second are all that the
-engine computed, prompts and answers.
+was before there were keys (`before`: for so many seconds, as one turn waits for the whole queue). Tokens a second are
+all that the engine computed, prompts and answers.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Bench:
                 async for line in response.content:
                     if line.startswith(b"data: {") and b'"content":"' in line and not line.count(b'"content":""'):
                         result.arrivals.append(time.perf_counter())
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except aiohttp.ClientError as error:
             result.error = repr(error)
         result.text = headers["X-Request-Id"]
         return result
@@ -76,12 +76,20 @@ class Bench:
             turn += 1
             await self.stream(session, key, f"{number} {turn} " + load.long_prompt(1500), self.new)
 
-    async def chat(self, session: aiohttp.ClientSession, key: str, tokens: int, turns: int) -> Turns:
+    async def chat(
+        self, session: aiohttp.ClientSession, key: str, tokens: int, turns: int, seconds: float = 1e6
+    ) -> Turns:
+        """So many turns, or as many as come to an end within `seconds`."""
         result, ids = Turns(), []
         started, before = time.perf_counter(), await self.counted(session)
         chance = random.Random(tokens)
         for turn in range(turns):
-            seen = await self.stream(session, key, f"{turn} " + load.long_prompt(tokens - 20), 8)
+            content = f"{turn} " + load.long_prompt(tokens - 20)
+            try:
+                async with asyncio.timeout(started + seconds - time.perf_counter()):
+                    seen = await self.stream(session, key, content, 8)
+            except TimeoutError:
+                break
             if seen.error or not seen.arrivals:
                 result.errors += 1
                 continue
@@ -109,7 +117,9 @@ class Bench:
             "set_aside": value.get("ams_pod_set_aside_rows_total", 0.0),
         }
 
-    async def beside(self, keys: tuple[str, str], lengths: list[int], turns: int, warm: float) -> dict[int, Turns]:
+    async def beside(
+        self, keys: tuple[str, str], lengths: list[int], turns: int, warm: float, seconds: float = 1e6
+    ) -> dict[int, Turns]:
         """The chat user's turns beside the busy key's prompts."""
         timeout = aiohttp.ClientTimeout(total=3600, sock_read=1200)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -117,7 +127,7 @@ class Bench:
             try:
                 if self.busy:
                     await asyncio.sleep(warm)
-                return {length: await self.chat(session, keys[1], length, turns) for length in lengths}
+                return {length: await self.chat(session, keys[1], length, turns, seconds) for length in lengths}
             finally:
                 for task in tasks:
                     task.cancel()
@@ -134,7 +144,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128, help="tokens of the long prompts' answers")
     parser.add_argument("--concurrent-requests", type=int, default=8)
     parser.add_argument("--warm", type=float, default=60.0, help="seconds before the chat user comes")
-    parser.add_argument("--before", type=int, default=2, help="turns without keys, of the first length; 0 for none")
+    parser.add_argument("--before", type=float, default=60.0, help="seconds without keys; 0 for none")
     parser.add_argument("--threads", type=int, help="of the pod; fewer than there are cores where others compute too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -161,29 +171,36 @@ def main() -> None:
 def _measure(server: servers.Server, log: Path, arguments: argparse.Namespace, lengths: list[int]) -> dict[str, Any]:
     bench = Bench(server, log, 0, arguments.new)
     uvloop.run(bench.beside(("", CHAT), lengths[:1], 2, 0))  # the first request fills what is filled once
-    found = {"alone": uvloop.run(bench.beside(("", CHAT), lengths, arguments.turns, 0))}
+    alone = uvloop.run(bench.beside(("", CHAT), lengths, arguments.turns, 0))
+    report: dict[str, Any] = {"alone": _told("alone", alone, alone)}
     bench.busy = arguments.busy
-    found["keys"] = uvloop.run(bench.beside((BUSY, CHAT), lengths, arguments.turns, arguments.warm))
+    keys = uvloop.run(bench.beside((BUSY, CHAT), lengths, arguments.turns, arguments.warm))
+    report["keys"] = _told("keys", keys, alone)
     if arguments.before:
-        found["before"] = uvloop.run(bench.beside(("", ""), lengths[:1], arguments.before, arguments.warm))
-    report: dict[str, Any] = {}
-    for way, by_length in found.items():
-        for length, turns in by_length.items():
-            causes = sorted({cause for waits in turns.waits for cause in waits})
-            mean = {cause: statistics.mean(waits.get(cause, 0.0) for waits in turns.waits) for cause in causes}
-            report.setdefault(way, {})[str(length)] = {
-                "first_p50": turns.quantile(0.5), "first_p95": turns.quantile(0.95), "turns": len(turns.first),
-                "errors": turns.errors, "tokens_per_second": turns.tokens_per_second, "set_aside": turns.set_aside,
-                "mean_wait_by_cause": mean,
-            }  # fmt: skip
-            alone = found["alone"][length].quantile(0.95)
-            print(
-                f"{way:7} {length:5} tokens: first token p50 {turns.quantile(0.5) * 1e3:6.0f} ms, p95 "
-                f"{turns.quantile(0.95) * 1e3:6.0f} ms ({turns.quantile(0.95) / alone:.2f} x alone), "
-                f"{turns.tokens_per_second:5.0f} tokens/s, {turns.set_aside:.0f} set aside, {turns.errors} errors\n"
-                f"        " + ", ".join(f"{cause} {seconds * 1e3:.0f} ms" for cause, seconds in mean.items()),
-                flush=True,
-            )  # fmt: skip
+        before = uvloop.run(bench.beside(("", ""), lengths[:1], 10, arguments.warm, arguments.before))
+        report["before"] = _told("before", before, alone)
+    return report
+
+
+def _told(way: str, found: dict[int, Turns], alone: dict[int, Turns]) -> dict[str, Any]:
+    """Print it, and what to keep of it."""
+    report = {}
+    for length, turns in found.items():
+        causes = sorted({cause for waits in turns.waits for cause in waits})
+        mean = {cause: statistics.mean(waits.get(cause, 0.0) for waits in turns.waits) for cause in causes}
+        report[str(length)] = {
+            "first_p50": turns.quantile(0.5), "first_p95": turns.quantile(0.95), "turns": len(turns.first),
+            "errors": turns.errors, "tokens_per_second": turns.tokens_per_second, "set_aside": turns.set_aside,
+            "mean_wait_by_cause": mean,
+        }  # fmt: skip
+        ratios = [turns.quantile(share) / (alone[length].quantile(share) or 1.0) for share in (0.5, 0.95)]
+        print(
+            f"{way:7} {length:5} tokens: first token p50 {turns.quantile(0.5) * 1e3:6.0f} ms, p95 "
+            f"{turns.quantile(0.95) * 1e3:6.0f} ms ({ratios[0]:.2f} and {ratios[1]:.2f} x alone), "
+            f"{turns.tokens_per_second:5.0f} tokens/s, {turns.set_aside:.0f} set aside, {turns.errors} errors\n"
+            f"        " + ", ".join(f"{cause} {seconds * 1e3:.0f} ms" for cause, seconds in mean.items()),
+            flush=True,
+        )  # fmt: skip
     return report
 
 
