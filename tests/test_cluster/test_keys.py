@@ -84,11 +84,12 @@ def gateways(product: Installed) -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         found = []
         for pod in pods:
-            process = subprocess.Popen(
-                ["kubectl", "-n", NAMESPACE, "port-forward", f"pod/{pod}", ":8080"],
-                stdout=subprocess.PIPE, text=True, env=product.cluster.environment,
+            process = stack.enter_context(
+                subprocess.Popen(
+                    ["kubectl", "-n", NAMESPACE, "port-forward", f"pod/{pod}", ":8080"],
+                    stdout=subprocess.PIPE, text=True, env=product.cluster.environment,
+                )
             )  # fmt: skip
-            stack.callback(process.wait, 10)
             stack.callback(process.terminate)
             assert process.stdout is not None
             found.append(f"http://127.0.0.1:{process.stdout.readline().split('127.0.0.1:')[1].split(' ')[0]}")
@@ -198,6 +199,7 @@ def test_without_redis_limits_hold_roughly_and_nothing_fails(closed: Closed) -> 
             running = thread.submit(load, found, key, 400)
             time.sleep(0.5)
             closed.product.kubectl("scale", "deployment/redis", "--replicas=0")
+            closed.product.kubectl("delete", "pod", "-l", "app=redis", "--force", "--grace-period=0")
             statuses, seconds = running.result()
         assert set(statuses) <= {200, 429}, statuses
         more, longer = load(found, key, 200)

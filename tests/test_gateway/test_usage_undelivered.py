@@ -11,8 +11,9 @@ from ams_common.undelivered import USAGE_PATH, UndeliveredUsages
 from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Backend, Model
+from ams_gateway.usage.plausible import plausible
 from ams_gateway.usage.port import Entry, Outcome
-from ams_gateway.usage.undelivered import DIRECT, UNKNOWN, UndeliveredCollector, plausible
+from ams_gateway.usage.undelivered import DIRECT, UNKNOWN, UndeliveredCollector
 from test_gateway.gateway_fakes import Exchange, FakePod, FakeRegistry
 
 StartPod = Callable[..., Awaitable[FakePod]]

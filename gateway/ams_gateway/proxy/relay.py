@@ -27,6 +27,7 @@ from ams_gateway.proxy.decisions import ResponseCut
 from ams_gateway.proxy.headers import response_headers
 from ams_gateway.proxy.upstream import PodResponse
 from ams_gateway.registry.port import Backend, Model
+from ams_gateway.usage.plausible import plausible
 
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
 _LONGEST_EVENT_BYTES = 1 << 20
@@ -52,27 +53,27 @@ class Relay:
             return await self._relay_stream(call, model, backend, answer)
         length = int(answer.message.headers.get("Content-Length", -1))
         if call.stream is not None:
-            return await self._relay_whole_into_stream(call, answer)
+            return await self._relay_whole_into_stream(call, model, answer)
         if (answer.payload.is_eof() or 0 <= length <= _WHOLE_BYTES) and (
             body := await answer.read(_WHOLE_BYTES)
         ) is not None:
             return self._relay_whole(call, model, backend, answer, body)
         return await self._relay_chunks(call, model, backend, answer)
 
-    async def _relay_whole_into_stream(self, call: Call, answer: PodResponse) -> web.StreamResponse:
+    async def _relay_whole_into_stream(self, call: Call, model: Model, answer: PodResponse) -> web.StreamResponse:
         """Progress was sent, and a plain answer to a stream's request is its only event."""
         assert call.stream is not None
         body = await answer.read(_LONGEST_EVENT_BYTES)
         if body is None or b"\n" in body.rstrip():
             raise ApiError("backend_failed", "The model's process answered with something else than was requested.")
-        _note_usage(call, _header(answer, HEADER_USAGE))
+        _note_usage(call, model, _header(answer, HEADER_USAGE))
         await call.stream.write(b"data: " + body.rstrip() + b"\n\n")
         return call.stream
 
     def _relay_whole(
         self, call: Call, model: Model, backend: Backend, answer: PodResponse, body: bytes
     ) -> web.StreamResponse:
-        _note_usage(call, _header(answer, HEADER_USAGE))
+        _note_usage(call, model, _header(answer, HEADER_USAGE))
         headers = self._headers(call, model, backend, answer)
         if call.recorder is not None:
             _begin_record(call.recorder, backend, answer, stream=False)
@@ -86,7 +87,7 @@ class Relay:
         self, call: Call, model: Model, backend: Backend, answer: PodResponse
     ) -> web.StreamResponse:
         message = answer.message
-        _note_usage(call, _header(answer, HEADER_USAGE))
+        _note_usage(call, model, _header(answer, HEADER_USAGE))
         headers = self._headers(call, model, backend, answer)
         response = web.StreamResponse(status=message.code, headers=headers)
         await response.prepare(call.request)
@@ -128,7 +129,7 @@ class Relay:
                 chunk, half = chunk[:end], chunk[end:]
                 if not chunk:
                     continue
-            if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, chunk)):
+            if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, model, chunk)):
                 continue
             call.events += 1
             if recorder is not None:
@@ -181,15 +182,17 @@ def _end_of_last_event(data: bytes) -> int:
     return max(newline + 2 if newline >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
 
 
-def _without_usage(call: Call, events: bytes) -> bytes:
+def _without_usage(call: Call, model: Model, events: bytes) -> bytes:
     """Whole events without the comment about usage, which is noted; in JSON no line begins so."""
     for comment in _USAGE_COMMENT.findall(events):
-        _note_usage(call, comment)
+        _note_usage(call, model, comment)
     return _USAGE_COMMENT.sub(b"", events)
 
 
-def _note_usage(call: Call, text: bytes) -> None:
+def _note_usage(call: Call, model: Model, text: bytes) -> None:
+    """A pod is believed what it says of a request, as far as one request can have used it."""
     if (usage := parse_usage(text)) is not None:
+        usage = plausible(usage, model)
         record = call.record
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         record.cached_tokens, record.media = usage.cached_tokens, usage.media

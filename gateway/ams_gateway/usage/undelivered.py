@@ -11,10 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
-from ams_common.request_usage import RequestUsage
 from ams_common.undelivered import UndeliveredUsage, UndeliveredUsages
 
 from ams_gateway.registry.port import Backend, Model
+from ams_gateway.usage.plausible import plausible
 from ams_gateway.usage.port import Entry, Outcome
 
 logger = logging.getLogger("ams_gateway")
@@ -28,9 +28,6 @@ _EVERY_SECONDS = 10.0
 _SOON_SECONDS = 1.0
 _MOST_ROUNDS = 20  # of asking one pod for more
 _MOST_AT_ONCE = 8  # pods that are asked at the same time
-_MOST_CONTEXT = 10_000_000
-_MOST_MEDIA = 10_000
-_SLACK_SECONDS = 60.0
 
 
 class Taker(Protocol):
@@ -128,16 +125,3 @@ class UndeliveredCollector:
         if (name := self._names().get(key_id) or self._ledger.name_of(key_id)) is not None:
             return key_id, name
         return UNKNOWN, UNKNOWN
-
-
-def plausible(usage: RequestUsage, model: Model) -> RequestUsage:
-    """What one request to this model can have used at most."""
-    context = model.context_tokens or _MOST_CONTEXT
-    prompt = min(usage.prompt_tokens, context)
-    return RequestUsage(
-        prompt_tokens=prompt,
-        completion_tokens=min(usage.completion_tokens, context),
-        cached_tokens=min(usage.cached_tokens, prompt),
-        media=min(usage.media, _MOST_MEDIA),
-        compute_seconds=min(usage.compute_seconds, model.request_timeout_seconds + _SLACK_SECONDS),
-    )

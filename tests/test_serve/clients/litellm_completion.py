@@ -12,7 +12,7 @@ key = os.environ["OPENAI_API_KEY"]
 hello = [{"role": "user", "content": "Hello, how are you?"}]
 response = completion(model=f"openai/{model}", messages=hello, api_base=f"{base}/v1", api_key=key)
 print(response.choices[0].message.content)
-response = completion(model=f"hosted_vllm/{model}", messages=hello, api_base=f"{base}/v1", stream=True)
+response = completion(model=f"hosted_vllm/{model}", messages=hello, api_base=f"{base}/v1", api_key=key, stream=True)
 print("".join(part.choices[0].delta.content or "" for part in response))
 try:
     completion(

@@ -8,7 +8,7 @@ from pathlib import Path
 base, model = sys.argv[1:]
 Path(os.environ["LLM_USER_PATH"]).mkdir(exist_ok=True)
 (Path(os.environ["LLM_USER_PATH"]) / "extra-openai-models.yaml").write_text(
-    f"- model_id: mine\n  model_name: {model}\n  api_base: {base}/v1\n"
+    f"- model_id: mine\n  model_name: {model}\n  api_base: {base}/v1\n  api_key_name: openai\n"
 )
 command = str(Path(sys.executable).with_name("llm"))
 subprocess.run([command, "-m", "mine", "Five outrageous names for a pet pelican"], check=True)
