@@ -127,9 +127,14 @@ VISITOR = Principal(Policy(id=ANONYMOUS_ID, name=ANONYMOUS_ID, scopes=(Scope.GEN
 """Who comes without a key, where there are keys and requests without one are allowed."""
 
 
+def digest_of(key: str) -> bytes:
+    """The sha256 of a key; of its first bytes only, where it is longer than any key."""
+    return hashlib.sha256(key[:_LONGEST_KEY].encode("utf-8", "surrogateescape")).digest()
+
+
 def hash_of(key: str) -> str:
-    """The sha256 of a key, in hex; of its first bytes only, where it is longer than any key."""
-    return hashlib.sha256(key[:_LONGEST_KEY].encode("utf-8", "surrogateescape")).hexdigest()
+    """The same in hex."""
+    return digest_of(key).hex()
 
 
 def is_name(text: str) -> bool:

@@ -5,8 +5,8 @@ import re
 import msgspec
 
 _FIELDS = re.compile(
-    rb"prompt=(?P<prompt>\d{1,15}) completion=(?P<completion>\d{1,15})"
-    rb"(?: cached=(?P<cached>\d{1,15}))?(?: media=(?P<media>\d{1,9}))?(?: compute=(?P<compute>\d{1,9}(?:\.\d{1,9})?))?"
+    rb"prompt=(\d{1,15}) completion=(\d{1,15})"
+    rb"(?: cached=(\d{1,15}))?(?: media=(\d{1,9}))?(?: compute=(\d{1,9}(?:\.\d{1,9})?))?"
 )
 
 
@@ -37,10 +37,11 @@ def parse_usage(text: bytes) -> RequestUsage | None:
     match = _FIELDS.search(text)
     if match is None:
         return None
+    prompt, completion, cached, media, compute = match.groups(b"0")
     return RequestUsage(
-        prompt_tokens=int(match["prompt"]),
-        completion_tokens=int(match["completion"]),
-        cached_tokens=int(match["cached"] or 0),
-        media=int(match["media"] or 0),
-        compute_seconds=float(match["compute"] or 0.0),
+        prompt_tokens=int(prompt),
+        completion_tokens=int(completion),
+        cached_tokens=int(cached),
+        media=int(media),
+        compute_seconds=float(compute),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
+from ams_common import keys
 from ams_common.errors import ApiError
 from ams_common.keys import OPEN
 from ams_common.names import HEADER_REQUEST_ID
@@ -231,7 +232,8 @@ class Gateway:
             if principal is not OPEN:
                 call.record.key = principal.name
                 require(principal, scope)
-            call.is_admin_action = route.is_admin_action
+            if scope is keys.Scope.ADMIN:
+                call.is_admin_action = route.is_admin_action
         return await route.handler(self._services, call)
 
     def refuse_bad_http(self, error: ApiError) -> web.Response:

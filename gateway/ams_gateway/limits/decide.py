@@ -13,11 +13,16 @@ from typing import Any, NamedTuple
 
 from ams_common.errors import ApiError
 from ams_common.keys import Policy
+from multidict import istr
 
 _SECONDS = 60.0  # of the time that requests and tokens are limited for
 _ALMOST = 1e-6  # what computing with fractions may lose: who comes at the very time it was told is let in
 _PLACE_SECONDS = 1.0  # nobody knows when a running request ends
 _DAY = 86400
+# istr: written into headers without being folded to lower case each time.
+_LIMIT_REQUESTS, _REMAINING_REQUESTS, _RESET_REQUESTS, _LIMIT_TOKENS, _REMAINING_TOKENS, _RESET_TOKENS = (
+    istr(f"X-RateLimit-{what}-{of}") for of in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")
+)
 
 
 class Bucket(NamedTuple):
@@ -212,14 +217,14 @@ def rate_headers(bounds: Bounds, levels: Levels) -> dict[str, str]:
     headers: dict[str, str] = {}
     if (bucket := bounds.requests) is not None:
         level = levels.requests
-        headers["X-RateLimit-Limit-Requests"] = str(int(bucket.capacity))
-        headers["X-RateLimit-Remaining-Requests"] = str(int(level + _ALMOST)) if level > 0 else "0"
-        headers["X-RateLimit-Reset-Requests"] = duration((bucket.capacity - level) / bucket.rate)
+        headers[_LIMIT_REQUESTS] = str(int(bucket.capacity))
+        headers[_REMAINING_REQUESTS] = str(int(level + _ALMOST)) if level > 0 else "0"
+        headers[_RESET_REQUESTS] = duration((bucket.capacity - level) / bucket.rate)
     if (bucket := bounds.tokens) is not None:
         level = levels.tokens
-        headers["X-RateLimit-Limit-Tokens"] = str(int(bucket.capacity))
-        headers["X-RateLimit-Remaining-Tokens"] = str(int(level + _ALMOST)) if level > 0 else "0"
-        headers["X-RateLimit-Reset-Tokens"] = duration((bucket.capacity - level) / bucket.rate)
+        headers[_LIMIT_TOKENS] = str(int(bucket.capacity))
+        headers[_REMAINING_TOKENS] = str(int(level + _ALMOST)) if level > 0 else "0"
+        headers[_RESET_TOKENS] = duration((bucket.capacity - level) / bucket.rate)
     return headers
 
 

@@ -23,7 +23,7 @@ _SEED_SECONDS = 1.0  # that a user's first request may wait for what the month h
 class Account:
     """What is kept of one user. `month_tokens` are those of the month `month`."""
 
-    __slots__ = ("bounds", "levels", "month", "month_tokens", "policy", "running", "seen")
+    __slots__ = ("bounds", "levels", "month", "month_end", "month_tokens", "policy", "running", "seen")
 
     def __init__(self, policy: Policy, now: float) -> None:
         self.policy = policy
@@ -31,6 +31,7 @@ class Account:
         self.levels: Levels = decide.full(self.bounds, now)
         self.running = 0
         self.month = 0
+        self.month_end = 0
         self.month_tokens = 0
         self.seen = now
 
@@ -45,9 +46,12 @@ class Account:
             self.levels.at,
         )
 
-    def turn_month(self, number: int) -> None:
-        if number > self.month:
-            self.month, self.month_tokens = number, 0
+    def turn_month(self, wall: float) -> None:
+        """Begin the month that it is at `wall`, in Unix time, if it is a later one."""
+        month = decide.month_of(wall)
+        self.month_end = month.end
+        if month.number > self.month:
+            self.month, self.month_tokens = month.number, 0
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing would be lost with it that a new account wouldn't have."""
@@ -94,7 +98,8 @@ class MemoryLimiter:
             await asyncio.wait((seeding,), timeout=_SEED_SECONDS)
             now = self._clock()
         wall = self._wall()
-        account.turn_month(decide.month_of(wall).number)
+        if wall >= account.month_end:
+            account.turn_month(wall)
         account.seen = now
         account.levels = decide.refilled(account.levels, account.bounds, now)
         standing = Standing(account.levels, account.running, account.month_tokens)
@@ -114,7 +119,8 @@ class MemoryLimiter:
             account.levels = decide.added(account.levels, account.bounds, 1, place.reserved)
             return
         account.levels = decide.added(account.levels, account.bounds, 0, place.reserved - tokens)
-        account.turn_month(decide.month_of(self._wall()).number)
+        if (wall := self._wall()) >= account.month_end:
+            account.turn_month(wall)
         account.month_tokens += tokens
 
     def used_months(self) -> Mapping[str, float]:

@@ -13,6 +13,7 @@ from ams_common.outside import InvalidJson, read_json
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
 from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.proxy.deadline import Deadline
 from ams_gateway.proxy.decisions import (
     Busy,
     Draining,
@@ -117,7 +118,7 @@ class Forwarder:
         numbers.in_flight += 1
         backend.last_used = loop.time()
         try:
-            async with asyncio.timeout(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
+            with Deadline(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
                 answer = await pool.send(head, body, fresh=fresh)
                 if answer.message.code in _REFUSALS and (code := await _refusal_of(answer)) in refusals:
                     raise Draining("the pod is stopping") if code == "draining" else Busy("the pod's queue is full")

@@ -78,6 +78,8 @@ async def serve(
     policy = call.principal.policy
     if not policy.limited:
         call.admitted = True
+        if model.answers is None:
+            return await services.forwarder.forward(call, model, target, body, wants_stream)
         return await _answer(services, call, model, target, body, wants_stream)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
@@ -100,6 +102,8 @@ async def _answer(
     services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
 ) -> web.StreamResponse:
     """From the answers that are kept, or by a pod."""
+    if model.answers is None:
+        return await services.forwarder.forward(call, model, target, body, wants_stream)
     cache = services.answers
     asked = cache.ask(model, call.principal.id, target, body)
     if asked is None:

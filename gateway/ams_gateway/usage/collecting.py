@@ -6,15 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ams_gateway.usage.metrics import UsageMetrics
-from ams_gateway.usage.port import Entry
-from ams_gateway.usage.sums import Group, Rows, Sums, Take, add, group_of, sums_of
+from ams_gateway.usage.port import Entry, Outcome
+from ams_gateway.usage.sums import HOUR, Group, Rows, Sums, Take, group_at, merged
 
 logger = logging.getLogger("ams_gateway")
 
 T = TypeVar("T")
+Place: TypeAlias = tuple[int, str, str, str, Outcome]
+"""Number of the hour, id and name of the key, model, outcome: a group before it is made one, as requests come fast."""
 
 _COLLECT_SECONDS = 0.4  # of a second that may be lost, the rest is for writing
 _MOST_NAMES = 20_000
@@ -27,7 +29,7 @@ class CollectingLedger(abc.ABC):
     def __init__(self, metrics: UsageMetrics, *, wall: Callable[[], float] = time.time) -> None:
         self._metrics = metrics
         self._wall = wall
-        self._collected: dict[Group, Sums] = {}
+        self._collected: dict[Place, list[int]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="usage")
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Future[bool] | None = None
@@ -53,7 +55,17 @@ class CollectingLedger(abc.ABC):
         self._metrics.count(entry)
         if entry.key_id not in self._names:
             self._note_name(entry.key_id, entry.key_name)
-        add(self._collected, group_of(entry, self._wall()), sums_of(entry))
+        now = self._wall()
+        place = (int(now) // HOUR, entry.key_id, entry.key_name, entry.model, entry.outcome)
+        usage = entry.usage
+        if (counts := self._collected.get(place)) is None:
+            counts = self._collected[place] = [0, 0, 0, 0, 0, 0]
+        counts[0] += not entry.late
+        counts[1] += usage.prompt_tokens
+        counts[2] += usage.cached_tokens
+        counts[3] += usage.completion_tokens
+        counts[4] += usage.media
+        counts[5] += round(usage.compute_seconds * 1e6)
         if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(_COLLECT_SECONDS, self._hand_on)
 
@@ -78,7 +90,7 @@ class CollectingLedger(abc.ABC):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        rows, self._collected = self._collected, {}
+        rows, self._collected = merged(self.collected()), {}
         storing = asyncio.get_running_loop().run_in_executor(self._thread, self.store, rows)
         storing.add_done_callback(self._stored)
         return storing
@@ -93,7 +105,7 @@ class CollectingLedger(abc.ABC):
 
     def collected(self) -> list[tuple[Group, Sums]]:
         """What wasn't handed on yet."""
-        return list(self._collected.items())
+        return [(group_at(*place), Sums(*counts)) for place, counts in self._collected.items()]
 
 
 class ReadableLedger(CollectingLedger):

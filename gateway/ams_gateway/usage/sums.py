@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from ams_gateway.usage.port import Entry
+from ams_gateway.usage.port import Outcome
 
 HOUR = 3600
 MOST = 2**53 - 1  # the whole numbers that JSON and Lua have
@@ -51,27 +51,14 @@ Rows: TypeAlias = Mapping[Group, Sums]
 Take: TypeAlias = Callable[[Iterable[tuple[Group, Sums]]], None]
 
 
-def group_of(entry: Entry, now: float) -> Group:
-    """Where an entry counts that came at `now`, in Unix time."""
-    hour = int(now) // HOUR * HOUR
-    return Group(hour, _storable(entry.key_id), _storable(entry.key_name), entry.model, entry.outcome.value)
+def group_at(hour: int, key_id: str, key_name: str, model: str, outcome: Outcome) -> Group:
+    """The group of the hour with this number."""
+    return Group(hour * HOUR, _storable(key_id), _storable(key_name), model, outcome.value)
 
 
 def _storable(text: str) -> str:
     """Without halves of characters, which tokens of identity providers may spell and nothing can store."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def sums_of(entry: Entry) -> Sums:
-    usage = entry.usage
-    return Sums(
-        0 if entry.late else 1,
-        usage.prompt_tokens,
-        usage.cached_tokens,
-        usage.completion_tokens,
-        usage.media,
-        round(usage.compute_seconds * 1e6),
-    )
 
 
 def add(rows: dict[Group, Sums], group: Group, sums: Sums) -> None:
