@@ -15,7 +15,7 @@ from pathlib import Path
 logger = logging.getLogger("ams_gateway")
 
 _VERSION = 1
-_BUSY_SECONDS = 2.0  # that another process may write
+_BUSY_SECONDS = 5.0  # that another process may write
 _COLUMNS = """
   hour INTEGER NOT NULL, key_id TEXT NOT NULL, key_name TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
   requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
