@@ -7,10 +7,14 @@ sends a turn, reads the answer, waits about a second, and sends the next. Three 
 both with keys of their own, as a gateway tells them; and both without keys, which is first come, first served, as it
 was before there were keys (`before`: for so many seconds, as one turn waits for the whole queue). Tokens a second are
 all that the engine computed, prompts and answers.
+
+Beside seconds there are the pod's CPU seconds: what its threads computed between a question and its first token, which
+is what the seconds would be on a machine where nobody else computes (with --threads 1).
 """
 
 import argparse
 import asyncio
+import contextlib
 import random
 import re
 import statistics
@@ -34,19 +38,33 @@ class Turns:
     """Of the chat user: seconds to the first token, and what they were waited for; tokens a second of all."""
 
     first: list[float] = field(default_factory=list)
+    first_cpu: list[float] = field(default_factory=list)
+    tokens_per_cpu_second: float = 0.0
     waits: list[dict[str, float]] = field(default_factory=list)
     tokens_per_second: float = 0.0
     seconds: float = 0.0
     set_aside: float = 0.0
     errors: int = 0
 
-    def quantile(self, share: float) -> float:
-        return sorted(self.first)[min(len(self.first) - 1, int(share * len(self.first)))] if self.first else 0.0
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0
+
+
+def cpu_seconds(pid: int) -> float:
+    """What all threads of a process have computed."""
+    total = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            total += int(file.read_text().split()[0])
+    return total / 1e9
 
 
 class Bench:
     def __init__(self, server: servers.Server, log: Path, busy: int, new: int) -> None:
-        self.url, self.model, self.log = server.url, server.model, log
+        assert server.process is not None
+        self.url, self.model, self.log, self.pid = server.url, server.model, log, server.process.pid
+        self.first_cpu: dict[str, float] = {}
         self.busy, self.new = busy, new
         self._serial = 0
 
@@ -56,7 +74,7 @@ class Bench:
         if key:
             headers["X-AMS-Key-Id"] = key
         body = load.body(self.model, content, tokens, {"ignore_eos": True})
-        result = load.Stream(time.perf_counter())
+        result, spent = load.Stream(time.perf_counter()), cpu_seconds(self.pid)
         try:
             async with session.post(f"{self.url}/v1/chat/completions", json=body, headers=headers) as response:
                 if response.status != 200:
@@ -65,6 +83,8 @@ class Bench:
                 async for line in response.content:
                     if line.startswith(b"data: {") and b'"content":"' in line and not line.count(b'"content":""'):
                         result.arrivals.append(time.perf_counter())
+                        if key == CHAT and len(result.arrivals) == 1:
+                            self.first_cpu[headers["X-Request-Id"]] = cpu_seconds(self.pid) - spent
         except aiohttp.ClientError as error:
             result.error = repr(error)
         result.text = headers["X-Request-Id"]
@@ -81,7 +101,7 @@ class Bench:
     ) -> Turns:
         """So many turns, or as many as come to an end within `seconds`."""
         result, ids = Turns(), []
-        started, before = time.perf_counter(), await self.counted(session)
+        started, before, spent = time.perf_counter(), await self.counted(session), cpu_seconds(self.pid)
         chance = random.Random(tokens)
         for turn in range(turns):
             content = f"{turn} " + load.long_prompt(tokens - 20)
@@ -94,11 +114,14 @@ class Bench:
                 result.errors += 1
                 continue
             result.first.append(seen.first)
+            if seen.text in self.first_cpu:
+                result.first_cpu.append(self.first_cpu[seen.text])
             ids.append(seen.text)
             await asyncio.sleep(chance.uniform(0.5, 1.5))
         after = await self.counted(session)
         result.seconds = time.perf_counter() - started
         result.tokens_per_second = (after["tokens"] - before["tokens"]) / result.seconds
+        result.tokens_per_cpu_second = (after["tokens"] - before["tokens"]) / (cpu_seconds(self.pid) - spent)
         result.set_aside = after["set_aside"] - before["set_aside"]
         traces = {m[1]: m[2] for m in _TRACE.finditer(self.log.read_text(errors="replace"))}
         result.waits = [
@@ -189,19 +212,27 @@ def _told(way: str, found: dict[int, Turns], alone: dict[int, Turns]) -> dict[st
         causes = sorted({cause for waits in turns.waits for cause in waits})
         mean = {cause: statistics.mean(waits.get(cause, 0.0) for waits in turns.waits) for cause in causes}
         report[str(length)] = {
-            "first_p50": turns.quantile(0.5), "first_p95": turns.quantile(0.95), "turns": len(turns.first),
-            "errors": turns.errors, "tokens_per_second": turns.tokens_per_second, "set_aside": turns.set_aside,
+            "first_p50": quantile(turns.first, 0.5), "first_p95": quantile(turns.first, 0.95),
+            "first_cpu_p50": quantile(turns.first_cpu, 0.5), "first_cpu_p95": quantile(turns.first_cpu, 0.95),
+            "turns": len(turns.first), "errors": turns.errors, "tokens_per_second": turns.tokens_per_second,
+            "tokens_per_cpu_second": turns.tokens_per_cpu_second, "set_aside": turns.set_aside,
             "mean_wait_by_cause": mean,
         }  # fmt: skip
-        ratios = [turns.quantile(share) / (alone[length].quantile(share) or 1.0) for share in (0.5, 0.95)]
         print(
-            f"{way:7} {length:5} tokens: first token p50 {turns.quantile(0.5) * 1e3:6.0f} ms, p95 "
-            f"{turns.quantile(0.95) * 1e3:6.0f} ms ({ratios[0]:.2f} and {ratios[1]:.2f} x alone), "
-            f"{turns.tokens_per_second:5.0f} tokens/s, {turns.set_aside:.0f} set aside, {turns.errors} errors\n"
+            f"{way:7} {length:5} tokens, {len(turns.first)} turns: first token "
+            + _figures(turns.first, alone[length].first) + "; CPU " + _figures(turns.first_cpu, alone[length].first_cpu)
+            + f"; {turns.tokens_per_second:.0f} tokens/s, {turns.tokens_per_cpu_second:.0f} a CPU second, "
+            f"{turns.set_aside:.0f} set aside, {turns.errors} errors\n"
             f"        " + ", ".join(f"{cause} {seconds * 1e3:.0f} ms" for cause, seconds in mean.items()),
             flush=True,
         )  # fmt: skip
     return report
+
+
+def _figures(values: list[float], alone: list[float]) -> str:
+    p50, p95 = (quantile(values, share) for share in (0.5, 0.95))
+    ratio = p95 / (quantile(alone, 0.95) or 1.0)
+    return f"p50 {p50 * 1e3:.0f} ms, p95 {p95 * 1e3:.0f} ms ({ratio:.2f} x alone)"
 
 
 if __name__ == "__main__":
