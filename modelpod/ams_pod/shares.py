@@ -19,7 +19,7 @@ from ams_common.keys import DEFAULT_PRIORITY
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-HEAD_START = 3.0
+HEAD_START = 5.0
 """Seconds of service."""
 
 MARGIN = 0.25

@@ -14,7 +14,7 @@ from ams_pod.shares import FairShares, Share
 
 T = TypeVar("T")
 
-PUT_OFF_SECONDS = 0.5
+PUT_OFF_SECONDS = 1.0
 """How long rows may be left out of steps, so that their streams pause for no longer than this and a step."""
 
 REDONE = 0.04
