@@ -88,3 +88,33 @@ async def test_memory_for_media_goes_first_to_who_holds_least() -> None:
     release.set()
     await asyncio.gather(*tasks)
     assert (order, budget.used) == (["b0", "c0", "b1", "b2"], 0)
+
+
+async def test_who_leaves_just_when_a_turn_comes_takes_nothing_with_it(order: list[str]) -> None:
+    """Cancelled, but not yet gone: its future is done, and it still stands in the queue."""
+    pool = FairPool(1, "test")
+    async with pool.turn(BUSY):
+        gone = asyncio.create_task(pool.run(order.append, "gone", share=BUSY))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    await asyncio.wait_for(pool.run(order.append, "next", share=BUSY), 5)
+    assert order == ["next"]
+    assert not pool._running
+    pool.close()
+
+
+async def test_memory_too_is_not_given_to_who_leaves() -> None:
+    budget = ByteBudget(10)
+
+    async def take() -> None:
+        async with budget.reserved(10, BUSY):
+            pass
+
+    async with budget.reserved(10, BUSY):
+        gone = asyncio.create_task(take())
+        await asyncio.sleep(0.01)
+        gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    await asyncio.wait_for(take(), 5)
+    assert budget.used == 0

@@ -67,8 +67,8 @@ class ByteBudget:
         self._call_next()
 
     def _call_next(self) -> None:
-        while self._waiting:
-            entry = min(self._waiting, key=lambda each: self._held[each[0].key] / each[0].weight)
+        while staying := [entry for entry in self._waiting if not entry[2].done()]:  # the others are leaving
+            entry = min(staying, key=lambda each: self._held[each[0].key] / each[0].weight)
             share, size, turn = entry
             if not self.take(size, share.key):
                 return

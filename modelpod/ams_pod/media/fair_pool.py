@@ -78,6 +78,8 @@ class FairPool:
     def _call_next(self) -> None:
         for share, group in self._shares.by_key(self._waiting, lambda entry: entry[0]):
             for entry in group:
+                if entry[1].done():
+                    continue  # it is leaving
                 if not self._free(share):
                     break
                 self._waiting.remove(entry)
