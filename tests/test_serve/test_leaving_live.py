@@ -68,6 +68,10 @@ async def test_its_place_is_free_at_once(narrow: LivePod, how: str, path: str, s
 async def _busy(pod: LivePod) -> AsyncIterator[tuple[InsideGateway, asyncio.StreamReader]]:
     """A gateway whose pod decodes as many streams as it may; the reader of one of them."""
     async with inside_gateway(pod) as gateway, AsyncExitStack() as stack:
+        # Who asks before the pod is known to be ready is held, and then waits in a full queue, too.
+        async with asyncio.timeout(30):
+            while not all(gateway.registry.backends(model) for model in gateway.registry.models()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         for _ in range(2):
             reader, _ = await stack.enter_async_context(_asking(gateway, "/generate/narrow", True))
             await reader.readuntil(b"data: {")
