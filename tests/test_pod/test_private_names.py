@@ -65,9 +65,11 @@ NAMES = [
 # Attributes that a function of the dependency sets, so that no class has them before.
 SET_LATER = {
     "_message": "aiohttp.web_request:BaseRequest.__init__",  # gateway: whether a body is compressed
+    "_runner": "aiohttp.web_runner:BaseSite.__init__",  # gateway: a time limit for handshakes
+    "_port": "aiohttp.web_runner:TCPSite.__init__",  # gateway: the same
     "_hf_hook": "accelerate.hooks:add_hook_to_module",  # pod: layers on several devices
 }
-OURS = {"_unknown", "_type"}  # texts that only look like such names
+OURS = {"_direct", "_unknown", "_type"}  # texts that only look like such names
 
 
 @pytest.mark.parametrize("private", NAMES, ids=lambda each: f"{each.module}:{each.name}")
