@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from ams_common.answer_cache import cache_key
 from ams_gateway.answers.kept import KeptAnswer, Recorder
@@ -256,8 +257,22 @@ async def test_what_else_lies_in_redis_is_no_answer(
     with redis_server(tmp_path) as redis:
         one, two = [await start(registry, redis_url=redis.url) for _ in range(2)]
         await one.post("/generate/m", GREEDY)
+        await two.post("/generate/m", {**GREEDY, "top_k": 2})  # now it knows what the pod's answers depend on
         client = redis.client()
-        (key,) = client.keys("*answer*")
+        key = next(
+            key
+            for key in client.keys("*answer*")
+            if b'"1"' in msgspec.json.decode(client.get(key), type=KeptAnswer).body
+        )
+        poisoned = KeptAnswer(
+            body=b"<script>", headers={"Content-Type": "text/html", "Set-Cookie": "a=b", "X-AMS-Usage": "a\r\nb: c"}
+        )
+        client.set(key, msgspec.json.encode(poisoned))
+        async with two.client.post(two.url + "/generate/m", json=GREEDY) as response:
+            assert (response.status, response.headers["X-AMS-Cache"]) == (200, "hit")
+            assert response.content_type == "application/octet-stream"
+            assert "Set-Cookie" not in response.headers
+            assert "b" not in response.headers
         client.set(key, b"[[[")
         status, _, headers = await two.post("/generate/m", GREEDY)
         assert (status, headers["X-AMS-Cache"]) == (200, "miss")

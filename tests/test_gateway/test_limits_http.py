@@ -98,11 +98,12 @@ async def test_places_of_clients_that_leave_and_of_pods_that_fail_are_free_again
     registry.add("m", behind.address)
     running = await limited(start, registry, tmp_path, concurrent_requests=1)
     for _ in range(3):
+        behind.got_request.clear()
         leaving = asyncio.create_task(ask(running, {"prompt": "leave"}))
-        await asyncio.sleep(0.1)
+        await behind.got_request.wait()
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        await asyncio.sleep(0.1)
+        await behind.ended.acquire()
         assert (await ask(running, {"prompt": "cut"}))[0] in (502, 503)
 
 

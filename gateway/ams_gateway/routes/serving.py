@@ -9,11 +9,13 @@ from ams_common.keys import Policy
 from ams_common.names import HEADER_ANSWER_CACHE, HEADER_MODEL, HEADER_REQUEST_ID, resource_name
 from ams_common.printable import printable
 from ams_common.request_usage import parse_usage
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from ams_gateway.answers.kept import KeptAnswer
 from ams_gateway.front.body import Body
 from ams_gateway.front.call import Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted
+from ams_gateway.proxy.headers import response_headers
 from ams_gateway.registry.port import Model, Registry, require_model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens
 from ams_gateway.routes.routing import Services
@@ -78,8 +80,6 @@ async def serve(
     policy = call.principal.policy
     if not policy.limited:
         call.admitted = True
-        if model.answers is None:
-            return await services.forwarder.forward(call, model, target, body, wants_stream)
         return await _answer(services, call, model, target, body, wants_stream)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
@@ -125,13 +125,14 @@ async def _answer_again(call: Call, model: Model, answer: KeptAnswer) -> web.Str
     if (usage := parse_usage(answer.usage.encode())) is not None:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         record.media = usage.media
-    headers = {**answer.headers, **call.headers, HEADER_MODEL: model.name, HEADER_REQUEST_ID: record.id}
-    headers |= {"X-Content-Type-Options": "nosniff", "Server": SERVER}
+    # As of a pod's answer: what lies in Redis may be anybody's.
+    headers = response_headers(CIMultiDictProxy(CIMultiDict(answer.headers)))
+    headers.update({**call.headers, HEADER_MODEL: model.name, HEADER_REQUEST_ID: record.id, "Server": SERVER})
     if not answer.stream:
         response = web.Response(body=answer.body, headers=headers)
         compress_if_accepted(response, call.request, answer.body)
         return response
-    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     call.stream = stream = web.StreamResponse(headers=headers)
     await stream.prepare(call.request)
     await stream.write(answer.body)
