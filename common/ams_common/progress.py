@@ -67,7 +67,10 @@ def load_percent(progress: Progress) -> int | None:
 
 
 class Load(msgspec.Struct, frozen=True):
-    """`GET /load` of a model pod: requests running, waiting, how many fit, and tokens in the cache of how many."""
+    """`GET /load` of a model pod: requests running, waiting, how many fit, and tokens in the cache of how many.
+
+    Tokens are counted since the pod started; a pod of another version may not tell them.
+    """
 
     in_flight: int
     queued: int
@@ -76,3 +79,6 @@ class Load(msgspec.Struct, frozen=True):
     cache_tokens: int
     cache_capacity_tokens: int
     draining: bool = False
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+    resident_bytes: int | None = None

@@ -37,6 +37,7 @@ from ams_common.wire.openai import (
     Message,
     StreamOptions,
 )
+from ams_common.wire.overview import ErrorOverview, ModelOverview, Overview, PodOverview, UserOverview
 from ams_common.wire.service import (
     HealthResponse,
     ModelCard,
@@ -69,6 +70,7 @@ __all__ = [
     "CompletionResponse",
     "CompletionTokensDetails",
     "ContentPart",
+    "ErrorOverview",
     "FileData",
     "FilePart",
     "FinishReason",
@@ -84,8 +86,11 @@ __all__ = [
     "ModelCard",
     "ModelCounts",
     "ModelList",
+    "ModelOverview",
+    "Overview",
     "PixelBounds",
     "PixelSize",
+    "PodOverview",
     "ProcessorKwargs",
     "ProgressEvent",
     "PromptTokensDetails",
@@ -105,6 +110,7 @@ __all__ = [
     "UsageReport",
     "UsageRow",
     "UsageTotals",
+    "UserOverview",
     "VideoIoKwargs",
     "VideoPart",
 ]
