@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs manifests locks sbom audit clean
+.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs site site-serve manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -103,8 +103,16 @@ crds: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.troubleshooting > docs/troubleshooting.md
 	$(VENV)/bin/python tests/metrics_page.py > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
-	for page in README.md docs/*.md; do \
+	for page in README.md docs/*.md docs/*/*.md; do \
 		$(VENV)/bin/python -m ams_common.reference < $$page > $$page.new && mv $$page.new $$page || exit 1; done
+
+# The documentation as a site, in dist/site; dead links and pages that nothing leads to end it.
+site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --config-file site/mkdocs.yml
+	@echo "dist/site/index.html"
+
+site-serve: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve --config-file site/mkdocs.yml
 
 # The namespace comes first, then all that helm would install; hooks (the chart's own tests) are left out.
 manifests:

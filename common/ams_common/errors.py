@@ -84,6 +84,12 @@ ERRORS: dict[str, ErrorKind] = {
 }
 
 
+def errors_table() -> str:
+    """The table of docs/http.md."""
+    rows = [f"| {kind.status} | `{code}` | {kind.meaning} |" for code, kind in ERRORS.items()]
+    return "\n".join(["| status | code | when |", "|---|---|---|", *rows]) + "\n"
+
+
 _OPENAI_PATH = re.compile(
     r"/+v1(/|$)|.*/(chat/completions|completions|models|embeddings|responses|messages|rerank|moderations|audio/\w+|"
     r"images/\w+)/*$"
