@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from ams_common.lifecycle import Phase
 from ams_common.memory_offers import needs_for
@@ -30,6 +31,9 @@ class Fleet:
 
     `on_change` hears of each step of each model. Requests that come before `start` wait for it.
     """
+
+    where: Final = "local"
+    controls: Final = None
 
     def __init__(
         self, resources: Sequence[ModelDeployment], setup: ProcessSetup, on_change: Callable[[Supervisor], None]

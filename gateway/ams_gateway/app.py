@@ -32,6 +32,9 @@ from ams_gateway.front.responses import SERVER, error_event, error_response
 from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.limits.open import open_limiter
 from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.overview.errors import RecentErrors
+from ams_gateway.overview.loads import LoadWatch
+from ams_gateway.overview.snapshot import Overviews
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.hold import Holds
 from ams_gateway.proxy.pod_client import PodClient, PodUnavailable
@@ -105,6 +108,9 @@ class Gateway:
             self._metrics.issuers = self._door.tokens.key_ages
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
+        pod_facts = PodFacts(registry, self._pools)
+        self._recent_errors = RecentErrors()
+        self._loads = LoadWatch(registry, self._pools, pod_facts.of)
         self._services = Services(
             registry=registry,
             settings=settings,
@@ -121,7 +127,8 @@ class Gateway:
             metrics=self._metrics,
             demand=self._demand,
             routes=routes,
-            pod_facts=PodFacts(registry, self._pools),
+            pod_facts=pod_facts,
+            overviews=Overviews(registry, self._metrics, self._loads, self._recent_errors),
             authentication=self._door.authentication,
             limiter=self._limiter,
             ledger=self._ledger,
@@ -153,6 +160,7 @@ class Gateway:
             self._tidying.cancel()
             await asyncio.gather(self._tidying, return_exceptions=True)
         await self._undelivered.close()
+        await self._loads.close()
         self._pools.close()
         await self._limiter.close()
         await self._ledger.close()
@@ -176,7 +184,9 @@ class Gateway:
     async def _forget_answers(self) -> None:
         while True:
             await asyncio.sleep(_FORGET_SECONDS)
-            self._services.answers.keep_only(self._services.registry.models())
+            models = self._services.registry.models()
+            self._services.answers.keep_only(models)
+            self._recent_errors.keep_only(model.name for model in models)
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to the metrics' own port; it is neither counted nor logged."""
@@ -247,6 +257,7 @@ class Gateway:
 
     async def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
         call.record.error = error.code
+        self._note_error(call, error.code, error.message, str(error.details.get("reason", "")))
         if call.stream is None:
             response = error_response(error, call.path, call.record.id)
             if error.code in _BODY_IS_LOST:
@@ -259,9 +270,16 @@ class Gateway:
         await call.stream.write(error_event(error, call.path, call.record.id))
         return call.stream
 
+    def _note_error(self, call: Call, code: str, message: str = "", reason: str = "") -> None:
+        """For who looks at the model. What its own name wasn't found for yet is nobody's."""
+        if model := call.record.model:
+            self._recent_errors.add(model, code, message, reason, time.time())
+
     def _account(self, call: Call) -> None:
         record = call.record
         self._count(record)
+        if call.pod_error:
+            self._note_error(call, call.pod_error)
         if call.admitted:
             self._note_usage(call)
         if call.is_admin_action or record.error in _KEY_REFUSED:

@@ -162,7 +162,8 @@ def _success(route: Route) -> dict[str, Any]:
     if route.events:
         schemas = [_schema(type_) for type_ in route.events]
         content["text/event-stream"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    text = "The answer; with `stream: true` server-sent events, each of this schema." if route.events else "The answer."
+    how = "`stream: true`" if route.request is not None else "`Accept: text/event-stream`"
+    text = f"The answer; with {how} server-sent events, each of this schema." if route.events else "The answer."
     return {"description": text, "content": content}
 
 

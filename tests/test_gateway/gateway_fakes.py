@@ -165,7 +165,10 @@ class Entry:
 class FakeRegistry:
     """A Registry in a test's hands."""
 
+    where = "static"
+
     def __init__(self) -> None:
+        self.controls: Any = None
         self.entries: dict[str, Entry] = {}
         self.reported_unreachable: list[str] = []
 

@@ -254,7 +254,10 @@ async def test_admin_and_metrics(client: Client) -> None:
     }  # fmt: skip
     model = json.loads(await client.get("/admin/model_status"))
     assert (model["architecture"], model["state"], model["modalities"]) == ("Shout", "ready", ["text"])
-    assert json.loads(await client.get("/load"))["cache_capacity_tokens"] == 400
+    load = json.loads(await client.get("/load"))
+    assert (load["cache_capacity_tokens"], load["generated_tokens"]) == (400, 6)
+    assert load["prompt_tokens"] >= 0
+    assert load["resident_bytes"] > 1 << 20
     assert "ams_pod_decode_tokens_total 6.0" in (await client.get("/metrics")).splitlines()
 
 

@@ -32,7 +32,7 @@ class Call:
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
     it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
     of a stream went out, at least as many tokens. `recorder`
-    takes the pod's answer as it passes, where it may be kept.
+    takes the pod's answer as it passes, where it may be kept. `pod_error` is the code of the error that a pod answered.
     """
 
     request: web.BaseRequest
@@ -48,6 +48,7 @@ class Call:
     has_headers: bool = False  # the answer has them, its id and our name
     events: int = 0
     recorder: "AnswerRecorder | None" = None
+    pod_error: str = ""
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Headers for every answer to this request."""

@@ -34,6 +34,8 @@ _LONGEST_EVENT_BYTES = 1 << 20
 _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_ERROR = b'{"error":'  # in JSON no text spells it: its quotes would have backslashes
+_ERROR_CODE = re.compile(rb'"code":\s?"([a-z_]{1,40})"')
 _USAGE_COMMENT = re.compile(rb"^" + re.escape(USAGE_COMMENT) + rb"[^\r\n]{0,200}\r?\n\r?\n", re.M)
 
 # Of an answer that is kept: all that tells of the answer, and not of how this one came about.
@@ -74,6 +76,8 @@ class Relay:
         self, call: Call, model: Model, backend: Backend, answer: PodResponse, body: bytes
     ) -> web.StreamResponse:
         _note_usage(call, model, _header(answer, HEADER_USAGE))
+        if answer.message.code >= 400:
+            _note_error(call, body)
         headers = self._headers(call, model, backend, answer)
         if call.recorder is not None:
             _begin_record(call.recorder, backend, answer, stream=False)
@@ -132,6 +136,8 @@ class Relay:
             if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, model, chunk)):
                 continue
             call.events += 1
+            if _ERROR in chunk:
+                _note_error(call, chunk)
             if recorder is not None:
                 recorder.feed(chunk)
             await stream.write(chunk)
@@ -147,6 +153,7 @@ class Relay:
         if body is None or b"\n" in body or b"\r" in body or not body.startswith(b"{"):
             raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without saying why.")
         call.record.error = f"pod_answered_{answer.message.code}"
+        _note_error(call, body)
         await call.stream.write(wrapped_error(body, call.path))
         return call.stream
 
@@ -197,6 +204,12 @@ def _note_usage(call: Call, model: Model, text: bytes) -> None:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         record.cached_tokens, record.media = usage.cached_tokens, usage.media
         record.compute_seconds = usage.compute_seconds or None
+
+
+def _note_error(call: Call, body: bytes) -> None:
+    """The code of an error that a pod answered, for whoever looks at the model."""
+    if (code := _ERROR_CODE.search(body)) is not None:
+        call.pod_error = code[1].decode()
 
 
 def _seconds(text: str | None) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ams_common.errors import ApiError
 from ams_common.names import resource_name
@@ -64,8 +64,30 @@ class Model:
     facts: ModelFacts = field(default_factory=ModelFacts)
 
 
+class Controls(Protocol):
+    """Starting and stopping models, where the registry's owner does so itself."""
+
+    def start(self, model: Model) -> Progress:
+        """Start the model as a request would, also one that failed a moment ago. ApiError `suspended`, `draining`."""
+
+    def stop(self, model: Model) -> Progress:
+        """Let its requests finish and end it; the next request or `start` starts it again."""
+
+    async def log(self, model: Model) -> str:
+        """What its processes wrote since its current start-up began, the end of it; empty if it never started."""
+
+
 class Registry(Protocol):
-    """What the gateway asks about models. All methods run on the gateway's event loop and never block."""
+    """What the gateway asks about models. All methods run on the gateway's event loop and never block.
+
+    `where` the models run; `controls` is None where something else starts and stops them.
+    """
+
+    @property
+    def where(self) -> Literal["local", "cluster", "static"]: ...
+
+    @property
+    def controls(self) -> Controls | None: ...
 
     def models(self) -> Sequence[Model]:
         """All models, sorted by name."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
+from typing import Final
 
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
@@ -42,6 +43,9 @@ def parse_backends(items: Iterable[str]) -> dict[str, list[str]]:
 
 class StaticRegistry:
     """Registry over addresses by model name. An async context manager: it polls while the block runs."""
+
+    where: Final = "static"
+    controls: Final = None
 
     def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
         now = int(time.time())

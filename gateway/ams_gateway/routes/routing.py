@@ -18,6 +18,7 @@ from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call
 from ams_gateway.limits.port import Limiter
 from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.overview.snapshot import Overviews
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
@@ -43,6 +44,7 @@ class Services:
     routes: Sequence["Route"]
     openapi_document: Callable[[], bytes]
     pod_facts: PodFacts
+    overviews: Overviews
     authentication: Authentication
     limiter: Limiter
     ledger: ReadableLedger

@@ -6,7 +6,7 @@ from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
 
-from ams_gateway.routes import admin, generate, models, monitoring, openai, service, usage
+from ams_gateway.routes import admin, generate, models, monitoring, openai, overview, service, usage
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -129,6 +129,21 @@ ROUTES: tuple[Route, ...] = (
         parameters={"id": "Name or alias of a model; `_` and `-` are alike."},
         response=wire.ModelCard,
         errors=("model_not_found",),
+    ),
+    Route(
+        method="GET",
+        path="/overview",
+        handler=overview.get_overview,
+        operation_id="get_overview",
+        scope=Scope.GENERATE,
+        summary="Show how the models are",
+        description="All that the page and `ams top` show of the models that the key may use. With `Accept: "
+        "text/event-stream` a stream: an `event: overview` with all of it at once and about once a second where "
+        "something changed, and a comment each 15 seconds. Pods, memory, and errors of other users' own requests are "
+        "for keys with the scope `admin`.",
+        response=wire.Overview,
+        events=(wire.Overview,),
+        errors=("queue_full",),
     ),
     Route(
         method="GET",

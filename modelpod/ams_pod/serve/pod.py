@@ -191,6 +191,7 @@ class ModelPod:
     def load(self) -> Load:
         """The body of `GET /load`."""
         engine = self.engine.occupancy() if self.engine else Occupancy()
+        counters = self.engine.counters if self.engine else EngineCounters()
         return Load(
             in_flight=engine.running,
             queued=max(engine.waiting, self.active - engine.running),
@@ -199,6 +200,9 @@ class ModelPod:
             cache_tokens=engine.cache_tokens,
             cache_capacity_tokens=engine.cache_capacity_tokens,
             draining=self.draining,
+            prompt_tokens=counters.prefill_tokens,
+            generated_tokens=counters.decode_tokens,
+            resident_bytes=resident_bytes(),
         )
 
     def stalled_seconds(self) -> float | None:

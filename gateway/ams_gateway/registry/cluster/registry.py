@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
 
 from ams_common import labels
 from ams_common.errors import ApiError
@@ -26,6 +27,9 @@ _CHECK_SECONDS = 0.25
 
 class ClusterRegistry:
     """Implements `ams_gateway.registry.port.Registry`; the watches call `take_*` and `forget_*`."""
+
+    where: Final = "cluster"
+    controls: Final = None
 
     def __init__(self, *, confine_names: bool = False) -> None:
         self._confine_names = confine_names

@@ -1,0 +1,1 @@
+"""How all models are at one moment, for the page at `/` and for `ams top`."""
