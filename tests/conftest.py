@@ -15,6 +15,7 @@ SLOW = {
     "test_docs/test_pages.py",
     "test_chart/test_chart.py",
     "test_chart/test_release_live.py",
+    "test_cli/test_controls.py",
     "test_cli/test_examples.py",
     "test_cli/test_fleet.py",
     "test_cli/test_processes.py",

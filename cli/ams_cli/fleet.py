@@ -15,6 +15,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry.port import Backend, Model
 
 from ams_cli import machine, preview, weights
+from ams_cli.controls import FleetControls
 from ams_cli.eviction import RunningModel, plan_eviction, unclaimed_bytes
 from ams_cli.gateway_model import gateway_model
 from ams_cli.jobs import ProcessSetup
@@ -33,7 +34,6 @@ class Fleet:
     """
 
     where: Final = "local"
-    controls: Final = None
 
     def __init__(
         self, resources: Sequence[ModelDeployment], setup: ProcessSetup, on_change: Callable[[Supervisor], None]
@@ -54,6 +54,7 @@ class Fleet:
         }
         self._models = {name: self._gateway_model(supervisor) for name, supervisor in sorted(self.supervisors.items())}
         self._tasks: list[asyncio.Task[None]] = []
+        self.controls = FleetControls(self.supervisors.__getitem__)
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(supervisor.run()) for supervisor in self.supervisors.values()]

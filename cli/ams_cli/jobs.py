@@ -69,10 +69,12 @@ class Jobs:
 
     def __init__(self, resource: ModelDeployment, setup: ProcessSetup) -> None:
         self.process: Process | None = None
+        self.startup_began = 0  # byte of the log at which the current start-up begins, its download included
+        self._downloaded = False
         self._resource = resource
         self._name = resource.metadata.name
         self._setup = setup
-        self._log = setup.folders.log_of(self._name)
+        self.log = setup.folders.log_of(self._name)
         self._serial = itertools.count(1)
 
     async def download(self, report: Callable[[Progress], None]) -> Failure | None:
@@ -86,7 +88,7 @@ class Jobs:
             progress_file=str(progress_file),
             termination_log=str(termination),
         )
-        written = log_size(self._log)
+        written = self.startup_began = log_size(self.log)
         try:
             process = await self._start(self._setup.download, "download", settings)
             end = await _follow(process, ProgressTail(progress_file), report)
@@ -95,8 +97,9 @@ class Jobs:
         finally:
             progress_file.unlink(missing_ok=True)
         if end.code == 0:
+            self._downloaded = True
             return None
-        unexplained = Failure(Reason.DOWNLOAD_FAILED, f"{end}; {last_log_line(self._log, written)}", retryable=True)
+        unexplained = Failure(Reason.DOWNLOAD_FAILED, f"{end}; {last_log_line(self.log, written)}", retryable=True)
         return reported_failure(termination) or unexplained
 
     async def serve(self, report: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
@@ -113,7 +116,10 @@ class Jobs:
             termination_log=str(termination),
             debug=self._setup.debug,
         )
-        written = log_size(self._log)
+        written = log_size(self.log)
+        if not self._downloaded:
+            self.startup_began = written
+        self._downloaded = False
         try:
             process = await self._start(self._setup.serve, "serve", settings)
             if await _until_ready(process, socket, report):
@@ -123,12 +129,12 @@ class Jobs:
             return Ended(Failure(Reason.LOAD_FAILED, str(error), retryable=True), str(error))
         finally:
             socket.unlink(missing_ok=True)
-        return Ended(reported_failure(termination), f"{end}; {last_log_line(self._log, written)}")
+        return Ended(reported_failure(termination), f"{end}; {last_log_line(self.log, written)}")
 
     async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
         environment = variables(self._resource) | environment_of(settings)
         self.process = None
-        self.process = await launcher.start(Command((subcommand,), environment, str(self._log)))
+        self.process = await launcher.start(Command((subcommand,), environment, str(self.log)))
         return self.process
 
     def _file(self, suffix: str) -> Path:

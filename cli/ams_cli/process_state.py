@@ -43,6 +43,10 @@ class Policy:
     suspended: str | None = None
     at_rest: Phase = Phase.IDLE
 
+    def stopped_by_hand(self) -> "Policy":
+        """Only who asks for the model starts it."""
+        return replace(self, always_on=False, prefetch=False)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessDemand:
@@ -95,6 +99,10 @@ class ProcessState:
     def stopped(self) -> "ProcessState":
         """The process ended because it was told to."""
         return replace(self, phase=Phase.IDLE, crashes=0, not_before=0.0)
+
+    def asked_again(self) -> "ProcessState":
+        """A person wants another try now, whatever happened before."""
+        return replace(self, failure=None, not_before=0.0)
 
     def failed(self, failure: Failure, now: float, draw: float) -> "ProcessState":
         """A download or a load ended with an explanation. `draw` in [0, 1) spreads tries.

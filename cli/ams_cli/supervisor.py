@@ -4,7 +4,8 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ams_common.errors import ApiError
@@ -24,6 +25,8 @@ from ams_cli.readiness import ReadinessProbe
 logger = logging.getLogger("ams_cli")
 
 _KILL_MARGIN_SECONDS = 3.0  # beyond the grace that the process gives its requests
+_RETRY_AFTER_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 
 class Supervisor:
@@ -52,10 +55,13 @@ class Supervisor:
         self._make_room = make_room
         self._changed = Broadcast()
         self._waiting = 0
+        self._stops = 0  # by hand
+        self._stopped_by_hand = False
         self._draining = False
         self._loop = asyncio.get_running_loop()
         self._job: asyncio.Task[None] | None = None
         self._stop: asyncio.Task[object] | None = None
+        self._wish: asyncio.Task[None] | None = None
         self._check: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._hung: str | None = None  # why we ended the process, where it didn't end by itself
@@ -72,12 +78,18 @@ class Supervisor:
         process = self._jobs.process
         return process if process is not None and process.running else None
 
+    @property
+    def startup_log(self) -> tuple[Path, int]:
+        """The log of this model's processes, and the byte at which that of the current start-up begins."""
+        return self._jobs.log, self._jobs.startup_began
+
     async def run(self) -> None:
         """Do what is to be done until cancelled; then end the process, and return when it is gone."""
         try:
             while True:
                 seen, now = self._changed.version, self._loop.time()
-                action, wake_at = next_action(self.policy, self.state, self.demand, now)
+                policy = self.policy.stopped_by_hand() if self._stopped_by_hand else self.policy
+                action, wake_at = next_action(policy, self.state, self.demand, now)
                 if action is not None and not self._draining:
                     self._carry_out(action)
                 else:
@@ -88,9 +100,12 @@ class Supervisor:
     async def wait_ready(self) -> AsyncIterator[Progress]:
         """As `ams_gateway.registry.port.Registry.wait_ready`."""
         with self._wanted():
+            stops = self._stops
             while self.backend is None:
                 if (error := self._refusal()) is not None:
                     raise error
+                if self._stops != stops:
+                    raise ApiError("draining", f"{self.name} was stopped.", retry_after=_RETRY_AFTER_SECONDS)
                 seen = self._changed.version
                 yield self.progress
                 await self._changed.changed_since(seen)
@@ -99,6 +114,31 @@ class Supervisor:
         """Start nothing more, and refuse those who wait."""
         self._draining = True
         self._beat()
+
+    def start(self) -> Progress:
+        """Start as a request would, also after a failure; ApiError `suspended` or `draining`."""
+        if self.state.phase is Phase.IDLE:
+            self.state = self.state.asked_again()
+        if (error := self._refusal()) is not None:
+            raise error
+        self._stopped_by_hand = False
+        if self.backend is None and (self._wish is None or self._wish.done()):
+            self._wish = asyncio.create_task(self._until_ready())
+        self._beat()
+        return self.progress
+
+    def stop(self) -> Progress:
+        """End what runs once its requests are finished, and refuse who waits; only who asks again starts it."""
+        self._stopped_by_hand = True
+        self._stops += 1
+        if self.state.phase in (Phase.DOWNLOADING, Phase.STARTING, Phase.READY):
+            self.backend = None
+            self._now_is(self.state.stopping(), Progress(Phase.DRAINING, message="stopped by hand"))
+            self._stop = asyncio.create_task(self._end_job())
+        elif self.state.phase is Phase.IDLE:
+            self._now_is(self.state.asked_again(), Progress(self.policy.at_rest, message=self.policy.suspended or ""))
+        self._beat()
+        return self.progress
 
     def kill(self) -> None:
         """End the process without any grace."""
@@ -121,6 +161,19 @@ class Supervisor:
         if self._stop is not None:
             await self._stop
 
+    async def _until_ready(self) -> None:
+        with suppress(ApiError):
+            async for _ in self.wait_ready():
+                pass
+
+    async def _end_job(self) -> None:
+        """End the process of the job that runs, also where it is only about to be started."""
+        while self._job is not None and not self._job.done():
+            if (process := self.process) is not None:
+                await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
+                return
+            await self._changed.changed_since(self._changed.version, _LOOK_SECONDS)
+
     @contextmanager
     def _wanted(self) -> Iterator[None]:
         self._waiting += 1
@@ -133,7 +186,7 @@ class Supervisor:
 
     def _refusal(self) -> ApiError | None:
         if self._draining:
-            return ApiError("draining", "The server is stopping.", retry_after=10)
+            return ApiError("draining", "The server is stopping.", retry_after=_RETRY_AFTER_SECONDS)
         if self.policy.suspended is not None:
             return ApiError("suspended", self.policy.suspended)
         now = self._loop.time()
@@ -149,6 +202,7 @@ class Supervisor:
         )
 
     def _carry_out(self, action: Action) -> None:
+        self._stopped_by_hand &= action is Action.STOP
         match action:
             case Action.DOWNLOAD:
                 self._now_is(self.state.downloading(), Progress(Phase.DOWNLOADING))
@@ -180,6 +234,9 @@ class Supervisor:
 
     async def _serve(self) -> None:
         await self._make_room(self)
+        if self._is_ending():
+            self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
+            return
         self._hung = None
         ended = await self._jobs.serve(self._report, self._ready)
         self.backend = None
@@ -187,7 +244,7 @@ class Supervisor:
             self._watch.cancel()
         how = self._hung or ended.how
         now, draw = self._loop.time(), random.random()
-        if self.state.phase is Phase.DRAINING:
+        if self._is_ending():
             self._now_is(self.state.stopped(), Progress(self.policy.at_rest))
         elif ended.failure is not None:
             self._failed(ended.failure)
@@ -197,7 +254,12 @@ class Supervisor:
             phase = self.policy.at_rest if state.failure is None else Phase.FAILED  # the next request starts it again
             self._now_is(state, Progress(phase, message=how, failure=state.failure))
 
+    def _is_ending(self) -> bool:
+        return self.state.phase is Phase.DRAINING
+
     def _ready(self, address: str, pid: int) -> None:
+        if self._is_ending():  # it was told to just now
+            return
         now = self._loop.time()
         self.backend = Backend(f"{self.name}-{pid}", address, last_used=now)
         self._watch = asyncio.create_task(self._end_if_hung(address.removeprefix("unix://")))
@@ -226,7 +288,8 @@ class Supervisor:
             self.kill()
 
     def _report(self, progress: Progress) -> None:
-        self._now_is(self.state, progress)
+        if not self._is_ending():
+            self._now_is(self.state, progress)
 
     def _now_is(self, state: ProcessState, progress: Progress) -> None:
         self.state = state
@@ -245,7 +308,7 @@ class Supervisor:
             await process.stop(self._grace_seconds + _KILL_MARGIN_SECONDS)
             if self._job is not None:
                 await self._job
-        tasks = [task for task in (self._job, self._stop, self._check, self._watch) if task is not None]
+        tasks = [task for task in (self._job, self._stop, self._check, self._watch, self._wish) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

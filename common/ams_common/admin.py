@@ -194,3 +194,11 @@ class ModelStatuses(msgspec.Struct, frozen=True, kw_only=True):
     available_models: Annotated[list[str], Meta(description="Names as /generate routes spell them.")]
     model_configs: Annotated[dict[str, ModelConfig], Meta(description="What is known of each model, by name.")]
     unreachable: Annotated[list[UnreachablePod], Meta(description="Pods that did not answer within two seconds.")]
+
+
+class ModelAction(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /admin/models/{model}/start` and `/stop`."""
+
+    model: Annotated[str, Meta(description="Name of the model.")]
+    state: Annotated[Phase, Meta(description="How far the model is at this moment; `GET /overview` tells on.")]
+    message: Annotated[str, Meta(description="A sentence for a person.")]

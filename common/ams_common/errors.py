@@ -54,6 +54,9 @@ ERRORS: dict[str, ErrorKind] = {
     "not_found": ErrorKind(404, "no such route"),
     "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
     "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),
+    "not_controllable": ErrorKind(
+        409, "something else starts and stops the model and keeps its log; the message says what to do"
+    ),
     "request_timeout": ErrorKind(408, "the client sent its body too slowly", retryable=True),
     "body_too_large": ErrorKind(413, "the body is larger than the limit, or holds more values than allowed"),
     "media_too_large": ErrorKind(

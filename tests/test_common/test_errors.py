@@ -63,7 +63,7 @@ def test_the_openai_body() -> None:
 
 def test_clients_retry_only_what_may_succeed_later() -> None:
     forbidden = {code for code in ERRORS if ApiError(code, "No.").headers == {"X-Should-Retry": "false"}}
-    assert forbidden == {"model_failed", "suspended", "timeout", "token_limit"}
+    assert forbidden == {"model_failed", "not_controllable", "suspended", "timeout", "token_limit"}
     assert all(ApiError(code, "No.").headers == {} for code in set(ERRORS) - forbidden)
 
 

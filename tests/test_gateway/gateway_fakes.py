@@ -162,6 +162,24 @@ class Entry:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class FakeControls:
+    """Controls that only note what they are told."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple[str, str]] = []
+
+    def start(self, model: Model) -> Progress:
+        self.did.append(("start", model.name))
+        return Progress(Phase.STARTING)
+
+    def stop(self, model: Model) -> Progress:
+        self.did.append(("stop", model.name))
+        return Progress(Phase.DRAINING, message="stopped by hand")
+
+    async def log(self, model: Model) -> str:
+        return f"{model.name} says <b>hi</b>\n"
+
+
 class FakeRegistry:
     """A Registry in a test's hands."""
 

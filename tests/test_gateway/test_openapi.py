@@ -12,7 +12,7 @@ from ams_gateway.openapi import document
 from ams_gateway.routes.routing import Route, Scope
 from ams_gateway.routes.table import ANY_ERRORS, KEY_ERRORS, ROUTES, client_routes
 from test_gateway.conftest import Start
-from test_gateway.gateway_fakes import FakeRegistry
+from test_gateway.gateway_fakes import FakeControls, FakeRegistry
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document(client_routes(with_metrics=True))))
@@ -124,8 +124,10 @@ def test_a_status_lists_the_codes_that_it_stands_for() -> None:
 )  # fmt: skip
 async def test_responses_have_the_type_of_their_route(start: Start, registry: FakeRegistry, route: Route) -> None:
     registry.add("m", modalities=frozenset({"text"}))
+    registry.controls = FakeControls()
     running = await start(registry)
-    async with running.client.request(route.method, running.url + route.path.replace("{id}", "m")) as response:
+    path = route.path.replace("{id}", "m").replace("{model}", "m")
+    async with running.client.request(route.method, running.url + path) as response:
         assert response.status == 200
         body = await response.json()
     assert msgspec.to_builtins(msgspec.convert(body, route.response)) == body

@@ -28,7 +28,7 @@ class Call:
     """A client's request and what is known of it. `started` is `time.perf_counter()`: uvloop's clock
     only counts whole milliseconds.
 
-    `path` has no query, `name` is what the path ends with in routes like `/generate/{model}`. `stream` is the answer
+    `path` has no query, `name` is the one in the path of routes like `/generate/{model}`. `stream` is the answer
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
     it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
     of a stream went out, at least as many tokens. `recorder`

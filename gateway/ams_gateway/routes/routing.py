@@ -1,4 +1,4 @@
-"""What a route is, and which route a path and method go to: exact paths first, then the few that end in a name."""
+"""What a route is, and which route a path and method go to: exact paths first, then the few with a name in them."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -126,9 +126,11 @@ class Router:
             if route.method == "GET":
                 methods["HEAD"] = route
         self._paths = sorted(methods_of)
-        self._exact = {path: (path, methods) for path, methods in methods_of.items() if not path.endswith("}")}
+        self._exact = {path: (path, methods) for path, methods in methods_of.items() if "{" not in path}
         self._named = [
-            (path[: path.index("{")], path, methods) for path, methods in methods_of.items() if path.endswith("}")
+            (path[: path.index("{")], path[path.index("}") + 1 :], path, methods)
+            for path, methods in methods_of.items()
+            if "{" in path
         ]
 
     def find(self, call: Call) -> Route:
@@ -165,7 +167,8 @@ class Router:
     def _match(self, path: str) -> tuple[str, dict[str, Route], str] | None:
         if (exact := self._exact.get(path)) is not None:
             return *exact, ""
-        for prefix, template, methods in self._named:
-            if path.startswith(prefix) and (name := unquote(path[len(prefix) :])):  # aliases may have slashes
+        for prefix, suffix, template, methods in self._named:
+            named = path.startswith(prefix) and path.endswith(suffix)
+            if named and (name := unquote(path[len(prefix) : len(path) - len(suffix)])):  # aliases may have slashes
                 return template, methods, name
         return None

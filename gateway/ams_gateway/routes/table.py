@@ -6,7 +6,7 @@ from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
 
-from ams_gateway.routes import admin, generate, models, monitoring, openai, overview, service, usage
+from ams_gateway.routes import admin, controls, generate, models, monitoring, openai, overview, service, usage
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -215,6 +215,50 @@ ROUTES: tuple[Route, ...] = (
         summary="Remove unused temporary files on all pods",
         description="Files that a request uses stay.",
         response=bodies.CleanedTemp,
+    ),
+    Route(
+        method="POST",
+        path="/admin/models/{model}/start",
+        handler=controls.start_model,
+        operation_id="start_model",
+        scope=Scope.ADMIN,
+        summary="Start a model",
+        description="As a request for it would, also where it failed a moment ago; under `ams up` alone.",
+        parameters={"model": "Name or alias of a model; `_` and `-` are alike."},
+        response=bodies.ModelAction,
+        errors=(
+            "unsupported_media_type",
+            "model_not_found",
+            "model_not_allowed",
+            "not_controllable",
+            "suspended",
+            "draining",
+        ),
+    ),
+    Route(
+        method="POST",
+        path="/admin/models/{model}/stop",
+        handler=controls.stop_model,
+        operation_id="stop_model",
+        scope=Scope.ADMIN,
+        summary="Stop a model",
+        description="Its running requests are finished, those that wait for it are refused; the next one starts it "
+        "again. Under `ams up` alone.",
+        parameters={"model": "Name or alias of a model; `_` and `-` are alike."},
+        response=bodies.ModelAction,
+        errors=("unsupported_media_type", "model_not_found", "model_not_allowed", "not_controllable"),
+    ),
+    Route(
+        method="GET",
+        path="/admin/models/{model}/logs",
+        handler=controls.get_log,
+        operation_id="get_model_log",
+        scope=Scope.ADMIN,
+        summary="Show what a model's processes wrote",
+        description="The end of it, since its current start-up began, at most 256 KiB; under `ams up` alone.",
+        parameters={"model": "Name or alias of a model; `_` and `-` are alike."},
+        media_types=("text/plain",),
+        errors=("model_not_found", "model_not_allowed", "not_controllable"),
     ),
     Route(
         method="GET",
