@@ -1,5 +1,6 @@
 """How commands talk to a gateway: at its URL, or through the API server of the cluster that it runs in."""
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -38,8 +39,10 @@ class GatewayAnswer(Protocol):
 class GatewayClient(Protocol):
     where: str
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
-        """The answer, its body still to be read. GatewayError."""
+    async def open(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = ""
+    ) -> GatewayAnswer:
+        """The answer, its body still to be read; `accept` is a media type. GatewayError."""
 
 
 async def get_json(gateway: GatewayClient, path: str, type_: type[T]) -> T:
@@ -91,15 +94,21 @@ def refusal(answer: GatewayAnswer, body: bytes) -> str:
     return sentence
 
 
+def _accept(media_type: str) -> dict[str, str]:
+    return {"Accept": media_type} if media_type else {}
+
+
 class _Direct:
     def __init__(self, url: str, session: aiohttp.ClientSession, access: GatewayAccess) -> None:
         self.where = url.rstrip("/")
         self._session = session
         self._headers = {"Authorization": f"Bearer {access.key}"} if access.key else {}
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
+    async def open(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = ""
+    ) -> GatewayAnswer:
         data = None if body is None else msgspec.json.encode(body)
-        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {}) | _accept(accept)
         try:
             return await self._session.request(method, self.where + path, data=data, headers=headers)
         except aiohttp.ClientConnectorCertificateError as error:
@@ -108,7 +117,13 @@ class _Direct:
                 "--ca-file names the authority that it is from"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise GatewayError(f"{self.where} doesn't answer ({error}); is `ams up` running?") from None
+            raise GatewayError(f"{self.where} doesn't answer ({_why(error)}); is `ams up` running?") from None
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in the system's words where it has some: `Connection refused`."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
 
 
 class _Proxied:
@@ -123,14 +138,16 @@ class _Proxied:
         self._root = f"/api/v1/namespaces/{namespace}/services/{'https:' if tls else ''}{name}:http/proxy"
         self._headers = {"X-API-Key": access.key} if access.key else {}
 
-    async def open(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> GatewayAnswer:
+    async def open(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = ""
+    ) -> GatewayAnswer:
         from ams_kube.errors import KubeError
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         given = None if body is None else dict(body)
         try:
             answer: GatewayAnswer = await self._client.open(
-                method, self._root + path, body=given, timeout=timeout, headers=self._headers
+                method, self._root + path, body=given, timeout=timeout, headers=self._headers | _accept(accept)
             )
             return answer
         except KubeError as error:

@@ -5,15 +5,15 @@ import asyncio
 import importlib.util
 import os
 import sys
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import keys, local, machine, manifests
-from ams_cli.gateway_access import API_KEY, gateway_access
+from ams_cli.gateway_access import API_KEY, GatewayAccess, gateway_access
 from ams_cli.key_file import StoreError
 from ams_cli.processes.environment import PASSED_ON
 from ams_cli.settings import (
@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
                 return _keys(arguments)
             case "usage":
                 return _usage(arguments)
+            case "top":
+                return _top(arguments)
             case _:
                 return _chat(arguments)
     except (OptionError, manifests.ManifestError) as error:
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Asks the gateway at --url, or with -k the ModelDeployments of the cluster that kubectl would ask.",
     )
     status.add_argument("model", nargs="?", help="show everything about this model")
+    status.add_argument("-w", "--watch", action="store_true", help="go on with a line for each change, until Ctrl-C")
     _add_cluster(status)
     add_flags(status, ClientSettings)
     chat = commands.add_parser(
@@ -116,6 +119,18 @@ def _parser() -> argparse.ArgumentParser:
         chat.add_argument(f"--{kind}", action="append", default=[], metavar="FILE", help="attach to the first question")
     _add_cluster(chat)
     add_flags(chat, ClientSettings)
+    top = commands.add_parser(
+        "top",
+        help="models live: state, requests, tokens a second, memory, errors",
+        description="Follows the models of the gateway at --url, or with -k of a cluster's, until q or Ctrl-C. Where "
+        "the output isn't a terminal it prints one table. Requests are those of the gateway that answers.",
+    )
+    top.add_argument(
+        "--sort", choices=("name", "tokens", "requests", "memory"), default="name", help="first comes most"
+    )
+    top.add_argument("--once", action="store_true", help="print one table and exit")
+    _add_cluster(top)
+    add_flags(top, ClientSettings)
     keys.add_parser(commands)
     usage = commands.add_parser(
         "usage",
@@ -234,17 +249,62 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
 def _status(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
     access = gateway_access(settings, os.environ)
-    from ams_cli import gateway_client, status
+    from ams_cli import gateway_client, status, watching
 
-    async def report() -> str:
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    async def report() -> None:
         if arguments.kubernetes:
-            return await status.cluster_status(arguments.namespace, arguments.model)
+            if arguments.watch:
+                await watching.watch_cluster(arguments.namespace, arguments.model, say)
+            else:
+                say(await status.cluster_status(arguments.namespace, arguments.model))
+            return
         async with gateway_client.at_url(settings.url, access) as gateway:
-            return await status.gateway_status(gateway, arguments.model)
+            if arguments.watch:
+                await watching.watch_gateway(gateway, arguments.model, say)
+            else:
+                say(await status.gateway_status(gateway, arguments.model))
+
+    return _run(report())
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    settings = _settings(ClientSettings, arguments)
+    access = gateway_access(settings, os.environ)
+    from ams_cli import top
+
+    has_screen = sys.stdout.isatty() and importlib.util.find_spec("rich") is not None and not arguments.once
+
+    async def show() -> None:
+        async with _gateway(arguments, settings, access) as gateway:
+            if has_screen:
+                await top.live(gateway, arguments.sort)
+            else:
+                print(await top.once(gateway, arguments.sort))
+
+    return _run(show())
+
+
+def _gateway(
+    arguments: argparse.Namespace, settings: ClientSettings, access: GatewayAccess
+) -> "AbstractAsyncContextManager[GatewayClient]":
+    """The gateway at --url, or with -k a cluster's."""
+    from ams_cli import gateway_client
+
+    if arguments.kubernetes:
+        return gateway_client.in_cluster(arguments.namespace, access)
+    return gateway_client.at_url(settings.url, access)
+
+
+def _run(work: "Coroutine[Any, Any, None]") -> int:
+    """The exit status of what talks to a gateway or a cluster."""
+    from ams_cli.gateway_client import GatewayError
 
     try:
-        print(asyncio.run(report()))
-    except gateway_client.GatewayError as error:
+        asyncio.run(work)
+    except GatewayError as error:
         return _say(str(error), _FAILED)
     return 0
 
@@ -252,7 +312,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _chat(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
     access = gateway_access(settings, os.environ)
-    from ams_cli import chat, gateway_client
+    from ams_cli import chat
 
     try:
         attachments = [
@@ -262,12 +322,7 @@ def _chat(arguments: argparse.Namespace) -> int:
         return _say(str(error), _BAD_INPUT)
 
     async def run() -> None:
-        gateways: AbstractAsyncContextManager[GatewayClient] = (
-            gateway_client.in_cluster(arguments.namespace, access)
-            if arguments.kubernetes
-            else gateway_client.at_url(settings.url, access)
-        )
-        async with gateways as gateway:
+        async with _gateway(arguments, settings, access) as gateway:
             conversation = chat.Conversation(gateway, arguments.model, arguments.system)
             if arguments.prompt is not None:
                 await chat.once(conversation, arguments.prompt, attachments)
@@ -278,32 +333,19 @@ def _chat(arguments: argparse.Namespace) -> int:
 
                 await chat.talk(conversation, lambda: input("> "), attachments)
 
-    try:
-        asyncio.run(run())
-    except gateway_client.GatewayError as error:
-        return _say(str(error), _FAILED)
-    return 0
+    return _run(run())
 
 
 def _usage(arguments: argparse.Namespace) -> int:
     settings = _settings(ClientSettings, arguments)
     access = gateway_access(settings, os.environ)
-    from ams_cli import gateway_client, usage
+    from ams_cli import usage
 
-    async def report() -> str:
-        gateways: AbstractAsyncContextManager[GatewayClient] = (
-            gateway_client.in_cluster(arguments.namespace, access)
-            if arguments.kubernetes
-            else gateway_client.at_url(settings.url, access)
-        )
-        async with gateways as gateway:
-            return await usage.report(gateway, arguments.start, arguments.end, arguments.group, arguments.output)
+    async def report() -> None:
+        async with _gateway(arguments, settings, access) as gateway:
+            print(await usage.report(gateway, arguments.start, arguments.end, arguments.group, arguments.output))
 
-    try:
-        print(asyncio.run(report()))
-    except gateway_client.GatewayError as error:
-        return _say(str(error), _FAILED)
-    return 0
+    return _run(report())
 
 
 def _keys(arguments: argparse.Namespace) -> int:

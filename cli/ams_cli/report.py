@@ -1,31 +1,11 @@
-"""What `ams up` shows of its models: rows of a table, or lines where there is no terminal. Pure."""
-
-from dataclasses import dataclass
+"""Which steps of its models `ams up` tells where there is no terminal. Pure."""
 
 from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
-from ams_common.quantity import format_bytes
 
 _PERCENT_STEP = 10.0
 _STEP_SECONDS = 5.0
 _BRIEF_SECONDS = 1.0  # faster steps than this share a line
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """One model at one moment; `resident_bytes` is None while no process runs."""
-
-    name: str
-    progress: Progress
-    in_flight: int
-    waiting: int
-    resident_bytes: int | None
-
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """Model, state, requests, memory, note."""
-        requests = str(self.in_flight) + (f" (+{self.waiting} waiting)" if self.waiting else "")
-        memory = "" if self.resident_bytes is None else format_bytes(self.resident_bytes)
-        return self.name, self.progress.comment(), requests, memory, self.progress.message
 
 
 class Lines:

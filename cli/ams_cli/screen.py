@@ -5,7 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ams_cli.report import ModelRow
+from ams_common.lifecycle import Phase
+from ams_common.wire import ModelOverview
+
+from ams_cli.model_table import HEADER, cells
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,11 +48,11 @@ class TableScreen:
 
     has_table = True
 
-    def __init__(self, rows: Callable[[], Sequence[ModelRow]]) -> None:
+    def __init__(self, models: Callable[[], Sequence[ModelOverview]]) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._rows = rows
+        self._models = models
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
@@ -60,28 +63,38 @@ class TableScreen:
 
     def refresh(self) -> None:
         with contextlib.suppress(OSError):
-            self._live.update(models_table(self._rows()), refresh=True)
+            self._live.update(models_table(self._models()), refresh=True)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._live.stop()
 
 
-def open_screen(rows: Callable[[], Sequence[ModelRow]]) -> Screen:
+def open_screen(models: Callable[[], Sequence[ModelOverview]]) -> Screen:
     """A table where the standard output is a terminal and rich is installed, else lines."""
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
-            return TableScreen(rows)
+            return TableScreen(models)
     return PlainScreen()
 
 
-def models_table(rows: Sequence[ModelRow]) -> "Table":
+def models_table(models: Sequence[ModelOverview]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     result = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Model", "State", "Requests", "Memory", "Note"):
-        result.add_column(name, no_wrap=name != "Note", overflow="ellipsis")
-    for row in rows:
-        result.add_row(*(Text(cell) for cell in row.cells()))
+    for name in HEADER:
+        result.add_column(name, no_wrap=name != "NOTE", overflow="ellipsis")
+    for model in models:
+        name, state, *others = cells(model)
+        result.add_row(Text(name), Text(state, style=_style(model.state)), *map(Text, others))
     return result
+
+
+def _style(phase: Phase) -> str:
+    """Colours are left out where the output isn't a terminal, and with NO_COLOR."""
+    if phase is Phase.FAILED:
+        return "red"
+    if phase is Phase.READY:
+        return "green"
+    return "dim" if phase.is_cold else "yellow"

@@ -20,6 +20,7 @@ from ams_common.names import route_name
 from ams_common.options import OptionError
 from ams_common.quantity import InvalidQuantity, parse_memory
 from ams_common.resource.spec import ModelDeployment
+from ams_common.wire import ModelOverview
 from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
 from ams_gateway.front.access import is_loopback
@@ -36,7 +37,7 @@ from ams_cli.logs import LineHandler, LogFile, rotate
 from ams_cli.machine import process_resident_bytes
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
-from ams_cli.report import Lines, ModelRow
+from ams_cli.report import Lines
 from ams_cli.screen import Screen, open_screen
 from ams_cli.settings import UpSettings
 from ams_cli.supervisor import Supervisor
@@ -106,6 +107,7 @@ class _Up:
         self._door = door
         self._lines = Lines()
         self._screen: Screen
+        self._gateway: Gateway | None = None
 
     async def run(self, notes: Sequence[str]) -> int:
         with ExitStack() as stack:
@@ -127,7 +129,7 @@ class _Up:
                 media_url_hosts=self._settings.media_url_hosts,
             )
             fleet = Fleet(self._resources, setup, self._tell_change)
-            self._screen = open_screen(lambda: [_row(supervisor) for supervisor in fleet.supervisors.values()])
+            self._screen = open_screen(lambda: self._models(fleet))
             stack.callback(self._screen.close)
             log.on_fault = self._screen.say
             stack.enter_context(_logging(self._screen, log, debug=self._settings.debug))
@@ -141,7 +143,7 @@ class _Up:
             self._screen.say(lines.decode(errors="replace"))
 
         request_log = RequestLog(write_request_lines, self._settings.log_format)
-        gateway = Gateway(fleet, self._gateway_settings(), request_log=request_log, door=self._door)
+        self._gateway = gateway = Gateway(fleet, self._gateway_settings(), request_log=request_log, door=self._door)
         interrupted = _Interruption(fleet, launcher)
         try:
             async with AsyncExitStack() as stack:
@@ -181,6 +183,12 @@ class _Up:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFRESH_SECONDS):
                     await stop.wait()
+
+    def _models(self, fleet: Fleet) -> list[ModelOverview]:
+        """What the table shows: as `GET /overview` tells it, and the memory of models that are still loading."""
+        if self._gateway is None:
+            return []
+        return [_with_memory(model, fleet.supervisors[model.name]) for model in self._gateway.look()]
 
     def _tell_change(self, supervisor: Supervisor) -> None:
         now = asyncio.get_running_loop().time()
@@ -257,10 +265,11 @@ def _memory_limit(text: str) -> int | None:
         raise OptionError(f"--memory-limit={text!r}: {error}") from None
 
 
-def _row(supervisor: Supervisor) -> ModelRow:
-    demand, process = supervisor.demand, supervisor.process
-    resident = process_resident_bytes(process.pid) if process is not None else None
-    return ModelRow(supervisor.name, supervisor.progress, demand.in_flight, demand.waiting, resident)
+def _with_memory(model: ModelOverview, supervisor: Supervisor) -> ModelOverview:
+    process = supervisor.process
+    if process is None or (resident := process_resident_bytes(process.pid)) is None:
+        return model
+    return msgspec.structs.replace(model, memory_bytes=resident)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ams_common.names import HEADER_REQUEST_ID
 from ams_common.printable import printable
 from ams_common.room import PaceLimits, Room
 from ams_common.undelivered import USAGE_PATH, UndeliveredUsages
+from ams_common.wire import ModelOverview
 
 from ams_gateway import openapi
 from ams_gateway.answers.cache import AnswerCache
@@ -146,6 +147,11 @@ class Gateway:
         await self._limiter.start()
         await self._undelivered.start()
         self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
+
+    def look(self) -> list[ModelOverview]:
+        """All models as they are now, for who owns the registry: what an admin gets from `GET /overview`."""
+        self._loads.touch()
+        return [overview for _, overview in self._services.overviews.models()]
 
     def note_certificate(self, expires: float) -> None:
         """When the certificate that clients see ends, in Unix time."""

@@ -1,10 +1,8 @@
 """What is shown of models, with and without a terminal."""
 
-from ams_cli.report import Lines, ModelRow
-from ams_cli.screen import models_table
+from ams_cli.report import Lines
 from ams_common.lifecycle import Phase
 from ams_common.progress import Progress
-from rich.console import Console
 
 
 def test_lines_tell_each_phase_and_a_download_now_and_then() -> None:
@@ -28,18 +26,3 @@ def test_lines_tell_each_phase_and_a_download_now_and_then() -> None:
     for now, progress, line in steps:
         assert lines.line("m", progress, now) == line, progress
     assert lines.line("other", Progress(Phase.READY), 15.0) == "other: ready"
-
-
-def test_the_table() -> None:
-    rows = [
-        ModelRow("qwen-vl", Progress(Phase.DOWNLOADING, percent=43, message="model-00001"), 0, 2, None),
-        ModelRow("smollm2", Progress(Phase.READY), 3, 0, 890 << 20),
-    ]
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(models_table(rows))
-        assert [line.split() for line in console.export_text().splitlines()] == [
-            ["Model", "State", "Requests", "Memory", "Note"],
-            ["qwen-vl", "downloading", "43", "%", "0", "(+2", "waiting)", "model-00001"],
-            ["smollm2", "ready", "3", "890.0", "MiB"],
-        ]

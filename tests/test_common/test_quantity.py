@@ -3,7 +3,15 @@
 from fractions import Fraction
 
 import pytest
-from ams_common.quantity import InvalidQuantity, format_bytes, format_count, parse_bytes, parse_memory, parse_quantity
+from ams_common.quantity import (
+    InvalidQuantity,
+    format_bytes,
+    format_count,
+    format_duration,
+    parse_bytes,
+    parse_memory,
+    parse_quantity,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +104,7 @@ def test_bytes_for_people(count: int, words: str) -> None:
 )
 def test_counts_for_people(count: int, text: str) -> None:
     assert format_count(count) == text
+
+
+def test_durations_for_people() -> None:
+    assert [format_duration(each) for each in (0, 45.4, 190, 7500)] == ["0s", "45s", "3m10s", "2h05m"]

@@ -11,7 +11,7 @@ from ams_kube.objects import Pod
 from ams_operator.act.events import event_name
 from ams_operator.decide.observed import Transition
 from ams_operator.decide.status.endings import termination_failure
-from ams_operator.decide.status.formatting import duration, percent
+from ams_operator.decide.status.formatting import percent
 from ams_operator.decide.status.pods import read_pod
 from ams_operator.watch.progress import goes_back
 from plan_objects import NOW, pod, resource
@@ -67,10 +67,6 @@ def test_the_line_by_which_a_container_explains_its_end() -> None:
     assert (found.reason, found.message) == ("DiskFull", "full")
     assert termination_failure("{not json}\nwords") is None
     assert termination_failure("") is None
-
-
-def test_durations_for_people() -> None:
-    assert [duration(each) for each in (0, 45.4, 190, 7500)] == ["0s", "45s", "3m10s", "2h05m"]
 
 
 def test_the_same_news_about_the_same_object_has_the_same_name() -> None:

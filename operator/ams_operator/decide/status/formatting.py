@@ -1,17 +1,7 @@
 """Numbers for people: how far a download is."""
 
 from ams_common.progress import Download, Progress, load_percent
-from ams_common.quantity import format_bytes
-
-
-def duration(seconds: float) -> str:
-    """`45s`, `3m10s`, `2h05m`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+from ams_common.quantity import format_bytes, format_duration
 
 
 def percent(progress: Progress | None) -> int | None:
@@ -34,7 +24,7 @@ def download_sentence(download: Download) -> str:
     done, total = format_bytes(download.bytesDone), format_bytes(download.bytesTotal)
     done = done.removesuffix(" " + total.rpartition(" ")[2])
     share = int(100 * download.bytesDone / download.bytesTotal)
-    eta = f", ETA {duration(download.etaSeconds)}" if download.etaSeconds is not None else ""
+    eta = f", ETA {format_duration(download.etaSeconds)}" if download.etaSeconds is not None else ""
     return f"{share} %, {done} of {total}{_rate(download)}{eta}"
 
 

@@ -1,10 +1,10 @@
 """The condition Progressing: whether a rollout or a scaling is under way, and what keeps it from going on."""
 
+from ams_common.quantity import format_duration
 from ams_common.reasons import Reason
 from ams_kube.objects import Deployment, StatusCondition
 
 from ams_operator.decide.status.facts import Facts
-from ams_operator.decide.status.formatting import duration
 from ams_operator.decide.status.outcome import Outcome
 
 # Problems of a new pod that mostly pass within moments; one that doesn't becomes another one.
@@ -36,7 +36,7 @@ def progressing(facts: Facts) -> Outcome:
     if facts.ready_pods and (why := _why_it_stalls(facts)) is not None:
         return Outcome("False", Reason.STALLED, _stalled(what, facts, why))
     if facts.stands_still_for is not None:
-        text = f"Nothing has moved for more than {duration(facts.stands_still_for)}."
+        text = f"Nothing has moved for more than {format_duration(facts.stands_still_for)}."
         return Outcome("False", Reason.DEADLINE_EXCEEDED, f"{text} {_newest_words(facts)}".strip())
     words = _newest_words(facts)
     if rolls:
