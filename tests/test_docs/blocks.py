@@ -6,14 +6,15 @@ that readers see. `...` in it stands for anything, a line of its own for any lin
 - `<!-- skip: why -->`: not executed;
 - `<!-- background: text -->`: the command stays while the page runs, once it has printed the text;
 - `<!-- until -->`: asked again until the output is what is shown, half a minute long;
-- `<!-- run: python -->`: a Python block that is executed.
+- `<!-- run: python -->`: a Python block that is executed;
+- `<!-- cluster -->`: executed on a cluster, where the rest of the page is for a laptop.
 """
 
 import re
 from dataclasses import dataclass
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<word>skip|background|until|run)(?:: (?P<more>[^\n]*?))? -->\n)?"
+    r"^(?:<!-- (?P<word>skip|background|until|run|cluster)(?:: (?P<more>[^\n]*?))? -->\n)?"
     r"```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^```$",
     re.M | re.S,
 )
@@ -33,12 +34,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Page:
     steps: tuple[Step, ...]
+    cluster_steps: tuple[Step, ...]
     skipped: tuple[str, ...]  # reasons, one a block
 
 
 def read_page(markdown: str) -> Page:
     """The steps of a page. ValueError for a console block without a command."""
     steps: list[Step] = []
+    cluster_steps: list[Step] = []
     skipped: list[str] = []
     for fence in _FENCE.finditer(markdown):
         word, more = fence["word"], (fence["more"] or "").strip()
@@ -48,8 +51,9 @@ def read_page(markdown: str) -> Page:
             steps.append(Step(fence["body"], is_python=True))
         elif fence["language"] == "console":
             background = more if word == "background" else None
-            steps.extend(_commands(fence["body"], background, word == "until"))
-    return Page(tuple(steps), tuple(skipped))
+            place = cluster_steps if word == "cluster" else steps
+            place.extend(_commands(fence["body"], background, word == "until"))
+    return Page(tuple(steps), tuple(cluster_steps), tuple(skipped))
 
 
 def _commands(body: str, background: str | None, is_repeated: bool) -> list[Step]:

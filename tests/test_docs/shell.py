@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from test_docs.blocks import Page, Step, matches
+from test_docs.blocks import Step, matches
 
 _BACKGROUND_SECONDS = 240.0
 _REPEAT_SECONDS = 60.0
@@ -32,8 +32,8 @@ class Shell:
         self._state.write_text("")
         self._background: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
 
-    def run_page(self, page: Page) -> None:
-        for step in page.steps:
+    def run_all(self, steps: Sequence[Step]) -> None:
+        for step in steps:
             self.run(step)
 
     def run(self, step: Step) -> None:

@@ -30,6 +30,11 @@ $ serve
 up
 ```
 
+<!-- cluster -->
+```console
+$ kubectl
+```
+
 ```yaml
 no: command
 ```
@@ -44,6 +49,7 @@ assert True
 def test_steps_are_commands_with_their_output() -> None:
     page = read_page(PAGE)
     assert page.skipped == ("needs a moon",)
+    assert page.cluster_steps == (Step("kubectl"),)
     assert page.steps == (
         Step("echo one \\\n    two", "one two"),
         Step("cat <<END\nthree\nEND", "three"),

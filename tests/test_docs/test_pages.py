@@ -62,7 +62,7 @@ def shell(data: Path, tmp_path: Path) -> Iterator[Shell]:
 def test_a_page_does_what_it_says(page: str, shell: Shell) -> None:
     read = read_page((ROOT / "docs" / page).read_text())
     assert read.steps
-    shell.run_page(read)
+    shell.run_all(read.steps)
 
 
 def test_what_is_not_executed_says_why() -> None:
