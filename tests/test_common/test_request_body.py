@@ -89,7 +89,7 @@ def _at(path: str, value: Any) -> dict[str, Any]:
         (CompletionRequest, {"echo": True}, "echo: is not supported."),
         (GenerateRequest, {"guided_json": {}}, "guided_json: structured output is not supported."),
         (GenerateRequest, {"stop_token_ids": [1]}, "stop_token_ids: is not supported."),
-        (GenerateRequest, {"presence_penalty": 1.5}, "presence_penalty: is not supported; use repetition_penalty."),
+        (GenerateRequest, {"repeat_penalty": 1.5}, "repeat_penalty: is not supported; use repetition_penalty."),
     ],
 )
 def test_what_would_change_the_answer_is_refused(kind: Any, fields: dict[str, Any], sentence: str) -> None:

@@ -1,15 +1,10 @@
 """The engine's pure decisions: what a step reads, which rows move, how attention is cut, which token is drawn."""
 
-from collections import Counter
-
 import pytest
-import torch
 from ams_pod.engines.builtin.memory.device_memory import fit_context
-from ams_pod.engines.builtin.model.sampling import RowSampler, _candidates, sample
 from ams_pod.engines.builtin.model.slot_cache import segments
 from ams_pod.engines.builtin.scheduler.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
 from ams_pod.engines.builtin.threads import choose_threads
-from ams_pod.engines.port import Sampling
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,51 +105,3 @@ def test_context_fits_half_the_free_memory(own, per_token, rows, available, cont
 )  # fmt: skip
 def test_threads_stay_within_cores_and_limits(physical, allowed, quota, threads):
     assert choose_threads(physical, allowed, quota) == threads
-
-
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "min_p"),
-    [(0, 0.9, 0.0), (5, 1.0, 0.0), (40, 0.7, 0.0), (3, 0.5, 0.0), (0, 0.05, 0.0), (2000, 0.999, 0.0),
-     (0, 1.0, 0.1), (0, 1.0, 1e-6), (0, 1.0, 1.0), (20, 1.0, 0.05), (0, 0.95, 0.02), (300, 0.999, 1e-5)],
-)  # fmt: skip
-def test_top_k_top_p_and_min_p_keep_what_transformers_keeps(top_k, top_p, min_p):
-    from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        logits = torch.randn(1, 1000, generator=generator) * 3
-        warped = logits
-        if top_k:
-            warped = TopKLogitsWarper(top_k)(None, warped)
-        if top_p < 1:
-            warped = TopPLogitsWarper(top_p)(None, warped)
-        if min_p:
-            warped = MinPLogitsWarper(min_p)(None, warped)
-        expected = set(torch.nonzero(warped[0] > float("-inf"))[:, 0].tolist())
-        _, tokens = _candidates(torch.softmax(logits[0], -1), top_k, top_p, min_p)
-        assert set(tokens.tolist()) == expected
-
-
-def test_repetition_penalty_is_that_of_transformers():
-    from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
-
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, 50, generator=generator)
-    prompt = [3, 17, 17, 40, int(logits.argmax())]
-    row = RowSampler(Sampling(10, repetition_penalty=5.0), prompt)
-    expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.tensor([prompt]), logits.clone())
-    assert sample(logits, [row]) == [int(expected.argmax())]
-
-
-def test_draws_follow_the_probabilities():
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    row = RowSampler(Sampling(1, temperature=1.0, seed=1), [])
-    counts = Counter(sample(logits[None], [row])[0] for _ in range(4000))
-    for token, probability in enumerate((0.5, 0.3, 0.15, 0.05)):
-        assert counts[token] / 4000 == pytest.approx(probability, abs=0.03)
-
-
-def test_greedy_and_sampled_rows_share_a_step():
-    logits = torch.tensor([[0.0, 5.0, 1.0], [9.0, 0.0, 0.0]])
-    rows = [RowSampler(Sampling(1), []), RowSampler(Sampling(1, temperature=0.01, seed=3), [])]
-    assert sample(logits.bfloat16(), rows) == [1, 0]

@@ -182,14 +182,19 @@ async def test_a_streamed_chat(client: Client) -> None:
 
 
 async def test_sampling_parameters_reach_the_engine(client: Client) -> None:
-    sampling = {"temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7}
+    sampling: dict[str, Any] = {
+        "temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7,
+        "presence_penalty": 0.5, "frequency_penalty": -0.5,
+    }  # fmt: skip
     for path, fields in (
         ("/generate", {"prompt": "hi", "max_new_tokens": 2}),
         ("/v1/completions", {"model": "shout", "prompt": "hi", "max_tokens": 2}),
         ("/v1/chat/completions", {"model": "shout", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}),
     ):
-        assert (await client.post(path, **fields, **sampling, ignore_eos=True))[0] == 200
-        assert client.engine.last_sampling == Sampling(max_new_tokens=2, ignore_eos=True, **sampling)
+        biases = {"logit_bias": {"5": 1.5, "7": -100}}
+        assert (await client.post(path, **fields, **sampling, **biases, ignore_eos=True))[0] == 200
+        expected = Sampling(max_new_tokens=2, ignore_eos=True, logit_bias=((5, 1.5), (7, -100.0)), **sampling)
+        assert client.engine.last_sampling == expected
 
 
 async def test_a_key_with_control_characters_is_named_escaped(client: Client) -> None:

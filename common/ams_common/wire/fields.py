@@ -12,6 +12,9 @@ TopK = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 NewTokens = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Penalty = Annotated[float, Meta(gt=0, le=10)]
+OffsetPenalty = Annotated[float, Meta(ge=-2, le=2)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+LogitBias = Annotated[dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None
 FinishReason = Literal["stop", "length"]
@@ -41,6 +44,15 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     repetition_penalty: Annotated[
         Penalty | None, Meta(description="Above 1, tokens that were used before get less likely.")
+    ] = None
+    presence_penalty: Annotated[
+        OffsetPenalty | None, Meta(description="Taken off the logits of tokens that the answer has.")
+    ] = None
+    frequency_penalty: Annotated[
+        OffsetPenalty | None, Meta(description="Taken off the logits of tokens for each time that the answer has them.")
+    ] = None
+    logit_bias: Annotated[
+        LogitBias | None, Meta(description="Added to the logits of tokens, by their ids; -100 bans one.")
     ] = None
     seed: Annotated[
         Seed | None, Meta(description="The same seed and request give the same answer. Left out: random.")

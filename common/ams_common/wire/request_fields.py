@@ -83,8 +83,6 @@ _ANY_JSON = [
     *_inert("timings_per_token", why="times are in the metrics"),
     *_inert("spaces_between_special_tokens", why="special tokens give no text"),
     *_inert("guided_decoding_backend", why="there is one way to do it"),
-    *_refused("frequency_penalty", "presence_penalty", harmless=(0,), why="is not supported; use repetition_penalty"),
-    *_refused("logit_bias", harmless=({},)),
     *_refused("n", "best_of", harmless=(1,), why="only 1 answer a request is supported"),
     *_refused("top_logprobs", harmless=(0,)),
     *_refused("prompt_logprobs"),

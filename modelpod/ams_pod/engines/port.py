@@ -106,7 +106,10 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float = 1.0  # of tokens in prompt and answer; 1 changes nothing
+    presence_penalty: float = 0.0  # of tokens in the answer
+    frequency_penalty: float = 0.0  # of tokens in the answer, for each time
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit); unknown ones do nothing
     seed: int | None = None
     ignore_eos: bool = False
 
@@ -151,6 +154,7 @@ class ModelInfo:
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     quantization: str = "none"
     quantization_reason: str = ""
+    vocabulary: int | None = None  # tokens that it can choose from, where the engine tells
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """From a request's fields to sampling: caps and defaults."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ams_common.errors import ApiError
@@ -43,9 +44,23 @@ def sampling_of(
         top_k=_first(request.top_k, defaults.top_k, 0),
         min_p=_first(request.min_p, 0.0),
         repetition_penalty=_first(request.repetition_penalty, defaults.repetition_penalty, 1.0),
+        presence_penalty=_first(request.presence_penalty, 0.0),
+        frequency_penalty=_first(request.frequency_penalty, 0.0),
+        logit_bias=_biases(request.logit_bias or {}, info.vocabulary),
         seed=request.seed,
         ignore_eos=bool(request.ignore_eos),
     )
+
+
+def _biases(biases: Mapping[int, float], vocabulary: int | None) -> tuple[tuple[int, float], ...]:
+    """ApiError for a token that the model doesn't have."""
+    if vocabulary is not None and (unknown := [token for token in biases if token >= vocabulary]):
+        raise ApiError(
+            "invalid_parameter",
+            f"logit_bias: the model has no token {unknown[0]}; its tokens are 0 to {vocabulary - 1}.",
+            param="logit_bias",
+        )
+    return tuple(biases.items())
 
 
 def stop_list(stop: Stop) -> list[str]:

@@ -152,6 +152,7 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         defaults=sampling_defaults(request.folder),
         quantization=placement.quantization,
         quantization_reason=placement.reason,
+        vocabulary=_vocabulary(loaded.model),
     )
     capabilities = Capabilities(
         modalities=modalities_of(recipe.family),
@@ -160,6 +161,12 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
     return CausalLmEngine(info, capabilities, prompts, core, device_memory.limits(request.settings.max_memory))
+
+
+def _vocabulary(model: Any) -> int:
+    """How many tokens the model tells apart, those that its tokenizer has no text for included."""
+    head = model.get_output_embeddings()
+    return int(head.out_features if hasattr(head, "out_features") else head.weight.shape[0])
 
 
 def _bounded_sizes(sizes: Sizes, recipe: Recipe, model: Any, request: LoadRequest, context: int) -> Sizes:

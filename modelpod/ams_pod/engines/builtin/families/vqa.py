@@ -156,6 +156,7 @@ def _engine(model: Any, processor: Any, placement: Placement, request: LoadReque
         engine="micro-batches",
         quantization=placement.quantization,
         quantization_reason=placement.reason,
+        vocabulary=model.config.text_config.vocab_size,
     )
     return VqaEngine(info, processor, core)
 

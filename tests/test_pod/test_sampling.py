@@ -1,0 +1,142 @@
+"""Tokens are chosen as transformers' processors choose them, whatever else is in the batch."""
+
+import pytest
+import torch
+from ams_pod.engines.builtin.model.sampling import RowSampler, sample
+from ams_pod.engines.port import Sampling
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+ROWS = 500
+STEPS = 20
+VOCABULARY = 1000
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """By transformers [vocabulary]; temperature comes first there too."""
+    processors = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_k:
+        processors.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        processors.append(MinPLogitsWarper(sampling.min_p))
+    return torch.softmax(processors(torch.zeros(1, 1, dtype=torch.long), logits[None].clone())[0], -1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "min_p"),
+    [(1.0, 0, 1.0, 0.0), (0.8, 0, 0.95, 0.0), (2.0, 0, 0.95, 0.0), (0.7, 20, 0.8, 0.0), (1.0, 5, 1.0, 0.0),
+     (1.0, 3, 0.5, 0.0), (1.5, 0, 1.0, 0.1), (1.0, 40, 0.9, 0.02), (1.0, 2000, 0.999, 0.0), (1.0, 0, 0.05, 0.0),
+     (1.0, 0, 1.0, 1.0), (1.0, 300, 0.999, 1e-5), (5.0, 0, 0.3, 0.0)],
+)  # fmt: skip
+def test_draws_are_distributed_as_transformers_would(temperature, top_k, top_p, min_p, scale):
+    logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * scale
+    sampling = Sampling(1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    expected = probabilities(logits, sampling)
+    rows = [RowSampler(sampling, ()) for _ in range(ROWS)]
+    for index, row in enumerate(rows):
+        row.random.seed(index)
+    counts = torch.zeros(VOCABULARY)
+    for _ in range(STEPS):
+        drawn = torch.tensor(sample(logits.expand(ROWS, -1), rows))
+        counts += drawn.bincount(minlength=VOCABULARY)
+    assert counts[expected == 0].sum() == 0
+    # Pearson's statistic over tokens that are expected often enough, the others together
+    total = ROWS * STEPS
+    common = expected * total >= 5
+    seen = torch.cat((counts[common], counts[~common].sum()[None]))
+    due = torch.cat((expected[common], expected[~common].sum()[None])) * total
+    seen, due = seen[due > 0], due[due > 0]
+    degrees = len(due) - 1
+    statistic = float(((seen - due) ** 2 / due).sum())
+    assert statistic <= degrees + 5 * (2 * max(degrees, 1)) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("vocabulary", [1, 5, 255, 256, 257, 1000])
+def test_any_size_of_vocabulary(vocabulary):
+    logits = torch.randn(64, vocabulary, generator=torch.Generator().manual_seed(2))
+    rows = [RowSampler(Sampling(1, temperature=1.0, top_p=0.9, top_k=3, seed=seed), ()) for seed in range(64)]
+    kept = logits.topk(min(3, vocabulary)).indices
+    for index, token in enumerate(sample(logits, rows)):
+        assert token in kept[index].tolist()
+
+
+def test_draws_do_not_depend_on_the_batch():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(20, 3000, generator=generator) * 2
+    kinds = [
+        {"temperature": 0.8, "top_p": 0.9}, {}, {"temperature": 1.0, "top_k": 7}, {"temperature": 2.0, "min_p": 0.05},
+        {"temperature": 1.2, "repetition_penalty": 1.3, "presence_penalty": 0.5},
+    ]  # fmt: skip
+
+    def row(index: int) -> RowSampler:
+        return RowSampler(Sampling(1, seed=index, **kinds[index % len(kinds)]), [1, 2, 3])
+
+    together = [row(index) for index in range(20)]
+    for _ in range(5):
+        tokens = sample(logits, together)
+    for index in range(20):
+        alone = row(index)
+        for _ in range(5):
+            [token] = sample(logits[index : index + 1], [alone])
+        assert token == tokens[index], index
+
+
+def test_greedy_rows_neighbours_and_what_is_no_number():
+    logits = torch.tensor([[0.0, 5.0, 1.0], [9.0, 0.0, 0.0], [float("nan"), 0.0, 0.0], [0.0, float("nan"), 0.0]])
+    samplings = [Sampling(1), Sampling(1, temperature=0.01), Sampling(1, temperature=1.0, top_p=0.5), Sampling(1)]
+    rows = [RowSampler(sampling, []) for sampling in samplings]
+    assert sample(logits.bfloat16(), rows) == [1, 0, None, None]
+
+
+def test_logits_of_the_model_are_left_alone():
+    logits = torch.randn(2, 300)
+    before = logits.clone()
+    rows = [RowSampler(Sampling(1, temperature=1.0, top_p=0.5, repetition_penalty=2.0), [5]) for _ in range(2)]
+    sample(logits, rows)
+    assert torch.equal(logits, before)
+
+
+def test_repetition_penalty_is_that_of_transformers():
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    prompt = [3, 17, 17, 40, int(logits.argmax())]
+    row = RowSampler(Sampling(10, repetition_penalty=5.0), prompt)
+    for _ in range(4):
+        expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.tensor([prompt]), logits.clone())
+        [token] = sample(logits, [row])
+        assert token == int(expected.argmax())
+        row.accept(token)
+        prompt.append(token)
+
+
+def test_presence_and_frequency_penalties_are_of_the_answer_and_biases_of_tokens():
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    row = RowSampler(Sampling(10, presence_penalty=0.7, frequency_penalty=0.5), [0, 0, 0])
+    made = []
+    for _ in range(5):
+        [token] = sample(logits, [row])
+        row.accept(token)
+        made.append(token)
+    # 3, 2 → 1.8, 2 → 1.8, 0.8, 1 → 1.3 …
+    assert made == [0, 1, 0, 0, 2]
+    assert sample(logits, [RowSampler(Sampling(1, logit_bias=((3, 3.5), (0, -100.0))), [])]) == [3]
+
+
+def test_many_tokens_are_remembered():
+    row = RowSampler(Sampling(10, repetition_penalty=1e6), [])
+    logits = torch.linspace(2.0, 1.0, 500)[None]
+    made = []
+    for _ in range(500):
+        [token] = sample(logits, [row])
+        row.accept(token)
+        made.append(token)
+    assert made == list(range(500))
