@@ -1,0 +1,197 @@
+"""What a request went through, as the component that worked on it saw it, and the ring that keeps it for a while.
+
+While a request runs, `Track` notes intervals at the price of an append. Whoever asks gets a `Timeline`, which is also
+what components tell each other; it may come from a pod of another make, so every field is bounded.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from ams_common.printable import printable
+
+TIMELINES_PATH: Final = "/internal/timelines"
+
+MOST_INTERVALS: Final = 64
+MOST_FACTS: Final = 40
+MOST_BESIDE: Final = 64
+LONGEST_TEXT: Final = 300
+
+Fact: TypeAlias = str | int | float | bool
+Facts: TypeAlias = dict[str, Fact]
+
+T = TypeVar("T")
+
+_Name = Annotated[str, Meta(max_length=64)]
+_Id = Annotated[str, Meta(max_length=128)]
+_Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+_Count = Annotated[int, Meta(ge=0, le=10**12)]
+_Facts = Annotated[
+    dict[_Name, Annotated[str, Meta(max_length=LONGEST_TEXT)] | int | float | bool], Meta(max_length=MOST_FACTS)
+]
+
+
+class Interval(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A phase of a request. `start` is in seconds since the request came."""
+
+    name: _Name
+    start: _Seconds
+    seconds: _Seconds
+    facts: _Facts = {}
+
+    def text(self, name: str) -> str:
+        """A fact as a text; empty if there is none."""
+        value = self.facts.get(name)
+        return value if isinstance(value, str) else ""
+
+    def number(self, name: str) -> float:
+        """A fact as a number; 0 if there is none."""
+        return number_of(self.facts, name)
+
+
+class Beside(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a pod computed for one key while a request waited (`stage` prompt) or was answered (`stage` answer).
+
+    `key` is an opaque id, empty for all who told none. Tokens and seconds are those of the key's requests, the
+    request's own part included where `own`.
+    """
+
+    key: _Id = ""
+    stage: _Name = "prompt"
+    own: bool = False
+    prompt_tokens: _Count = 0
+    prompt_seconds: _Seconds = 0.0
+    answer_tokens: _Count = 0
+    answer_seconds: _Seconds = 0.0
+    media_seconds: _Seconds = 0.0
+
+
+class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One request in one component. `started` is Unix time, `seconds` how long it took, or has taken if `running`."""
+
+    component: _Name
+    id: _Id
+    started: float
+    seconds: _Seconds
+    running: bool = False
+    model: _Text = ""
+    key: _Id = ""
+    pod: _Text = ""
+    route: _Text = ""
+    code: Annotated[int, Meta(ge=0, le=999)] = 0
+    error: _Name = ""
+    message: _Text = ""
+    intervals: Annotated[tuple[Interval, ...], Meta(max_length=MOST_INTERVALS)] = ()
+    beside: Annotated[tuple[Beside, ...], Meta(max_length=MOST_BESIDE)] = ()
+    facts: _Facts = {}
+
+    def total(self, *names: str) -> float:
+        """Seconds of all intervals of these names."""
+        return sum(each.seconds for each in self.intervals if each.name in names)
+
+    def named(self, name: str) -> list[Interval]:
+        return [each for each in self.intervals if each.name == name]
+
+    def number(self, name: str) -> float:
+        """A fact as a number; 0 if there is none."""
+        return number_of(self.facts, name)
+
+    def text(self, name: str) -> str:
+        """A fact as a text; empty if there is none."""
+        value = self.facts.get(name)
+        return value if isinstance(value, str) else ""
+
+
+class Track:
+    """Notes of one request: (name, start, end, facts), with times of one monotonic clock, in seconds.
+
+    What doesn't fit any more is added to the last interval of its name, or else dropped.
+    """
+
+    __slots__ = ("notes",)
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, float, float, Facts | None]] = []
+
+    def note(self, name: str, start: float, end: float, facts: Facts | None = None) -> None:
+        if len(self.notes) < MOST_INTERVALS:
+            self.notes.append((name, start, end, facts))
+            return
+        for index in range(len(self.notes) - 1, -1, -1):
+            known, began, ended, told = self.notes[index]
+            if known == name:
+                self.notes[index] = (name, began, ended + (end - start), told)
+                return
+
+    def intervals(self, started: float) -> tuple[Interval, ...]:
+        """As a timeline has them; `started` is when the request came, by the same clock."""
+        return tuple(interval(name, start - started, end - start, facts) for name, start, end, facts in self.notes)
+
+
+class Ring(Generic[T]):
+    """The newest entries, bounded in number and in bytes; found by id, of which clients choose what they like."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._entries: deque[tuple[str, float, int, T]] = deque()
+        self._newest: dict[str, T] = {}
+        self._bytes = 0
+        self.forgotten = False  # whether anything had to go
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, id: str, entry: T, size: int, now: float) -> None:
+        """`size` is about how many bytes it takes, `now` when it ended."""
+        self._entries.append((id, now, size, entry))
+        self._newest[id] = entry
+        self._bytes += size
+        while len(self._entries) > self._most or (self._bytes > self._most_bytes and len(self._entries) > 1):
+            old_id, _, old_size, old = self._entries.popleft()
+            self._bytes -= old_size
+            self.forgotten = True
+            if self._newest.get(old_id) is old:
+                del self._newest[old_id]
+
+    def find(self, id: str) -> T | None:
+        """The newest entry of this id."""
+        return self._newest.get(id)
+
+    def newest_first(self) -> Iterator[T]:
+        return (entry for _, _, _, entry in reversed(self._entries))
+
+    @property
+    def reaches_back_to(self) -> float | None:
+        """When the oldest entry ended; None if there is none."""
+        return self._entries[0][1] if self._entries else None
+
+
+def interval(name: str, start: float, seconds: float, facts: Facts | None = None) -> Interval:
+    """An interval within its bounds."""
+    return Interval(name, _seconds(start), _seconds(seconds), bounded(facts) if facts else {})
+
+
+def bounded(facts: Facts) -> Facts:
+    """Facts within their bounds: short, printable, finite."""
+    kept: Facts = {}
+    for name, value in list(facts.items())[:MOST_FACTS]:
+        if isinstance(value, str):
+            kept[name] = printable(value, LONGEST_TEXT)
+        elif isinstance(value, float):
+            kept[name] = round(value, 6) if abs(value) < 1e15 else 0.0
+        elif abs(value) < 1 << 53:
+            kept[name] = value
+    return kept
+
+
+def number_of(facts: Facts, name: str) -> float:
+    value = facts.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def _seconds(value: float) -> float:
+    return round(min(max(value, 0.0), 1e9), 6)
