@@ -53,6 +53,7 @@ ERRORS: dict[str, ErrorKind] = {
     "origin_not_allowed": ErrorKind(403, "a web page of another origin; see `--allowed-origins`"),
     "not_found": ErrorKind(404, "no such route"),
     "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
+    "request_unknown": ErrorKind(404, "no record of the request; the message says how far back records go"),
     "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),
     "not_controllable": ErrorKind(
         409, "something else starts and stops the model and keeps its log; the message says what to do"

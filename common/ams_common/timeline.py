@@ -38,10 +38,10 @@ _Facts = Annotated[
 class Interval(msgspec.Struct, frozen=True, omit_defaults=True):
     """A phase of a request. `start` is in seconds since the request came."""
 
-    name: _Name
-    start: _Seconds
-    seconds: _Seconds
-    facts: _Facts = {}
+    name: Annotated[_Name, Meta(description="What the request did or waited for.")]
+    start: Annotated[_Seconds, Meta(description="Seconds since the request came.")]
+    seconds: Annotated[_Seconds, Meta(description="How long it took.")]
+    facts: Annotated[_Facts, Meta(description="What else was noted.")] = {}
 
     def text(self, name: str) -> str:
         """A fact as a text; empty if there is none."""
@@ -60,34 +60,38 @@ class Beside(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     request's own part included where `own`.
     """
 
-    key: _Id = ""
-    stage: _Name = "prompt"
-    own: bool = False
-    prompt_tokens: _Count = 0
-    prompt_seconds: _Seconds = 0.0
-    answer_tokens: _Count = 0
-    answer_seconds: _Seconds = 0.0
-    media_seconds: _Seconds = 0.0
+    key: Annotated[_Id, Meta(description="Opaque id of a key; empty for requests that told none.")] = ""
+    stage: Annotated[_Name, Meta(description="`prompt` before the first token, `answer` after it.")] = "prompt"
+    own: Annotated[bool, Meta(description="Whether it is the key of the request itself.")] = False
+    prompt_tokens: Annotated[_Count, Meta(description="Tokens of prompts that were read.")] = 0
+    prompt_seconds: Annotated[_Seconds, Meta(description="How long that took.")] = 0.0
+    answer_tokens: Annotated[_Count, Meta(description="Tokens of answers that were made.")] = 0
+    answer_seconds: Annotated[_Seconds, Meta(description="How long that took.")] = 0.0
+    media_seconds: Annotated[_Seconds, Meta(description="How long its media were encoded.")] = 0.0
 
 
 class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One request in one component. `started` is Unix time, `seconds` how long it took, or has taken if `running`."""
 
-    component: _Name
-    id: _Id
-    started: float
-    seconds: _Seconds
-    running: bool = False
-    model: _Text = ""
-    key: _Id = ""
-    pod: _Text = ""
-    route: _Text = ""
-    code: Annotated[int, Meta(ge=0, le=999)] = 0
-    error: _Name = ""
-    message: _Text = ""
-    intervals: Annotated[tuple[Interval, ...], Meta(max_length=MOST_INTERVALS)] = ()
-    beside: Annotated[tuple[Beside, ...], Meta(max_length=MOST_BESIDE)] = ()
-    facts: _Facts = {}
+    component: Annotated[_Name, Meta(description="`gateway` or `pod`.")]
+    id: Annotated[_Id, Meta(description="Id of the request.")]
+    started: Annotated[float, Meta(description="Unix time when it came, in seconds.")]
+    seconds: Annotated[_Seconds, Meta(description="How long it took, or has taken so far.")]
+    running: Annotated[bool, Meta(description="Whether it still runs.")] = False
+    model: Annotated[_Text, Meta(description="Name of the model.")] = ""
+    key: Annotated[_Id, Meta(description="Opaque id of its key.")] = ""
+    pod: Annotated[_Text, Meta(description="Pod that it went to.")] = ""
+    route: Annotated[_Text, Meta(description="Route of the API.")] = ""
+    code: Annotated[int, Meta(ge=0, le=999, description="HTTP status of the answer; 499 if the client left.")] = 0
+    error: Annotated[_Name, Meta(description="Code of its error.")] = ""
+    message: Annotated[_Text, Meta(description="Sentence of its error.")] = ""
+    intervals: Annotated[
+        tuple[Interval, ...], Meta(max_length=MOST_INTERVALS, description="What it did and waited for, in order.")
+    ] = ()
+    beside: Annotated[
+        tuple[Beside, ...], Meta(max_length=MOST_BESIDE, description="What a pod computed meanwhile, by key.")
+    ] = ()
+    facts: Annotated[_Facts, Meta(description="What else was noted.")] = {}
 
     def total(self, *names: str) -> float:
         """Seconds of all intervals of these names."""

@@ -28,7 +28,9 @@ from ams_gateway.demand import Demand
 from ams_gateway.front.access import Access, preflight
 from ams_gateway.front.body import BodyLimits, was_decompressed
 from ams_gateway.front.call import Call, request_id
+from ams_gateway.front.lateness import LoopLateness
 from ams_gateway.front.log import Record, RequestLog
+from ams_gateway.front.recent import RecentRequests
 from ams_gateway.front.responses import SERVER, error_event, error_response
 from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.limits.open import open_limiter
@@ -56,6 +58,7 @@ logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
 _PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
+_UNREMEMBERED = (*_PROBES, "/admin/why", "/openapi.json", "/overview")  # nobody asks what delayed these
 _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_allowed")  # worth a line of the audit log
 _CUT = ("backend_failed", "timeout")  # errors of answers that ended before their usage was told
 _FORGET_SECONDS = 60.0
@@ -107,6 +110,8 @@ class Gateway:
             self._metrics.include(collector)
         if self._door.tokens is not None:
             self._metrics.issuers = self._door.tokens.key_ages
+        self._recent = RecentRequests()
+        self._lateness = LoopLateness()
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
         pod_facts = PodFacts(registry, self._pools)
@@ -134,6 +139,7 @@ class Gateway:
             limiter=self._limiter,
             ledger=self._ledger,
             answers=AnswerCache(open_store(self._link)),
+            recent=self._recent,
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
 
@@ -146,7 +152,7 @@ class Gateway:
         await self._ledger.start()
         await self._limiter.start()
         await self._undelivered.start()
-        self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers())
+        self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers(), self._lateness.watch())
 
     def look(self) -> list[ModelOverview]:
         """All models as they are now, for who owns the registry: what an admin gets from `GET /overview`."""
@@ -209,6 +215,7 @@ class Gateway:
         path = request.raw_path.partition("?")[0]
         record = Record(id=request_id(request.headers.get(HEADER_REQUEST_ID)), method=request.method, path=path[:200])
         call = Call(request, path, record, time.perf_counter())
+        self._recent.begin(call)
         try:
             try:
                 response = await self._answer(call)
@@ -248,6 +255,7 @@ class Gateway:
             if principal is not OPEN:
                 call.record.key = principal.name
                 require(principal, scope)
+            call.note("auth", "body")
             if scope is keys.Scope.ADMIN:
                 call.is_admin_action = route.is_admin_action
         return await route.handler(self._services, call)
@@ -262,8 +270,8 @@ class Gateway:
         return response
 
     async def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
-        call.record.error = error.code
         self._note_error(call, error.code, error.message, str(error.details.get("reason", "")))
+        call.record.error, call.failure = error.code, error
         if call.stream is None:
             response = error_response(error, call.path, call.record.id)
             if error.code in _BODY_IS_LOST:
@@ -286,6 +294,7 @@ class Gateway:
         self._count(record)
         if call.pod_error:
             self._note_error(call, call.pod_error)
+        self._recent.end(call, self._lateness.since(call.started), remember=record.route not in _UNREMEMBERED)
         if call.admitted:
             self._note_usage(call)
         if call.is_admin_action or record.error in _KEY_REFUSED:

@@ -38,34 +38,30 @@ def explain_model(model: ModelAccount, recent: Sequence[RequestRecord] = ()) -> 
 
 
 def _not_ready(model: ModelAccount) -> Cause:
-    progress = model.progress or Progress(Phase.PENDING)
-    failure = model.failure or progress.failure
-    reason = failure.reason if failure is not None else model.reason
-    message = failure.message if failure is not None else model.message or progress.message
+    progress = Progress(model.phase, model.percent, model.eta_seconds)
+    reason, message = model.reason, model.message
     if (row := row_of(reason)) is not None and reason not in (Reason.READY, Reason.SERVING):
         return Cause(
             code=reason, sentence=f"{row.title}: {message.rstrip('.')}." if message else f"{row.title}.",
-            evidence=_evidence(model, progress, message), help=row.help,
+            evidence=_evidence(model), help=row.help,
         )  # fmt: skip
     if (at_rest := _AT_REST.get(progress.phase)) is not None and (row := row_of(at_rest)) is not None:
-        return Cause(
-            code=at_rest, sentence=f"{row.title}.", evidence=_evidence(model, progress, message), help=row.help
-        )
+        return Cause(code=at_rest, sentence=f"{row.title}.", evidence=_evidence(model), help=row.help)
     code = {Phase.DOWNLOADING: CauseCode.DOWNLOAD, Phase.SCHEDULING: CauseCode.SCHEDULING}.get(
         progress.phase.stage, CauseCode.COLD_START
     )
     said = f": {message.rstrip('.')}" if message else ""
     return Cause(
         code=code, sentence=f"{model.name} isn't ready yet, it is {progress.comment()}{said}.",
-        evidence=_evidence(model, progress, message), help=ROWS[code].help,
+        evidence=_evidence(model), help=ROWS[code].help,
     )  # fmt: skip
 
 
-def _evidence(model: ModelAccount, progress: Progress, message: str) -> list[str]:
-    found = [f"the scheduler: {each}" for each in scheduler_says(message)]
+def _evidence(model: ModelAccount) -> list[str]:
+    found = [f"the scheduler: {each}" for each in scheduler_says(model.message)]
     found += [f"node {node.node}: {'; '.join(node.lacks)}" for node in model.nodes if node.lacks]
-    if progress.download is not None:
-        found.append(_download(progress.download))
+    if model.download is not None:
+        found.append(_download(model.download))
     found += [f"the operator: {each.sentence}" for each in model.decisions[:5]]
     return found + [f"event: {each}" for each in model.events[:5]]
 
@@ -88,7 +84,7 @@ def _half_ready(model: ModelAccount) -> Cause | None:
     pods = f"{count(model.ready_replicas, 'pod')} of {model.replicas} answer"
     return Cause(
         code=model.reason, sentence=f"{row.title}: {model.message.rstrip('.')}; {pods}.",
-        evidence=_evidence(model, model.progress or Progress(Phase.READY), model.message), help=row.help,
+        evidence=_evidence(model), help=row.help,
     )  # fmt: skip
 
 
@@ -101,13 +97,14 @@ def _pod(pod: PodAccount) -> Cause | None:
             f"{count(pod.failures, 'failure')} in a row.",
             help=row.help,
         )  # fmt: skip
-    load = pod.load
-    if load is not None and load.queued > 0 and load.in_flight >= load.concurrent_requests:
-        code = CauseCode.QUEUE_FULL if load.queued >= load.queued_requests > 0 else CauseCode.BATCH_FULL
+    running, queued, places = pod.running or 0, pod.queued or 0, pod.places or 0
+    if queued > 0 and running >= places > 0:
+        full = queued >= (pod.queue_places or 0) > 0
+        code = CauseCode.QUEUE_FULL if full else CauseCode.BATCH_FULL
         return Cause(
             code=code,
-            sentence=f"Pod {pod.pod} is busy: {count(load.in_flight, 'request')} running of "
-            f"{load.concurrent_requests}, {load.queued} waiting of {load.queued_requests}.",
+            sentence=f"Pod {pod.pod} is busy: {count(running, 'request')} running of {places}, {queued} waiting of "
+            f"{pod.queue_places}.",
             help=ROWS[code].help,
         )  # fmt: skip
     return _machine(pod)

@@ -33,6 +33,7 @@ _BY_ERROR: Final = {
     "generation_failed": CauseCode.POD_FAILED,
     "internal_error": CauseCode.INTERNAL,
     "request_timeout": CauseCode.SLOW_UPLOAD,
+    "request_unknown": CauseCode.MODEL_UNKNOWN,
     "model_not_found": CauseCode.MODEL_UNKNOWN,
     "not_found": CauseCode.MODEL_UNKNOWN,
     "method_not_allowed": CauseCode.MODEL_UNKNOWN,
@@ -80,6 +81,7 @@ def _failure(record: RequestRecord, parts: Sequence[Part]) -> Cause | None:
     error, message, told = gateway.error, gateway.message, gateway.facts
     if pod is not None and pod.error and (not error or error.startswith("pod_answered_")):
         error, message, told = pod.error, pod.message, pod.facts
+    error = error or gateway.text("pod_error")
     if gateway.code == _LEFT or error in _BY_TIME:
         return None if any(part.seconds > 0 for part in parts) else _gave_up(record, error)
     if not error and gateway.code < 400:
@@ -112,14 +114,11 @@ def _queue_evidence(record: RequestRecord) -> list[str]:
     found = []
     if record.pod is not None and record.pod.text("holders"):
         found.append(f"the places were held by {record.pod.text('holders')}")
-    for each in record.accounts:
-        if each.load is not None:
-            load = each.load
-            found.append(
-                f"pod {each.pod} now: {load.in_flight} running of {load.concurrent_requests}, {load.queued} waiting of "
-                f"{load.queued_requests}"
-            )
-    return found
+    return found + [
+        f"pod {each.pod} now: {each.running} running of {each.places}, {each.queued} waiting of {each.queue_places}"
+        for each in record.accounts
+        if each.running is not None
+    ]
 
 
 def _cause(part: Part, record: RequestRecord) -> Cause:

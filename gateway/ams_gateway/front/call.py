@@ -2,12 +2,15 @@
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
+from ams_common.errors import ApiError
 from ams_common.keys import OPEN, Principal
+from ams_common.timeline import Facts, Track
 
 from ams_gateway.front.access import NO_HEADERS
 from ams_gateway.front.log import Record
@@ -32,7 +35,9 @@ class Call:
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
     it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
     of a stream went out, at least as many tokens. `recorder`
-    takes the pod's answer as it passes, where it may be kept. `pod_error` is the code of the error that a pod answered.
+    takes the pod's answer as it passes, where it may be kept. `track` has what it went through, `noted` is when the
+    last of that ended; `failure` is the error that it was answered with, `pod_error` is the code of the one that a pod
+    answered, `client_seconds` is how long writing the answer to the client took.
     """
 
     request: web.BaseRequest
@@ -49,6 +54,17 @@ class Call:
     events: int = 0
     recorder: "AnswerRecorder | None" = None
     pod_error: str = ""
+    track: Track = field(default_factory=Track)
+    noted: float = 0.0
+    failure: ApiError | None = None
+    doing: str = "auth"
+    client_seconds: float = 0.0
+
+    def note(self, name: str, then: str, facts: Facts | None = None) -> None:
+        """An interval of this name ends now that began where the last one ended; `then` is what it does next."""
+        now = time.perf_counter()
+        self.track.note(name, self.noted or self.started, now, facts)
+        self.noted, self.doing = now, then
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Headers for every answer to this request."""

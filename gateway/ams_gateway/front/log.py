@@ -15,7 +15,7 @@ _FLUSH_SECONDS = 0.05
 _FLUSH_BYTES = 256 << 10
 
 
-class Record(msgspec.Struct, omit_defaults=True):
+class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """What is known of one request when it ends; never prompts, answers or keys. Times are in seconds."""
 
     time: str = ""

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.outside import InvalidJson, read_json
+from ams_common.timeline import Facts
 
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
@@ -38,6 +39,7 @@ logger = logging.getLogger("ams_gateway")
 _POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 has more details than ours: it gets this much longer
 _DRAINING_EJECTION_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 2.0
+_PODS_IN_A_FACT = 8
 _LONGEST_REFUSAL_BYTES = 64 << 10
 _REFUSALS = (429, 503)  # of a pod that did nothing with the request
 
@@ -63,7 +65,10 @@ class Forwarder:
         fresh = not body.replayable  # a kept connection may turn out closed, and this body can be sent only once
         while True:
             now = asyncio.get_running_loop().time()
-            backend = choose_backend(self._registry.backends(model), tried, now, random.random())
+            backends = self._registry.backends(model)
+            backend = choose_backend(backends, tried, now, random.random())
+            if len(backends) > 1:
+                call.note("choose", "send", _choice(backends, backend, tried, now))
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
                 tried, ended = [], set()
@@ -80,9 +85,11 @@ class Forwarder:
                 busy += 1
                 self._metrics.of(model.name).retries[Busy.reason] += 1
                 await self._holds.wait_for_a_place(call, busy_pause_seconds(busy))
+                call.note("place", "send")
                 continue
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
+                call.note("attempt", "pause", _failed_attempt(backend, error, now))
                 if error.ended and backend.id not in ended:
                     ends += 1
                     ended.add(backend.id)
@@ -95,6 +102,7 @@ class Forwarder:
                 fresh = True
             elif backend.id in tried or len(self._registry.backends(model)) <= 1:
                 await asyncio.sleep(pause_seconds(sends))
+                call.note("pause", "send")
             tried.append(backend.id)
 
     async def _send(
@@ -120,8 +128,11 @@ class Forwarder:
         try:
             with Deadline(model.request_timeout_seconds + _POD_ANSWERS_TIMEOUTS_SECONDS):
                 answer = await pool.send(head, body, fresh=fresh)
-                if answer.message.code in _REFUSALS and (code := await _refusal_of(answer)) in refusals:
-                    raise Draining("the pod is stopping") if code == "draining" else Busy("the pod's queue is full")
+                if answer.message.code in _REFUSALS:
+                    refusal = await _refusal_of(answer)
+                    if refusal in refusals:
+                        draining = refusal == "draining"
+                        raise Draining("the pod is stopping") if draining else Busy("the pod's queue is full")
                 response = await self._relay.relay(call, model, backend, answer)
             backend.failures = 0
             return response
@@ -150,6 +161,30 @@ class Forwarder:
             if seconds := ejection_seconds(backend.failures):
                 backend.ejected_until = now + seconds
                 self._metrics.of(model.name).ejections += 1
+
+
+def _choice(backends: Sequence[Backend], chosen: Backend | None, tried: Sequence[str], now: float) -> Facts:
+    """Which pods there were, and why some were left out."""
+    left_out = [
+        f"{each.id} ({each.failures} failures, {each.ejected_until - now:.1f} s)"
+        for each in backends
+        if each.ejected_until > now
+    ]
+    facts: Facts = {"pods": len(backends)}
+    if chosen is not None:
+        facts |= {"pod": chosen.id, "in_flight": chosen.in_flight}
+    if left_out:
+        facts["left_out"] = ", ".join(left_out[:_PODS_IN_A_FACT])
+    if tried:
+        facts["tried"] = ", ".join(tried[-_PODS_IN_A_FACT:])
+    return facts
+
+
+def _failed_attempt(backend: Backend, error: UpstreamError, now: float) -> Facts:
+    facts: Facts = {"pod": backend.id, "reason": error.reason, "message": str(error)}
+    if backend.ejected_until > now:
+        facts["left_out_seconds"] = backend.ejected_until - now
+    return facts
 
 
 def _head(call: Call, host: str, target: str, body: Body) -> bytes:

@@ -11,6 +11,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.names import HEADER_MODEL, HEADER_REQUEST_ID
 from ams_common.progress import Progress
+from ams_common.timeline import Facts
 from ams_common.wire import ProgressEvent
 
 from ams_gateway.demand import Demand
@@ -74,8 +75,9 @@ class Holds:
         started = time.perf_counter()
         numbers.held += 1
         self._demand.hold_began(model.name)
+        phases = _Phases(call, self._registry.progress(model))
         try:
-            async with _following(self._registry.wait_ready(model)) as ready:
+            async with _following(self._registry.wait_ready(model), phases.take) as ready:
                 if streaming:
                     await self._stream_progress(call, model, ready)
                 else:
@@ -89,6 +91,7 @@ class Holds:
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             numbers.held -= 1
+            phases.end()
             call.record.held_seconds = (call.record.held_seconds or 0.0) + time.perf_counter() - started
 
     async def _stream_progress(self, call: Call, model: Model, ready: "asyncio.Task[None]") -> None:
@@ -156,13 +159,49 @@ async def _open_stream(call: Call, model: Model) -> web.StreamResponse:
     return stream
 
 
+class _Phases:
+    """Notes for how long a request waited in which phase of its model."""
+
+    def __init__(self, call: Call, progress: Progress) -> None:
+        self._call, self._latest = call, progress
+        call.doing = "hold"
+
+    def take(self, progress: Progress) -> None:
+        if progress.phase is not self._latest.phase:
+            self._call.note("hold", "hold", _waited_for(self._latest))
+        self._latest = progress
+
+    def end(self) -> None:
+        self._call.note("hold", "send", _waited_for(self._latest))
+
+
+def _waited_for(progress: Progress) -> Facts:
+    facts: Facts = {"phase": progress.phase.value}
+    if progress.message:
+        facts["message"] = progress.message
+    if progress.failure is not None:
+        facts["reason"] = progress.failure.reason
+    if (download := progress.download) is not None:
+        facts["bytes_done"] = download.bytesDone
+        if download.bytesTotal is not None:
+            facts["bytes_total"] = download.bytesTotal
+        if download.bytesPerSecond is not None:
+            facts["bytes_per_second"] = download.bytesPerSecond
+    return facts
+
+
 @asynccontextmanager
-async def _following(progress: AsyncIterator[Progress]) -> AsyncIterator["asyncio.Task[None]"]:
-    """A task that is done when `progress` ends. Leaving the block ends it, and with it the demand for the model."""
+async def _following(
+    progress: AsyncIterator[Progress], take: Callable[[Progress], None]
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """A task that is done when `progress` ends, of which `take` is given each.
+
+    Leaving the block ends it, and with it the demand for the model.
+    """
 
     async def follow() -> None:
-        async for _ in progress:
-            pass
+        async for each in progress:
+            take(each)
 
     task = asyncio.create_task(follow())
     try:

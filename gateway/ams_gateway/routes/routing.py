@@ -16,6 +16,7 @@ from ams_gateway.auth.authentication import Authentication
 from ams_gateway.demand import Demand
 from ams_gateway.front.body import BodyLimits
 from ams_gateway.front.call import Call
+from ams_gateway.front.recent import RecentRequests
 from ams_gateway.limits.port import Limiter
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.overview.snapshot import Overviews
@@ -49,6 +50,7 @@ class Services:
     limiter: Limiter
     ledger: ReadableLedger
     answers: AnswerCache
+    recent: RecentRequests
     draining: bool = False
 
 

@@ -9,6 +9,7 @@ from ams_common.keys import Policy
 from ams_common.names import HEADER_ANSWER_CACHE, HEADER_MODEL, HEADER_REQUEST_ID, resource_name
 from ams_common.printable import printable
 from ams_common.request_usage import parse_usage
+from ams_common.timeline import Facts
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ams_gateway.answers.kept import KeptAnswer
@@ -21,6 +22,8 @@ from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens
 from ams_gateway.routes.routing import Services
 
 _NAMES_IN_A_SENTENCE = 50
+_LARGE_BYTES = 64 << 10
+_IN_REDIS: Facts = {"store": "of Redis"}
 
 
 def model_for(services: Services, call: Call, name: str) -> Model:
@@ -78,12 +81,17 @@ async def serve(
     `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited.
     """
     policy = call.principal.policy
+    call.note("body", "send", None if body.length < _LARGE_BYTES else {"body_bytes": body.length})
     if not policy.limited:
         call.admitted = True
         return await _answer(services, call, model, target, body, wants_stream)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
-    admission = await services.limiter.admit(policy, asked.total)
+    call.doing = "limits"
+    try:
+        admission = await services.limiter.admit(policy, asked.total)
+    finally:
+        call.note("limits", "send", _IN_REDIS if services.settings.redis_url else None)
     call.admitted = True
     call.add_headers(admission.headers)
     code = 0

@@ -5,8 +5,9 @@ from typing import Any
 from ams_common import admin as bodies
 from ams_common import wire
 from ams_common.demand import DemandReport
+from ams_common.why.story import Why
 
-from ams_gateway.routes import admin, controls, generate, models, monitoring, openai, overview, service, usage
+from ams_gateway.routes import admin, controls, generate, models, monitoring, openai, overview, service, usage, why
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -274,6 +275,18 @@ ROUTES: tuple[Route, ...] = (
         response=wire.UsageReport,
         media_types=("text/csv",),
         errors=("invalid_parameter", "usage_unavailable"),
+    ),
+    Route(
+        method="GET",
+        path="/admin/why",
+        handler=why.get_why,
+        operation_id="get_why",
+        scope=Scope.ADMIN,
+        summary="Explain a slow or failed request, or a model that isn't ready",
+        description="`?request=ID`, with the id of an answer's `X-Request-Id` or of an error's `request_id`, or "
+        "`?model=NAME`: causes, the weightiest first, with what was recorded and what to do.",
+        response=Why,
+        errors=("invalid_parameter", "model_not_found", "request_unknown"),
     ),
     Route(
         method="GET",

@@ -1,0 +1,36 @@
+"""By how much the event loop is late: what a gateway without time makes every request wait."""
+
+import asyncio
+import time
+from collections import deque
+
+_EVERY_SECONDS = 0.25
+_LEAST_SECONDS = 0.05
+_MOST = 2400
+
+
+class LoopLateness:
+    """`watch` looks four times a second; `since` sums up what was found, as far as it is remembered."""
+
+    def __init__(self) -> None:
+        self._late: deque[tuple[float, float]] = deque(maxlen=_MOST)  # when it was found, seconds
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            due = time.perf_counter() + _EVERY_SECONDS
+            await asyncio.sleep(_EVERY_SECONDS)
+            now = time.perf_counter()
+            if now - due >= _LEAST_SECONDS:
+                self._late.append((now, now - due))
+
+    def since(self, began: float) -> float:
+        """Seconds by which the loop was late since `began`, by `time.perf_counter()`."""
+        if not self._late or self._late[-1][0] <= began:
+            return 0.0
+        total = 0.0
+        for found, late in reversed(self._late):
+            if found <= began:
+                break
+            total += late
+        return total

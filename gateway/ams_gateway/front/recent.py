@@ -1,0 +1,173 @@
+"""Requests that run, and those that ended lately, with what they went through: for `GET /admin/why`.
+
+What was fast and good is forgotten soon; what was slow or failed is what people ask about, and has a ring of its own
+that a flood of others can't empty.
+"""
+
+import time
+
+import msgspec
+from ams_common.printable import printable
+from ams_common.timeline import (
+    LONGEST_TEXT,
+    MOST_INTERVALS,
+    Facts,
+    Interval,
+    Ring,
+    Timeline,
+    Track,
+    bounded,
+    interval,
+)
+
+from ams_gateway.front.call import Call
+from ams_gateway.front.log import Record
+
+SLOW_SECONDS = 1.0
+_MOST_ORDINARY, _ORDINARY_BYTES = 2048, 4 << 20
+_MOST_NOTABLE, _NOTABLE_BYTES = 8192, 16 << 20
+_ENTRY_BYTES, _NOTE_BYTES, _FACTS_BYTES = 900, 160, 600  # about what they take in memory
+_CLIENT_SECONDS = 0.01
+_DETAILS = ("limit", "reason", "phase")  # of an error, that tell which cause it has
+
+
+class EndedRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request that ended: its line of the log and its track. `started` is Unix time."""
+
+    record: Record
+    track: Track
+    started: float
+    began: float
+    key: str
+    message: str
+    facts: Facts
+
+    def timeline(self) -> Timeline:
+        return _timeline(
+            self.record, self.track, self.started, self.began, self.record.seconds, self.key, self.message, self.facts
+        )
+
+
+class RecentRequests:
+    """Of one gateway, on its event loop."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, Call] = {}
+        self._ordinary: Ring[EndedRequest] = Ring(_MOST_ORDINARY, _ORDINARY_BYTES)
+        self._notable: Ring[EndedRequest] = Ring(_MOST_NOTABLE, _NOTABLE_BYTES)
+
+    def begin(self, call: Call) -> None:
+        self._running[id(call)] = call
+
+    def end(self, call: Call, late_seconds: float, *, remember: bool = True) -> None:
+        """`late_seconds`: by how much the event loop was late meanwhile."""
+        self._running.pop(id(call), None)
+        if not remember:
+            return
+        call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
+        record, now = call.record, time.time()
+        facts = _NO_FACTS
+        if record.code >= 400 or call.failure is not None or late_seconds:
+            facts = _facts(call, late_seconds)
+        message = call.failure.message if call.failure is not None else ""
+        ended = EndedRequest(record, call.track, now - record.seconds, call.started, call.principal.id, message, facts)
+        size = _ENTRY_BYTES + len(message)
+        for note in call.track.notes:
+            size += _NOTE_BYTES if note[3] is None else _FACTS_BYTES
+        notable = record.code >= 400 or record.error or record.seconds >= SLOW_SECONDS or record.retries
+        (self._notable if notable else self._ordinary).add(record.id, ended, size, now)
+
+    def find(self, request_id: str) -> Timeline | None:
+        """The newest request of this id."""
+        for call in reversed(self._running.values()):
+            if call.record.id == request_id:
+                return _running(call)
+        found = [ring.find(request_id) for ring in (self._notable, self._ordinary)]
+        ended = max((each for each in found if each is not None), key=lambda each: each.started, default=None)
+        return None if ended is None else ended.timeline()
+
+    def of_model(self, model: str, most: int) -> list[Timeline]:
+        """Requests of a model that were slow or failed lately, and those that run for long: the newest first."""
+        slow = [
+            call
+            for call in self._running.values()
+            if call.record.model == model and time.perf_counter() - call.started >= SLOW_SECONDS
+        ]
+        found = [_running(call) for call in reversed(slow[-most:])]
+        for ended in self._notable.newest_first():
+            if len(found) >= most:
+                break
+            if ended.record.model == model:
+                found.append(ended.timeline())
+        return found
+
+    @property
+    def reaches_back_to(self) -> float | None:
+        """Unix time since when every request that was slow or failed is known; None if none was forgotten."""
+        return self._notable.reaches_back_to if self._notable.forgotten else None
+
+    @property
+    def ordinary_reach_back_to(self) -> float | None:
+        """The same of all others."""
+        return self._ordinary.reaches_back_to if self._ordinary.forgotten else None
+
+
+_NO_FACTS: Facts = {}
+
+
+def _of_client(call: Call) -> Facts:
+    return {"client_seconds": call.client_seconds}
+
+
+def _facts(call: Call, late_seconds: float) -> Facts:
+    facts: Facts = {}
+    if late_seconds:
+        facts["late_seconds"] = late_seconds
+    if call.pod_error and call.failure is None:
+        facts["pod_error"] = call.pod_error
+    details = call.failure.details if call.failure is not None else {}
+    for name in _DETAILS:
+        value = details.get(name)
+        if isinstance(value, str | int | float):
+            facts[name] = value
+    return bounded(facts)
+
+
+def _running(call: Call) -> Timeline:
+    """What is known so far, with what it does now as the last interval."""
+    now, seconds = time.time(), time.perf_counter() - call.started
+    since = (call.noted or call.started) - call.started
+    doing = interval(call.doing, since, seconds - since)
+    return _timeline(
+        call.record, call.track, now - seconds, call.started, seconds, call.principal.id, "", _NO_FACTS, doing
+    )
+
+
+def _timeline(
+    record: Record,
+    track: Track,
+    started: float,
+    began: float,
+    seconds: float,
+    key: str,
+    message: str,
+    facts: Facts,
+    doing: Interval | None = None,
+) -> Timeline:
+    intervals = track.intervals(began)
+    return Timeline(
+        component="gateway",
+        id=printable(record.id, 128),
+        started=started,
+        seconds=max(0.0, seconds),
+        running=doing is not None,
+        model=printable(record.model, LONGEST_TEXT),
+        key=printable(key, 128),
+        pod=printable(record.pod, LONGEST_TEXT),
+        route=printable(record.route, LONGEST_TEXT),
+        code=record.code,
+        error=printable(record.error, 64),
+        message=printable(message, LONGEST_TEXT),
+        intervals=intervals if doing is None else (*intervals[: MOST_INTERVALS - 1], doing),
+        facts=facts,
+    )
