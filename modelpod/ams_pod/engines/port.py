@@ -178,8 +178,9 @@ class Ticket:
     """One submitted request. `sink` takes its events, on the pod's event loop; the engine only carries it along.
 
     Times are monotonic seconds. `rungs` are all steps of the memory ladder that were tried, `degraded` the one that
-    the answer comes from. `compute_seconds` is its part of the time that the engine computed; it may still grow until
-    the ticket's last event, and is complete by then, however the request ended.
+    the answer comes from. `set_asides` is how often it made way for other keys. `compute_seconds` is its part of the
+    time that the engine computed; it may still grow until the ticket's last event, and is complete by then, however
+    the request ended.
     """
 
     prepared: Prepared
@@ -193,6 +194,8 @@ class Ticket:
     started_at: float | None = None  # when the first token of the prompt was computed
     degraded: Degraded | None = None
     rungs: tuple[str, ...] = ()
+    first_rung_at: float | None = None
+    set_asides: int = 0
 
     def __post_init__(self) -> None:
         self.waits = Waits(self.submitted_at)
@@ -231,12 +234,30 @@ class Occupancy:
 
 
 @dataclass(slots=True)
+class KeyWork:
+    """What was computed for one key's requests since start: tokens, and seconds of steps and towers."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    answer_tokens: int = 0
+    answer_seconds: float = 0.0
+    media_seconds: float = 0.0
+
+
+MOST_KEYS = 256
+"""Of which work is told apart; that of further keys counts as one key's, called `OTHER_KEYS`."""
+
+OTHER_KEYS = "others"
+
+
+@dataclass(slots=True)
 class EngineCounters:
     """Totals since start. `busy_seconds` is time inside steps.
 
     `tower_calls` took `tower_seconds` beside them; requests that a copy of the model took over took `copy_seconds`
     there. All three together are what tickets are told as their `compute_seconds`. `out_of_memory` counts by stage and
-    by what was done about it. `set_aside` rows made way for other keys, and were computed again.
+    by what was done about it. `set_aside` rows made way for other keys, and were computed again. `by_key` is what was
+    computed for whom; an engine that doesn't share out its steps leaves it empty.
     """
 
     steps: int = 0
@@ -248,6 +269,16 @@ class EngineCounters:
     copy_seconds: float = 0.0
     set_aside: int = 0
     out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
+    by_key: dict[str, KeyWork] = field(default_factory=dict)
+
+    def work_of(self, key: str) -> KeyWork:
+        """What was computed for this key, to be added to."""
+        work = self.by_key.get(key)
+        if work is None:
+            if len(self.by_key) >= MOST_KEYS:
+                key = OTHER_KEYS
+            work = self.by_key.setdefault(key, KeyWork())
+        return work
 
     @property
     def compute_seconds(self) -> float:

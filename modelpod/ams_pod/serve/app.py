@@ -12,15 +12,18 @@ from aiohttp.typedefs import Handler
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import HEADER_REQUEST_ID, HEADER_USAGE
+from ams_common.timeline import TIMELINES_PATH
 from ams_common.undelivered import USAGE_PATH
+from ams_common.why.story import PodTimelines
 
 from ams_pod.serve import admin, models, native, openai, transcription
-from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE
+from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.request_meter import share_of
 
 R = TypeVar("R", bound=web.StreamResponse)
 log = logging.getLogger(__name__)
+_GENERATING = ("/generate", "/v1/chat/completions", "/v1/completions", "/v1/audio/transcriptions")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
@@ -38,6 +41,7 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_get("/metrics", metrics)
     app.router.add_post("/v1/audio/transcriptions", transcription.transcriptions)
     app.router.add_post(USAGE_PATH, undelivered_usage)
+    app.router.add_get(TIMELINES_PATH, timelines)
     app.router.add_get("/admin/memory_status", admin.memory_status)
     app.router.add_get("/admin/model_status", admin.model_status)
     app.router.add_get("/admin/temp_status", admin.temp_status)
@@ -80,11 +84,32 @@ async def undelivered_usage(request: web.Request) -> web.Response:
         raise
 
 
+async def timelines(request: web.Request) -> web.Response:
+    """What requests went through: `?request=ID`, or those that were slow or failed lately."""
+    pod = request.app[POD]
+    return _json(
+        PodTimelines(
+            model=pod.settings.name,
+            timelines=pod.recent.timelines(request.query.get("request", "")),
+            reaches_back_to=pod.recent.reaches_back_to,
+            progress=pod.progress,
+            load=pod.load(),
+            machine=pod.machine.lately(),
+        )
+    )
+
+
 @web.middleware
 async def _usage(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers tell what they used, errors too; what nobody was told is kept."""
+    pod = request.app[POD]
+    track = pod.recent.begin(request.path) if request.method == "POST" and request.path in _GENERATING else None
+    if track is not None:
+        request[TRACK] = track
     try:
         response = await handler(request)
+        if track is not None:
+            track.answered(response.status)
         if (meter := request.get(METER)) is not None:
             if not response.prepared:
                 if (usage := meter.tell()) is not None:
@@ -96,6 +121,10 @@ async def _usage(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         if (meter := request.get(METER)) is not None:
             meter.close()
+        if track is not None:
+            if track.error == "queue_full":
+                track.crowded(pod.occupants())
+            pod.recent.end(track)
 
 
 async def _sent(request: web.Request, response: R) -> R:
@@ -113,6 +142,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     sent = request.headers.get(HEADER_REQUEST_ID, "")
     request_id = request[REQUEST_ID] = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
     request[SHARE] = share_of(request.headers)
+    if (track := request.get(TRACK)) is not None:
+        track.id, track.key = request_id, request[SHARE].key
     try:
         response = await handler(request)
     except ApiError as error:
@@ -137,6 +168,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _error(request: web.Request, error: ApiError, request_id: str) -> web.Response:
+    if (track := request.get(TRACK)) is not None:
+        track.failed(error)
     response = web.Response(
         status=error.status, body=error.body(request.path, request_id), content_type="application/json",
         headers=error.headers,

@@ -7,7 +7,7 @@ from aiohttp import web
 from ams_common.errors import ApiError, speaks_openai
 from ams_common.names import USAGE_COMMENT
 
-from ams_pod.serve.keys import METER
+from ams_pod.serve.keys import METER, TRACK
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -42,6 +42,8 @@ class EventStream:
 
     async def fail(self, error: ApiError, request_id: str) -> web.StreamResponse:
         """Tell the error in the stream: OpenAI's clients raise on `error`, the older API has an event of its own."""
+        if (track := self._request.get(TRACK)) is not None:
+            track.failed(error)
         body = error.body(self._request.path, request_id)
         event = b"" if speaks_openai(self._request.path) else b"event: error\n"
         await self.write(event + b"data: " + body + b"\n\n" + self._usage())

@@ -68,9 +68,13 @@ class Generation:
         if (prepared := self._prepared) is not None:
             self._prepared = None
             share = self._meter.share if self._meter is not None else EVERYBODY
+            if self._meter is not None and self._meter.track is not None:
+                self._meter.track.submitted(self._engine.counters)
             self._ticket = self._engine.submit(prepared, self._sampling, self.take, share)
             if self._meter is not None:
                 self._meter.add(self)
+                if self._meter.track is not None:
+                    self._meter.track.tickets.append(self._ticket)
         return self
 
     async def __aexit__(
@@ -219,6 +223,8 @@ class Generation:
             self._metrics.queue_wait.observe(self.queue_seconds)
             self._note_waits(self._ticket, now)
         self._last_token_at = now
+        if self._meter is not None and self._meter.track is not None:
+            self._meter.track.token(now, self._engine.counters)
 
     def _note_waits(self, ticket: Ticket, now: float) -> None:
         """What the first token waited for."""
@@ -227,6 +233,8 @@ class Generation:
             before = self._meter.waits.seconds
             self._meter.waits.seconds = {}  # of the first generation of several
             seconds = {**before, **seconds}
+            if self._meter.track is not None and not self._meter.track.waits:
+                self._meter.track.waits = {str(cause): waited for cause, waited in seconds.items()}
         for cause, waited in seconds.items():
             self._metrics.wait.labels(cause).inc(max(0.0, waited))
         if log.isEnabledFor(logging.DEBUG):

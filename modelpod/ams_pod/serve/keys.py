@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ams_pod.serve.request_meter import RequestMeter
+from ams_pod.serve.tracks import RequestTrack
 from ams_pod.shares import Share
 
 if TYPE_CHECKING:
@@ -13,4 +14,5 @@ if TYPE_CHECKING:
 POD: "web.AppKey[ModelPod]" = web.AppKey("pod")
 REQUEST_ID: "web.RequestKey[str]" = web.RequestKey("request_id", str)
 SHARE: "web.RequestKey[Share]" = web.RequestKey("share", Share)
+TRACK: "web.RequestKey[RequestTrack]" = web.RequestKey("track", RequestTrack)
 METER: "web.RequestKey[RequestMeter]" = web.RequestKey("meter", RequestMeter)

@@ -28,10 +28,12 @@ from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
 from ams_pod.serve.answer_version import answer_version
 from ams_pod.serve.golden import check, parse_golden_prompts
-from ams_pod.serve.keys import REQUEST_ID, SHARE
+from ams_pod.serve.keys import REQUEST_ID, SHARE, TRACK
+from ams_pod.serve.machine import MachineWatch
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.request_meter import RequestMeter, Undelivered
 from ams_pod.serve.stall import StallWatch
+from ams_pod.serve.tracks import RecentTracks
 from ams_pod.shares import EVERYBODY, Share, over_their_share
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class ModelPod:
         self.started = int(time.time())
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.undelivered = Undelivered()
+        self.machine = MachineWatch()
+        self.recent = RecentTracks(self.machine)
         self.metrics = PodMetrics(self._figures, self.undelivered)
         self._admitted: dict[RequestMeter, None] = {}  # in the order they came
         self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
@@ -79,6 +83,7 @@ class ModelPod:
     def start(self) -> None:
         """Begin to load; `progress` tells how far it is and `failure` if it ended."""
         self._compute.start()
+        self._watching = self._loop.create_task(self.machine.watch())
         self.tidied = self._loop.run_in_executor(None, self.intake.folder.clean, _STALE_SECONDS)
 
     def ready(self) -> Engine:
@@ -105,7 +110,17 @@ class ModelPod:
 
     def meter(self, request: web.Request) -> RequestMeter:
         """For what a request uses."""
-        return RequestMeter(request[REQUEST_ID], request[SHARE], self.undelivered)
+        track = request.get(TRACK)
+        if track is not None:
+            track.admitted(self.occupants() if self.engine is not None and self._is_crowded(self.engine) else None)
+        return RequestMeter(request[REQUEST_ID], request[SHARE], self.undelivered, track)
+
+    def _is_crowded(self, engine: Engine) -> bool:
+        return self.active >= engine.info.concurrent_requests
+
+    def occupants(self) -> Counter[str]:
+        """How many places each key holds."""
+        return Counter(meter.share.key for meter in self._admitted if not meter.displaced)
 
     def check_room(self, share: Share = EVERYBODY) -> Engine:
         """The engine; ApiError `queue_full` if there is no place for one more request of this key."""
@@ -225,6 +240,7 @@ class ModelPod:
             self.engine.stop()
         if self.engine is not None or self._checking is not None:
             await asyncio.to_thread(self._compute.join, 5.0)
+        self._watching.cancel()
         self.intake.close()
         for pool in (self.text_pool, self.media_pool):
             pool.close()

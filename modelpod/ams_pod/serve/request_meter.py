@@ -11,6 +11,7 @@ from ams_common.names import HEADER_KEY_ID, HEADER_WEIGHT
 from ams_common.request_usage import RequestUsage
 from ams_common.undelivered import MOST_AT_ONCE, UndeliveredUsage, UndeliveredUsages, undelivered
 
+from ams_pod.serve.tracks import RequestTrack
 from ams_pod.shares import EVERYBODY, Share
 from ams_pod.waits import Waits
 
@@ -77,8 +78,10 @@ class Metered(Protocol):
 class RequestMeter:
     """Of one request. `leave` makes it end with `queue_full`, for another key's; it may be called while `movable`."""
 
-    def __init__(self, request_id: str, share: Share, undelivered: Undelivered) -> None:
-        self.request_id, self.share = request_id, share
+    def __init__(
+        self, request_id: str, share: Share, undelivered: Undelivered, track: RequestTrack | None = None
+    ) -> None:
+        self.request_id, self.share, self.track = request_id, share, track
         self.waits = Waits(time.monotonic())
         self.leave: Callable[[], None] | None = None
         self.displaced = False

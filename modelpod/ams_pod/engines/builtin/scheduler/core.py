@@ -18,7 +18,13 @@ import torch
 from ams_pod.engines.builtin.memory.out_of_memory import is_device_lost, is_out_of_memory, release
 from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.scheduler.computing import Computation
-from ams_pod.engines.builtin.scheduler.metering import note_waits, share_out, step_parts
+from ams_pod.engines.builtin.scheduler.metering import (
+    note_media,
+    note_waits,
+    note_work,
+    share_out,
+    step_parts,
+)
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.planning import Chunks, Planner
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
@@ -218,6 +224,7 @@ class EngineCore:
         seconds = time.perf_counter() - started - (self._stepped_seconds - stepped)
         self.counters.tower_seconds += seconds
         share_out(self._towers.call, seconds, self._shares)
+        note_media(self.counters, self._towers.call, seconds)
         self._note_towers(arrivals)
         events: list[TokenEvent] = []
         for arrival in arrivals:
@@ -342,6 +349,7 @@ class EngineCore:
         counters.prefill_tokens += read
         counters.decode_tokens += len(decoding)
         share_out(step_parts(decoding, chunked), seconds, self._shares)
+        note_work(counters, decoding, chunked, seconds)
         note_waits(chunked, self._slots.reading(), self._waiting, self._planner.full, time.monotonic())
         self._planner.note(read, bool(decoding), seconds)
 

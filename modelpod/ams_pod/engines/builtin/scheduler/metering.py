@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ams_pod.engines.builtin.model.batch import Chunk
 from ams_pod.engines.builtin.scheduler.row import Row
-from ams_pod.engines.port import Ticket
+from ams_pod.engines.port import EngineCounters, Ticket
 from ams_pod.shares import FairShares
 from ams_pod.waits import Cause
 
@@ -23,6 +23,31 @@ def share_out(parts: Sequence[tuple[Ticket, float]], seconds: float, shares: Fai
     for ticket, part in parts:
         ticket.compute_seconds += part * each
         shares.charge(ticket.share, part * each)
+
+
+def note_work(
+    counters: EngineCounters, decoding: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], seconds: float
+) -> None:
+    """Put a step's tokens and its time on the accounts of keys."""
+    total = len(decoding) + sum(len(chunk.ids) for _, chunk in chunked)
+    if not total:
+        return
+    each = seconds / total
+    for row in decoding:
+        work = counters.work_of(row.ticket.share.key)
+        work.answer_tokens += 1
+        work.answer_seconds += each
+    for row, chunk in chunked:
+        work = counters.work_of(row.ticket.share.key)
+        work.prompt_tokens += len(chunk.ids)
+        work.prompt_seconds += each * len(chunk.ids)
+
+
+def note_media(counters: EngineCounters, call: Sequence[tuple[Ticket, float]], seconds: float) -> None:
+    """Put the time of a tower's call on the accounts of keys."""
+    total = sum(size for _, size in call)
+    for ticket, size in call if total else ():
+        counters.work_of(ticket.share.key).media_seconds += seconds * size / total
 
 
 def step_parts(decoding: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]]) -> list[tuple[Ticket, float]]:

@@ -1,6 +1,7 @@
 """What happened to requests that memory ran out for: decided by the ladder, counted, and logged once."""
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,8 @@ class OomPolicy:
         rung = next_rung(self.fallbacks.order, situation)
         key = (stage, rung)
         self._counters.out_of_memory[key] = self._counters.out_of_memory.get(key, 0) + 1
+        if ticket.first_rung_at is None:
+            ticket.first_rung_at = time.monotonic()
         if rung not in ticket.rungs:
             ticket.rungs = (*ticket.rungs, rung)
             log.warning("memory ran out while a request's %s: %s", _STAGES[stage].removeprefix("its "), rung)

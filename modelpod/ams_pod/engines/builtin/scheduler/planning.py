@@ -65,6 +65,7 @@ class Planner:
             self._redone_allowance -= row.cached * per_token
             self._slots.vacate(row)
             row.set_aside(alone=False)
+            row.ticket.set_asides += 1
             self._waiting.appendleft(row)
         return row
 
