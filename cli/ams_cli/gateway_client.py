@@ -16,7 +16,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 10.0
 _MOST_BYTES = 64 << 20  # of a report about all models
 NOTHING = GatewayAccess()
-_GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
+GATEWAYS = "app.kubernetes.io/part-of=ai-model-server,app.kubernetes.io/component=gateway"
 
 
 class GatewayError(Exception):
@@ -127,15 +127,15 @@ def _why(error: Exception) -> str:
 
 
 class _Proxied:
-    """Through the API server's service proxy: whoever may use that needs no port of the gateway.
+    """Through the API server's proxy to a service or a pod: whoever may use that needs no port of the gateway.
 
     The proxy keeps `Authorization` for itself and passes the other header for keys on.
     """
 
-    def __init__(self, client: Any, namespace: str, name: str, access: GatewayAccess, *, tls: bool) -> None:
-        self.where = f"{namespace}/{name}"
+    def __init__(self, client: Any, namespace: str, target: str, access: GatewayAccess) -> None:
+        self.where = f"{namespace}/{target.partition('/')[2]}"
         self._client = client
-        self._root = f"/api/v1/namespaces/{namespace}/services/{'https:' if tls else ''}{name}:http/proxy"
+        self._root = f"/api/v1/namespaces/{namespace}/{target}/proxy"
         self._headers = {"X-API-Key": access.key} if access.key else {}
 
     async def open(
@@ -152,6 +152,11 @@ class _Proxied:
             return answer
         except KubeError as error:
             raise GatewayError(str(error)) from None
+
+
+def through_proxy(client: Any, namespace: str, target: str, access: GatewayAccess = NOTHING) -> GatewayClient:
+    """A gateway behind the API server of `client`; `target` is `services/NAME:PORT` or `pods/NAME:PORT`."""
+    return _Proxied(client, namespace, target, access)
 
 
 @asynccontextmanager
@@ -173,13 +178,14 @@ async def in_cluster(namespace: str | None = None, access: GatewayAccess = NOTHI
         async with await Client.connect("ams") as client:
             gateways = [
                 each
-                for each in await client.list(SERVICES, namespace, labels=_GATEWAYS)
+                for each in await client.list(SERVICES, namespace, labels=GATEWAYS)
                 if each.spec.cluster_ip != "None"
             ]
             if not gateways:
                 place = f"namespace {namespace}" if namespace else "the cluster"
                 raise GatewayError(f"no gateway of AI Model Server in {place}; is the chart installed?")
             tls = any(port.app_protocol == "https" for port in gateways[0].spec.ports)
-            yield _Proxied(client, gateways[0].metadata.namespace, gateways[0].metadata.name, access, tls=tls)
+            target = f"services/{'https:' if tls else ''}{gateways[0].metadata.name}:http"
+            yield through_proxy(client, gateways[0].metadata.namespace, target, access)
     except (NoCluster, KubeError) as error:
         raise GatewayError(str(error)) from None

@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
                 return _usage(arguments)
             case "top":
                 return _top(arguments)
+            case "why":
+                return _why(arguments)
             case _:
                 return _chat(arguments)
     except (OptionError, manifests.ManifestError) as error:
@@ -132,6 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(top)
     add_flags(top, ClientSettings)
     keys.add_parser(commands)
+    why = commands.add_parser(
+        "why",
+        help="what delayed a request or made it fail, or why a model isn't ready",
+        description="Asks the gateway at --url, or with -k a cluster's gateways and its objects, with a key that has "
+        "the scope admin. A request's id is in the header X-Request-Id of its answer, in its error, and in the log.",
+    )
+    why.add_argument("name", nargs="?", default="", help="id of a request, or name of a model; default: all models")
+    why.add_argument("--json", action="store_true", help="everything that is known, as JSON")
+    _add_cluster(why)
+    add_flags(why, ClientSettings)
     usage = commands.add_parser(
         "usage",
         help="what each key has used: requests, tokens, compute time",
@@ -346,6 +358,26 @@ def _usage(arguments: argparse.Namespace) -> int:
             print(await usage.report(gateway, arguments.start, arguments.end, arguments.group, arguments.output))
 
     return _run(report())
+
+
+def _why(arguments: argparse.Namespace) -> int:
+    settings = _settings(ClientSettings, arguments)
+    access = gateway_access(settings, os.environ)
+    from ams_cli import gateway_client, why, why_cluster
+
+    async def report() -> None:
+        if arguments.kubernetes:
+            found = await why_cluster.ask_cluster(arguments.name, arguments.namespace, access)
+        else:
+            async with gateway_client.at_url(settings.url, access) as gateway:
+                found = await why.ask(gateway, arguments.name)
+        print(why.as_json(found) if arguments.json else why.as_text(found, blocks=_shows_blocks()))
+
+    return _run(report())
+
+
+def _shows_blocks() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _keys(arguments: argparse.Namespace) -> int:

@@ -11,12 +11,18 @@ from ams_kube.objects import Node, Taint
 
 def takes(node: Node, spec: Spec) -> bool:
     """Preferences and what other pods take are left out: they change while the model waits."""
-    return (
-        not node.spec.unschedulable
-        and all(node.metadata.labels.get(name) == value for name, value in spec.node_selector.items())
-        and _has_affinity(node, spec.affinity or {})
-        and all(_tolerated(taint, spec) for taint in node.spec.taints)
-    )
+    return not node.spec.unschedulable and selects(node, spec) and not untolerated(node, spec)
+
+
+def selects(node: Node, spec: Spec) -> bool:
+    """Whether nodeSelector and node affinity let pods there."""
+    selected = all(node.metadata.labels.get(name) == value for name, value in spec.node_selector.items())
+    return selected and _has_affinity(node, spec.affinity or {})
+
+
+def untolerated(node: Node, spec: Spec) -> list[Taint]:
+    """Taints that keep pods away."""
+    return [taint for taint in node.spec.taints if not _tolerated(taint, spec)]
 
 
 def _tolerated(taint: Taint, spec: Spec) -> bool:

@@ -287,6 +287,25 @@ class EndpointSlice(_Part, frozen=True):
     ports: list[EndpointPort] | None = None
 
 
+# v1: events
+
+
+class InvolvedObject(_Part, frozen=True):
+    kind: str = ""
+    name: str = ""
+
+
+class EventNote(_Part, frozen=True):
+    """An Event, as far as people read it."""
+
+    metadata: Metadata = Metadata()
+    involved_object: InvolvedObject = InvolvedObject()
+    reason: str = ""
+    message: str = ""
+    last_timestamp: str | None = None
+    event_time: str | None = None
+
+
 # coordination.k8s.io/v1
 
 
@@ -336,5 +355,6 @@ PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
 NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)
 SECRETS: Kind[SecretObject] = Kind("v1", "Secret", "secrets", SecretObject)
 EVENTS: Kind[MetadataOnly] = Kind("v1", "Event", "events", MetadataOnly)
+EVENT_NOTES: Kind[EventNote] = Kind("v1", "Event", "events", EventNote)
 LEASES: Kind[Lease] = Kind("coordination.k8s.io/v1", "Lease", "leases", Lease)
 ENDPOINT_SLICES: Kind[EndpointSlice] = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", EndpointSlice)

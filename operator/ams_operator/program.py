@@ -11,6 +11,7 @@ import aiohttp
 from ams_common.labels import MANAGED_SELECTOR
 from ams_common.reasons import Reason
 from ams_common.resource.status import conditions_of
+from ams_common.why.story import OperatorDecisions
 from ams_kube.client import Client
 from ams_kube.freshness import Freshness, overdue
 from ams_kube.kinds import Kind
@@ -24,6 +25,7 @@ from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
 from ams_operator.act.writer import Writer
 from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.persistent import keep_running
 from ams_operator.settings import OperatorSettings
@@ -57,7 +59,10 @@ async def operate(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False) as pod_session,
     ):
         program = _Operator(settings, client, hub_session, pod_session, metrics)
-        async with serve_monitoring(settings.host, settings.port, metrics, program.unready, program.unhealthy) as port:
+        monitoring = serve_monitoring(
+            settings.host, settings.port, metrics, program.unready, program.unhealthy, program.decisions
+        )
+        async with monitoring as port:
             if listening is not None:
                 listening(port)
             await program.run(stop)
@@ -91,10 +96,13 @@ class _Operator:
             if settings.preflight
             else None
         )
+        self._decisions = DecisionBook()
         self._reader = self._scaler = None
         if settings.gateway_service:
             self._reader = DemandReader(client, pod_session, settings.gateway_service, self._demand_changed)
-            self._scaler = Scaler(self._cache, self._reader, lambda key: queue.add(key, first=True), metrics)
+            self._scaler = Scaler(
+                self._cache, self._reader, lambda key: queue.add(key, first=True), metrics, self._decisions
+            )
         self._first_key = FirstKey(client, settings.keys_secret) if settings.keys_secret else None
         writer = Writer(client, self._election, metrics)
         self._reconcile = Reconciler(
@@ -110,6 +118,7 @@ class _Operator:
             NameBook(self._cache, queue.add, confined=settings.confine_names),
             self._busy,
             queue.add,
+            self._decisions,
         )
         namespaces = [name for name in settings.namespaces.split(",") if name]
         self._models = ModelWatch(client, self._cache, namespaces)
@@ -135,6 +144,10 @@ class _Operator:
         """Which watch is stuck. An API server, or a kind, that is away is no reason: starting anew doesn't bring it."""
         late = overdue([(kind, each.untried_seconds) for kind, each in self._watched()], _UNTRIED_SECONDS)
         return f"not asked for: {late}" if late else None
+
+    def decisions(self, key: str) -> OperatorDecisions:
+        """What was decided about a model lately, while this one led."""
+        return OperatorDecisions(model=key, leads=self._election.leads, decisions=self._decisions.of(key))
 
     def _watched(self) -> list[tuple[str, Freshness]]:
         nodes = self._nodes.freshness

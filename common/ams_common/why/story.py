@@ -10,6 +10,7 @@ from ams_common.progress import Download, Load, Progress
 from ams_common.timeline import Facts, Timeline
 
 MOST_TIMELINES = 50
+DECISIONS_PATH = "/internal/decisions"
 MOST_BYTES = 4 << 20  # of one component's answer
 
 _Text = Annotated[str, Meta(max_length=2000)]
@@ -64,7 +65,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = {}
 
 
-class OperatorDecisions(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorDecisions(msgspec.Struct, frozen=True):
     """`GET /internal/decisions?model=NAMESPACE/NAME` of the operator, the newest first."""
 
     model: str

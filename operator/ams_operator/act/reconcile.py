@@ -29,6 +29,7 @@ from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import movement, plan
 from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.decide.renewal import Renewals
+from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache, ModelObjects
@@ -74,7 +75,9 @@ class Reconciler:
         names: NameBook,
         busy: Callable[[], set[str]],
         wake: Callable[[str], None],
+        decisions: DecisionBook | None = None,
     ) -> None:
+        self._decisions = decisions or DecisionBook()
         self._client = client
         self._cache = cache
         self._writer = writer
@@ -100,6 +103,9 @@ class Reconciler:
         except NotLeading:
             outcome = "not-leading"
             return 1.0
+        except Exception as error:
+            self._decisions.note(key, "failed", f"{type(error).__name__}: {error}", time.time())
+            raise
         finally:
             self._metrics.reconciles.labels(outcome).inc()
             self._metrics.reconcile_seconds.observe(time.perf_counter() - began)
@@ -110,6 +116,7 @@ class Reconciler:
         if (resource := known.resource) is None or resource.metadata.deletion_timestamp is not None:
             self._memory.pop(key, None)  # its children have an owner that is gone: the cluster collects them
             self._metrics.forget(key)
+            self._decisions.forget(key)
             self._end_turn(key)
             return None
         memory = self._memory.get(key)
@@ -205,6 +212,7 @@ class Reconciler:
             return False
         if any(await asyncio.gather(*(self._find_foreign(object, memory) for object in absent))):
             return False
+        self._tell(observed, decided)
         for object in decided.apply:
             kind = object["kind"]
             if memory.refused_children.get(kind, ("", ""))[0] == applied_hash(object):
@@ -222,6 +230,17 @@ class Reconciler:
         if decided.requeue_after is not None:
             memory.refused_children = {kind: ("", message) for kind, (_, message) in memory.refused_children.items()}
         return True
+
+    def _tell(self, observed: Observed, decided: Decision) -> None:
+        """What it is about to write."""
+        did = [f"applies {object['kind']}" for object in decided.apply]
+        did += [f"deletes {kind}" for kind in decided.remove]
+        if decided.replace is not None:
+            did.append(f"replaces pod {decided.replace.metadata.name}")
+        if decided.renewal == "waits":
+            did.append("waits for its turn to renew its pods")
+        if did:
+            self._decisions.note(observed.resource.metadata.key, "apply", ", ".join(did), time.time())
 
     async def _replace(self, observed: Observed, pod: Pod, memory: _Memory) -> None:
         log.info("%s: pod %s is replaced, as it would be let wait", observed.resource.metadata.key, pod.metadata.name)
@@ -325,6 +344,9 @@ class Reconciler:
         except (NotFound, Conflict):
             return  # deleted, or made anew, meanwhile: the watch brings it
         for transition in decided.transitions:
+            self._decisions.note(
+                resource.metadata.key, "status", f"{transition.reason}: {transition.message}", time.time()
+            )
             await self._writer.event(resource, transition, time.time())
 
 
