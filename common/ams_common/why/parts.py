@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ams_common.keys import ANONYMOUS_ID
 from ams_common.lifecycle import Phase
 from ams_common.timeline import Beside, Interval, Timeline
 from ams_common.why.causes import CauseCode
@@ -178,23 +179,28 @@ def _late_sentence(gateway: Timeline) -> str:
 
 def _in_pod(pod: Timeline, parts: Parts) -> None:
     tokens, media = pod.number("prompt_tokens"), pod.number("media")
-    parts.add(CauseCode.MEDIA_DECODE, pod.total("receive", "media"), *_media_evidence(media))
+    parts.add(CauseCode.MEDIA_DECODE if media else CauseCode.LONG_PROMPT, pod.total("receive"))
+    parts.add(CauseCode.MEDIA_DECODE, pod.total("media"), *_media_evidence(media))
     parts.add(CauseCode.DECODERS_BUSY, pod.total("pool"))
     parts.add(CauseCode.LONG_PROMPT, pod.total("preparing"))
-    others = [each for each in pod.beside if not each.own]
+    # Requests without a key share one id, and are anybody's.
+    mine = CauseCode.OWN_KEY_BUSY if pod.key not in ("", ANONYMOUS_ID) else CauseCode.NEIGHBOUR_PROMPT
+    others = [rest for each in pod.beside if (rest := _without(each, pod)) is not None]
+    strangers = [each for each in others if not each.own]
     prompts_before = _beside(others, "prompt")
     waited = pod.total("step", "others", "waiting")
-    crowd = CauseCode.NEIGHBOUR_PROMPT if _busy(others, "prompt") else CauseCode.OWN_KEY_BUSY
+    crowd = CauseCode.NEIGHBOUR_PROMPT if _busy(strangers, "prompt") else mine
     parts.add(crowd, waited, *prompts_before)
     parts.add(CauseCode.NEIGHBOUR_MEDIA, pod.total("towers"), *_media_beside(others, "prompt"))
     parts.add(CauseCode.OWN_MEDIA, pod.total("media-towers"), *_media_evidence(media))
     parts.add(CauseCode.BATCH_FULL, pod.total("slot"), *_batch_evidence(pod))
-    parts.add(CauseCode.OWN_KEY_BUSY, pod.total("own-key"))
+    parts.add(mine, pod.total("own-key"), *_beside([each for each in others if each.own], "prompt"))
     reading = pod.total("reading")
     parts.add(CauseCode.LONG_PROMPT, reading, *([f"{count(tokens, 'prompt token')}"] if tokens else []))
-    beside_reading = sum(each.prompt_seconds for each in others if each.stage == "prompt") - waited
-    parts.move(min(beside_reading, reading), (CauseCode.LONG_PROMPT,), CauseCode.NEIGHBOUR_PROMPT, *prompts_before)
-    _answer(pod, others, parts)
+    before = sum(each.prompt_seconds for each in others if each.stage == "prompt")
+    beside_reading = min(before - waited - pod.total("own-key"), reading)
+    parts.move(beside_reading, (CauseCode.LONG_PROMPT,), crowd, *prompts_before)
+    _answer(pod, others, mine, parts)
     parts.add(CauseCode.SLOW_CLIENT, pod.total("writing"))
     if rungs := pod.text("rungs"):
         after = pod.number("ladder_seconds")
@@ -202,13 +208,29 @@ def _in_pod(pod: Timeline, parts: Parts) -> None:
         parts.add(CauseCode.MEMORY_LADDER, 0.0, f"memory ran out; what was tried: {rungs}")
 
 
-def _answer(pod: Timeline, others: Sequence[Beside], parts: Parts) -> None:
+def _without(each: Beside, pod: Timeline) -> Beside | None:
+    """What was computed for others; of the request's own key without the request itself. None if nothing."""
+    if not each.own:
+        return each
+    own = int(pod.number("prompt_tokens")) if each.stage == "prompt" else 0
+    tokens = max(0, each.prompt_tokens - own)
+    seconds = each.prompt_seconds * tokens / each.prompt_tokens if each.prompt_tokens else 0.0
+    if not tokens:
+        return None
+    return Beside(key=each.key, stage=each.stage, own=True, prompt_tokens=tokens, prompt_seconds=seconds)
+
+
+def _answer(pod: Timeline, others: Sequence[Beside], mine: CauseCode, parts: Parts) -> None:
     tokens, seconds = pod.number("completion_tokens"), pod.total("decode")
     pace = f"{count(tokens, 'token')} in {duration(seconds)}" if tokens and seconds else ""
     parts.add(CauseCode.LONG_ANSWER, seconds, pace)
     answer = (CauseCode.LONG_ANSWER,)
-    prompts = sum(each.prompt_seconds for each in others if each.stage == "answer")
-    parts.move(prompts, answer, CauseCode.NEIGHBOUR_PROMPT, *_beside(others, "answer"))
+    for code, group in (
+        (CauseCode.NEIGHBOUR_PROMPT, [each for each in others if not each.own]),
+        (mine, [each for each in others if each.own]),
+    ):
+        prompts = sum(each.prompt_seconds for each in group if each.stage == "answer")
+        parts.move(prompts, answer, code, *_beside(group, "answer"))
     media = sum(each.media_seconds for each in others if each.stage == "answer")
     parts.move(media, answer, CauseCode.NEIGHBOUR_MEDIA, *_media_beside(others, "answer"))
     if times := pod.number("set_aside"):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from ams_common.keys import ANONYMOUS_ID
+
 
 def duration(seconds: float) -> str:
     """`340 ms`, `1.2 s`, `3 min 12 s`."""
@@ -31,4 +33,4 @@ def listed(items: Iterable[str], most: int = 5) -> str:
 
 def key_name(key: str) -> str:
     """A key's opaque id, as people should see it."""
-    return f"key {key}" if key else "requests without a key"
+    return f"key {key}" if key and key != ANONYMOUS_ID else "requests without a key"
