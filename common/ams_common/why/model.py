@@ -33,8 +33,8 @@ def explain_model(model: ModelAccount, recent: Sequence[RequestRecord] = ()) -> 
     if found:
         return found
     row = ROWS[CauseCode.NOTHING]
-    pods = count(model.ready_replicas, "pod")
-    return [Cause(code=CauseCode.NOTHING, sentence=f"{model.name} is ready: {pods} take requests.", help=row.help)]
+    pods = f"{count(model.ready_replicas, 'pod')} of {max(model.replicas, model.ready_replicas)}"
+    return [Cause(code=CauseCode.NOTHING, sentence=f"{model.name} is ready, {pods} answer.", help=row.help)]
 
 
 def _not_ready(model: ModelAccount) -> Cause:

@@ -93,9 +93,14 @@ def _in_gateway(gateway: Timeline, parts: Parts) -> None:
         where = f"it was asked {limits.text('store')}" if limits.text("store") else ""
         parts.add(CauseCode.REDIS_SLOW, limits.seconds, where)
     blamed: CauseCode | None = None  # for what is waited for after it
+    ended: set[str] = set()
     for each in gateway.intervals:
         if each.name == "attempt":
             blamed = _attempt_cause(each)
+            if blamed is CauseCode.POD_ENDED:
+                ended.add(each.text("pod"))
+            elif each.text("pod") in ended:  # nobody answers there because of that
+                blamed = CauseCode.POD_ENDED
             parts.add(blamed, each.seconds, _attempt_sentence(each))
         elif each.name == "pause":
             parts.add(blamed or CauseCode.ELSEWHERE, each.seconds)
@@ -195,6 +200,7 @@ def _in_pod(pod: Timeline, parts: Parts) -> None:
     parts.add(CauseCode.OWN_MEDIA, pod.total("media-towers"), *_media_evidence(media))
     parts.add(CauseCode.BATCH_FULL, pod.total("slot"), *_batch_evidence(pod))
     parts.add(mine, pod.total("own-key"), *_beside([each for each in others if each.own], "prompt"))
+    parts.add(CauseCode.LONG_PROMPT, pod.total("unsaid"))
     reading = pod.total("reading")
     parts.add(CauseCode.LONG_PROMPT, reading, *([f"{count(tokens, 'prompt token')}"] if tokens else []))
     before = sum(each.prompt_seconds for each in others if each.stage == "prompt")

@@ -190,6 +190,10 @@ class Pools:
             pool = self._pools[backend] = Pool(backend.address)
         return pool
 
+    def known(self, pod: str) -> Backend | None:
+        """The pod of this id, also where it takes no requests just now."""
+        return next((backend for backend in self._pools if backend.id == pod), None)
+
     async def keep_tidy(self) -> None:
         """Close what is idle or leads to pods that are gone, until cancelled."""
         while True:

@@ -51,6 +51,9 @@ async def why_request(services: Services, request_id: str) -> Why:
     found = services.recent.find(request_id)
     models = services.registry.models() if found is None else _model_of(services, found)
     pods = [(model, backend) for model in models for backend in services.registry.backends(model)][:_MOST_PODS]
+    if found is not None and models and all(backend.id != found.pod for _, backend in pods):
+        away = services.pools.known(found.pod)
+        pods += [(models[0], away)] if away is not None else []
     replies = await asyncio.gather(*(_ask(services, pod, f"?request={quote(request_id)}") for _, pod in pods))
     timelines = [
         _of(timeline, model, backend)
@@ -218,10 +221,10 @@ def _unknown(services: Services, request_id: str) -> ApiError:
         ("slow or failed", recent.reaches_back_to),
         ("other", recent.ordinary_reach_back_to),
     ):
-        ages.append(f"of {what} requests the last {duration(now - since)}" if since else f"all {what} requests")
+        ages.append(f"{what} ones of {'the last ' + duration(now - since) if since else 'all the time since it began'}")
     return ApiError(
         "request_unknown",
-        f"No record of a request {printable(request_id, 128)}. This gateway remembers {' and '.join(ages)} since it "
-        "started; others have records of their own.",
+        f"No record of a request {printable(request_id, 128)}. This gateway remembers requests: {', '.join(ages)}. "
+        "Other gateways have records of their own.",
         reaches_back_to=recent.reaches_back_to,
     )

@@ -30,7 +30,6 @@ class MachineWatch:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._samples: deque[MachineSample] = deque(maxlen=_MOST)
-        self._cpu_stat = _cpu_stat_of(root)
         self._cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     async def watch(self) -> None:
@@ -44,7 +43,8 @@ class MachineWatch:
         before = self._samples[-1] if self._samples else None
         at, cpu = time.monotonic(), time.process_time()
         stopped = before.stopped_seconds if before is not None else 0.0
-        throttled = parse_cpu_stat(text) if self._cpu_stat and (text := _read(self._cpu_stat)) else None
+        cpu_stat = _cpu_stat(self._root)
+        throttled = parse_cpu_stat(cpu_stat) if cpu_stat else None
         delays = self._delays()
         late = stopped_between(before, at, cpu, _EVERY_SECONDS)
         if before is not None and late > 0:  # who waits for a CPU is late too, and isn't stopped
@@ -110,8 +110,8 @@ class MachineWatch:
         return found
 
 
-def _cpu_stat_of(root: Path) -> Path | None:
-    """Where this process's cgroup tells of throttling; None if nowhere."""
+def _cpu_stat(root: Path) -> str:
+    """What this process's cgroup tells of throttling; empty if nothing."""
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -122,7 +122,7 @@ def _cpu_stat_of(root: Path) -> Path | None:
             found.append(root / "sys/fs/cgroup" / controllers / path.lstrip("/") / "cpu.stat")
             found.append(root / "sys/fs/cgroup/cpu" / path.lstrip("/") / "cpu.stat")
     found += [root / "sys/fs/cgroup/cpu.stat", root / "sys/fs/cgroup/cpu/cpu.stat"]
-    return next((path for path in found if "nr_throttled" in _read(path)), None)
+    return next((text for path in found if "nr_throttled" in (text := _read(path))), "")
 
 
 def _read(path: Path) -> str:

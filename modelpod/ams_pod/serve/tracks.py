@@ -28,6 +28,7 @@ _MOST_NOTABLE, _NOTABLE_BYTES = 2048, 8 << 20
 _MOST_TOLD = 20
 _MOST_RUNNING = 4096
 _LEFT = 499
+_LEAST_SECONDS = 0.001
 
 _Work = dict[str, tuple[int, float, int, float, float]]
 
@@ -114,6 +115,8 @@ class RequestTrack:
                 found.append(interval(cause, ends, seconds))
                 ends += seconds
         if first is not None and self.last_token_at is not None:
+            if (rest := first - self.began - ends) > _LEAST_SECONDS:  # of an engine that doesn't say what it did
+                found.append(interval("unsaid", ends, rest))
             found.append(interval("decode", first - self.began, self.last_token_at - first, {"tokens": self._tokens}))
             found.append(interval("writing", self.last_token_at - self.began, now - self.last_token_at))
         return found
