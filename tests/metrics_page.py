@@ -7,24 +7,30 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ams_common.demand import ModelDemand
 from ams_common.lifecycle import Phase
+from ams_common.progress import Download
 from ams_common.request_usage import RequestUsage
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Condition, Status
+from ams_common.room import Room
 from ams_gateway.front.log import Record
 from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.metrics import GatewayMetrics
 from ams_gateway.redis_link import RedisLink
 from ams_gateway.registry.static import StaticRegistry
+from ams_gateway.saturation import Saturation
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.port import Entry, Outcome
 from ams_operator.metrics import Figures
 from ams_operator.metrics import Metrics as OperatorMetrics
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import exposition_of
-from ams_pod.engines.port import EngineCounters, Occupancy
+from ams_pod.engines.port import EngineCounters, MemoryUsage, Occupancy
+from ams_pod.serve.metrics import Figures as PodFigures
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.request_meter import Undelivered
+from ams_pod.volume import VolumeSpace
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,6 +43,15 @@ operator on `--port`, a model pod on its port, a download on `--progress-port`. 
 have `_bucket`, `_sum` and `_count`. Labels are bounded: no prompt, secret or address of a client is ever in one. A
 model that doesn't exist counts as `_unknown`; keys count by their names, beyond 200 of them as `_other`. The gateway
 also exports the usual `process_*` and `python_info`.
+"""
+_VLLM_HEAD = """
+## vLLM's names
+
+Each model pod has these beside its own, from the same counts, so that dashboards, KEDA's scalers, OpenCost and the
+endpoint picker of the Gateway API inference extension that were made for vLLM work unchanged. `model_name` is the
+model's name. There is no prefix cache, so there are no `vllm:prefix_cache_*`; `vllm:cache_config_info`,
+`vllm:lora_requests_info` and `vllm:iteration_tokens_total` have nothing to tell here either. A transcription counts one
+generation for each window of its recording. Requests that failed are in `vllm:e2e_request_latency_seconds` too.
 """
 _UNITS = ("seconds", "bytes", "tokens")
 _SCRAPED_LABELS = {"le"}  # of a histogram's buckets
@@ -59,6 +74,8 @@ class MetricLine:
 
 def gateway() -> str:
     metrics = GatewayMetrics(StaticRegistry({"m": ["http://127.0.0.1:1"]}))
+    saturation = Saturation(Room(1, 1))
+    saturation.clients = lambda: (1, 2)
     record = Record(
         model="m", route="/generate/{model}", code=200, seconds=1.0, first_byte_seconds=0.5, held_seconds=0.1,
         prompt_tokens=1, completion_tokens=1, error="queue_full",
@@ -74,7 +91,7 @@ def gateway() -> str:
     limits.months = lambda: {"team-a": 0.5}
     usage = UsageMetrics()
     usage.count(Entry(key_id="k", key_name="team-a", model="m", outcome=Outcome.ANSWERED, usage=RequestUsage()))
-    for collector in (link, limits, usage):
+    for collector in (link, limits, usage, saturation):
         metrics.include(collector)
     return metrics.expose("text/plain")[0].decode()
 
@@ -96,13 +113,20 @@ def operator() -> str:
         "spec": {"model": {"source": "hf://acme/tiny"}},
     }
     resource = replace(parse_model_deployment(document), status=Status(ready_replicas=1, conditions=[condition]))
-    metrics.figures = lambda: Figures([resource], lambda key: 1, 0, 0.0, True, 0)
+    metrics.started("models/m", {"load": 1.0})
+    download = Download(bytesDone=1, bytesTotal=2, etaSeconds=1.0)
+    metrics.figures = lambda: Figures(
+        [resource], lambda key: 1, 0, 0.0, True, 0, downloads={"models/m": download}, demand=lambda key: ModelDemand()
+    )
     return metrics.render().decode()
 
 
 def pod() -> str:
     counters = EngineCounters(out_of_memory={("decode", "cpu"): 1})
-    metrics = PodMetrics(lambda: (Occupancy(), counters, 1), Undelivered())
+    memory = MemoryUsage("cpu", 1, 1, 1)
+    figures = PodFigures(Occupancy(), counters, 0, 1, 1, 0.0, memory)
+    metrics = PodMetrics(lambda: figures, Undelivered(), name="m", volume=lambda: VolumeSpace(2, 1))
+    metrics.counts.note_startup("load", 1.0)
     metrics.requests.labels("stop").inc()
     metrics.load_phase.labels("reading").set(1)
     metrics.wait.labels("reading").inc(1)
@@ -113,16 +137,16 @@ def pod() -> str:
 def download() -> str:
     tracker = Tracker(lambda: 0.0)
     tracker.begin(Phase.DOWNLOADING, total=1)
-    return exposition_of(tracker, 1.0)[1].decode()
+    return exposition_of(tracker, 1.0, "/")[1].decode()
 
 
 COMPONENTS = {"Gateway": gateway, "Operator": operator, "Model pod": pod, "Download": download}
 
 
-def lines_of(exposition: str) -> Iterator[MetricLine]:
+def lines_of(exposition: str, prefix: str = "ams_") -> Iterator[MetricLine]:
     """The metrics of a scrape, sorted by name."""
     for family in sorted(text_string_to_metric_families(exposition), key=lambda family: family.name):
-        if not family.name.startswith("ams_") or family.name.endswith("_created"):
+        if not family.name.startswith(prefix) or family.name.endswith("_created"):
             continue  # the client library's own; _created is the start time of a counter or histogram
         labels: dict[str, None] = {}
         for sample in family.samples:
@@ -133,7 +157,8 @@ def lines_of(exposition: str) -> Iterator[MetricLine]:
 
 def page() -> str:
     """The whole page: a table for each component."""
-    return _HEAD + "".join(_table(title, lines_of(expose())) for title, expose in COMPONENTS.items())
+    ours = "".join(_table(title, lines_of(expose())) for title, expose in COMPONENTS.items())
+    return _HEAD + ours + _VLLM_HEAD + _table("", lines_of(pod(), "vllm:"))
 
 
 def _table(title: str, lines: Iterator[MetricLine]) -> str:
@@ -143,7 +168,7 @@ def _table(title: str, lines: Iterator[MetricLine]) -> str:
         for line in lines
     ]
     head = ["| name | type | labels | unit | meaning |", "|---|---|---|---|---|"]
-    return "\n".join(["", f"## {title}", "", *head, *rows, ""])
+    return "\n".join(["", *([f"## {title}", ""] if title else []), *head, *rows, ""])
 
 
 if __name__ == "__main__":

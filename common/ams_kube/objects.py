@@ -153,7 +153,7 @@ class WaitingState(_Part, frozen=True):
 
 
 class RunningState(_Part, frozen=True):
-    """Its presence is all that is read."""
+    started_at: str | None = None
 
 
 class TerminatedState(_Part, frozen=True):
@@ -162,6 +162,7 @@ class TerminatedState(_Part, frozen=True):
     reason: str = ""
     message: str = ""
     started_at: str | None = None
+    finished_at: str | None = None
 
 
 class ContainerState(_Part, frozen=True):

@@ -48,6 +48,7 @@ from ams_gateway.registry.port import Backend, Model, Registry
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
+from ams_gateway.saturation import Saturation
 from ams_gateway.settings import GatewaySettings, listed
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.open import open_ledger
@@ -99,14 +100,15 @@ class Gateway:
         self._router = Router(routes)
         self._monitoring_router = Router(monitoring_routes())
         self._pools = Pools(registry)
-        self._metrics = GatewayMetrics(registry)
+        self._metrics = GatewayMetrics(registry, hold_limit=settings.hold_limit)
         self._demand = Demand(registry, self._metrics)
         self._link = open_link(settings.redis_url, settings.redis_password)
         limit_metrics, usage_metrics = LimitMetrics(), UsageMetrics()
+        self.saturation = Saturation(self.body_room)
         self._ledger = open_ledger(settings, self._link, usage_metrics)
         self._undelivered = UndeliveredCollector(self._pods, self._ask_undelivered, self._ledger, self._door.names)
         self._limiter = open_limiter(self._link, self._ledger.month_tokens, limit_metrics)
-        for collector in filter(None, (self._link, limit_metrics, usage_metrics)):
+        for collector in filter(None, (self._link, limit_metrics, usage_metrics, self.saturation)):
             self._metrics.include(collector)
         if self._door.tokens is not None:
             self._metrics.issuers = self._door.tokens.key_ages
@@ -152,7 +154,9 @@ class Gateway:
         await self._ledger.start()
         await self._limiter.start()
         await self._undelivered.start()
-        self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers(), self._lateness.watch())
+        self._tidying = asyncio.gather(
+            self._pools.keep_tidy(), self._forget_answers(), self._lateness.watch(), self.saturation.watch_loop()
+        )
 
     def look(self) -> list[ModelOverview]:
         """All models as they are now, for who owns the registry: what an admin gets from `GET /overview`."""

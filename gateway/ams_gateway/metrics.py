@@ -1,13 +1,13 @@
 """The gateway's Prometheus metrics, counted in plain numbers and put into families only when they are read.
 
-`labels().observe()` of the client library costs more than all else that the gateway does for accounting, so the hot
-path adds to integers of a record that each model keeps. Labels are bounded: unknown models count under `_unknown`.
+The hot path adds to integers of a record that each model keeps. Labels are bounded: unknown models count under
+`_unknown`.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
+from ams_common.histogram import Histogram
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -19,56 +19,16 @@ from ams_gateway.registry.port import Registry
 UNKNOWN = "_unknown"  # no model's name holds an underscore
 
 _BOUNDS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    120.0,
-    300.0,
-    600.0,
-)
-_LABELS = [*(str(bound) for bound in _BOUNDS), "+Inf"]
-
-
-class Histogram:
-    """Counts by upper bound, in seconds."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(_LABELS)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(_BOUNDS, seconds)] += 1
-        self.sum += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        total = 0
-        result: list[tuple[str, float]] = []
-        for label, count in zip(_LABELS, self.counts, strict=True):
-            total += count
-            result.append((label, total))
-        return result
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
 
 
 class ModelMetrics:
     """What is counted for one model."""
 
     __slots__ = (
-        "answers", "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "requests", "retries",
-        "tokens",
+        "answers", "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "media", "requests",
+        "retries", "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -77,19 +37,21 @@ class ModelMetrics:
         self.retries: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()  # looked up in the answer cache, by what was found
         self.tokens = [0, 0]  # of prompts, of completions
+        self.media = 0  # items that pods took in
         self.ejections = 0
         self.in_flight = 0  # requests at a pod now
         self.held = 0  # requests that wait for the model to get ready
         self.duration: dict[str, Histogram] = {}
         self.first_byte: dict[str, Histogram] = {}
-        self.hold = Histogram()
+        self.hold = Histogram(_BOUNDS)
 
 
 class GatewayMetrics(Collector):
     """All metrics of one gateway."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, hold_limit: int = 0) -> None:
         self._model_registry = registry
+        self._hold_limit = hold_limit
         self._models: dict[str, ModelMetrics] = {}
         self.certificate_expires: float | None = None  # Unix time; None without TLS
         self.issuers: Callable[[], Mapping[str, float | None]] = dict  # seconds since each one's keys were fetched
@@ -114,17 +76,18 @@ class GatewayMetrics(Collector):
         route = record.route
         model.requests[route, record.code] += 1
         if (duration := model.duration.get(route)) is None:
-            duration = model.duration[route] = Histogram()
+            duration = model.duration[route] = Histogram(_BOUNDS)
         duration.observe(record.seconds)
         if record.first_byte_seconds is not None:
             if (first_byte := model.first_byte.get(route)) is None:
-                first_byte = model.first_byte[route] = Histogram()
+                first_byte = model.first_byte[route] = Histogram(_BOUNDS)
             first_byte.observe(record.first_byte_seconds)
         if record.held_seconds is not None:
             model.hold.observe(record.held_seconds)
         if record.completion_tokens is not None:
             model.tokens[0] += record.prompt_tokens or 0
             model.tokens[1] += record.completion_tokens
+        model.media += record.media
         if record.answer_cache:
             model.answers[record.answer_cache] += 1
         if record.error:
@@ -162,6 +125,12 @@ class GatewayMetrics(Collector):
         held = GaugeMetricFamily(
             "ams_gateway_requests_held", "Requests that wait for the model to get ready.", labels=("model",)
         )
+        media = CounterMetricFamily(
+            "ams_gateway_media_items", "Images, clips and videos of answered requests.", labels=("model",)
+        )
+        backends = GaugeMetricFamily(
+            "ams_gateway_ready_pods", "Pods of a model that this gateway sends requests to.", labels=("model",)
+        )
         duration = HistogramMetricFamily(
             "ams_gateway_request_duration_seconds", "From the request's head to the answer's end.",
             labels=("model", "route"),
@@ -173,6 +142,7 @@ class GatewayMetrics(Collector):
         hold = HistogramMetricFamily(
             "ams_gateway_hold_seconds", "Time that requests waited for a model to get ready.", labels=("model",)
         )
+        ready = {each.name: len(self._model_registry.backends(each)) for each in self._model_registry.models()}
         for name, model in self._models.items():
             for (route, code), count in model.requests.items():
                 requests.add_metric((name, route, str(code)), count)
@@ -191,10 +161,16 @@ class GatewayMetrics(Collector):
             ejections.add_metric((name,), model.ejections)
             tokens.add_metric((name, "input"), model.tokens[0])
             tokens.add_metric((name, "output"), model.tokens[1])
+            media.add_metric((name,), model.media)
+            backends.add_metric((name,), ready.get(name, 0))
             in_flight.add_metric((name,), model.in_flight)
             held.add_metric((name,), model.held)
             hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
-        yield from (requests, errors, retries, ejections, tokens, answers, in_flight, held, duration, first_byte, hold)
+        yield from (requests, errors, retries, ejections, tokens, answers, media, backends, in_flight, held)
+        yield from (duration, first_byte, hold)
+        yield GaugeMetricFamily(
+            "ams_gateway_hold_limit", "Requests of one model that may wait for it to get ready.", self._hold_limit
+        )
 
         if self.certificate_expires is not None:
             yield GaugeMetricFamily(

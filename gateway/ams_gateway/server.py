@@ -119,6 +119,8 @@ class _Server(web.Server):
         self._loop = asyncio.get_running_loop()
         self._most_clients = most_clients(raise_descriptor_limit())
         self._complained_at = 0.0
+        if not metrics_only:
+            gateway.saturation.clients = lambda: (len(self.connections), self._most_clients)
 
     def __call__(self) -> "_Connection":
         return _Connection(

@@ -36,6 +36,7 @@ from ams_operator.watch.naming import NameBook
 from ams_operator.watch.nodes import NodeWatch
 from ams_operator.watch.progress import ProgressPoller
 from ams_operator.watch.scaler import Scaler
+from ams_operator.watch.startups import StartupWatch
 from ams_operator.watch.workqueue import WorkQueue
 from ams_operator.web import serve_monitoring
 
@@ -92,7 +93,7 @@ class _Operator:
         self._poller = ProgressPoller(pod_session, settings.progress_port, self._pods_on_their_way, queue.add, metrics)
         self._nodes = NodeWatch(client, self._nodes_changed)
         self._reports = (
-            HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), queue.add)
+            HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), queue.add, metrics)
             if settings.preflight
             else None
         )
@@ -129,6 +130,7 @@ class _Operator:
             for namespace in everywhere
         ]
         self._waking: dict[str, Pod] = {}
+        self._startups = StartupWatch(metrics, lambda: self._election.leads)
         metrics.figures = self._figures
 
     def unready(self) -> str | None:
@@ -248,10 +250,12 @@ class _Operator:
             self._poller.look()
         else:
             self._waking.pop(pod.metadata.key, None)
+        self._startups.take(pod)
         self._cache.take_pod(pod)
 
     def _forget_pod(self, key: str) -> None:
         self._waking.pop(key, None)
+        self._startups.forget(key)
         self._cache.forget_pod(key)
 
     def _pods_on_their_way(self) -> list[Pod]:
@@ -286,6 +290,15 @@ class _Operator:
             child = self._cache.get(key).children.get("Deployment")
             return child.spec.replicas if isinstance(child, Deployment) else None
 
+        def restarts(key: str) -> int:
+            pods = self._cache.get(key).own_pods()
+            return sum(
+                each.restart_count
+                for pod in pods
+                for each in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+            )
+
+        reader = self._reader
         return Figures(
             self._cache.resources(),
             desired,
@@ -293,6 +306,10 @@ class _Operator:
             self._queue.age_seconds,
             self._election.leads,
             self._client.requests,
+            downloads=self._poller.downloads(),
+            restarts=restarts,
+            demand=reader.of if reader is not None else None,
+            demand_complete=reader is not None and reader.complete,
         )
 
 

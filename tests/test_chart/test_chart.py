@@ -448,7 +448,9 @@ def test_the_optional_objects() -> None:
     assert {name for kind, name in objects if kind == "NetworkPolicy"} == {"operator", "gateway"}
     monitor = objects["PodMonitor", "models"]
     assert monitor["metadata"]["labels"]["release"] == "prom"
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "interval": "15s"}]
+    ports = {each["port"]: each["interval"] for each in monitor["spec"]["podMetricsEndpoints"]}
+    assert ports == {"http": "15s", "progress": "15s"}
+    assert all(each["relabelings"][0]["targetLabel"] == "model" for each in monitor["spec"]["podMetricsEndpoints"])
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
     assert render({"podMonitor": {"enabled": True}})["PodMonitor", "models"]["spec"]["namespaceSelector"] == {
         "any": True

@@ -14,6 +14,7 @@ from ams_common.pod_settings import DownloadSettings
 from ams_common.progress import Progress
 
 from ams_pod.download.progress import Tracker
+from ams_pod.volume import space_of
 
 _TICK_SECONDS = 0.2
 _LINE_SECONDS = 10.0
@@ -85,7 +86,7 @@ class Report:
             say(f"{progress.comment()}: {progress.message}" if progress.message else progress.comment())
 
     def _serve(self) -> None:
-        tracker, started = self._tracker, time.monotonic()
+        tracker, started, models_dir = self._tracker, time.monotonic(), self._settings.models_dir
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 5.0  # seconds that a client may be silent
@@ -97,7 +98,7 @@ class Report:
                     case "/progress":
                         self._answer(200, "application/json", msgspec.json.encode(tracker.snapshot()))
                     case "/metrics":
-                        self._answer(200, *exposition_of(tracker, time.monotonic() - started))
+                        self._answer(200, *exposition_of(tracker, time.monotonic() - started, models_dir))
                     case "/health":
                         self._answer(200, "application/json", b'{"status":"healthy"}')
                     case _:
@@ -134,7 +135,7 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def exposition_of(tracker: Tracker, seconds: float) -> tuple[str, bytes]:
+def exposition_of(tracker: Tracker, seconds: float, models_dir: str) -> tuple[str, bytes]:
     """(content type, body) of /metrics, `seconds` after the download began."""
     from prometheus_client import CollectorRegistry, exposition
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -149,6 +150,10 @@ def exposition_of(tracker: Tracker, seconds: float) -> tuple[str, bytes]:
                 yield GaugeMetricFamily("ams_download_done_bytes", "Bytes that are there.", shown.bytesDone)
                 if shown.bytesTotal is not None:
                     yield GaugeMetricFamily("ams_download_size_bytes", "Bytes of the whole.", shown.bytesTotal)
+            if (space := space_of(models_dir)) is not None:
+                size, free = "Size of the volume with the weights.", "What may still be written to it."
+                yield GaugeMetricFamily("ams_download_volume_size_bytes", size, space.size)
+                yield GaugeMetricFamily("ams_download_volume_free_bytes", free, space.free)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Download())

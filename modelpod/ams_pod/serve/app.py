@@ -69,7 +69,9 @@ async def load(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    body = request.app[POD].metrics.render()
+    pod = request.app[POD]
+    await pod.volume.look()
+    body = pod.metrics.render()
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

@@ -13,6 +13,7 @@ from ams_common.request_usage import RequestUsage
 from ams_common.wire import FinishReason, Usage
 
 from ams_pod.engines.port import Degraded, Engine, Prepared, Sampling, Ticket, TokenEvent
+from ams_pod.serve.counts import Ending
 from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.refusals import api_error
@@ -62,7 +63,10 @@ class Generation:
         self._news = asyncio.Event()
         self._error: ApiError | None = None
         self._ticket: Ticket | None = None
+        self._first_token_at: float | None = None
         self._last_token_at: float | None = None
+        self._counted = False
+        self._is_first = False
 
     async def __aenter__(self) -> Self:
         if (prepared := self._prepared) is not None:
@@ -72,6 +76,7 @@ class Generation:
                 self._meter.track.submitted(self._engine.counters)
             self._ticket = self._engine.submit(prepared, self._sampling, self.take, share)
             if self._meter is not None:
+                self._is_first = not self._meter.has_generations
                 self._meter.add(self)
                 if self._meter.track is not None:
                     self._meter.track.tickets.append(self._ticket)
@@ -82,6 +87,7 @@ class Generation:
     ) -> None:
         if self._ticket is not None and self.finish_reason is None:
             self._engine.cancel(self._ticket)
+            self._count_end("abort" if self._error is None else "error")
 
     @property
     def usage(self) -> Usage:
@@ -178,6 +184,7 @@ class Generation:
             self._emit(self._detokenizer.push(event.token or 0) if event.text is None else event.text)
         if self._stops.stopped:
             self.finish_reason = "stop"
+            self._count_end("stop")
             if self._ticket is not None:
                 self._engine.cancel(self._ticket)
         elif event.finish is not None:
@@ -190,6 +197,7 @@ class Generation:
         else:
             self._flush()
         self.finish_reason = "length" if event.finish == "length" and not self._stops.stopped else "stop"
+        self._count_end("length" if self.finish_reason == "length" else "stop")
 
     def _emit(self, text: str) -> None:
         if not text:
@@ -216,15 +224,32 @@ class Generation:
 
     def _observe_token(self) -> None:
         now = time.monotonic()
+        counts = self._metrics.counts
+        counts.generated += 1
         if self._last_token_at is not None:
-            self._metrics.inter_token.observe(now - self._last_token_at)
-        elif self._ticket is not None:
-            self._metrics.first_token.observe(now - self._ticket.submitted_at)
-            self._metrics.queue_wait.observe(self.queue_seconds)
-            self._note_waits(self._ticket, now)
+            counts.inter_token.observe(now - self._last_token_at)
+        elif (ticket := self._ticket) is not None:
+            self._first_token_at = now
+            began = self._meter.began if self._meter is not None and self._is_first else ticket.submitted_at
+            counts.first_token.observe(now - began)
+            counts.queue_wait.observe(self.queue_seconds)
+            counts.prefill.observe(now - (ticket.started_at or ticket.submitted_at))
+            self._note_waits(ticket, now)
         self._last_token_at = now
         if self._meter is not None and self._meter.track is not None:
             self._meter.track.token(now, self._engine.counters)
+
+    def _count_end(self, ending: Ending) -> None:
+        """Once, however it ended."""
+        if self._counted:
+            return
+        self._counted = True
+        counts = self._metrics.counts
+        counts.endings[ending] += 1
+        counts.prompt_tokens.observe(self.usage.prompt_tokens)
+        counts.generation_tokens.observe(self.completion_tokens)
+        if self._first_token_at is not None and self._last_token_at is not None:
+            counts.decode.observe(self._last_token_at - self._first_token_at)
 
     def _note_waits(self, ticket: Ticket, now: float) -> None:
         """What the first token waited for."""

@@ -18,7 +18,7 @@ from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.room import Room
 
-from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
+from ams_pod.engines.port import Capabilities, Engine, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
 from ams_pod.media.decoding import DecodeOptions, preload_codecs
 from ams_pod.media.fair_pool import FairPool
@@ -30,10 +30,11 @@ from ams_pod.serve.answer_version import answer_version
 from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.keys import REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.machine import MachineWatch
-from ams_pod.serve.metrics import PodMetrics
+from ams_pod.serve.metrics import Figures, PodMetrics
 from ams_pod.serve.request_meter import RequestMeter, Undelivered
 from ams_pod.serve.stall import StallWatch
 from ams_pod.serve.tracks import RecentTracks
+from ams_pod.serve.volume import VolumeWatch
 from ams_pod.shares import EVERYBODY, Share, over_their_share
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class ModelPod:
         self.undelivered = Undelivered()
         self.machine = MachineWatch()
         self.recent = RecentTracks(self.machine)
-        self.metrics = PodMetrics(self._figures, self.undelivered)
+        self.volume = VolumeWatch(settings.models_dir)
+        self.metrics = PodMetrics(self._figures, self.undelivered, name=settings.name, volume=lambda: self.volume.space)
         self._admitted: dict[RequestMeter, None] = {}  # in the order they came
         self.large_bodies = asyncio.Semaphore(_LARGE_BODIES)
         self.body_room = Room(_BODY_MEMORY_BYTES, max(_BODY_FILE_BYTES, 2 * settings.max_body_bytes))
@@ -75,6 +77,8 @@ class ModelPod:
         self._idle = asyncio.Event()
         self._idle.set()
         self._phase: tuple[Phase, float] | None = None
+        self._began = time.monotonic()
+        self._in_place_at: float | None = None
         self._stall = StallWatch(settings.stall_seconds)
         self._checking: asyncio.Task[None] | None = None
         self._recent_seconds = 1.0  # of a request, moving average
@@ -196,8 +200,9 @@ class ModelPod:
             seconds = time.monotonic() - started
             if outcome == "completed":
                 self._recent_seconds = 0.9 * self._recent_seconds + 0.1 * seconds
+                self.metrics.counts.note_startup("first-answer", started + seconds - self._began)
             self.metrics.requests.labels(outcome).inc()
-            self.metrics.duration.observe(seconds)
+            self.metrics.counts.duration.observe(seconds)
             self.active -= 1
             del self._admitted[meter]
             if not self.active:
@@ -287,8 +292,18 @@ class ModelPod:
                 self.metrics.load_phase.labels(name).set(now - since)
                 log.info("%s took %.2f s", name, now - since)
             self._phase = (phase, now)
+            self._note_startup(phase, now)
         if not self.draining:
             self.progress = Progress(phase, percent)
+
+    def _note_startup(self, phase: Phase, now: float) -> None:
+        if phase not in (Phase.WARMING_UP, Phase.CHECKING, Phase.READY):
+            return
+        if self._in_place_at is None:
+            self._in_place_at = now
+            self.metrics.counts.note_startup("load", now - self._began)
+        if phase is Phase.READY:
+            self.metrics.counts.note_startup("warm-up", now - self._in_place_at)
 
     def _be_checked(self, engine: Engine) -> None:
         """By the golden prompts, before anybody may ask."""
@@ -328,10 +343,19 @@ class ModelPod:
         if not self.failure.done():
             self.failure.set_result(failure)
 
-    def _figures(self) -> tuple[Occupancy, EngineCounters, int] | None:
-        if self.engine is None:
+    def _figures(self) -> Figures | None:
+        if (engine := self.engine) is None:
             return None
-        return self.engine.occupancy(), self.engine.counters, resident_bytes()
+        load = self.load()
+        return Figures(
+            load=engine.occupancy(),
+            counters=engine.counters,
+            waiting=load.queued,
+            concurrent_requests=engine.info.concurrent_requests,
+            queued_requests=load.queued_requests,
+            stalled_seconds=self.stalled_seconds() or 0.0,
+            memory=engine.memory(),
+        )
 
 
 def _dispatch(events: list[TokenEvent]) -> None:

@@ -82,7 +82,8 @@ class RequestMeter:
         self, request_id: str, share: Share, undelivered: Undelivered, track: RequestTrack | None = None
     ) -> None:
         self.request_id, self.share, self.track = request_id, share, track
-        self.waits = Waits(time.monotonic())
+        self.began = time.monotonic()
+        self.waits = Waits(self.began)
         self.leave: Callable[[], None] | None = None
         self.displaced = False
         self._undelivered = undelivered
@@ -93,6 +94,10 @@ class RequestMeter:
 
     def add(self, generation: Metered) -> None:
         self._generations.append(generation)
+
+    @property
+    def has_generations(self) -> bool:
+        return bool(self._generations)
 
     @property
     def movable(self) -> bool:

@@ -13,6 +13,7 @@ from ams_common.source import HubSource, InvalidSource, parse_source
 
 from ams_operator.act.hub import HubClient
 from ams_operator.decide.preflight.report import HubReport, Question
+from ams_operator.metrics import Metrics
 
 _AT_ONCE = 8
 _REFUSED_SECONDS = 300.0  # a model may appear, or be opened
@@ -44,9 +45,10 @@ class Preflight:
 class HubReports:
     """`changed` is called with the key of each resource that waited for a report."""
 
-    def __init__(self, hub: HubClient, changed: Callable[[str], None]) -> None:
+    def __init__(self, hub: HubClient, changed: Callable[[str], None], metrics: Metrics | None = None) -> None:
         self._hub = hub
         self._changed = changed
+        self._metrics = metrics
         self._entries: dict[Question, _Entry] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -78,6 +80,8 @@ class HubReports:
                 report = await self._hub.ask(question)
         finally:
             entry.task = None
+        if self._metrics is not None:
+            self._metrics.preflights.labels(_outcome(report)).inc()
         if not report.reached:
             entry.failures += 1
             entry.again_at = time.monotonic() + backoff_seconds(
@@ -91,6 +95,12 @@ class HubReports:
         waiting, entry.waiting = entry.waiting, set()
         for key in waiting:
             self._changed(key)
+
+
+def _outcome(report: HubReport) -> str:
+    if not report.reached:
+        return "unreachable"
+    return "answered" if report.failure is None else "refused"
 
 
 def question_of(resource: ModelDeployment) -> Question | None:

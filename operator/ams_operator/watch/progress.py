@@ -10,7 +10,7 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson
 from ams_common.plain import plain_failure, plain_text
-from ams_common.progress import Progress, load_percent
+from ams_common.progress import Download, Progress, load_percent
 from ams_kube.objects import Pod
 
 from ams_operator.answers import get_json
@@ -53,6 +53,18 @@ class ProgressPoller:
     def look(self) -> None:
         """A pod changed, and may have progress to report."""
         self._wake.set()
+
+    def downloads(self) -> dict[str, Download]:
+        """Of the models that are being downloaded, by key; of several pods the one that is furthest."""
+        found: dict[str, Download] = {}
+        for pod in self._pods():
+            progress = self.of.get(pod.metadata.uid)
+            if progress is None or progress.download is None or progress.phase is not Phase.DOWNLOADING:
+                continue
+            key = model_key(pod.metadata)
+            if key not in found or found[key].bytesDone < progress.download.bytesDone:
+                found[key] = progress.download
+        return found
 
     async def run(self) -> None:
         """Until cancelled. Nothing runs while no pod is on its way to ready."""
