@@ -100,9 +100,12 @@ crds: $(VENV)/.dev
 	    && mv new values.schema.json
 
 # What tests compare with its source.
+RULES = charts/ai-model-server/files/prometheus-rules.yaml
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.troubleshooting > docs/troubleshooting.md
 	$(VENV)/bin/python tests/metrics_page.py > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	$(VENV)/bin/python -m dashboards.rules index > docs/alerts.md.new && mv docs/alerts.md.new docs/alerts.md
+	$(VENV)/bin/python -m dashboards.rules rules > $(RULES).new && mv $(RULES).new $(RULES)
 	for page in README.md docs/*.md docs/*/*.md; do \
 		$(VENV)/bin/python -m ams_common.reference < $$page > $$page.new && mv $$page.new $$page || exit 1; done
 

@@ -7,6 +7,7 @@ The hot path adds to integers of a record that each model keeps. Labels are boun
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
+from ams_common.errors import ERRORS
 from ams_common.histogram import Histogram
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -23,12 +24,24 @@ _BOUNDS = (
 )  # fmt: skip
 
 
+def is_failure(code: int, error: str) -> bool:
+    """Whether a request failed by no fault of who sent it, in its status or in a stream that had begun with 200.
+
+    A model that its owner suspended is no failure.
+    """
+    if code >= 500:
+        return error != "suspended"
+    if code >= 400 or not error:
+        return False
+    return error.startswith("pod_answered_5") or (error in ERRORS and ERRORS[error].status >= 500)
+
+
 class ModelMetrics:
     """What is counted for one model."""
 
     __slots__ = (
-        "answers", "duration", "ejections", "errors", "first_byte", "held", "hold", "in_flight", "media", "requests",
-        "retries", "tokens",
+        "answers", "duration", "ejections", "errors", "failures", "first_byte", "held", "hold", "in_flight", "media",
+        "requests", "retries", "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,6 +51,7 @@ class ModelMetrics:
         self.answers: Counter[str] = Counter()  # looked up in the answer cache, by what was found
         self.tokens = [0, 0]  # of prompts, of completions
         self.media = 0  # items that pods took in
+        self.failures = 0  # requests that failed by no fault of who sent them
         self.ejections = 0
         self.in_flight = 0  # requests at a pod now
         self.held = 0  # requests that wait for the model to get ready
@@ -92,6 +106,8 @@ class GatewayMetrics(Collector):
             model.answers[record.answer_cache] += 1
         if record.error:
             model.errors[record.error] += 1
+        if is_failure(record.code, record.error):
+            model.failures += 1
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, in the format that `accept` asks for."""
@@ -108,6 +124,11 @@ class GatewayMetrics(Collector):
             "ams_gateway_errors",
             "Errors that the gateway sent to clients, also inside streams.",
             labels=("model", "error"),
+        )
+        failures = CounterMetricFamily(
+            "ams_gateway_failures",
+            "Requests that failed by no fault of who sent them: status 5xx, or an error in a stream; suspended aside.",
+            labels=("model",),
         )
         retries = CounterMetricFamily(
             "ams_gateway_retries", "Requests sent to a pod again.", labels=("model", "reason")
@@ -152,6 +173,7 @@ class GatewayMetrics(Collector):
                 answers.add_metric((name, result), count)
             for reason, count in model.retries.items():
                 retries.add_metric((name, reason), count)
+            failures.add_metric((name,), model.failures)
             for route, histogram in model.duration.items():
                 duration.add_metric((name, route), histogram.buckets(), histogram.sum)
             for route, histogram in model.first_byte.items():
@@ -166,7 +188,7 @@ class GatewayMetrics(Collector):
             in_flight.add_metric((name,), model.in_flight)
             held.add_metric((name,), model.held)
             hold.add_metric((name,), model.hold.buckets(), model.hold.sum)
-        yield from (requests, errors, retries, ejections, tokens, answers, media, backends, in_flight, held)
+        yield from (requests, errors, failures, retries, ejections, tokens, answers, media, backends, in_flight, held)
         yield from (duration, first_byte, hold)
         yield GaugeMetricFamily(
             "ams_gateway_hold_limit", "Requests of one model that may wait for it to get ready.", self._hold_limit

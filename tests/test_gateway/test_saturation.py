@@ -3,7 +3,9 @@
 import asyncio
 import time
 
+import pytest
 from ams_common.room import Room
+from ams_gateway.metrics import is_failure
 from ams_gateway.saturation import Saturation
 from prometheus_client import CollectorRegistry
 
@@ -38,3 +40,23 @@ def test_parts_of_limits() -> None:
         assert sample(saturation, "ams_gateway_saturation_ratio", resource="spool") == 0.9
         assert sample(saturation, "ams_gateway_saturation_ratio", resource="clients") == 0.25
         assert sample(saturation, "ams_gateway_saturation_limit", resource="clients") == 20
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "failed"),
+    [
+        (200, "", False),
+        (404, "model_not_found", False),
+        (429, "queue_full", False),
+        (499, "", False),  # the client left
+        (500, "", True),  # a pod's own answer, passed on
+        (503, "model_loading", True),
+        (503, "suspended", False),  # its owner wants it so
+        (200, "backend_failed", True),  # in a stream
+        (200, "pod_answered_503", True),
+        (200, "pod_answered_400", False),
+        (200, "context_length_exceeded", False),
+    ],
+)
+def test_what_counts_as_a_failure(code: int, error: str, failed: bool) -> None:
+    assert is_failure(code, error) is failed
