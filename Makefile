@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs site site-serve manifests locks sbom audit clean
+.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -22,6 +22,7 @@ help:
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
 	@echo "make crds   write crds/ from the types"
 	@echo "make docs   write the generated parts of docs/ and README.md from the code"
+	@echo "make dashboards  write the Grafana dashboards into the chart from the code in dashboards/"
 	@echo "make manifests  plain manifests of the chart, for kubectl apply, into dist/   (NAMESPACE=ams)"
 	@echo "make locks  write locks/, the hash-checked dependencies of the images, from pyproject.toml and constraints.txt"
 	@echo "make sbom   list what is installed in the virtual environment, as CycloneDX, into dist/"
@@ -116,6 +117,10 @@ site: $(VENV)/.dev
 
 site-serve: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve --config-file site/mkdocs.yml
+
+# The dashboards as files, from the code in dashboards/.
+dashboards: $(VENV)/.dev
+	$(VENV)/bin/python -m dashboards.render
 
 # The namespace comes first, then all that helm would install; hooks (the chart's own tests) are left out.
 manifests:

@@ -44,6 +44,7 @@ SLOW = {
     "test_media/test_pdf.py",
     "test_media/test_video.py",
     "test_monitoring/test_alerts.py",
+    "test_monitoring/test_dashboards.py",
     "test_monitoring/test_vllm_boards.py",
     "test_operator/test_bad_resources.py",
     "test_operator/test_cluster_says.py",

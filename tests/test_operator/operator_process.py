@@ -93,10 +93,14 @@ class OperatorProcess:
         assert self._process is not None
         return self._process.wait(seconds)
 
-    def metrics(self) -> dict[str, float]:
+    @property
+    def metrics_port(self) -> int:
         found = re.search(r"metrics on port (\d+)", self.until_logged("metrics on port"))
         assert found is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics", timeout=5) as response:
+        return int(found[1])
+
+    def metrics(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as response:
             lines = response.read().decode().splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}

@@ -18,7 +18,7 @@ from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.room import Room
 
-from ams_pod.engines.port import Capabilities, Engine, LoadFailed, Occupancy, Opener, TokenEvent
+from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
 from ams_pod.media.decoding import DecodeOptions, preload_codecs
 from ams_pod.media.fair_pool import FairPool
