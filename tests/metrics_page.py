@@ -14,6 +14,7 @@ from ams_common.request_usage import RequestUsage
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.status import Condition, Status
 from ams_common.room import Room
+from ams_gateway.front.lateness import LoopLateness
 from ams_gateway.front.log import Record
 from ams_gateway.limits.metrics import LimitMetrics
 from ams_gateway.metrics import GatewayMetrics
@@ -74,7 +75,7 @@ class MetricLine:
 
 def gateway() -> str:
     metrics = GatewayMetrics(StaticRegistry({"m": ["http://127.0.0.1:1"]}))
-    saturation = Saturation(Room(1, 1))
+    saturation = Saturation(Room(1, 1), LoopLateness())
     saturation.clients = lambda: (1, 2)
     record = Record(
         model="m", route="/generate/{model}", code=200, seconds=1.0, first_byte_seconds=0.5, held_seconds=0.1,

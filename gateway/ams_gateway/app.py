@@ -104,7 +104,8 @@ class Gateway:
         self._demand = Demand(registry, self._metrics)
         self._link = open_link(settings.redis_url, settings.redis_password)
         limit_metrics, usage_metrics = LimitMetrics(), UsageMetrics()
-        self.saturation = Saturation(self.body_room)
+        self._lateness = LoopLateness()
+        self.saturation = Saturation(self.body_room, self._lateness)
         self._ledger = open_ledger(settings, self._link, usage_metrics)
         self._undelivered = UndeliveredCollector(self._pods, self._ask_undelivered, self._ledger, self._door.names)
         self._limiter = open_limiter(self._link, self._ledger.month_tokens, limit_metrics)
@@ -113,7 +114,6 @@ class Gateway:
         if self._door.tokens is not None:
             self._metrics.issuers = self._door.tokens.key_ages
         self._recent = RecentRequests()
-        self._lateness = LoopLateness()
         holds = Holds(registry, self._metrics, self._demand, seconds=settings.hold_seconds, limit=settings.hold_limit)
         relay = Relay(expose_pod=settings.expose_pod)
         pod_facts = PodFacts(registry, self._pools)
@@ -154,9 +154,7 @@ class Gateway:
         await self._ledger.start()
         await self._limiter.start()
         await self._undelivered.start()
-        self._tidying = asyncio.gather(
-            self._pools.keep_tidy(), self._forget_answers(), self._lateness.watch(), self.saturation.watch_loop()
-        )
+        self._tidying = asyncio.gather(self._pools.keep_tidy(), self._forget_answers(), self._lateness.watch())
 
     def look(self) -> list[ModelOverview]:
         """All models as they are now, for who owns the registry: what an admin gets from `GET /overview`."""

@@ -1,38 +1,29 @@
 """How full a gateway is: each thing that it has only so much of, beside its limit, and how late its event loop is."""
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from ams_common.room import Room
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_EVERY_SECONDS = 0.25
-_KEPT = 120  # lags, of the last half minute: as long as most scrapes are apart
+from ams_gateway.front.lateness import LoopLateness
+
+_LAG_SECONDS = 30.0  # as long as most scrapes are apart
 
 
 class Saturation(Collector):
     """Read at each scrape. `clients` gives the connections that are open, and how many may be."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, lateness: LoopLateness) -> None:
         self.clients: Callable[[], tuple[int, int]] | None = None
         self._room = room
-        self._lags: deque[float] = deque([0.0], maxlen=_KEPT)
-
-    async def watch_loop(self) -> None:
-        """Measure how late a timer is, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + _EVERY_SECONDS
-            await asyncio.sleep(_EVERY_SECONDS)
-            self._lags.append(max(0.0, loop.time() - due))
+        self._lateness = lateness
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "ams_gateway_loop_lag_seconds",
             "By how much the event loop was late at worst in the last 30 seconds.",
-            value=max(self._lags),
+            value=self._lateness.worst(_LAG_SECONDS),
         )
         room = self._room
         used: list[tuple[str, int, int]] = [

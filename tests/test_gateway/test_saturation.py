@@ -5,6 +5,7 @@ import time
 
 import pytest
 from ams_common.room import Room
+from ams_gateway.front.lateness import LoopLateness
 from ams_gateway.metrics import is_failure
 from ams_gateway.saturation import Saturation
 from prometheus_client import CollectorRegistry
@@ -17,8 +18,9 @@ def sample(saturation: Saturation, name: str, **labels: str) -> float | None:
 
 
 async def test_a_loop_that_was_blocked_shows() -> None:
-    saturation = Saturation(Room(100, 1000))
-    watching = asyncio.create_task(saturation.watch_loop())
+    lateness = LoopLateness()
+    saturation = Saturation(Room(100, 1000), lateness)
+    watching = asyncio.create_task(lateness.watch())
     await asyncio.sleep(0.01)
     assert sample(saturation, "ams_gateway_loop_lag_seconds") < 0.3
     time.sleep(0.6)  # noqa: ASYNC251  # that is the fault
@@ -31,7 +33,7 @@ async def test_a_loop_that_was_blocked_shows() -> None:
 
 def test_parts_of_limits() -> None:
     room = Room(100, 1000)
-    saturation = Saturation(room)
+    saturation = Saturation(room, LoopLateness())
     saturation.clients = lambda: (5, 20)
     with room.share() as share:
         share.keep(50, 0.0)

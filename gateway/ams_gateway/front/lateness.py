@@ -34,3 +34,8 @@ class LoopLateness:
                 break
             total += late
         return total
+
+    def worst(self, seconds: float) -> float:
+        """The most seconds by which it was late at once, in the last so many seconds."""
+        began = time.perf_counter() - seconds
+        return max((late for found, late in self._late if found > began), default=0.0)
