@@ -58,7 +58,7 @@ from ams_gateway.usage.undelivered import UndeliveredCollector
 logger = logging.getLogger("ams_gateway")
 
 _BODY_IS_LOST = ("bad_request", "request_timeout")  # nobody knows where the next request starts
-_PROBES = ("/health", "/ready", "/metrics")  # requested all the time: only their failures are worth a line
+_PROBES = ("/health", "/ready", "/metrics", "/page/{file}")  # asked all the time: only failures are worth a line
 _UNREMEMBERED = (*_PROBES, "/admin/why", "/openapi.json", "/overview")  # nobody asks what delayed these
 _KEY_REFUSED = ("invalid_key", "admin_required", "scope_required", "model_not_allowed")  # worth a line of the audit log
 _CUT = ("backend_failed", "timeout")  # errors of answers that ended before their usage was told

@@ -82,15 +82,6 @@ async def test_the_log_has_a_line_a_request_without_its_words(start: Start, pod,
     }  # fmt: skip
 
 
-async def test_the_page_escapes_names(start: Start, registry: FakeRegistry) -> None:
-    registry.add("<b>")
-    registry.set_progress("<b>", Progress(phase=Phase.DOWNLOADING, percent=7.0))
-    running = await start(registry)
-    async with running.client.get(running.url + "/") as response:
-        page = await response.text()
-    assert "<td>&lt;b&gt;</td><td>downloading 7 %</td>" in page
-
-
 GPU = {
     "gpu_available": True,
     "gpu_total_gb": 24.0,

@@ -29,8 +29,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     features: Annotated[
         list[str] | None,
         Meta(
-            description="`reasoning`: answers may have reasoning_content; `raw-prompts`: /v1/completions; null until "
-            "the model has been loaded."
+            description="`reasoning`: answers may have reasoning_content; `raw-prompts`: /v1/completions; "
+            "`single-question`: one message of a user, and no chat; null until the model has been loaded."
         ),
     ] = None
 

@@ -7,7 +7,19 @@ from ams_common import wire
 from ams_common.demand import DemandReport
 from ams_common.why.story import Why
 
-from ams_gateway.routes import admin, controls, generate, models, monitoring, openai, overview, service, usage, why
+from ams_gateway.routes import (
+    admin,
+    controls,
+    generate,
+    models,
+    monitoring,
+    openai,
+    overview,
+    page,
+    service,
+    usage,
+    why,
+)
 from ams_gateway.routes.routing import Form, Route, Scope
 
 # What any request may get, whatever its route.
@@ -321,12 +333,25 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/",
-        handler=service.get_index,
-        operation_id="get_index",
+        handler=page.get_page,
+        operation_id="get_page",
         scope=Scope.PUBLIC,
         summary="Show the models to a person",
-        description="A page that lists the models and their state.",
+        description="The page with models, playground and usage. What it shows comes from the other routes, with the "
+        "key of whoever looks.",
         media_types=("text/html",),
+    ),
+    Route(
+        method="GET",
+        path="/page/{file}",
+        handler=page.get_page_file,
+        operation_id="get_page_file",
+        scope=Scope.PUBLIC,
+        summary="Give a file of the page",
+        description="Scripts and style sheets, below a folder that changes with them.",
+        parameters={"file": "Name of the file, after the folder of its version."},
+        media_types=("text/javascript", "text/css", "application/json"),
+        errors=("not_found",),
     ),
 )
 

@@ -23,8 +23,9 @@ from ams_pod.waits import Waits
 
 Finish = Literal["stop", "length", "cancelled", "failed"]
 Degraded = Literal["cpu", "text-only", "simplified"]
-Feature = Literal["reasoning", "raw-prompts"]
-"""`reasoning`: answers may begin with a <think> block. `raw-prompts`: texts and token ids without a chat template."""
+Feature = Literal["reasoning", "raw-prompts", "single-question"]
+"""`reasoning`: answers may begin with a <think> block. `raw-prompts`: texts and token ids without a chat template.
+`single-question`: one message of a user and nothing before it."""
 
 RefusalKind = Literal[
     "invalid-prompt", "missing-prompt", "unsupported-modality", "context-length-exceeded", "out-of-memory"

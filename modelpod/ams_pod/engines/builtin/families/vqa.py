@@ -52,7 +52,7 @@ class VqaEngine:
 
     def __init__(self, info: ModelInfo, processor: Any, core: MicroBatchCore) -> None:
         self.info = info
-        self.capabilities = Capabilities(modalities_of("vqa"), frozenset())
+        self.capabilities = Capabilities(modalities_of("vqa"), frozenset({"single-question"}))
         self._processor = processor
         self._tokenizer = processor.tokenizer.backend_tokenizer
         self._control = ControlTokens(self._tokenizer)
