@@ -160,6 +160,7 @@ def test_what_a_model_does_not_take_is_told_before_it_is_sent(open_page: Open, p
     expect(answer.locator(".failure")).to_contain_text("An image that is empty, cut off or of an unknown format.")
     expect(answer.locator(".failure")).to_contain_text(re.compile(r"undecodable_image · request [0-9a-f]{24}"))
     assert page.get_by_label("Your message").input_value() == "what is it"
+    expect(page.locator("#attachments li")).to_contain_text("broken.png")
 
 
 def test_a_model_that_fails_says_why_and_what_helps(open_page: Open, product: Product) -> None:
@@ -220,6 +221,30 @@ def test_what_is_copied_runs(
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
     assert "".join(ran.stdout.split()) == "".join(text.split())
+
+
+def test_a_new_chat_ends_the_answer_that_comes(open_page: Open, product: Product) -> None:
+    page = open_page(product.url)
+    choose(page, "long")
+    send(page, "go on")
+    expect(page.locator("#chat .markdown")).not_to_be_empty()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    bodies: list[Any] = []
+    page.on("request", lambda request: request.url.endswith("completions") and bodies.append(request.post_data_json))
+    ask(page, "hi", "writer")
+    assert [message["content"] for message in bodies[0]["messages"]] == ["hi"]
+    page.get_by_role("button", name="History").click()
+    expect(page.get_by_role("dialog").locator("li")).to_have_count(1)
+
+
+def test_where_the_browser_gives_no_clipboard_the_text_is_shown(open_page: Open, product: Product) -> None:
+    page = open_page(product.url)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    ask(page, "hi", "writer").get_by_role("button", name="Copy as curl").click()
+    shown = page.get_by_role("dialog").get_by_role("textbox")
+    expect(shown).to_have_value(re.compile("^curl -sN "))
+    assert page.evaluate("getSelection().toString() || document.activeElement.value").startswith("curl -sN ")
 
 
 def test_the_keyboard_does_it_all(open_page: Open, product: Product) -> None:

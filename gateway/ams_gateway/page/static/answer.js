@@ -42,7 +42,7 @@ async function* stream(body, signal) {
       finish: choice?.finish_reason, usage: chunk.usage, note: chunk.note,
     };
   }
-  if (!whole) throw new Refusal("The connection ended before the answer was complete.", { code: "connection_lost", requestId });
+  if (!whole) throw new Refusal("The connection ended before the answer was complete.", { requestId });
 }
 
 export class Answer {

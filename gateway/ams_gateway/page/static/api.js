@@ -3,6 +3,8 @@
 export const BASE = new URL(".", document.baseURI);
 const STORED = `ams-key ${BASE.pathname}`; // other servers behind the same name get no key
 
+const LARGE = 1_000_000;
+
 let key = "";
 try { key = sessionStorage.getItem(STORED) ?? ""; } catch { /* storage is off: the key is forgotten on reload */ }
 
@@ -58,20 +60,23 @@ export async function request(path, { method = "GET", json, form, signal, accept
   if (key) headers.Authorization = `Bearer ${key}`;
   if (accept) headers.Accept = accept;
   if (method === "POST" && !form) headers["Content-Type"] = "application/json";
+  const body = form ?? (json === undefined ? undefined : JSON.stringify(json));
   let response;
   try {
     response = await fetch(new URL(path, BASE), {
-      method, headers, signal, body: form ?? (json === undefined ? undefined : JSON.stringify(json)),
+      method, headers, signal, body,
       cache: "no-store", credentials: "same-origin", redirect: "error",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server can't be reached.", { code: "unreachable" });
+    const isLarge = form || body?.length > LARGE;
+    throw new Refusal(isLarge ? "The connection ended while the request was sent: the server may not take as much."
+      : "The server can't be reached.");
   }
   if (response.ok) return response;
-  let body = null;
-  try { body = await response.json(); } catch { /* no JSON: a proxy's own page */ }
-  throw refusalOf(body, response.status, response.headers.get("X-Request-Id") ?? "");
+  let said = null;
+  try { said = await response.json(); } catch { /* no JSON: a proxy's own page */ }
+  throw refusalOf(said, response.status, response.headers.get("X-Request-Id") ?? "");
 }
 
 export const getJson = async (path, options) => (await request(path, options)).json();

@@ -3,7 +3,7 @@
 import { getJson, hasKey, setKey } from "./api.js";
 import { $ } from "./dom.js";
 import * as models from "./models.js";
-import { follow, forget, onOverview, overview, stop } from "./overview.js";
+import { follow, forget, isFollowing, onOverview, overview, stop } from "./overview.js";
 import * as playground from "./playground.js";
 import * as usage from "./usage.js";
 
@@ -48,7 +48,7 @@ function askForKey(why = null) {
 
 function drawUser({ user, where, version }) {
   const { name, scopes } = user;
-  $("where").textContent = `${version} · ${{ local: "this machine", cluster: "cluster", static: "fixed backends" }[where] ?? where}`;
+  $("where").textContent = version && `${version} · ${{ local: "this machine", cluster: "cluster", static: "fixed backends" }[where] ?? where}`;
   $("who").textContent = name && name !== ANONYMOUS ? name : "";
   $("log-out").hidden = !hasKey();
   $("log-in").hidden = name !== ANONYMOUS;
@@ -91,6 +91,7 @@ $("log-in").addEventListener("click", () => askForKey());
 $("log-out").addEventListener("click", () => {
   setKey("");
   playground.leave();
+  usage.clear();
   forget();
   locked = false;
   follow(onState);
@@ -104,9 +105,8 @@ addEventListener("hashchange", () => {
 let hiding = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
-  if (locked) return;
   if (document.hidden) hiding = setTimeout(stop, HIDDEN_MS);
-  else if (overview()) follow(onState);
+  else if (!locked && !isFollowing()) follow(onState);
 });
 
 playground.start();

@@ -95,6 +95,12 @@ export class Attachments {
     return taken;
   }
 
+  /** Have these again, of a message that came to nothing. */
+  put(items) {
+    this.items = items.map(({ file, kind }) => ({ file, kind, url: URL.createObjectURL(file) }));
+    this.draw();
+  }
+
   draw() {
     $("attachments").hidden = !this.items.length;
     $("attachments").replaceChildren(...this.items.map((item) => h("li", {},

@@ -132,8 +132,8 @@ function showLog(name) {
       if (atEnd) text.scrollTop = text.scrollHeight;
       if (open) timer = setTimeout(read, LOG_SECONDS * 1000);
     } catch (error) {
-      text.hidden = true;
-      problem.textContent = error.message;
+      problem.textContent = error.command ? "" : error.message;
+      setText(text, error.command || "There is no log.");
     }
   };
   showDialog(`Log of ${name}`, h("div", {}, problem, text, copyButton), () => { open = false; clearTimeout(timer); });

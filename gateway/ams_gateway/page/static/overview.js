@@ -18,7 +18,7 @@ export function onOverview(listener) {
   return () => listeners.delete(listener);
 }
 
-/** Follow until `stop`; `onState` hears of "live", of "lost", and of Refusals that won't pass. */
+/** Follow until `stop`; `onState` hears of "live", of "lost", and of Refusals: those of a key end it. */
 export function follow(onState) {
   stop();
   const controller = new AbortController();
@@ -31,9 +31,13 @@ export function stop() {
   following = null;
 }
 
+export const isFollowing = () => following !== null;
+
+/** Know nothing any more: another user may come. */
 export function forget() {
   stop();
   current = null;
+  for (const listener of listeners) listener({ time: 0, version: "", where: "", user: { name: "", scopes: [] }, models: [] });
 }
 
 async function run(signal, onState) {
@@ -50,11 +54,12 @@ async function run(signal, onState) {
         onState("live");
         for (const listener of listeners) listener(current);
       }
+      onState("lost");
     } catch (error) {
       if (signal.aborted) return;
-      if (error.status === 401 || error.status === 403) return onState(error);
+      onState(error.status ? error : "lost");
+      if (error.status === 401 || error.status === 403) return;
     }
-    onState("lost");
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, LONGEST_PAUSE);
   }

@@ -152,15 +152,20 @@ async function send() {
   const body = { model: model.name, messages: [], stream: true, stream_options: { include_usage: true }, ...fields };
   messages.push(message);
   $("chat").append(userView(message));
+  const chat = messages;
   const answer = new Answer(model.name, [
     ["Copy as curl", () => copy(curlOf(body, asked), "curl command")],
     ["Copy as Python", () => copy(pythonOf(body, asked), "Python program")],
   ]);
   await run(answer, async (signal) => answer.run({ ...body, messages: await Promise.all(asked.map(withData)) }, signal));
+  if (chat !== messages) return; // another chat was begun meanwhile
   if (answer.text) messages.push({ role: "assistant", text: answer.text });
-  else {
-    messages.pop(); // nothing came: the next question is asked without this one, which stays in its place to be tried again
-    $("prompt").value ||= message.text;
+  else { // nothing came: it is there to be tried again, and the next question is asked without it
+    messages.pop();
+    if (!$("prompt").value && !attachments.items.length) {
+      $("prompt").value = message.text;
+      attachments.put(message.attachments);
+    }
   }
   keep(model.name);
 }

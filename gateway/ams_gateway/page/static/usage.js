@@ -37,6 +37,9 @@ export async function show() {
   }
 }
 
+/** What one user may see isn't for the next one. */
+export const clear = () => $("usage-table").replaceChildren();
+
 function draw({ group, rows, total }) {
   const most = Math.max(1, ...rows.map(tokensOf));
   const heads = [...group, ...COLUMNS.map(([name]) => name.replace("_", " ")), "share"];
