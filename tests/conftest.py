@@ -24,6 +24,7 @@ SLOW = {
     "test_cluster/test_crashes.py",
     "test_cluster/test_journey.py",
     "test_cluster/test_keys.py",
+    "test_cluster/test_page.py",
     "test_cluster/test_upgrade.py",
     "test_fuzz/test_parsers.py",
     "test_gateway/test_bodies.py",

@@ -1,29 +1,21 @@
-"""One `ams up` with all kinds of models, and a Chromium that fails a test for whatever it complains about."""
+"""One `ams up` with all kinds of models."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ams_pod.engines.builtin  # noqa: F401  # makes torchvision importable, which checkpoints need
 import pytest
 from fakehub import checkpoints, scripted
-from test_page.product import CHROMIUM, PATIENCE_MS, Product, ams_up, manifest, nginx, write_key_file
+from test_page.browser import browser, open_page  # noqa: F401  # fixtures
+from test_page.product import Product, ams_up, manifest, nginx, write_key_file
 
-if CHROMIUM is None:
-    pytest.skip("Chromium isn't installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed (pip install playwright)")
-
-playwright.expect.set_options(timeout=PATIENCE_MS)
 THOUGHTS = (" let me", " see", " <script>window.pwned=1</script>")
 ANSWER = (
     "\n\n", "Hello **world**, `x < y`.", "\n\n- one\n- two\n\n", '<img src=x onerror="window.pwned=1">',
     "\n\n```js\n", 'alert("<b>hi</b>")', "\n```\n", "<svg/onload=alert(1)> [click](javascript:alert(1))",
 )  # fmt: skip
 FAMILIES = {"qwen-vl": "qwen2_5_vl", "qwen-audio": "qwen2_audio", "qwen-omni": "qwen2_5_omni", "blip-vqa": "blip_vqa"}
-FLAGS = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--no-sandbox")
-# What a browser logs of responses that a test asks for.
-EXPECTED = ("Failed to load resource:",)
 
 
 @pytest.fixture(scope="session")
@@ -62,43 +54,3 @@ def behind_proxy(tmp_path_factory: pytest.TempPathFactory, product: Product) -> 
     """The page below a path of nginx."""
     with nginx(tmp_path_factory.mktemp("page-nginx"), product.url, "/team/models/") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield found
-        found.close()
-
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Open]:
-    """Opens the page at an address. At the end, nothing may have violated its policy or failed in it."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_page(url: str, **options: Any) -> Any:
-        context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"], **options)
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        page.add_init_script(
-            "window.violations = []; addEventListener('securitypolicyviolation', (event) => "
-            "violations.push(`${event.violatedDirective} ${event.blockedURI}`))"
-        )
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        for page in context.pages:
-            complaints.extend(page.evaluate("window.violations ?? []"))
-        context.close()
-    assert [complaint for complaint in complaints if not any(text in complaint for text in EXPECTED)] == []

@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 from ams_common.keys import KeyFile, Scope, Secret, StoredKey, hash_of, write_keys
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE_MS = 60_000
 CHIEF, MEMBER = "ams-key-of-the-chief", "ams-key-of-a-member"
 
 

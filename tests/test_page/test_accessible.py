@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 from test_media.media_files import picture, saved
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import Product
 from test_page.steps import answered, attach, choose, send
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from playwright.sync_api import expect
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import CHIEF, MEMBER, Product
 from test_page.steps import ask, copied
 

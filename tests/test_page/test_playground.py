@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 from test_media.media_files import picture, saved, sound, video
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import Product
 from test_page.steps import answered, ask, attach, choose, copied, drop, paste, send
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import Product, free_port, nginx
 from test_page.steps import ask, copied
 

@@ -1,7 +1,7 @@
 """How soon the page is there, and how much comes over the wire."""
 
 from playwright.sync_api import expect
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import Product
 
 MOST_BYTES = 150_000

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from test_page.conftest import Open
+from test_page.browser import Open
 from test_page.product import Product
 from test_page.steps import ask
 
