@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = {"operator": ("gateway", "operator"), "pod": ("local",)}
+EXTRAS = {"operator": ("gateway", "operator", "tracing"), "pod": ("local", "tracing")}
 BUILD = "hatchling"  # what the wheel of this project is built with
 OF_ANOTHER_INDEX = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 

@@ -53,6 +53,7 @@ class ProcessSetup:
     memory_limit: int | None = None
     temp_dir: str = ""
     media_url_hosts: str = ""  # of models whose manifest names none
+    otlp_endpoint: str = ""
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
 
 
@@ -114,6 +115,8 @@ class Jobs:
             uds=str(socket),
             grace_seconds=self._setup.grace_seconds,
             termination_log=str(termination),
+            otlp_endpoint=self._setup.otlp_endpoint,
+            trace_sample_ratio=0.0 if self._setup.otlp_endpoint else 1.0,  # the gateway decides
             debug=self._setup.debug,
         )
         written = log_size(self.log)

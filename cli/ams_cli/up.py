@@ -127,6 +127,7 @@ class _Up:
                 memory_limit=self._memory_limit,
                 temp_dir=self._settings.temp_dir,
                 media_url_hosts=self._settings.media_url_hosts,
+                otlp_endpoint=self._settings.otlp_endpoint,
             )
             fleet = Fleet(self._resources, setup, self._tell_change)
             self._screen = open_screen(lambda: self._models(fleet))

@@ -106,5 +106,20 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         float, Meta(ge=0, description="seconds that running requests get to finish on SIGTERM")
     ] = 30.0
+    otlp_endpoint: Annotated[
+        str,
+        Meta(
+            description="URL of an OpenTelemetry collector that traces are sent to by OTLP over HTTP, as in "
+            "http://collector:4318; empty: no traces"
+        ),
+    ] = ""
+    trace_sample_ratio: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="part of the requests that are traced, of those that no client's traceparent decides about",
+        ),
+    ] = 1.0
     termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
     debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -15,8 +15,10 @@ from ams_common.keys import OPEN
 from ams_common.names import HEADER_REQUEST_ID
 from ams_common.printable import printable
 from ams_common.room import PaceLimits, Room
+from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE
 from ams_common.undelivered import USAGE_PATH, UndeliveredUsages
 from ams_common.wire import ModelOverview
+from ams_tracing.tracer import open_tracer
 
 from ams_gateway import openapi
 from ams_gateway.answers.cache import AnswerCache
@@ -90,7 +92,9 @@ class Gateway:
         request_log: RequestLog | None = None,
         door: Door | None = None,
     ) -> None:
+        """OptionError where traces can't be sent as `settings` say."""
         self.settings = settings
+        self._tracer = open_tracer(settings.otlp_endpoint, settings.trace_sample_ratio, "ams-gateway")
         self._log = request_log or RequestLog(style=settings.log_format)
         self.body_room = Room(settings.body_memory_bytes, settings.spool_bytes)
         self._access = Access(settings.host, listed(settings.allowed_hosts), listed(settings.allowed_origins))
@@ -181,6 +185,8 @@ class Gateway:
         if self._link is not None:
             await self._link.close()
         await self._door.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self._log.flush()
 
     def _pods(self) -> Iterator[tuple[Model, Backend]]:
@@ -218,6 +224,9 @@ class Gateway:
         record = Record(id=request_id(request.headers.get(HEADER_REQUEST_ID)), method=request.method, path=path[:200])
         call = Call(request, path, record, time.perf_counter())
         self._recent.begin(call)
+        if self._tracer is not None:
+            headers = request.headers
+            call.trace = self._tracer.begin(headers.get(HEADER_TRACE_PARENT), headers.get(HEADER_TRACE_STATE))
         try:
             try:
                 response = await self._answer(call)
@@ -296,7 +305,10 @@ class Gateway:
         self._count(record)
         if call.pod_error:
             self._note_error(call, call.pod_error)
-        self._recent.end(call, self._lateness.since(call.started), remember=record.route not in _UNREMEMBERED)
+        remember = record.route not in _UNREMEMBERED
+        ended = self._recent.end(call, self._lateness.since(call.started), remember=remember)
+        if ended is not None and self._tracer is not None and call.trace is not None and call.trace.sampled:
+            self._tracer.end(ended.timeline(), call.trace)
         if call.admitted:
             self._note_usage(call)
         if call.is_admin_action or record.error in _KEY_REFUSED:

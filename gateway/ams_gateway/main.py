@@ -12,6 +12,7 @@ import uvloop
 from ams_common.json_lines import JsonLines
 from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
 from ams_kube.client import NoCluster
+from ams_tracing.tracer import check_tracing
 
 from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
@@ -47,6 +48,7 @@ def main() -> None:
         open_link(settings.redis_url, settings.redis_password)
         door = open_door(settings, keys=keys)
         load_certificate(settings)
+        check_tracing(settings.otlp_endpoint)
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
     if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:

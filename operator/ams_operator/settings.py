@@ -95,6 +95,9 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     concurrent_writes: Annotated[
         int, Meta(ge=1, le=128, description="ModelDeployments that are reconciled at the same time")
     ] = 24
+    otlp_endpoint: Annotated[
+        str, Meta(description="URL of an OpenTelemetry collector that model pods send traces to; empty: they send none")
+    ] = ""
     host: Annotated[str, Meta(description="address of /metrics, /health and /ready")] = "0.0.0.0"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port of /metrics, /health and /ready; 0 picks a free one")

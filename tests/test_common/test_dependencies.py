@@ -15,6 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 COMPONENTS = {
     "common/ams_common": [],
     "common/ams_kube": ["gateway"],
+    "common/ams_tracing": ["tracing"],
     "gateway": ["gateway"],
     "operator": ["operator"],
     "modelpod": ["pod"],
@@ -27,17 +28,17 @@ def test_imports_are_declared(folder: str) -> None:
     declared = _names(PROJECT["dependencies"])
     for extra in COMPONENTS[folder]:
         declared |= _names(PROJECT["optional-dependencies"][extra])
-    assert {name: where for name, where in _imported(ROOT / folder).items() if name not in declared} == {}
+    assert {names: where for names, where in _imported(ROOT / folder).items() if declared.isdisjoint(names)} == {}
 
 
 def _names(requirements: list[str]) -> set[str]:
     return {_normalized(re.split(r"[^\w.-]", each, maxsplit=1)[0]) for each in requirements}
 
 
-def _imported(folder: Path) -> dict[str, str]:
-    """Distribution of each package that is imported, and a file that does."""
+def _imported(folder: Path) -> dict[tuple[str, ...], str]:
+    """Distributions that have each package that is imported, and a file that does."""
     distributions = packages_distributions()
-    found: dict[str, str] = {}
+    found: dict[tuple[str, ...], str] = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -45,8 +46,8 @@ def _imported(folder: Path) -> dict[str, str]:
                 modules = [node.module]
             for package in {module.partition(".")[0] for module in modules}:
                 if package not in sys.stdlib_module_names and not package.startswith("ams_"):
-                    name = distributions.get(package, [package])[0]
-                    found.setdefault(_normalized(name), path.relative_to(ROOT).as_posix())
+                    names = tuple(sorted({_normalized(name) for name in distributions.get(package, [package])}))
+                    found.setdefault(names, path.relative_to(ROOT).as_posix())
     return found
 
 

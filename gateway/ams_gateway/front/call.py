@@ -11,6 +11,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.keys import OPEN, Principal
 from ams_common.timeline import Facts, Track
+from ams_common.traceparent import TraceContext
 
 from ams_gateway.front.access import NO_HEADERS
 from ams_gateway.front.log import Record
@@ -59,6 +60,7 @@ class Call:
     failure: ApiError | None = None
     doing: str = "auth"
     client_seconds: float = 0.0
+    trace: TraceContext | None = None
 
     def note(self, name: str, then: str, facts: Facts | None = None) -> None:
         """An interval of this name ends now that began where the last one ended; `then` is what it does next."""

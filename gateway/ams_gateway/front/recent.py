@@ -59,11 +59,11 @@ class RecentRequests:
     def begin(self, call: Call) -> None:
         self._running[id(call)] = call
 
-    def end(self, call: Call, late_seconds: float, *, remember: bool = True) -> None:
+    def end(self, call: Call, late_seconds: float, *, remember: bool = True) -> EndedRequest | None:
         """`late_seconds`: by how much the event loop was late meanwhile."""
         self._running.pop(id(call), None)
         if not remember:
-            return
+            return None
         call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
         record, now = call.record, time.time()
         facts = _NO_FACTS
@@ -76,6 +76,7 @@ class RecentRequests:
             size += _NOTE_BYTES if note[3] is None else _FACTS_BYTES
         notable = record.code >= 400 or record.error or record.seconds >= SLOW_SECONDS or record.retries
         (self._notable if notable else self._ordinary).add(record.id, ended, size, now)
+        return ended
 
     def find(self, request_id: str) -> Timeline | None:
         """The newest request of this id."""

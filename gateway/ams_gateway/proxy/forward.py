@@ -67,7 +67,7 @@ class Forwarder:
             now = asyncio.get_running_loop().time()
             backends = self._registry.backends(model)
             backend = choose_backend(backends, tried, now, random.random())
-            if len(backends) > 1:
+            if len(backends) > 1 or call.trace is not None:
                 call.note("choose", "send", _choice(backends, backend, tried, now))
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
@@ -201,6 +201,7 @@ def _head(call: Call, host: str, target: str, body: Body) -> bytes:
         content_length=body.length,
         dropped=dropped,
         principal=call.principal,
+        trace=call.trace,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ams_common.keys import OPEN, Principal
 from ams_common.names import HEADER_KEY_ID, HEADER_WEIGHT
 from ams_common.printable import printable
+from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE, TraceContext
 from multidict import CIMultiDict, CIMultiDictProxy
 
 # RFC 9110, 7.6.1: about one connection only.
@@ -24,6 +25,7 @@ _OWN = (
     "accept-encoding", "api-key", "authorization", "content-length", "cookie", "expect", "host", "x-ams-key-id",
     "x-ams-weight", "x-api-key", "x-request-id",
 )  # fmt: skip
+_TRACE_HEADERS = (HEADER_TRACE_PARENT.encode(), HEADER_TRACE_STATE.encode())
 _NOT_FORWARDED = frozenset(name.encode() for name in _HOP_BY_HOP + _OWN)
 # What a pod may tell a client: a tenant's image must not set cookies, send elsewhere, or open what others serve here.
 _RETURNED = frozenset(
@@ -58,15 +60,22 @@ def request_head(
     content_length: int,
     dropped: Iterable[bytes] = (),
     principal: Principal = OPEN,
+    trace: TraceContext | None = None,
 ) -> bytes:
     """The head of a request to a pod, which is told whose it is, so that users share it fairly.
 
-    `dropped` names further headers, in lower case, that end here.
+    With `trace`, the pod's part of it takes the place of what the client sent. `dropped` names further headers, in
+    lower case, that end here.
     """
     not_forwarded = _NOT_FORWARDED.union(dropped) if dropped else _NOT_FORWARDED
     start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n"
     start += f"Content-Length: {content_length}\r\n"
     start += f"{HEADER_KEY_ID}: {principal.id}\r\n{HEADER_WEIGHT}: {principal.policy.priority}\r\n"
+    if trace is not None:
+        not_forwarded = not_forwarded.union(_TRACE_HEADERS)
+        start += f"{HEADER_TRACE_PARENT}: {trace.header}\r\n"
+        if trace.state:
+            start += f"{HEADER_TRACE_STATE}: {trace.state}\r\n"
     lines = [start.encode("utf-8", "surrogateescape")]
     typed = False
     for name, value in client_headers:

@@ -13,6 +13,7 @@ from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.names import HEADER_REQUEST_ID, HEADER_USAGE
 from ams_common.timeline import TIMELINES_PATH
+from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE
 from ams_common.undelivered import USAGE_PATH
 from ams_common.why.story import PodTimelines
 
@@ -105,9 +106,12 @@ async def timelines(request: web.Request) -> web.Response:
 async def _usage(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers tell what they used, errors too; what nobody was told is kept."""
     pod = request.app[POD]
-    track = pod.recent.begin(request.path) if request.method == "POST" and request.path in _GENERATING else None
-    if track is not None:
-        request[TRACK] = track
+    track = None
+    if request.method == "POST" and request.path in _GENERATING:
+        track = request[TRACK] = pod.recent.begin(request.path, pod.settings.name)
+        if pod.tracer is not None:
+            headers = request.headers
+            track.trace = pod.tracer.begin(headers.get(HEADER_TRACE_PARENT), headers.get(HEADER_TRACE_STATE))
     try:
         response = await handler(request)
         if track is not None:
@@ -126,7 +130,9 @@ async def _usage(request: web.Request, handler: Handler) -> web.StreamResponse:
         if track is not None:
             if track.error == "queue_full":
                 track.crowded(pod.occupants())
-            pod.recent.end(track)
+            timeline = pod.recent.end(track)
+            if pod.tracer is not None and track.trace is not None:
+                pod.tracer.end(timeline, track.trace)
 
 
 async def _sent(request: web.Request, response: R) -> R:

@@ -17,6 +17,7 @@ from ams_common.progress import Failure, Load, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import GoldenPrompt
 from ams_common.room import Room
+from ams_tracing.tracer import open_tracer
 
 from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
 from ams_pod.engines.registry import open_engine
@@ -59,6 +60,7 @@ class ModelPod:
         self.started = int(time.time())
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.undelivered = Undelivered()
+        self.tracer = open_tracer(settings.otlp_endpoint, settings.trace_sample_ratio, "ams-pod")
         self.machine = MachineWatch()
         self.recent = RecentTracks(self.machine)
         self.volume = VolumeWatch(settings.models_dir)
@@ -250,6 +252,8 @@ class ModelPod:
         for pool in (self.text_pool, self.media_pool):
             pool.close()
         await self._be_collected()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
 
     async def _be_collected(self) -> None:
         """Where a gateway collects what it hasn't heard, it has a moment to do so."""

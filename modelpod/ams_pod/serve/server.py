@@ -11,11 +11,12 @@ from pathlib import Path
 
 import uvloop
 from aiohttp import web
-from ams_common.options import parse
+from ams_common.options import OptionError, parse
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
+from ams_tracing.tracer import check_tracing
 
 from ams_pod.heap import share_one_heap
 from ams_pod.layout import find_model, local_gguf
@@ -62,6 +63,10 @@ def unsupported(settings: ServeSettings) -> str | None:
         AllowedHosts.parse(settings.media_url_hosts)
     except ValueError as error:
         return f"--media-url-hosts: {error}."
+    try:
+        check_tracing(settings.otlp_endpoint)
+    except OptionError as error:
+        return f"{error}."
     try:
         parse_golden_prompts(settings.golden_prompts)
     except ValueError as error:

@@ -17,6 +17,7 @@ from ams_common.timeline import (
     bounded,
     interval,
 )
+from ams_common.traceparent import TraceContext
 
 from ams_pod.engines.port import EngineCounters, Ticket
 from ams_pod.serve.machine import MachineWatch
@@ -36,8 +37,8 @@ _Work = dict[str, tuple[int, float, int, float, float]]
 class RequestTrack:
     """One request. Times are monotonic seconds."""
 
-    def __init__(self, route: str) -> None:
-        self.route = route
+    def __init__(self, route: str, model: str = "") -> None:
+        self.route, self.model = route, model
         self.id = self.key = ""
         self.began, self.started = time.monotonic(), time.time()
         self.received_at: float | None = None
@@ -54,6 +55,7 @@ class RequestTrack:
         self._work: list[_Work] = []  # when it was submitted, and at its first token
         self._latest: EngineCounters | None = None
         self._end: _Work | None = None
+        self.trace: TraceContext | None = None
 
     def admitted(self, holders: "Counter[str] | None") -> None:
         """It was read and wants a place. `holders` has places by key, where all in the batch are taken."""
@@ -94,6 +96,7 @@ class RequestTrack:
             seconds=now - self.began,
             running=running,
             route=self.route,
+            model=self.model,
             code=self.code or (0 if running else _LEFT),
             error=printable(self.error, 64),
             message=printable(self.message, LONGEST_TEXT),
@@ -186,8 +189,8 @@ class RecentTracks:
         self._ordinary: Ring[Timeline] = Ring(_MOST_ORDINARY, _ORDINARY_BYTES)
         self._notable: Ring[Timeline] = Ring(_MOST_NOTABLE, _NOTABLE_BYTES)
 
-    def begin(self, route: str) -> RequestTrack:
-        track = RequestTrack(route)
+    def begin(self, route: str, model: str = "") -> RequestTrack:
+        track = RequestTrack(route, model)
         if len(self._running) < _MOST_RUNNING:
             self._running[id(track)] = track
         return track

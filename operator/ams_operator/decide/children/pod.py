@@ -127,6 +127,9 @@ def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings
         temp_dir="/tmp",
         grace_seconds=float(resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS // 2),
         termination_log=_TERMINATION_LOG,
+        otlp_endpoint=settings.otlp_endpoint,
+        # What a gateway passes on is recorded or not as it says; nobody else asks a pod.
+        trace_sample_ratio=0.0 if settings.otlp_endpoint else 1.0,
     )
     container = _container(resource, settings, SERVE, ["ams-pod", "serve"], _plain(environment_of(pod_settings)))
     container |= {
