@@ -169,6 +169,14 @@ def test_a_kubelet_has_no_client_certificate_to_show() -> None:
     assert "needs gateway.tls.secretName" in said
 
 
+def test_traces() -> None:
+    assert "AMS_OTLP_ENDPOINT" not in {**environment(render(), "gateway"), **environment(render(), "operator")}
+    objects = render({"tracing": {"endpoint": "http://collector:4318", "sampleRatio": 0.1}})
+    for part in ("gateway", "operator"):
+        assert environment(objects, part)["AMS_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert environment(objects, "gateway")["AMS_TRACE_SAMPLE_RATIO"] == "0.1"
+
+
 def test_redis_and_the_ledger() -> None:
     assert "AMS_REDIS_URL" not in environment(render(), "gateway")
     objects = render({"gateway": {"redis": {"url": "redis://redis:6379/0", "existingSecret": "pass"}}})
