@@ -92,6 +92,7 @@ SLOW = {
     "test_pod/test_loading.py",
     "test_pod/test_media_check.py",
     "test_pod/test_omni_layout.py",
+    "test_pod/test_occupancy.py",
     "test_pod/test_quantize.py",
     "test_pod/test_separate.py",
     "test_serve/test_ledger_live.py",

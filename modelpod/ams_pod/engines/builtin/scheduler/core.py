@@ -164,6 +164,8 @@ class EngineCore:
         if computing:
             self._computing = {row.share for row in decoding} | {row.share for row, _ in chunked}
             self._nested_seconds = 0.0
+            if not self._occupancy.running:  # a first step that hangs is not to look like an idle engine
+                self._note_occupancy()
             try:
                 self._computation.step(decoding, chunked, events)
             except Exception as error:
