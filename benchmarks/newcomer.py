@@ -4,7 +4,7 @@
 
 Clones this checkout as it is committed, into a folder of its own with folders of its own for weights and state; only
 pip's cache is the user's. Chromium opens the page as soon as `ams up` announces it and asks one question; the model's
-weights are fetched meanwhile. Prints seconds from the start of the clone. Needs Chromium, and the packages of `make dev`.
+weights are fetched meanwhile. Prints seconds from the start of the clone. Needs Chromium and the package playwright.
 """
 
 import argparse
@@ -95,7 +95,10 @@ def ask(page: Page, url: str, tell: Callable[[str], float]) -> float:
     page.goto(url)
     page.wait_for_selector("#model option", state="attached")
     tell("the page shows the model")
+    page.click("#settings summary")
+    page.fill("#temperature", "0")  # so that runs compare: SmolLM2 answers with the same eight tokens
     page.fill("#prompt", QUESTION)
+    page.focus("#prompt")
     page.keyboard.press("Enter")
     page.wait_for_selector("#chat .waiting progress, #chat .markdown > *")
     tell("the answer's place says what it waits for")

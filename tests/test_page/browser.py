@@ -55,4 +55,5 @@ def open_page(browser: Any) -> Iterator[Open]:
         for page in context.pages:
             complaints.extend(page.evaluate("window.violations ?? []"))
         context.close()
-    assert [complaint for complaint in complaints if not any(text in complaint for text in EXPECTED)] == []
+    unexpected = [complaint for complaint in complaints if not any(text in complaint for text in EXPECTED)]
+    assert not unexpected, unexpected

@@ -1,5 +1,6 @@
 """The playground with real (tiny) models: text, thoughts, media, cold starts, stops, errors, history, copies."""
 
+import json
 import os
 import re
 import subprocess
@@ -53,6 +54,14 @@ def test_an_answer_streams_with_thoughts_folded_and_nothing_of_it_is_markup(open
     assert page.evaluate("window.pwned") is None
     facts = answer.locator(".stats").inner_text()
     assert re.search(r"first token .* tokens · request [0-9a-f]{24}$", facts), facts
+    answer.get_by_role("button", name="Details").click()
+    sent, came = page.get_by_role("dialog").locator("pre").all()
+    assert json.loads(sent.inner_text())["messages"] == [{"role": "user", "content": "hi <b>there</b>"}]
+    details = json.loads(came.inner_text())
+    assert (details["headers"]["x-ams-model"], details["finish_reason"]) == ("writer", "stop")
+    assert details["usage"]["completion_tokens"] > 5
+    assert facts.endswith(details["request_id"])
+    page.keyboard.press("Escape")
     assert "let me" not in page.locator("#announcer").inner_text()
     expect(page.locator("#announcer")).to_contain_text("writer: Hello **world**")
 

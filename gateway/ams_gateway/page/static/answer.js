@@ -17,11 +17,11 @@ export function progressOf(comment) {
   return { state: match[1], percent: match[2] && Number(match[2]), eta: match[3] && Number(match[3]) };
 }
 
-/** Yields {requestId}, {progress}, {delta, reasoning, finish, usage, note}; raises Refusal. */
+/** Yields {requestId, headers}, {progress}, {delta, reasoning, finish, usage, note}; raises Refusal. */
 async function* stream(body, signal) {
   const response = await request("v1/chat/completions", { method: "POST", json: body, signal });
   const requestId = response.headers.get("X-Request-Id") ?? "";
-  yield { requestId };
+  yield { requestId, headers: Object.fromEntries([...response.headers].filter(([name]) => name.startsWith("x-"))) };
   let whole = false;
   for await (const { comment, data } of events(response.body)) {
     if (comment !== undefined) {
@@ -82,8 +82,8 @@ export class Answer {
     return outcome;
   }
 
-  take({ requestId, progress, delta = "", reasoning = "", finish, usage, note }) {
-    if (requestId !== undefined) this.requestId = requestId;
+  take({ requestId, headers, progress, delta = "", reasoning = "", finish, usage, note }) {
+    if (requestId !== undefined) Object.assign(this, { requestId, headers });
     if (progress) {
       this.progress = progress;
       this.cold = performance.now();
@@ -157,6 +157,16 @@ export class Answer {
     if (outcome === "done") announce(`${this.name}: ${this.text.slice(0, SPOKEN) || "no text"}`);
     else announce(outcome === "stopped" ? "Stopped" : this.failure.message);
     scrollToEnd();
+  }
+
+  /** All that is known of it, for who looks closer. */
+  report() {
+    const since = (time) => (time === undefined ? undefined : Math.round(time - this.asked));
+    return {
+      request_id: this.requestId || this.failure?.requestId, status: this.failure?.status, error: this.failure?.code || this.failure?.message,
+      headers: this.headers, first_token_ms: since(this.first), last_token_ms: since(this.last), ended_ms: since(this.ended),
+      finish_reason: this.finish, usage: this.usage, reasoning_content: this.reasoning || undefined, content: this.text,
+    };
   }
 
   /** Sentences under the answer: first token, speed, tokens, why it ended, its id. */

@@ -6,7 +6,7 @@ import { ago, mood, progressText } from "./format.js";
 import * as history from "./history.js";
 import { Attachments, Recorder, canRecord, partWithData, preview } from "./media.js";
 import { modelOf, onOverview } from "./overview.js";
-import { curlOf, pythonOf } from "./snippets.js";
+import { curlOf, pythonOf, requestText } from "./snippets.js";
 import { transcribe } from "./transcribe.js";
 
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
@@ -156,6 +156,7 @@ async function send() {
   const answer = new Answer(model.name, [
     ["Copy as curl", () => copy(curlOf(body, asked), "curl command")],
     ["Copy as Python", () => copy(pythonOf(body, asked), "Python program")],
+    ["Details", () => showDetails(requestText(body, asked), answer)],
   ]);
   await run(answer, async (signal) => answer.run({ ...body, messages: await Promise.all(asked.map(withData)) }, signal));
   if (chat !== messages) return; // another chat was begun meanwhile
@@ -215,6 +216,12 @@ function userView({ text, attachments: files = [], lost = 0 }) {
     files.length ? h("ul", { class: "media" }, files.map((file) => h("li", {}, preview(file)))) : null,
     lost ? h("p", { class: "muted", text: `${lost} ${lost === 1 ? "file is" : "files are"} not kept.` }) : null,
     h("div", { class: "text", text }));
+}
+
+/** What was sent and what came back. */
+function showDetails(request, answer) {
+  const part = (title, text) => [h("h3", { text: title }), h("pre", { tabindex: "0", role: "region", "aria-label": title, text })];
+  showDialog("Details", h("div", {}, part("Request", request), part("Answer", JSON.stringify(answer.report(), null, 2))));
 }
 
 function newChat() {

@@ -28,6 +28,10 @@ function bodyWith(body, messages, file) {
   };
 }
 
+/** The request as it is sent, for a person: files are only named. */
+export const requestText = (body, messages) =>
+  JSON.stringify(bodyWith(body, messages, ({ file }) => `(base64 of ${file.name}, ${file.size} bytes)`), null, 2);
+
 /** `body` is a chat request without messages; those are {role, text, attachments}. */
 export function curlOf(body, messages) {
   const head = `curl -sN ${shellQuoted(URL_OF("v1/chat/completions"))}${hasKey() ? AUTHORIZATION : ""} -H 'Content-Type: application/json'`;
