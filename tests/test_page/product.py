@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from ams_common.keys import KeyFile, Scope, Secret, StoredKey, hash_of, write_keys
 
+PAGE_DOC = Path(__file__).parents[2] / "docs" / "page.md"
 CHIEF, MEMBER = "ams-key-of-the-chief", "ams-key-of-a-member"
 
 
@@ -119,11 +120,15 @@ def free_port() -> int:
 
 @contextmanager
 def nginx(folder: Path, upstream: str, prefix: str, port: int = 0) -> Iterator[str]:
-    """Debian's nginx in front of a server, which it serves below `prefix`; the address of the page."""
+    """Debian's nginx in front of a server, which it serves below `prefix` as docs/page.md says; the page's address."""
     program = shutil.which("nginx")
     if program is None:
         pytest.skip("nginx isn't installed")
     port = port or free_port()
+    location = PAGE_DOC.read_text(encoding="utf-8").partition("```nginx\n")[2].partition("```")[0]
+    location = location.replace("/models/", prefix).replace("http://127.0.0.1:5000/", upstream)
+    assert prefix in location
+    assert upstream in location
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nginx.conf").write_text(
         f"""
@@ -134,13 +139,7 @@ def nginx(folder: Path, upstream: str, prefix: str, port: int = 0) -> Iterator[s
             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
             server {{
                 listen 127.0.0.1:{port};
-                client_max_body_size 100m;
-                location {prefix} {{
-                    proxy_pass {upstream};
-                    proxy_http_version 1.1;
-                    proxy_set_header Host $host;
-                    proxy_read_timeout 1h;
-                }}
+                {location}
             }}
         }}"""
     )
