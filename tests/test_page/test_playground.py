@@ -172,6 +172,24 @@ def test_what_a_model_does_not_take_is_told_before_it_is_sent(open_page: Open, p
     expect(page.locator("#attachments li")).to_contain_text("broken.png")
 
 
+def test_a_chat_with_pictures_goes_on_with_a_model_that_takes_none(open_page: Open, product: Product) -> None:
+    page = open_page(product.url)
+    choose(page, "writer")
+    ask(page, "hi")
+    choose(page, "qwen-vl")
+    page.get_by_text("Parameters", exact=True).click()
+    page.get_by_label("max_tokens").fill("4")
+    attach(page, "a.png", "image/png", PNG)
+    expect(ask(page, "what is it", number=1).locator(".failure")).to_have_count(0)
+    attach(page, "b.png", "image/png", PNG)
+    send_to = page.get_by_role("button", name="Send")
+    choose(page, "writer")
+    send_to.click()
+    expect(page.locator("#composer-error")).to_have_text("writer takes text, and not an image.")
+    page.get_by_role("button", name="Remove b.png").click()
+    expect(ask(page, "and you", number=2).locator(".failure")).to_have_count(0)
+
+
 def test_a_model_that_fails_says_why_and_what_helps(open_page: Open, product: Product) -> None:
     page = open_page(product.url)
     answer = ask(page, "hi", "broken")

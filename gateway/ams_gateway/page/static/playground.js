@@ -4,7 +4,7 @@ import { $, announce, closeDialog, copy, h, setText, showDialog } from "./dom.js
 import { Answer } from "./answer.js";
 import { ago, mood, progressText } from "./format.js";
 import * as history from "./history.js";
-import { Attachments, Recorder, canRecord, partWithData, preview } from "./media.js";
+import { Attachments, Recorder, canRecord, partWithData, preview, whyNot } from "./media.js";
 import { modelOf, onOverview } from "./overview.js";
 import { curlOf, pythonOf, requestText } from "./snippets.js";
 import { transcribe } from "./transcribe.js";
@@ -142,12 +142,14 @@ async function send() {
   if (!model) return problem("Choose a model.");
   if (mode() === "transcribe") return sendRecording(model, text);
   if (!text && !attachments.items.length) return problem("Write something, or attach a file.");
+  const unfit = attachments.items.map(({ file, kind }) => whyNot(file, kind, model.modalities, model.name)).find(Boolean);
+  if (unfit) return problem(unfit);
   const fields = parameters();
   if (!fields) return;
   const message = { role: "user", text, attachments: attachments.take() };
   $("prompt").value = "";
   const system = $("system").value.trim();
-  const before = isSingle(model) ? [] : [...(system ? [{ role: "system", text: system }] : []), ...messages];
+  const before = isSingle(model) ? [] : [...(system ? [{ role: "system", text: system }] : []), ...messages.map((each) => fitting(each, model))];
   const asked = [...before, message];
   const body = { model: model.name, messages: [], stream: true, stream_options: { include_usage: true }, ...fields };
   messages.push(message);
@@ -202,6 +204,12 @@ async function run(answer, work) {
     $("send").hidden = false;
     $("stop").hidden = true;
   }
+}
+
+/** An earlier message without the files that another model than the one that was asked then doesn't take. */
+function fitting(message, { modalities }) {
+  if (!modalities || !message.attachments?.length) return message;
+  return { ...message, attachments: message.attachments.filter(({ kind }) => modalities.includes(kind)) };
 }
 
 /** A message as the API takes it. Files come before the text, as models are trained. */

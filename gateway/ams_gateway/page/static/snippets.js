@@ -23,7 +23,7 @@ function bodyWith(body, messages, file) {
     ...body,
     messages: messages.map(({ role, text, attachments = [] }) => ({
       role,
-      content: attachments.length ? [...attachments.map((each) => partOf(each, file(each))), { type: "text", text }] : text,
+      content: attachments.length ? [...attachments.map((each) => partOf(each, file(each))), ...(text ? [{ type: "text", text }] : [])] : text,
     })),
   };
 }
