@@ -21,7 +21,7 @@ from ams_gateway.overview.rates import Rates, Sample, add_sample, rates
 from ams_gateway.registry.port import ModelFacts
 from ams_gateway.routes import overview as route
 from test_gateway.conftest import Running, Start
-from test_gateway.gateway_fakes import Exchange, FakeRegistry
+from test_gateway.gateway_fakes import Exchange, FakeRegistry, raw_connection
 
 LOAD = {
     "in_flight": 2, "queued": 3, "concurrent_requests": 8, "queued_requests": 64, "cache_tokens": 10,
@@ -306,3 +306,29 @@ def test_rates_are_of_the_last_seconds_and_survive_a_restart() -> None:
     assert rates(samples, 10.1) == Rates()  # too short to tell
     samples = add_sample(samples, Sample(11.0, 0, 13))
     assert rates(samples, 11.0) == Rates(0.0, 10.0)
+
+
+async def test_a_client_that_reads_nothing_is_let_go(
+    start: Start, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route, "_STEP_SECONDS", 0.005)
+    monkeypatch.setattr(route, "_SLOWEST_CLIENT_SECONDS", 0.3)
+    monkeypatch.setattr(snapshot, "_SAME_MOMENT_SECONDS", 0.0)
+    monkeypatch.setattr(snapshot, "_MOST_WATCHERS", 1)
+    for number in range(300):
+        registry.add(f"m{number}")
+    running = await start(registry)
+    async with raw_connection(running.port) as (_, writer):
+        writer.write(b"GET /overview HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+        percent = 0.0
+        async with asyncio.timeout(30):
+            while True:
+                percent = (percent + 0.1) % 100
+                registry.set_progress("m0", Progress(Phase.DOWNLOADING, percent))
+                await asyncio.sleep(0.005)
+                if percent > 3 and not running.gateway._services.overviews._watchers:
+                    break
+    async with watch(running) as response:
+        assert response.status == 200
+    await running.gateway.close()
+    assert [line["code"] for line in running.log if line["seconds"] > 0.3] == [499]
