@@ -5,8 +5,8 @@ what components tell each other; it may come from a pod of another make, so ever
 """
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Annotated, Final, Generic, TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from ams_common.printable import printable
 TIMELINES_PATH: Final = "/internal/timelines"
 
 MOST_INTERVALS: Final = 64
+MOST_NOTED: Final = 4 * MOST_INTERVALS  # entries of a `Track`
 MOST_FACTS: Final = 40
 MOST_BESIDE: Final = 64
 LONGEST_TEXT: Final = 300
@@ -23,7 +24,8 @@ LONGEST_TEXT: Final = 300
 Fact: TypeAlias = str | int | float | bool
 Facts: TypeAlias = dict[str, Fact]
 
-T = TypeVar("T")
+PackedTrack: TypeAlias = "Sequence[str | float | bytes | None]"
+"""What a `Track` holds."""
 
 _Name = Annotated[str, Meta(max_length=64)]
 _Id = Annotated[str, Meta(max_length=128)]
@@ -110,68 +112,88 @@ class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return value if isinstance(value, str) else ""
 
 
-class Track:
-    """Notes of one request: (name, start, end, facts), with times of one monotonic clock, in seconds.
+class Track(list["str | float | bytes | None"]):
+    """Intervals of one request while it runs: name, start, end, and facts as JSON or None, of each in turn.
 
-    What doesn't fit any more is added to the last interval of its name, or else dropped.
+    Flat, as it costs an append and nothing to keep. Times are those of one monotonic clock, in seconds. What doesn't
+    fit any more lengthens the last interval of its name, or else is dropped.
     """
 
-    __slots__ = ("notes",)
-
-    def __init__(self) -> None:
-        self.notes: list[tuple[str, float, float, Facts | None]] = []
+    __slots__ = ()
 
     def note(self, name: str, start: float, end: float, facts: Facts | None = None) -> None:
-        if len(self.notes) < MOST_INTERVALS:
-            self.notes.append((name, start, end, facts))
+        if len(self) < MOST_NOTED:
+            self += (name, start, end, None if facts is None else msgspec.json.encode(facts))
             return
-        for index in range(len(self.notes) - 1, -1, -1):
-            known, began, ended, told = self.notes[index]
-            if known == name:
-                self.notes[index] = (name, began, ended + (end - start), told)
+        for index in range(len(self) - 4, -1, -4):
+            if self[index] == name:
+                self[index + 2] = cast(float, self[index + 2]) + (end - start)
                 return
 
-    def intervals(self, started: float) -> tuple[Interval, ...]:
-        """As a timeline has them; `started` is when the request came, by the same clock."""
-        return tuple(interval(name, start - started, end - start, facts) for name, start, end, facts in self.notes)
+
+def intervals_of(track: PackedTrack, started: float) -> tuple[Interval, ...]:
+    """As a timeline has them; `started` is when the request came, by the same clock."""
+    items = iter(track)
+    return tuple(
+        interval(
+            cast(str, name),
+            cast(float, start) - started,
+            cast(float, end) - cast(float, start),
+            None if facts is None else msgspec.json.decode(cast(bytes, facts), type=Facts),
+        )
+        for name, start, end, facts in zip(items, items, items, items, strict=True)
+    )
 
 
-class Ring(Generic[T]):
-    """The newest entries, bounded in number and in bytes; found by id, of which clients choose what they like."""
+class Kept(Protocol):
+    """What a ring keeps: `at` is when it ended, in Unix time, `size` about how many bytes it takes."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def size(self) -> int: ...
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class Ring(Generic[K]):
+    """The newest entries, bounded in number and in bytes.
+
+    Ids are what clients chose, so that nothing is built on them. Entries should be out of the garbage collector's sight
+    (`gc=False`): thousands of objects that live for a while make it look at the whole process again and again.
+    """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
-        self._entries: deque[tuple[str, float, int, T]] = deque()
-        self._newest: dict[str, T] = {}
+        self._entries: deque[K] = deque()
         self._bytes = 0
         self.forgotten = False  # whether anything had to go
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, id: str, entry: T, size: int, now: float) -> None:
-        """`size` is about how many bytes it takes, `now` when it ended."""
-        self._entries.append((id, now, size, entry))
-        self._newest[id] = entry
-        self._bytes += size
-        while len(self._entries) > self._most or (self._bytes > self._most_bytes and len(self._entries) > 1):
-            old_id, _, old_size, old = self._entries.popleft()
-            self._bytes -= old_size
+    def add(self, entry: K) -> None:
+        entries = self._entries
+        entries.append(entry)
+        self._bytes += entry.size
+        while len(entries) > self._most or (self._bytes > self._most_bytes and len(entries) > 1):
+            self._bytes -= entries.popleft().size
             self.forgotten = True
-            if self._newest.get(old_id) is old:
-                del self._newest[old_id]
 
-    def find(self, id: str) -> T | None:
+    def find(self, id: str) -> K | None:
         """The newest entry of this id."""
-        return self._newest.get(id)
+        return next((entry for entry in reversed(self._entries) if entry.id == id), None)
 
-    def newest_first(self) -> Iterator[T]:
-        return (entry for _, _, _, entry in reversed(self._entries))
+    def newest_first(self) -> Iterator[K]:
+        return reversed(self._entries)
 
     @property
     def reaches_back_to(self) -> float | None:
         """When the oldest entry ended; None if there is none."""
-        return self._entries[0][1] if self._entries else None
+        return self._entries[0].at if self._entries else None
 
 
 def interval(name: str, start: float, seconds: float, facts: Facts | None = None) -> Interval:

@@ -262,11 +262,14 @@ class Gateway:
             return web.Response(status=204, headers=headers)
         route = self._router.find(call)
         if (scope := route.scope.of_keys) is not None:
+            call.doing = "auth"
             call.principal = principal = await self._door.authentication.identify(request.headers)
             if principal is not OPEN:
                 call.record.key = principal.name
                 require(principal, scope)
-            call.note("auth", "body")
+            if principal is not OPEN or call.trace is not None:
+                call.note("auth", "body")
+            call.doing = "body"
             if scope is keys.Scope.ADMIN:
                 call.is_admin_action = route.is_admin_action
         return await route.handler(self._services, call)

@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.keys import OPEN, Principal
-from ams_common.timeline import Facts, Track
+from ams_common.timeline import MOST_NOTED, Facts, Track
 from ams_common.traceparent import TraceContext
 
 from ams_gateway.front.access import NO_HEADERS
@@ -58,14 +58,17 @@ class Call:
     track: Track = field(default_factory=Track)
     noted: float = 0.0
     failure: ApiError | None = None
-    doing: str = "auth"
+    doing: str = "body"
     client_seconds: float = 0.0
     trace: TraceContext | None = None
 
     def note(self, name: str, then: str, facts: Facts | None = None) -> None:
         """An interval of this name ends now that began where the last one ended; `then` is what it does next."""
         now = time.perf_counter()
-        self.track.note(name, self.noted or self.started, now, facts)
+        if facts is None and len(self.track) < MOST_NOTED:  # nearly always: without one more call
+            self.track += (name, self.noted or self.started, now, None)
+        else:
+            self.track.note(name, self.noted or self.started, now, facts)
         self.noted, self.doing = now, then
 
     def add_headers(self, headers: Mapping[str, str]) -> None:

@@ -13,11 +13,12 @@ from ams_common.timeline import (
     MOST_INTERVALS,
     Facts,
     Interval,
+    PackedTrack,
     Ring,
     Timeline,
-    Track,
     bounded,
     interval,
+    intervals_of,
 )
 
 from ams_gateway.front.call import Call
@@ -26,26 +27,32 @@ from ams_gateway.front.log import Record
 SLOW_SECONDS = 1.0
 _MOST_ORDINARY, _ORDINARY_BYTES = 2048, 4 << 20
 _MOST_NOTABLE, _NOTABLE_BYTES = 8192, 16 << 20
-_ENTRY_BYTES, _NOTE_BYTES, _FACTS_BYTES = 900, 160, 600  # about what they take in memory
+_ENTRY_BYTES, _FIELD_BYTES = 1200, 60  # about what they take in memory
 _CLIENT_SECONDS = 0.01
 _DETAILS = ("limit", "reason", "phase")  # of an error, that tell which cause it has
 
 
 class EndedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request that ended: its line of the log and its track. `started` is Unix time."""
+    """A request that ended at Unix time `at`: its line of the log and its track. `facts` are JSON."""
 
     record: Record
-    track: Track
-    started: float
+    track: tuple[str | float | bytes | None, ...]
+    at: float
     began: float
     key: str
     message: str
-    facts: Facts
+    facts: bytes
+    size: int
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
     def timeline(self) -> Timeline:
-        return _timeline(
-            self.record, self.track, self.started, self.began, self.record.seconds, self.key, self.message, self.facts
-        )
+        record = self.record
+        facts = msgspec.json.decode(self.facts, type=Facts) if self.facts else _NO_FACTS
+        started = self.at - record.seconds
+        return _timeline(record, self.track, started, self.began, record.seconds, self.key, self.message, facts)
 
 
 class RecentRequests:
@@ -65,17 +72,18 @@ class RecentRequests:
         if not remember:
             return None
         call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
-        record, now = call.record, time.time()
-        facts = _NO_FACTS
-        if record.code >= 400 or call.failure is not None or late_seconds:
-            facts = _facts(call, late_seconds)
-        message = call.failure.message if call.failure is not None else ""
-        ended = EndedRequest(record, call.track, now - record.seconds, call.started, call.principal.id, message, facts)
-        size = _ENTRY_BYTES + len(message)
-        for note in call.track.notes:
-            size += _NOTE_BYTES if note[3] is None else _FACTS_BYTES
-        notable = record.code >= 400 or record.error or record.seconds >= SLOW_SECONDS or record.retries
-        (self._notable if notable else self._ordinary).add(record.id, ended, size, now)
+        record = call.record
+        facts, message = b"", ""
+        if record.code >= 400 or record.error or late_seconds:
+            facts = msgspec.json.encode(_facts(call, late_seconds))
+            message = call.failure.message[:LONGEST_TEXT] if call.failure is not None else ""
+        track = tuple(call.track)
+        size = _ENTRY_BYTES + len(facts) + _FIELD_BYTES * len(track)
+        ended = EndedRequest(record, track, time.time(), call.started, call.principal.id, message, facts, size)
+        if record.code >= 400 or record.seconds >= SLOW_SECONDS or record.error or record.retries:
+            self._notable.add(ended)
+        else:
+            self._ordinary.add(ended)
         return ended
 
     def find(self, request_id: str) -> Timeline | None:
@@ -84,7 +92,7 @@ class RecentRequests:
             if call.record.id == request_id:
                 return _running(call)
         found = [ring.find(request_id) for ring in (self._notable, self._ordinary)]
-        ended = max((each for each in found if each is not None), key=lambda each: each.started, default=None)
+        ended = max((each for each in found if each is not None), key=lambda each: each.at, default=None)
         return None if ended is None else ended.timeline()
 
     def of_model(self, model: str, most: int) -> list[Timeline]:
@@ -146,7 +154,7 @@ def _running(call: Call) -> Timeline:
 
 def _timeline(
     record: Record,
-    track: Track,
+    track: PackedTrack,
     started: float,
     began: float,
     seconds: float,
@@ -155,7 +163,7 @@ def _timeline(
     facts: Facts,
     doing: Interval | None = None,
 ) -> Timeline:
-    intervals = track.intervals(began)
+    intervals = intervals_of(track, began)
     return Timeline(
         component="gateway",
         id=printable(record.id, 128),

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+import msgspec
 from ams_common.errors import ApiError
 from ams_common.printable import printable
 from ams_common.timeline import (
@@ -180,14 +181,24 @@ class RequestTrack:
         return facts
 
 
+class _Kept(msgspec.Struct, frozen=True, gc=False):
+    timeline: Timeline
+    at: float
+    size: int
+
+    @property
+    def id(self) -> str:
+        return self.timeline.id
+
+
 class RecentTracks:
     """Requests that run, and those that ended lately: what was slow or failed is remembered apart from the rest."""
 
     def __init__(self, machine: MachineWatch) -> None:
         self._machine = machine
         self._running: dict[int, RequestTrack] = {}
-        self._ordinary: Ring[Timeline] = Ring(_MOST_ORDINARY, _ORDINARY_BYTES)
-        self._notable: Ring[Timeline] = Ring(_MOST_NOTABLE, _NOTABLE_BYTES)
+        self._ordinary: Ring[_Kept] = Ring(_MOST_ORDINARY, _ORDINARY_BYTES)
+        self._notable: Ring[_Kept] = Ring(_MOST_NOTABLE, _NOTABLE_BYTES)
 
     def begin(self, route: str, model: str = "") -> RequestTrack:
         track = RequestTrack(route, model)
@@ -203,7 +214,7 @@ class RecentTracks:
         track.tickets.clear()
         notable = timeline.code >= 400 or timeline.error or timeline.seconds >= SLOW_SECONDS
         size = 800 + 300 * len(timeline.intervals) + 300 * len(timeline.beside) + 100 * len(timeline.facts)
-        (self._notable if notable else self._ordinary).add(timeline.id, timeline, size, time.time())
+        (self._notable if notable else self._ordinary).add(_Kept(timeline, time.time(), size))
         return timeline
 
     def timelines(self, request_id: str) -> list[Timeline]:
@@ -212,14 +223,15 @@ class RecentTracks:
         if not request_id:
             slow = [track for track in self._running.values() if now - track.began >= SLOW_SECONDS]
             found = [self._now(track, now) for track in slow[-_MOST_TOLD:]]
-            for timeline in self._notable.newest_first():
+            for kept in self._notable.newest_first():
                 if len(found) >= _MOST_TOLD:
                     break
-                found.append(timeline)
+                found.append(kept.timeline)
             return found
         ended = [ring.find(request_id) for ring in (self._notable, self._ordinary)]
         running = [self._now(track, now) for track in self._running.values() if track.id == request_id]
-        return sorted([each for each in ended if each is not None] + running[-5:], key=lambda each: each.started)
+        known = [kept.timeline for kept in ended if kept is not None]
+        return sorted(known + running[-5:], key=lambda each: each.started)
 
     def _now(self, track: RequestTrack, now: float) -> Timeline:
         return track.timeline(now, self._machine.during(track.began, now), running=True)
