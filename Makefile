@@ -104,6 +104,7 @@ crds: $(VENV)/.dev
 RULES = charts/ai-model-server/files/prometheus-rules.yaml
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m ams_common.troubleshooting > docs/troubleshooting.md
+	$(VENV)/bin/python -m ams_common.why.page > docs/why.md
 	$(VENV)/bin/python tests/metrics_page.py > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 	$(VENV)/bin/python -m dashboards.rules index > docs/alerts.md.new && mv docs/alerts.md.new docs/alerts.md
 	$(VENV)/bin/python -m dashboards.rules rules > $(RULES).new && mv $(RULES).new $(RULES)

@@ -31,7 +31,8 @@ Events:
 Programs read `status.conditions`: `Ready` carries the reason of the first condition that fails, the others tell more.
 What stands in the way of a model is an Event of type `Warning`, and so that it is seen a good start has few others:
 the download begins, the weights are verified, the model is ready. The same reasons stand in the 503 answers of the
-gateway, in `ams status`, and in the log of `ams up`.
+gateway, in `ams status`, and in the log of `ams up`. [`ams why`](why.md) puts together what is known of a model that
+isn't ready, which node lacks what, and of a request that was slow.
 
 | condition | what it tells |
 |---|---|

@@ -8,6 +8,7 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import ROWS
 from ams_common.reference import with_tables
 from ams_common.troubleshooting import page
+from ams_common.why import page as why
 from metrics_page import COMPONENTS, lines_of
 from metrics_page import page as metrics_page
 
@@ -21,6 +22,10 @@ PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").g
 def test_generated_parts_are_what_the_code_says(document: str) -> None:
     text = (ROOT / document).read_text()
     assert with_tables(text) == text, "run `make docs`"
+
+
+def test_the_page_of_causes_is_what_the_table_says() -> None:
+    assert (ROOT / "docs/why.md").read_text() == why.page(), "run `make docs`"
 
 
 def test_the_troubleshooting_page_is_what_the_table_of_reasons_says() -> None:

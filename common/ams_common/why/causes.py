@@ -91,7 +91,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.CONCURRENCY: CauseRow(
         "The key has as many requests running as it may",
-        "Let one end first, or raise the key's limit: `ams keys create --concurrent-requests`.",
+        "Let one end first, or raise the key's limit: `ams keys create --concurrent`.",
     ),
     CauseCode.BUDGET: CauseRow(
         "The key's tokens of this month are used up",
