@@ -41,8 +41,8 @@ pod tiny-0: 12 s, 200
 | `-k`, `-n NAMESPACE` | a cluster's gateways, all of them; where a model isn't ready, also what is known of its pods |
 | `--url`, `--api-key-file` | another gateway, and a key that has the scope `admin` |
 
-Where a model isn't ready, `-k` reads its ModelDeployment, its pods and their events, what each node has free, and what the
-operator decided, all with your own rights in the cluster; no gateway needs to answer.
+Where a model isn't ready, `-k` reads its ModelDeployment, its pods and their events, what each node has free, and what
+the operator decided, all with your own rights in the cluster; no gateway needs to answer.
 
 Programs read the same at `GET /admin/why?request=ID` and `GET /admin/why?model=NAME`.
 
