@@ -61,6 +61,7 @@ SLOW = {
     "test_operator/test_renewal_live.py",
     "test_operator/test_scaling_live.py",
     "test_operator/test_strangers_live.py",
+    "test_operator/test_why_live.py",
     "test_operator/test_why_not_ready.py",
     "test_page/test_accessible.py",
     "test_page/test_login.py",
