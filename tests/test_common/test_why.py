@@ -125,6 +125,10 @@ GATEWAY_CASES: dict[str, tuple[Timeline, str]] = {
         gateway(attempt("no_answer", 0.1), attempt("unreachable", 0.1, 0.1), hold("starting", 9, 0.2)),
         "pod-ended",
     ),
+    "crash under a kept connection": (
+        gateway(attempt("stale_connection", 0.3), attempt("unreachable", 0.1, 0.3), hold("starting", 9, 0.4)),
+        "pod-ended",
+    ),
     "unreachable": (gateway(attempt("unreachable", 5), interval("send", 5, 1)), "pod-unreachable"),
     "draining": (gateway(attempt("draining", 0.1), interval("pause", 0.1, 2)), "pod-draining"),
     "place": (gateway(interval("place", 0, 5), interval("send", 5, 1)), "queue-full"),

@@ -93,14 +93,10 @@ def _in_gateway(gateway: Timeline, parts: Parts) -> None:
         where = f"it was asked {limits.text('store')}" if limits.text("store") else ""
         parts.add(CauseCode.REDIS_SLOW, limits.seconds, where)
     blamed: CauseCode | None = None  # for what is waited for after it
-    ended: set[str] = set()
+    ended = _ended_pods(gateway)
     for each in gateway.intervals:
         if each.name == "attempt":
-            blamed = _attempt_cause(each)
-            if blamed is CauseCode.POD_ENDED:
-                ended.add(each.text("pod"))
-            elif each.text("pod") in ended:  # nobody answers there because of that
-                blamed = CauseCode.POD_ENDED
+            blamed = CauseCode.POD_ENDED if each.text("pod") in ended else _attempt_cause(each)
             parts.add(blamed, each.seconds, _attempt_sentence(each))
         elif each.name == "pause":
             parts.add(blamed or CauseCode.ELSEWHERE, each.seconds)
@@ -118,6 +114,18 @@ def _in_gateway(gateway: Timeline, parts: Parts) -> None:
 def _body_evidence(gateway: Timeline, seconds: float) -> list[str]:
     size = gateway.number("body_bytes")
     return [f"{size:,.0f} bytes of body in {duration(seconds)}"] if size and seconds > 0.01 else []
+
+
+def _ended_pods(gateway: Timeline) -> set[str]:
+    """Pods that ended over the request: they said nothing more, or nobody answers where a connection just broke."""
+    found, broken = set(), set()
+    for each in gateway.named("attempt"):
+        pod, reason = each.text("pod"), each.text("reason")
+        if reason in _ENDED or (reason == "unreachable" and pod in broken):
+            found.add(pod)
+        elif reason == "stale_connection":
+            broken.add(pod)
+    return found
 
 
 def _attempt_cause(attempt: Interval) -> CauseCode:
