@@ -20,6 +20,9 @@ from test_serve.live_pods import flags
 _PATIENCE_SECONDS = 90.0
 
 
+FAULTY = Path(__file__).with_name("faulty_pod.py")
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
@@ -82,29 +85,36 @@ def _server(folder: Path, name: str, port: int, command: Sequence[str], ready: s
 
 
 @contextlib.contextmanager
-def pod(folder: Path, model: Path, name: str, *, ready: str = "/ready", **settings: Any) -> Iterator[Server]:
-    """A model pod on a port."""
+def pod(
+    folder: Path, model: Path, name: str, *, ready: str = "/ready", program: Sequence[str] = (), **settings: Any
+) -> Iterator[Server]:
+    """A model pod on a port; `program` takes the place of `ams-pod`."""
     port = free_port()
     given = {
         "name": name, "source": f"file://{model}", "models_dir": folder, "host": "127.0.0.1", "port": port,
         "threads": 1, "precision": "float32", **settings,
     }  # fmt: skip
-    command = [sys.executable, "-m", "ams_pod", "serve", *flags(given)]
+    command = [sys.executable, *(program or ("-m", "ams_pod")), "serve", *flags(given)]
     with _server(folder, name, port, command, ready) as server:
         yield server
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, backends: Mapping[str, str], **settings: Any) -> Iterator[Server]:
-    """A gateway in front of the models' addresses."""
+def gateway(folder: Path, backends: Mapping[str, str], *, scheme: str = "http", **settings: Any) -> Iterator[Server]:
+    """A gateway in front of the models' addresses; one that speaks HTTPS is up once its port for metrics is."""
     port = free_port()
     given = [part for name, address in backends.items() for part in ("--backend", f"{name}={address}")]
     command = [
         *(sys.executable, "-c", "from ams_gateway.main import main; main()"),
         *(*given, *flags({"host": "127.0.0.1", "port": port} | settings)),
     ]
-    with _server(folder, "gateway", port, command, "/health") as server:
-        yield server
+    if scheme == "http":
+        with _server(folder, "gateway", port, command, "/health") as server:
+            yield server
+        return
+    metrics_port: int = settings["metrics_port"]
+    with _server(folder, "gateway", metrics_port, command, "/metrics") as server:
+        yield Server(server.process, port, server.log)
 
 
 def pod_target(server: Server, model: str, pod: str = "") -> Target:

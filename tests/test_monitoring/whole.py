@@ -65,7 +65,7 @@ def write_key_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def whole(folder: Path, llama: Path, plane: ControlPlane) -> Iterator[Whole]:
-    """Two pods of `tiny`, a gateway, an operator that has seen `tiny` start and `absent` fail."""
+    """Two pods of `tiny`, a gateway, an operator that has seen `tiny` start and `hopeless` fail."""
     folder.mkdir(parents=True, exist_ok=True)
     write_key_file(folder / "keys.json")
     metrics_port = product.free_port()
@@ -76,28 +76,28 @@ def whole(folder: Path, llama: Path, plane: ControlPlane) -> Iterator[Whole]:
                 folder, {"tiny": pods[0].url}, keys_file=folder / "keys.json", metrics_port=metrics_port
             )
         )  # fmt: skip
-        home = asyncio.run(_with_client(plane, make_namespace))
-        asyncio.run(_with_client(plane, lambda kube: _tell_of_gateway(kube, home, metrics_port)))
+        home = asyncio.run(with_client(plane, make_namespace))
+        asyncio.run(with_client(plane, lambda kube: tell_of_gateway(kube, home, metrics_port)))
         operator = stack.enter_context(
             operating(plane, folder / "operator.log", home, gateway_service=f"{home}/gateway")
         )
         operator.metrics()
-        asyncio.run(_with_client(plane, lambda kube: _start_model(kube, home)))
+        asyncio.run(with_client(plane, lambda kube: start_model(kube, home)))
         targets = [
             *(product.pod_target(pod, "tiny", f"ams-tiny-{number}") for number, pod in enumerate(pods)),
             Target(f"127.0.0.1:{metrics_port}", {"namespace": "ams", "pod": "ams-gateway-0"}),
             Target(f"127.0.0.1:{operator.metrics_port}", {"namespace": "ams", "pod": "ams-operator-0"}),
         ]
         yield Whole(gateway, pods, operator, plane, home, targets)
-        asyncio.run(_with_client(plane, lambda kube: kube.delete(NAMESPACES, None, home)))
+        asyncio.run(with_client(plane, lambda kube: kube.delete(NAMESPACES, None, home)))
 
 
-async def _with_client(plane: ControlPlane, act: Any) -> Any:
+async def with_client(plane: ControlPlane, act: Any) -> Any:
     async with await Client.connect("tests", kubeconfig=str(plane.kubeconfig)) as client:
         return await act(client)
 
 
-async def _tell_of_gateway(kube: Client, home: str, port: int) -> None:
+async def tell_of_gateway(kube: Client, home: str, port: int) -> None:
     body = {
         "metadata": {"name": "gateway-1", "labels": {"kubernetes.io/service-name": "gateway"}},
         "addressType": "FQDN",  # as an IPv4 address the API server would refuse loopback
@@ -107,10 +107,11 @@ async def _tell_of_gateway(kube: Client, home: str, port: int) -> None:
     await kube.create(SLICES, home, body)
 
 
-async def _start_model(kube: Client, home: str) -> None:
+async def start_model(kube: Client, home: str, *, failing: tuple[str, ...] = ("hopeless",)) -> None:
     """As a kubelet would tell it: a node after 1 s, the image after 3, the weights after 7, ready after 12."""
     await create(kube, home, "tiny", model())
-    await create(kube, home, "hopeless", model("hf://acme/absent"))
+    for name in failing:
+        await create(kube, home, name, model("hf://acme/absent"))
     pod = await pod_of(kube, home, "tiny")
     began = time.time()
 
