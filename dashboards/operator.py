@@ -153,9 +153,7 @@ BOARD = Board(
                 ),
                 Panel(
                     "Downloads", [Query(rate("ams_operator_download_bytes_total", OF_OPERATOR, "model"), "{{model}}")],
-                    "As pods tell the operator.", unit="Bps",
-                    empty="nothing has been downloaded since the operator that leads began.",
-                    runbook="AMSDownloadSlow",
+                    "As pods tell the operator.", unit="Bps", runbook="AMSDownloadSlow",
                 ),
             ),
         ),

@@ -83,6 +83,10 @@ class Metrics(Collector):
         PlatformCollector(registry=registry)
         registry.register(self)
 
+    def expect(self, key: str) -> None:
+        """A resource is looked after: its series begin at 0, so that what comes first is an increase too."""
+        self._downloads.labels(key)
+
     def downloaded(self, key: str, count: int) -> None:
         if count > 0:
             self._downloads.labels(key).inc(count)

@@ -298,13 +298,13 @@ class _Operator:
                 for each in (*pod.status.init_container_statuses, *pod.status.container_statuses)
             )
 
-        reader = self._reader
+        reader, leads = self._reader, self._election.leads
         return Figures(
             self._cache.resources(),
             desired,
-            self._queue.depth,
-            self._queue.age_seconds,
-            self._election.leads,
+            self._queue.depth if leads else 0,  # one that waits for the Lease works on nothing, and isn't behind
+            self._queue.age_seconds if leads else 0.0,
+            leads,
             self._client.requests,
             downloads=self._poller.downloads(),
             restarts=restarts,

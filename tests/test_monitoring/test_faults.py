@@ -49,9 +49,9 @@ def subject(labels: dict[str, str]) -> str:
     return labels.get("key") or labels.get("model") or labels.get("resource") or labels.get("pod") or ""
 
 
-def fired(server: Prometheus) -> Fired:
-    """All that fired within the last minutes."""
-    found = server.query('max_over_time(ALERTS{alertstate="firing"}[10m])')
+def fired(server: Prometheus, seconds: float = 600) -> Fired:
+    """All that fired within the last seconds."""
+    found = server.query(f'max_over_time(ALERTS{{alertstate="firing"}}[{int(seconds)}s])')
     return {(each["metric"]["alertname"], subject(each["metric"])) for each in found}
 
 

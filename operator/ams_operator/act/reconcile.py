@@ -122,6 +122,7 @@ class Reconciler:
         memory = self._memory.get(key)
         if memory is None or memory.uid != resource.metadata.uid:
             memory = self._memory[key] = _Memory(resource.metadata.uid)
+            self._metrics.expect(key)
         preflight = self._preflight(key, resource)
         for _ in range(_ROUNDS):
             observed = self._observe(key, self._cache.get(key), memory, preflight)
