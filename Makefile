@@ -113,7 +113,7 @@ docs: $(VENV)/.dev
 
 # The documentation as a site, in dist/site; dead links and pages that nothing leads to end it.
 site: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --config-file site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --config-file site/mkdocs.yml
 	@echo "dist/site/index.html"
 
 site-serve: $(VENV)/.dev
