@@ -34,6 +34,9 @@ def test_a_cold_start_is_shown_while_the_first_answer_waits(open_page: Open, pro
     answer = answered(page)
     expect(answer.locator(".stats")).to_contain_text("started for it")
     expect(page.locator("#model-state")).to_have_text("ready")
+    answer.get_by_role("button", name="Why?").click()
+    causes = page.get_by_role("dialog").locator(".causes > li")
+    expect(causes.first).to_contain_text("cold-start")
 
 
 def test_an_answer_streams_with_thoughts_folded_and_nothing_of_it_is_markup(open_page: Open, product: Product) -> None:

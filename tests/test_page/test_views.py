@@ -64,3 +64,12 @@ def test_usage_by_key_and_month(open_page: Open, product: Product) -> None:
     assert download.value.path().read_text().startswith("model,requests")
     page.get_by_label("Month").select_option(index=1)
     expect(page.locator("#usage-error")).to_have_text("Nothing was used in this month.")
+
+
+def test_why_a_model_is_not_ready(open_page: Open, product: Product) -> None:
+    page = open_page(product.url)
+    ask(page, "hi", "broken")
+    page.get_by_role("link", name="Models").click()
+    page.get_by_role("button", name="Why? broken").click()
+    cause = page.get_by_role("dialog").locator(".causes > li").first
+    expect(cause).to_contain_text("nowhere")

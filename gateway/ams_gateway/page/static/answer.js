@@ -4,8 +4,9 @@ import { Refusal, meaningOf, refusalOf, request } from "./api.js";
 import { announce, copy, h, setText } from "./dom.js";
 import { PHASES, count, duration, progressText } from "./format.js";
 import { markdown } from "./markdown.js";
-import { modelOf, onOverview } from "./overview.js";
+import { modelOf, onOverview, overview } from "./overview.js";
 import { events } from "./sse.js";
+import { showWhy } from "./why.js";
 
 const OFTEN_UP_TO = 20000; // characters; longer answers are drawn less often
 const SPOKEN = 1000; // characters of a finished answer that are announced
@@ -146,6 +147,7 @@ export class Answer {
     this.draw();
     this.element.removeAttribute("aria-busy");
     const facts = this.facts();
+    const id = this.requestId || this.failure?.requestId;
     if (outcome === "stopped") facts.unshift("stopped");
     this.foot.replaceChildren(
       this.note ? h("p", { class: "muted", text: this.note }) : "",
@@ -153,6 +155,9 @@ export class Answer {
       h("p", { class: "muted stats", text: facts.join(" · ") }),
       h("div", { class: "row" },
         this.text ? h("button", { type: "button", class: "small", text: "Copy text", onclick: () => copy(this.text, "Text") }) : null,
+        id && overview()?.user.scopes.includes("admin")
+          ? h("button", { type: "button", class: "small", text: "Why?", "aria-label": "Why? What delayed this answer", "aria-haspopup": "dialog",
+            onclick: () => showWhy({ request: id }, "What delayed this answer") }) : null,
         this.actions.map(([label, act]) => h("button", { type: "button", class: "small", text: label, onclick: act }))));
     if (outcome === "done") announce(`${this.name}: ${this.text.slice(0, SPOKEN) || "no text"}`);
     else announce(outcome === "stopped" ? "Stopped" : this.failure.message);

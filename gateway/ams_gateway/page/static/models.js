@@ -4,6 +4,7 @@ import { getJson, request } from "./api.js";
 import { $, announce, copy, h, setText, showDialog } from "./dom.js";
 import { ago, bytes, count, mood, progressText } from "./format.js";
 import { onOverview } from "./overview.js";
+import { showWhy } from "./why.js";
 
 const LOG_SECONDS = 2;
 const cards = new Map(); // name → {element, parts}
@@ -33,6 +34,8 @@ function newCard(name, onTry) {
     pods: h("tbody"), podsBox: null, errors: h("ul", { class: "errors" }), errorsBox: null, problem: h("p", { class: "error", role: "alert" }),
     start: h("button", { type: "button", text: "Start", "aria-label": `Start ${name}`, onclick: () => act(name, "start") }),
     stop: h("button", { type: "button", text: "Stop", "aria-label": `Stop ${name}`, onclick: () => act(name, "stop") }),
+    why: h("button", { type: "button", text: "Why?", "aria-label": `Why? ${name}`, "aria-haspopup": "dialog",
+      onclick: () => showWhy({ model: name }, `Why ${name} is as it is`) }),
     log: h("button", { type: "button", text: "Log", "aria-label": `Log of ${name}`, "aria-haspopup": "dialog", onclick: () => showLog(name) }),
   };
   parts.podsBox = h("details", {}, h("summary", { text: "Pods" }), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Pods of ${name}` },
@@ -42,7 +45,7 @@ function newCard(name, onTry) {
   const title = h("h3", { text: name, id: `model-${name}` });
   const element = h("article", { class: "card", "aria-labelledby": `model-${name}` },
     h("div", { class: "row" }, title, parts.badge, parts.aliases, h("span", { class: "space" }),
-      h("button", { type: "button", text: "Ask", "aria-label": `Ask ${name}`, onclick: () => onTry(name) }), parts.start, parts.stop, parts.log),
+      h("button", { type: "button", text: "Ask", "aria-label": `Ask ${name}`, onclick: () => onTry(name) }), parts.start, parts.stop, parts.why, parts.log),
     parts.bar, parts.message, parts.help, parts.problem, parts.facts, parts.podsBox, parts.errorsBox);
   return { element, parts, figures: new Map() };
 
@@ -73,6 +76,7 @@ function draw(card, model, { user, time, where }) {
   const running = model.ready_replicas > 0 || moving;
   parts.start.hidden = !model.controllable || running || model.state === "suspended";
   parts.stop.hidden = !model.controllable || !running;
+  parts.why.hidden = !admin;
   parts.log.hidden = !admin || (where !== "local" && where !== "cluster");
   const { download } = model;
   const figures = {
