@@ -13,7 +13,7 @@ Kind = Literal["server", "client", "internal"]
 
 # What a pod's intervals are called as spans; those that aren't here keep their names.
 _IN_A_POD: Final = {
-    "pool": "media",
+    "pool": "queue",
     "media": "media",
     "media-towers": "media",
     "preparing": "prepare",

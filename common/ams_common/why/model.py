@@ -29,7 +29,8 @@ def explain_model(model: ModelAccount, recent: Sequence[RequestRecord] = ()) -> 
     if model.ready_replicas and (why := _half_ready(model)) is not None:
         found.append(why)
     found += [cause for pod in model.pods if (cause := _pod(pod)) is not None]
-    found += _slow(recent[:_SAMPLE])
+    known = {cause.code for cause in found}
+    found += [cause for cause in _slow(recent[:_SAMPLE]) if cause.code not in known]
     if found:
         return found
     row = ROWS[CauseCode.NOTHING]

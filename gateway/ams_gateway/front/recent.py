@@ -71,7 +71,8 @@ class RecentRequests:
         self._running.pop(id(call), None)
         if not remember:
             return None
-        call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
+        if call.doing != "choose":  # it got no further, and that took no time
+            call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
         record = call.record
         facts, message = b"", ""
         if record.code >= 400 or record.error or late_seconds:

@@ -68,7 +68,7 @@ class Forwarder:
             backends = self._registry.backends(model)
             backend = choose_backend(backends, tried, now, random.random())
             if len(backends) > 1 or call.trace is not None:
-                call.note("choose", "send", _choice(backends, backend, tried, now))
+                call.note("choose", "choose", _choice(backends, backend, tried, now))
             if backend is None:
                 await self._holds.until_ready(call, model, wants_stream)
                 tried, ended = [], set()
@@ -85,11 +85,11 @@ class Forwarder:
                 busy += 1
                 self._metrics.of(model.name).retries[Busy.reason] += 1
                 await self._holds.wait_for_a_place(call, busy_pause_seconds(busy))
-                call.note("place", "send")
+                call.note("place", "choose")
                 continue
             except UpstreamError as error:
                 self._note_failure(model, backend, error)
-                call.note("attempt", "pause", _failed_attempt(backend, error, now))
+                call.note("attempt", "choose", _failed_attempt(backend, error, now))
                 if error.ended and backend.id not in ended:
                     ends += 1
                     ended.add(backend.id)
@@ -102,7 +102,7 @@ class Forwarder:
                 fresh = True
             elif backend.id in tried or len(self._registry.backends(model)) <= 1:
                 await asyncio.sleep(pause_seconds(sends))
-                call.note("pause", "send")
+                call.note("pause", "choose")
             tried.append(backend.id)
 
     async def _send(
@@ -120,7 +120,7 @@ class Forwarder:
         pool = self._pools.of(backend)
         head = _head(call, pool.host, target, body)
         numbers = self._metrics.of(model.name)
-        call.record.pod = backend.id
+        call.record.pod, call.doing = backend.id, "send"
         answer: PodResponse | None = None
         backend.in_flight += 1
         numbers.in_flight += 1

@@ -172,7 +172,7 @@ class _Phases:
         self._latest = progress
 
     def end(self) -> None:
-        self._call.note("hold", "send", _waited_for(self._latest))
+        self._call.note("hold", "choose", _waited_for(self._latest))
 
 
 def _waited_for(progress: Progress) -> Facts:

@@ -81,7 +81,7 @@ async def serve(
     `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited.
     """
     policy = call.principal.policy
-    call.note("body", "send", None if body.length < _LARGE_BYTES else {"body_bytes": body.length})
+    call.note("body", "choose", None if body.length < _LARGE_BYTES else {"body_bytes": body.length})
     if not policy.limited:
         call.admitted = True
         return await _answer(services, call, model, target, body, wants_stream)
@@ -91,7 +91,7 @@ async def serve(
     try:
         admission = await services.limiter.admit(policy, asked.total)
     finally:
-        call.note("limits", "send", _IN_REDIS if services.settings.redis_url else None)
+        call.note("limits", "choose", _IN_REDIS if services.settings.redis_url else None)
     call.admitted = True
     call.add_headers(admission.headers)
     code = 0
@@ -129,6 +129,7 @@ async def _answer(
 
 async def _answer_again(call: Call, model: Model, answer: KeptAnswer) -> web.StreamResponse:
     record = call.record
+    call.doing = "answer"
     record.first_byte_seconds = time.perf_counter() - call.started
     if (usage := parse_usage(answer.usage.encode())) is not None:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
