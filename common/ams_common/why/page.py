@@ -49,7 +49,7 @@ Programs read the same at `GET /admin/why?request=ID` and `GET /admin/why?model=
 ## What is remembered
 
 - Gateways: what was slower than a second, failed, or was sent again: the last 8,192 such requests. Of all others the
-  last 2,048. Pods: 2,048 and 512. What isn't there any more is answered with how far back records go.
+  last 512. Pods: 2,048 and 512. What isn't there any more is answered with how far back records go.
 - Never prompts, answers, media or keys: a key is an opaque id.
 - Each gateway has records of its own requests; `ams why -k` asks all of them. They are in memory, and end with the
   process.

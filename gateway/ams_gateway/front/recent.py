@@ -25,7 +25,7 @@ from ams_gateway.front.call import Call
 from ams_gateway.front.log import Record
 
 SLOW_SECONDS = 1.0
-_MOST_ORDINARY, _ORDINARY_BYTES = 2048, 4 << 20
+_MOST_ORDINARY, _ORDINARY_BYTES = 512, 2 << 20
 _MOST_NOTABLE, _NOTABLE_BYTES = 8192, 16 << 20
 _ENTRY_BYTES, _FIELD_BYTES = 1200, 60  # about what they take in memory
 _CLIENT_SECONDS = 0.01
