@@ -37,6 +37,7 @@ class ModelFacts:
     quantization_bits: int | None = None
     max_memory: dict[str, int | str] | None = None
     replicas: int = 0  # pods that should run
+    reason: str = ""  # why it isn't ready, also where waiting may help; as docs/troubleshooting.md lists reasons
 
 
 @dataclass(frozen=True, slots=True)

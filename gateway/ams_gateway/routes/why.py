@@ -174,7 +174,7 @@ def _model_account(services: Services, model: Model, accounts: list[PodAccount])
         percent=progress.percent,
         eta_seconds=progress.eta_seconds,
         download=progress.download,
-        reason=failure.reason if failure is not None else "",
+        reason=failure.reason if failure is not None else model.facts.reason,
         message=failure.message if failure is not None else progress.message,
         replicas=max(ready, model.facts.replicas),
         ready_replicas=ready,
