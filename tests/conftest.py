@@ -48,6 +48,7 @@ SLOW = {
     "test_monitoring/test_alerts.py",
     "test_monitoring/test_dashboards.py",
     "test_monitoring/test_faults.py",
+    "test_monitoring/test_pictures.py",
     "test_monitoring/test_vllm_boards.py",
     "test_operator/test_bad_resources.py",
     "test_operator/test_cluster_says.py",
