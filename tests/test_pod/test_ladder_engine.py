@@ -94,6 +94,24 @@ def test_decoding_goes_on_with_fewer_rows_and_the_newest_comes_later(folder, kin
     assert all(rung == "shrink" for _, rung in counted(driver))
 
 
+def test_a_request_that_never_has_memory_for_its_logits_is_refused(folder, kind):
+    """It is read anew once, and not for ever; who comes next is answered."""
+    model = load_model(folder)
+    wanted = prompts(2, seed=9)
+    failing = [True]
+    driver, forward = short_driver(folder, kind, lambda batch: failing[0], late=True)
+    _, outcome = driver.submit(wanted[0], 10)
+    for _ in range(20):
+        driver.engine.step()
+    assert outcome.finish == "failed"
+    assert "Memory ran out" in str(outcome.error)
+    assert forward.failures == 2
+    failing[0] = False
+    _, after = driver.submit(wanted[1], 10)
+    driver.run()
+    assert after.tokens == reference(model, wanted[1], 10)
+
+
 def test_one_failed_step_costs_nobody_a_token(folder, kind, monkeypatch):
     monkeypatch.setattr(schedule, "_LARGEST_CHUNK", 16)
     wanted = prompts(4, seed=6, longest=50)

@@ -32,7 +32,7 @@ class Recovery:
             else:
                 self._fail_decoding(error, events)
         elif computed:
-            self.start_over(error)
+            self._start_over_or_step_down(error, "prefill" if reading else "decode", events)
         elif reading:
             self._shrink_reading(error, reading, events)
         else:
@@ -73,6 +73,17 @@ class Recovery:
         self._slots.clear()
         self._forward.reset()
         self._set_aside([row for row in rows if not row.done], "decode")
+
+    def _start_over_or_step_down(self, error: Exception, stage: Stage, events: list[TokenEvent]) -> None:
+        """Memory ran out for what was computed. Whoever is alone, and was read anew once, has nothing else to try."""
+        rows = [row for row in self._slots.rows() if not row.done]
+        if len(rows) != 1 or "shrink" not in rows[0].ticket.rungs:
+            self.start_over(error)
+            return
+        self._reclaim(error)
+        self._slots.clear()
+        self._forward.reset()
+        self._step_down(rows[0], stage, events)
 
     def _fail_reading(self, error: Exception, reading: Sequence[Row], events: list[TokenEvent]) -> None:
         """The prompts are the suspects: one fails, several are read again one by one."""
