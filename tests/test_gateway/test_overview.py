@@ -331,4 +331,4 @@ async def test_a_client_that_reads_nothing_is_let_go(
     async with watch(running) as response:
         assert response.status == 200
     await running.gateway.close()
-    assert [line["code"] for line in running.log if line["seconds"] > 0.3] == [499]
+    assert {line["code"] for line in running.log} == {499}

@@ -76,10 +76,10 @@ async def _stream(services: Services, call: Call) -> web.StreamResponse:
         said = msgspec.json.encode(msgspec.structs.replace(overview, time=0.0))
         now = time.monotonic()
         if said != last:
-            await _write(stream, b"event: overview\ndata: " + msgspec.json.encode(overview) + b"\n\n")
+            await _write(call, stream, b"event: overview\ndata: " + msgspec.json.encode(overview) + b"\n\n")
             last, last_sent = said, now
         elif now - last_sent >= _HEARTBEAT_SECONDS:
-            await _write(stream, _HEARTBEAT)
+            await _write(call, stream, _HEARTBEAT)
             last_sent = now
         await asyncio.sleep(_STEP_SECONDS)
         principal = await services.authentication.identify(call.request.headers)
@@ -92,10 +92,13 @@ def _version() -> str:
     return importlib.metadata.version("ai-model-server")
 
 
-async def _write(stream: web.StreamResponse, data: bytes) -> None:
+async def _write(call: Call, stream: web.StreamResponse, data: bytes) -> None:
     """A client that reads nothing is let go: it would hold one of the watchers' places for ever."""
     try:
         async with asyncio.timeout(_SLOWEST_CLIENT_SECONDS):
             await stream.write(data)
     except TimeoutError:
+        if call.request.transport is not None:
+            call.request.transport.abort()
+            await asyncio.sleep(_STEP_SECONDS)  # the connection's end cancels this request, as when a client leaves
         raise ConnectionResetError("the client reads nothing") from None
