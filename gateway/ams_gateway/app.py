@@ -29,7 +29,7 @@ from ams_gateway.auth.door import Door, openness
 from ams_gateway.demand import Demand
 from ams_gateway.front.access import Access, preflight
 from ams_gateway.front.body import BodyLimits, was_decompressed
-from ams_gateway.front.call import Call, request_id
+from ams_gateway.front.call import WORTH_A_NOTE_SECONDS, Call, request_id
 from ams_gateway.front.lateness import LoopLateness
 from ams_gateway.front.log import Record, RequestLog
 from ams_gateway.front.recent import RecentRequests
@@ -223,7 +223,7 @@ class Gateway:
         path = request.raw_path.partition("?")[0]
         record = Record(id=request_id(request.headers.get(HEADER_REQUEST_ID)), method=request.method, path=path[:200])
         call = Call(request, path, record, time.perf_counter())
-        self._recent.begin(call)
+        self._recent.running[id(call)] = call
         if self._tracer is not None:
             headers = request.headers
             call.trace = self._tracer.begin(headers.get(HEADER_TRACE_PARENT), headers.get(HEADER_TRACE_STATE))
@@ -267,7 +267,7 @@ class Gateway:
             if principal is not OPEN:
                 call.record.key = principal.name
                 require(principal, scope)
-            if principal is not OPEN or call.trace is not None:
+            if call.trace is not None or time.perf_counter() - call.started > WORTH_A_NOTE_SECONDS:
                 call.note("auth", "body")
             call.doing = "body"
             if scope is keys.Scope.ADMIN:
@@ -308,10 +308,12 @@ class Gateway:
         self._count(record)
         if call.pod_error:
             self._note_error(call, call.pod_error)
-        remember = record.route not in _UNREMEMBERED
-        ended = self._recent.end(call, self._lateness.since(call.started), remember=remember)
-        if ended is not None and self._tracer is not None and call.trace is not None and call.trace.sampled:
-            self._tracer.end(ended.timeline(), call.trace)
+        self._recent.running.pop(id(call), None)
+        if record.route not in _UNREMEMBERED:
+            late = self._lateness
+            ended = self._recent.end(call, late.since(call.started) if late.found_at > call.started else 0.0)
+            if self._tracer is not None and call.trace is not None and call.trace.sampled:
+                self._tracer.end(ended.timeline(), call.trace)
         if call.admitted:
             self._note_usage(call)
         if call.is_admin_action or record.error in _KEY_REFUSED:

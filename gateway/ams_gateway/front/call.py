@@ -10,12 +10,13 @@ from typing import Protocol
 from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.keys import OPEN, Principal
-from ams_common.timeline import MOST_NOTED, Facts, Track
+from ams_common.timeline import Facts, Track
 from ams_common.traceparent import TraceContext
 
 from ams_gateway.front.access import NO_HEADERS
 from ams_gateway.front.log import Record
 
+WORTH_A_NOTE_SECONDS = 0.001  # what takes less before a request is sent delays nobody
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 
 
@@ -34,11 +35,12 @@ class Call:
 
     `path` has no query, `name` is the one in the path of routes like `/generate/{model}`. `stream` is the answer
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
-    it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces
-    of a stream went out, at least as many tokens. `recorder`
-    takes the pod's answer as it passes, where it may be kept. `track` has what it went through, `noted` is when the
-    last of that ended; `failure` is the error that it was answered with, `pod_error` is the code of the one that a pod
-    answered, `client_seconds` is how long writing the answer to the client took.
+    it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces of a stream went
+    out, at least as many tokens. `recorder` takes the pod's answer as it passes, where it may be kept.
+
+    `track` has what it went through, beyond being sent and answered; `noted` is when the last of that ended, `doing`
+    what it does since. `failure` is the error that it was answered with, `pod_error` is the code of the one that
+    a pod answered, `client_seconds` is how long writing the answer to the client took.
     """
 
     request: web.BaseRequest
@@ -55,7 +57,7 @@ class Call:
     events: int = 0
     recorder: "AnswerRecorder | None" = None
     pod_error: str = ""
-    track: Track = field(default_factory=Track)
+    track: Track | None = None
     noted: float = 0.0
     failure: ApiError | None = None
     doing: str = "body"
@@ -64,11 +66,10 @@ class Call:
 
     def note(self, name: str, then: str, facts: Facts | None = None) -> None:
         """An interval of this name ends now that began where the last one ended; `then` is what it does next."""
+        if self.track is None:
+            self.track = Track()
         now = time.perf_counter()
-        if facts is None and len(self.track) < MOST_NOTED:  # nearly always: without one more call
-            self.track += (name, self.noted or self.started, now, None)
-        else:
-            self.track.note(name, self.noted or self.started, now, facts)
+        self.track.note(name, self.noted or self.started, now, facts)
         self.noted, self.doing = now, then
 
     def add_headers(self, headers: Mapping[str, str]) -> None:

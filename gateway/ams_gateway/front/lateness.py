@@ -14,6 +14,7 @@ class LoopLateness:
 
     def __init__(self) -> None:
         self._late: deque[tuple[float, float]] = deque(maxlen=_MOST)  # when it was found, seconds
+        self.found_at = 0.0  # when it was found last, by `time.perf_counter()`
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -23,11 +24,10 @@ class LoopLateness:
             now = time.perf_counter()
             if now - due >= _LEAST_SECONDS:
                 self._late.append((now, now - due))
+                self.found_at = now
 
     def since(self, began: float) -> float:
         """Seconds by which the loop was late since `began`, by `time.perf_counter()`."""
-        if not self._late or self._late[-1][0] <= began:
-            return 0.0
         total = 0.0
         for found, late in reversed(self._late):
             if found <= began:

@@ -16,6 +16,7 @@ from ams_common.timeline import (
     PackedTrack,
     Ring,
     Timeline,
+    Track,
     bounded,
     interval,
     intervals_of,
@@ -51,45 +52,43 @@ class EndedRequest(msgspec.Struct, frozen=True, gc=False):
     def timeline(self) -> Timeline:
         record = self.record
         facts = msgspec.json.decode(self.facts, type=Facts) if self.facts else _NO_FACTS
-        started = self.at - record.seconds
-        return _timeline(record, self.track, started, self.began, record.seconds, self.key, self.message, facts)
+        started, track = self.at - record.seconds, self.track
+        if not track and record.first_byte_seconds is not None:
+            answered = self.began + record.first_byte_seconds
+            track = ("send", self.began, answered, None, "answer", answered, self.began + record.seconds, None)
+        return _timeline(record, track, started, self.began, record.seconds, self.key, self.message, facts)
 
 
 class RecentRequests:
     """Of one gateway, on its event loop."""
 
     def __init__(self) -> None:
-        self._running: dict[int, Call] = {}
+        self.running: dict[int, Call] = {}  # by identity
         self._ordinary: Ring[EndedRequest] = Ring(_MOST_ORDINARY, _ORDINARY_BYTES)
         self._notable: Ring[EndedRequest] = Ring(_MOST_NOTABLE, _NOTABLE_BYTES)
 
-    def begin(self, call: Call) -> None:
-        self._running[id(call)] = call
-
-    def end(self, call: Call, late_seconds: float, *, remember: bool = True) -> EndedRequest | None:
+    def end(self, call: Call, late_seconds: float) -> EndedRequest:
         """`late_seconds`: by how much the event loop was late meanwhile."""
-        self._running.pop(id(call), None)
-        if not remember:
-            return None
-        if call.doing != "choose":  # it got no further, and that took no time
-            call.note(call.doing, "", _of_client(call) if call.client_seconds > _CLIENT_SECONDS else None)
         record = call.record
+        good = record.code < 400 and not record.error and record.seconds < SLOW_SECONDS
+        if good and call.track is None and call.doing == "answer" and not late_seconds and _took_it(call):
+            # Nearly all: nothing is noted of them that their record doesn't have.
+            ended = EndedRequest(record, (), time.time(), call.started, call.principal.id, "", b"", _ENTRY_BYTES)
+            self._ordinary.add(ended)
+            return ended
         facts, message = b"", ""
         if record.code >= 400 or record.error or late_seconds:
             facts = msgspec.json.encode(_facts(call, late_seconds))
             message = call.failure.message[:LONGEST_TEXT] if call.failure is not None else ""
-        track = tuple(call.track)
+        track = _whole_track(call)
         size = _ENTRY_BYTES + len(facts) + _FIELD_BYTES * len(track)
         ended = EndedRequest(record, track, time.time(), call.started, call.principal.id, message, facts, size)
-        if record.code >= 400 or record.seconds >= SLOW_SECONDS or record.error or record.retries:
-            self._notable.add(ended)
-        else:
-            self._ordinary.add(ended)
+        (self._ordinary if good and not record.retries else self._notable).add(ended)
         return ended
 
     def find(self, request_id: str) -> Timeline | None:
         """The newest request of this id."""
-        for call in reversed(self._running.values()):
+        for call in reversed(self.running.values()):
             if call.record.id == request_id:
                 return _running(call)
         found = [ring.find(request_id) for ring in (self._notable, self._ordinary)]
@@ -100,7 +99,7 @@ class RecentRequests:
         """Requests of a model that were slow or failed lately, and those that run for long: the newest first."""
         slow = [
             call
-            for call in self._running.values()
+            for call in self.running.values()
             if call.record.model == model and time.perf_counter() - call.started >= SLOW_SECONDS
         ]
         found = [_running(call) for call in reversed(slow[-most:])]
@@ -125,8 +124,24 @@ class RecentRequests:
 _NO_FACTS: Facts = {}
 
 
-def _of_client(call: Call) -> Facts:
-    return {"client_seconds": call.client_seconds}
+def _took_it(call: Call) -> bool:
+    """Whether the client read its answer as it came."""
+    return call.trace is None and call.client_seconds <= _CLIENT_SECONDS
+
+
+def _whole_track(call: Call) -> tuple[str | float | bytes | None, ...]:
+    """What was noted, and what it did last."""
+    first_byte, now = call.record.first_byte_seconds, call.started + call.record.seconds
+    track = call.track if call.track is not None else Track()
+    if call.doing in ("answer", "kept") and first_byte is not None:
+        answered = call.started + first_byte
+        if call.doing == "answer":
+            track.note("send", call.noted or call.started, answered)
+        facts: Facts = {"client_seconds": call.client_seconds} if call.client_seconds > _CLIENT_SECONDS else {}
+        track.note(call.doing, answered, now, facts or None)
+    elif call.doing != "choose":  # it got no further, and that took no time
+        track.note(call.doing, call.noted or call.started, now)
+    return tuple(track)
 
 
 def _facts(call: Call, late_seconds: float) -> Facts:
@@ -147,10 +162,11 @@ def _running(call: Call) -> Timeline:
     """What is known so far, with what it does now as the last interval."""
     now, seconds = time.time(), time.perf_counter() - call.started
     since = (call.noted or call.started) - call.started
+    if call.doing == "answer" and (first_byte := call.record.first_byte_seconds) is not None:
+        since = first_byte
     doing = interval(call.doing, since, seconds - since)
-    return _timeline(
-        call.record, call.track, now - seconds, call.started, seconds, call.principal.id, "", _NO_FACTS, doing
-    )
+    track = Track() if call.track is None else call.track
+    return _timeline(call.record, track, now - seconds, call.started, seconds, call.principal.id, "", _NO_FACTS, doing)
 
 
 def _timeline(

@@ -48,8 +48,8 @@ class Relay:
 
     async def relay(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> web.StreamResponse:
         """Pass an answer on. Raises ResponseCut, and ConnectionError when the client leaves."""
-        call.note("send", "answer")
-        call.record.first_byte_seconds = call.noted - call.started
+        call.record.first_byte_seconds = time.perf_counter() - call.started
+        call.doing = "answer"
         if call.stream is not None and answer.message.code != 200:
             return await self._relay_error_into_stream(call, answer)
         if _is_stream(answer):
@@ -98,7 +98,9 @@ class Relay:
         await response.prepare(call.request)
         try:
             while chunk := await answer.read_chunk():
-                await _write(call, response, chunk)
+                began = time.perf_counter()
+                await response.write(chunk)
+                call.client_seconds += time.perf_counter() - began
         except ResponseCut:
             # Only a connection that ends too early tells the client that this answer is not whole.
             if call.request.transport is not None:
@@ -141,7 +143,9 @@ class Relay:
                 _note_error(call, chunk)
             if recorder is not None:
                 recorder.feed(chunk)
-            await _write(call, stream, chunk)
+            began = time.perf_counter()
+            await stream.write(chunk)  # it waits while the client doesn't read
+            call.client_seconds += time.perf_counter() - began
         if half:
             await stream.write(half)
         elif recorder is not None:
@@ -171,13 +175,6 @@ class Relay:
             queued = _seconds(headers.get(HEADER_QUEUE_SECONDS)) + call.record.held_seconds
             headers[HEADER_QUEUE_SECONDS] = f"{queued:.3f}"
         return headers
-
-
-async def _write(call: Call, response: web.StreamResponse, chunk: bytes) -> None:
-    """It waits while the client doesn't read, and that is noted."""
-    began = time.perf_counter()
-    await response.write(chunk)
-    call.client_seconds += time.perf_counter() - began
 
 
 def _begin_record(recorder: AnswerRecorder, backend: Backend, answer: PodResponse, *, stream: bool) -> None:

@@ -14,7 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from ams_gateway.answers.kept import KeptAnswer
 from ams_gateway.front.body import Body
-from ams_gateway.front.call import Call
+from ams_gateway.front.call import WORTH_A_NOTE_SECONDS, Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted
 from ams_gateway.proxy.headers import response_headers
 from ams_gateway.registry.port import Model, Registry, require_model
@@ -22,7 +22,6 @@ from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens
 from ams_gateway.routes.routing import Services
 
 _NAMES_IN_A_SENTENCE = 50
-_LARGE_BYTES = 64 << 10
 _IN_REDIS: Facts = {"store": "of Redis"}
 
 
@@ -81,7 +80,8 @@ async def serve(
     `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited.
     """
     policy = call.principal.policy
-    call.note("body", "choose", None if body.length < _LARGE_BYTES else {"body_bytes": body.length})
+    if call.trace is not None or time.perf_counter() - (call.noted or call.started) > WORTH_A_NOTE_SECONDS:
+        call.note("body", "choose", {"body_bytes": body.length})
     if not policy.limited:
         call.admitted = True
         return await _answer(services, call, model, target, body, wants_stream)
@@ -129,7 +129,7 @@ async def _answer(
 
 async def _answer_again(call: Call, model: Model, answer: KeptAnswer) -> web.StreamResponse:
     record = call.record
-    call.doing = "answer"
+    call.doing = "kept"
     record.first_byte_seconds = time.perf_counter() - call.started
     if (usage := parse_usage(answer.usage.encode())) is not None:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
