@@ -17,7 +17,6 @@ $ ams why 7f1c0d2e9b3a4c5d6e7f8a9b
 Prompts of others were read: 9.1 s of 12 s.
 
 gateway: 12 s, 200
-  body               █                                                     0 ms
   send               ████████████████████████████████████████████████      12 s
   answer                                                            █      0 ms
 
