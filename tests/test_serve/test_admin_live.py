@@ -17,6 +17,9 @@ def test_health(gateway: LiveGateway, tiny: LivePod) -> None:
 
 def test_load(tiny: LivePod) -> None:
     load = tiny.load()
+    assert load.pop("resident_bytes") > 50 << 20
+    assert load.pop("prompt_tokens") >= 0
+    assert load.pop("generated_tokens") >= 0
     assert load == {
         "in_flight": 0,
         "queued": 0,
