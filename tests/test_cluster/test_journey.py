@@ -298,6 +298,7 @@ def test_requests_go_on_while_the_api_server_is_away(quickstart: Installed) -> N
     if process is None:
         pytest.skip("this cluster's API server can't be stopped")
     quickstart.post("/generate/smollm2", HELLO, timeout=180)
+    time.sleep(5)  # the node's proxy hears of gateways that have ended; once the API server is away it can't
     os.kill(process, signal.SIGSTOP)
     try:
         end = time.monotonic() + AWAY_SECONDS

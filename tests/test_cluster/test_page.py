@@ -51,12 +51,11 @@ def _wait_for(url: str) -> None:
 def to_zero(product: Installed) -> None:
     """No pod of the model is left; its next request starts one."""
     selector = "--selector=aimodelserver.io/model=smollm2"
-    product.kubectl("patch", "mdep", "smollm2", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    product.kubectl("patch", "mdep", "smollm2", "--type=merge", "-p", '{"spec":{"autoscaling":{"idleSeconds":3}}}')
     end = time.monotonic() + 120
-    while any(pod["status"]["phase"] in ("Running", "Pending") for pod in product.get("pods", selector)["items"]):
+    while product.get("pods", selector)["items"]:
         assert time.monotonic() < end
         time.sleep(0.5)
-    product.kubectl("patch", "mdep", "smollm2", "--type=merge", "-p", '{"spec":{"suspend":false}}')
     product.wait_ready("smollm2", 120)
 
 

@@ -109,7 +109,7 @@ def watched(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> I
         server.until(f"count(ams_pod_running_requests) == {len(MODELS)}")
         server.until("absent(ALERTS{alertname=~'AMSNoLeader|AMSModelNotReady'})")  # they may have started slowly
         yield installed, server, time.time()
-        installed.kubectl("delete", "mdep", "--all", "--wait=false")
+        installed.kubectl("delete", "mdep", "--all", "--wait=true", timeout=180)
         installed.kubectl("scale", "deployment/ams-ai-model-server-operator", "--replicas=2")
         installed.kubectl("rollout", "status", "deployment/ams-ai-model-server-operator", "--timeout=60s")
 
