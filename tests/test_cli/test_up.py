@@ -132,7 +132,7 @@ async def test_a_terminal_shows_a_table_and_is_left_as_it_was(tmp_path: Path) ->
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "Requests" in shown
+    assert "REQUESTS" in shown
     assert "AI Model Server on http://127.0.0.1:" in shown
     assert "waiting for running requests" in shown
 
