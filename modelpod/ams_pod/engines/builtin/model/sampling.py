@@ -1,9 +1,10 @@
-"""The next token of each row, for all rows of a step at once.
+"""The next token of each row: greedy rows by one argmax, others by inverse transform with randomness of their own.
 
-The rules are those of transformers' processors, in its order: penalties, temperature, top_k, top_p, min_p. A row draws
-by inverse transform from what top_k and min_p leave, and draws again when its token is none that top_p keeps. So its
-token is distributed as if the vocabulary had been sorted, which it never is (rejection sampling, as in FlashInfer). A
-row's draws come from a generator of its own, so that they don't depend on the batch that it happens to run in.
+The rules are those of transformers' processors, in its order: penalties, temperature, top_k, top_p, min_p. Mostly a few
+likeliest tokens are all that a row may draw from. Rows whose candidates are many, as at high temperatures, are drawn
+together from all tokens, and again where the token is none that top_p keeps. So their tokens are distributed as if the
+vocabulary had been sorted, which it never is (rejection sampling, as in FlashInfer). A row's draws don't depend on the
+batch that it happens to run in.
 """
 
 import random
@@ -17,6 +18,7 @@ from ams_pod.engines.port import EngineError, Sampling
 
 _NO_TOKEN = -1
 _AGAIN = -2
+_NARROW = 256  # candidates that are looked at before all tokens are
 _BLOCK = 256  # weights that are added up before one of them is looked for
 _LEAST_TEMPERATURE = 1e-3
 _MOST_ROUNDS = 64  # each leaves out more; nobody has seen ten
@@ -51,17 +53,51 @@ class NotNumbers(EngineError):
 def sample(logits: Tensor, rows: Sequence[RowSampler]) -> list[int | None]:
     """One token for each row of logits [rows, vocabulary]; None where they hold NaN."""
     values = _penalised(logits, rows)
-    highest, tokens = values.max(-1)  # NaN counts as the highest
-    drawing = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
-    if drawing:
-        few = len(drawing) < len(rows)
-        chosen = [rows[index] for index in drawing]
-        if few:
-            tokens[drawing] = _draw(values[drawing], highest[drawing], tokens[drawing], chosen)
-        else:
-            tokens = _draw(values, highest, tokens, chosen)
-    found: list[int] = tokens.masked_fill(highest.isnan(), _NO_TOKEN).tolist()
-    return [None if token == _NO_TOKEN else token for token in found]
+    highest, likeliest = values.max(-1)  # NaN counts as the highest
+    tokens: list[int | None] = likeliest.masked_fill(highest.isnan(), _NO_TOKEN).tolist()
+    wide = []
+    for index, row in enumerate(rows):
+        if tokens[index] == _NO_TOKEN:
+            tokens[index] = None
+        elif row.sampling.temperature > 0:
+            if (token := _draw_narrow(values[index], row)) is None:
+                wide.append(index)
+            else:
+                tokens[index] = token
+    if wide:
+        drawn = _draw_wide(values[wide], highest[wide], likeliest[wide], [rows[index] for index in wide])
+        for index, token in zip(wide, drawn.tolist(), strict=True):
+            tokens[index] = token
+    return tokens
+
+
+def _draw_narrow(logits: Tensor, row: RowSampler) -> int | None:
+    """A token of logits [vocabulary], where few candidates are all that the row may draw from, or nothing limits it;
+    else None."""
+    sampling = row.sampling
+    probabilities = torch.softmax(logits / max(sampling.temperature, _LEAST_TEMPERATURE), -1)
+    vocabulary = len(probabilities)
+    limit = min(sampling.top_k, vocabulary) if sampling.top_k > 0 else vocabulary
+    if limit == vocabulary and sampling.top_p >= 1.0 and sampling.min_p <= 0.0:
+        return _at(probabilities, row.random.random())
+    width = min(limit, _NARROW)
+    kept, tokens = probabilities.topk(width)
+    if width < limit and float(kept.sum()) < sampling.top_p and float(kept[-1]) >= sampling.min_p * float(kept[0]):
+        return None
+    if sampling.top_p < 1.0:
+        total = float(kept.sum()) if sampling.top_k > 0 else 1.0  # top_p counts within what top_k left
+        before = kept.cumsum(-1) - kept
+        kept = kept[: max(1, int((before < sampling.top_p * total).sum()))]
+    if sampling.min_p > 0.0:
+        kept = kept[: max(1, int((kept >= sampling.min_p * kept[0]).sum()))]
+    return int(tokens[_at(kept, row.random.random())])
+
+
+def _at(weights: Tensor, uniform: float) -> int:
+    """The place at `uniform` (0 to 1) of the cumulated weights."""
+    cumulated = weights.double().cumsum(-1)
+    at = int(torch.searchsorted(cumulated, uniform * float(cumulated[-1]), right=True))
+    return min(at, len(weights) - 1)
 
 
 def _penalised(logits: Tensor, rows: Sequence[RowSampler]) -> Tensor:
@@ -75,7 +111,7 @@ def _penalised(logits: Tensor, rows: Sequence[RowSampler]) -> Tensor:
     return values
 
 
-def _draw(logits: Tensor, highest: Tensor, likeliest: Tensor, rows: Sequence[RowSampler]) -> Tensor:
+def _draw_wide(logits: Tensor, highest: Tensor, likeliest: Tensor, rows: Sequence[RowSampler]) -> Tensor:
     """A token [rows] for each row of logits [rows, vocabulary]; `likeliest` [rows] have the `highest` logits.
 
     A row of which the highest is no finite number keeps its likeliest token.
