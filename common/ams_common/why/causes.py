@@ -82,16 +82,16 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.REQUEST_RATE: CauseRow(
         "The key sends more requests a minute than it may",
-        "Wait as Retry-After says, or raise the key's limit: `ams keys create --requests-per-minute`.",
+        "Wait as Retry-After says, or raise the key's limit: `ams keys update NAME --requests-per-minute`.",
     ),
     CauseCode.TOKEN_RATE: CauseRow(
         "The key uses more tokens a minute than it may",
         "Lower `max_tokens`, as it is reserved beforehand, or raise the key's limit: "
-        "`ams keys create --tokens-per-minute`.",
+        "`ams keys update NAME --tokens-per-minute`.",
     ),
     CauseCode.CONCURRENCY: CauseRow(
         "The key has as many requests running as it may",
-        "Let one end first, or raise the key's limit: `ams keys create --concurrent`.",
+        "Let one end first, or raise the key's limit: `ams keys update NAME --concurrent`.",
     ),
     CauseCode.BUDGET: CauseRow(
         "The key's tokens of this month are used up",
@@ -133,7 +133,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     CauseCode.POD_DRAINING: CauseRow(
         "The pod was stopping",
         "A rollout or a scale-down was under way; another pod took the request. More replicas, or "
-        "`rollout.strategy: surge`, leave one that answers.",
+        "`rollout.strategy: Surge`, leave one that answers.",
     ),
     CauseCode.POD_STOPPED: CauseRow(
         "The pod's process stood still",
@@ -148,7 +148,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.NEIGHBOUR_PROMPT: CauseRow(
         "Prompts of others were read",
-        "More replicas, or a smaller weight for the key that sends long prompts (`ams keys create --priority`).",
+        "More replicas, or a smaller weight for the key that sends long prompts (`ams keys update NAME --priority`).",
     ),
     CauseCode.NEIGHBOUR_MEDIA: CauseRow(
         "Media of others were encoded", "More replicas, a GPU, or lower `limits.imagePixels` and `limits.videoFrames`."
@@ -169,7 +169,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.CPU_THROTTLED: CauseRow(
         "The pod's CPU limit held it back",
-        "Raise `spec.resources.limits.cpu`, or leave it out; `threads` no higher than the limit.",
+        "Raise `spec.resources.limits.cpu`, or leave it out; keep `AMS_THREADS` in `spec.env` no higher than the limit.",
     ),
     CauseCode.CPU_STARVED: CauseRow(
         "Other processes of the machine took the CPU",
