@@ -19,6 +19,7 @@ from ams_common.machine_load import (
 from ams_common.timeline import Facts, bounded
 
 _EVERY_SECONDS = 1.0
+_FRESH_SECONDS = 0.25  # a look takes some milliseconds, and many requests may end at once
 _MOST = 900
 _MINUTE = 60.0
 _LEAST_SECONDS = 0.5  # of a stretch that is looked up: shorter ones lie within one sample
@@ -30,6 +31,7 @@ class MachineWatch:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._samples: deque[MachineSample] = deque(maxlen=_MOST)
+        self._newest: MachineSample | None = None  # it may be one that isn't kept
         self._cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     async def watch(self) -> None:
@@ -38,7 +40,12 @@ class MachineWatch:
             self.sample()
             await asyncio.sleep(_EVERY_SECONDS)
 
-    def sample(self) -> MachineSample:
+    def sample(self) -> None:
+        """Keep the state now; once in each _EVERY_SECONDS."""
+        self._newest = self._look()
+        self._samples.append(self._newest)
+
+    def _look(self) -> MachineSample:
         """The state now."""
         before = self._samples[-1] if self._samples else None
         at, cpu = time.monotonic(), time.process_time()
@@ -52,7 +59,7 @@ class MachineWatch:
             late = max(0.0, late - max(waited, default=0.0))
             if throttled is not None and before.throttled_seconds is not None:
                 late = max(0.0, late - (throttled[0] - before.throttled_seconds))
-        sample = MachineSample(
+        return MachineSample(
             at=at,
             cpu_seconds=cpu,
             throttled_seconds=throttled[0] if throttled else None,
@@ -64,15 +71,12 @@ class MachineWatch:
             load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             swap_bytes=parse_swap(_read(self._root / "proc/self/status")),
         )
-        self._samples.append(sample)
-        return sample
 
     def during(self, began: float, ended: float) -> Facts:
         """What kept the process from computing from `began` to `ended`, monotonic seconds, as facts of a timeline."""
         if ended - began < _LEAST_SECONDS or not self._samples:
             return {}
-        last = self.sample() if self._samples[-1].at < ended else self._samples[-1]
-        first = last
+        first = last = self._at(ended)
         for sample in reversed(self._samples):
             if sample.at >= ended:
                 last = sample
@@ -89,6 +93,12 @@ class MachineWatch:
             if isinstance(value := facts.get(name), float):
                 facts[name] = round(value * part, 3)
         return bounded(facts)
+
+    def _at(self, ended: float) -> MachineSample:
+        """A state that is about as new as `ended`, which is now or has passed."""
+        if self._newest is None or self._newest.at < ended - _FRESH_SECONDS:
+            self._newest = self._look()
+        return self._newest
 
     def lately(self) -> Facts:
         """The same of the last minute."""
