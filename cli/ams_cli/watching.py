@@ -55,11 +55,11 @@ async def watch_gateway(gateway: GatewayClient, name: str | None, say: Say) -> N
                 known = ", ".join(model.name for model in overview.models) or "none"
                 raise GatewayError(f"no model {name!r}; available: {known}")
             watched = watched or Watched(_HEADER, say)
-            watched.show({model.name: row_of(model) for model in models})
+            watched.show({model.name: _row(model) for model in models})
     raise GatewayError(f"{gateway.where} is stopping")
 
 
-def row_of(model: "ModelOverview") -> Row:
+def _row(model: "ModelOverview") -> Row:
     ready = f"{model.ready_replicas}/{max(model.replicas, model.ready_replicas)}"
     return model.name, state(model, bar=False), ready, plain_text(model.message)
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ams_common.families import FamilySetting
+from ams_common.tracing_settings import OtlpEndpoint, TraceSampleRatio
 
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["auto", "none", "8bit", "4bit"]
@@ -106,20 +107,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[
         float, Meta(ge=0, description="seconds that running requests get to finish on SIGTERM")
     ] = 30.0
-    otlp_endpoint: Annotated[
-        str,
-        Meta(
-            description="URL of an OpenTelemetry collector that traces are sent to by OTLP over HTTP, as in "
-            "http://collector:4318; empty: no traces"
-        ),
-    ] = ""
-    trace_sample_ratio: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="part of the requests that are traced, of those that no client's traceparent decides about",
-        ),
-    ] = 1.0
+    otlp_endpoint: OtlpEndpoint = ""
+    trace_sample_ratio: TraceSampleRatio = 1.0
     termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
     debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from ams_common.options import OptionError
+from ams_common.tracing_settings import OtlpEndpoint, TraceSampleRatio
 from msgspec import Meta
 
 
@@ -136,21 +137,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     usage_days: Annotated[int, Meta(ge=1, le=4000, description="days that the use of keys is kept")] = 400
-    otlp_endpoint: Annotated[
-        str,
-        Meta(
-            description="URL of an OpenTelemetry collector that traces are sent to by OTLP over HTTP, as in "
-            "http://collector:4318; empty: no traces"
-        ),
-    ] = ""
-    trace_sample_ratio: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="part of the requests that are traced, of those that no client's traceparent decides about",
-        ),
-    ] = 1.0
+    otlp_endpoint: OtlpEndpoint = ""
+    trace_sample_ratio: TraceSampleRatio = 1.0
     log_format: Annotated[
         Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from ams_cli import manifests
-from ams_cli.main import _parser, main
+from ams_cli.arguments import command_line
+from ams_cli.main import main
 from ams_common.keys import Scope, hash_of, read_keys
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def test_every_volume_and_config_that_is_used_is_declared() -> None:
 
 
 def test_the_command_is_one_and_serves_all_models() -> None:
-    arguments = _parser().parse_args(SERVER["command"][1:])
+    arguments = command_line().parse_args(SERVER["command"][1:])
     assert (arguments.command, arguments.filename, arguments.port) == ("up", ["/manifests"], "5000")
     names = [model.metadata.name for model in manifests.load_manifests([str(ROOT / "examples")]).models]
     assert len(names) == len(list((ROOT / "examples").glob("*.yaml"))) > 5

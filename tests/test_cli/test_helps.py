@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ams_cli.main import _parser
+from ams_cli.arguments import command_line
 from ams_common.crd import definition
 from ams_common.reasons import ROWS as REASONS
 from ams_common.why.causes import ROWS as CAUSES
@@ -34,7 +34,7 @@ def test_commands_of_helps_are_there(code: str) -> None:
             words = ["name" if word.isupper() else word for word in command.split()[1:]]
             if words[-1].startswith("-"):
                 words.append("1")
-            _parser().parse_args(words)  # ends the program, and the test, for what isn't there
+            command_line().parse_args(words)  # ends the program, and the test, for what isn't there
 
 
 @pytest.mark.parametrize("code", HELPS)

@@ -45,8 +45,8 @@ def overview(*models: ModelOverview, at: float = 1000.0) -> Overview:
 
 
 @asynccontextmanager
-async def a_gateway(*answers: Overview | web.Response) -> AsyncIterator[str]:
-    """Gives one event for each overview, and keeps the stream open after the last."""
+async def a_gateway(*answers: Overview | web.Response, asked: asyncio.Event | None = None) -> AsyncIterator[str]:
+    """Gives one event for each overview, and keeps the stream open after the last, when `asked` is set."""
 
     async def get(request: web.Request) -> web.StreamResponse:
         assert request.headers["Accept"] == "text/event-stream"
@@ -60,6 +60,8 @@ async def a_gateway(*answers: Overview | web.Response) -> AsyncIterator[str]:
             for at in range(0, len(data), 100):  # events come in pieces
                 await stream.write(data[at : at + 100])
                 await asyncio.sleep(0.01)
+        if asked is not None:
+            asked.set()
         await asyncio.sleep(30)
         return stream
 
@@ -184,9 +186,10 @@ async def test_a_terminal_shows_models_live_until_q_is_typed() -> None:
 
 
 async def test_a_gateway_that_goes_away_is_waited_for() -> None:
-    async with a_gateway(overview(COLD)) as url:
+    asked = asyncio.Event()
+    async with a_gateway(overview(COLD), asked=asked) as url:
         running = asyncio.create_task(in_a_terminal("top", "--url", url, until="trying again", then=b"q"))
-        await asyncio.sleep(3)
+        await asyncio.wait_for(asked.wait(), 30)
     assert (await running)[0] == 0
 
 

@@ -39,7 +39,9 @@ def shell(installed: Installed, images: str, tmp_path: Path) -> Iterator[Shell]:
 def test_the_journey_on_a_cluster(installed: Installed, shell: Shell) -> None:
     installed.kubectl("delete", "mdep", "smollm2", "--ignore-not-found")
     try:
-        shell.run_all(read_page((ROOT / "docs" / "journeys" / "cluster.md").read_text()).steps)
+        steps = read_page((ROOT / "docs" / "journeys" / "cluster.md").read_text()).steps
+        assert len(steps) >= 8
+        shell.run_all(steps)
     finally:
         change(installed, **{"auth.anonymous": "true"})
 

@@ -109,8 +109,9 @@ async def test_a_ready_model_with_what_its_pod_tells(start: Start, pod, registry
     (seen,) = model.pods
     assert (seen.id, seen.running, seen.queued, seen.cache_capacity_tokens) == ("m-0", 2, 3, 100)
     assert seen.tokens_per_second is None  # of one look
-    await asyncio.sleep(1.3)
-    (model,) = (await overview(running)).models
+    async with asyncio.timeout(20):  # a rate needs two looks
+        while not (model := (await overview(running)).models[0]).tokens_per_second:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert model.tokens_per_second > 20
     assert model.pods[0].prompt_tokens_per_second == pytest.approx(model.tokens_per_second / 5, rel=0.05)
 

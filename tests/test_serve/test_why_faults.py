@@ -531,7 +531,10 @@ async def refused_key(world: World) -> Why:
 async def _limited(world: World, requests: int, **limits: Any) -> Why:
     release = asyncio.Event()
 
+    came = asyncio.Semaphore(0)
+
     async def held(exchange: Exchange) -> None:
+        came.release()
         if "concurrent_requests" in limits:
             await release.wait()
         await answer(exchange)
@@ -540,7 +543,8 @@ async def _limited(world: World, requests: int, **limits: Any) -> Why:
     async with fake_pod(held) as pod, gateway(registry, door=door_of(world.folder, admin(**limits))) as gate:
         registry.add("m", pod.address)
         tasks = [asyncio.create_task(gate.post(chat("m"), **bearer(TEAM))) for _ in range(requests)]
-        await asyncio.sleep(0.3)
+        for _ in tasks:
+            await came.acquire()
         status, request = await gate.post(chat("m"), **bearer(TEAM))
         release.set()
         await asyncio.gather(*tasks)

@@ -148,7 +148,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.NEIGHBOUR_PROMPT: CauseRow(
         "Prompts of others were read",
-        "More replicas, or a smaller weight for the key that sends long prompts (`ams keys update NAME --priority`).",
+        "More replicas, or a smaller weight for the key with long prompts (`ams keys update NAME --priority`).",
     ),
     CauseCode.NEIGHBOUR_MEDIA: CauseRow(
         "Media of others were encoded", "More replicas, a GPU, or lower `limits.imagePixels` and `limits.videoFrames`."
@@ -169,7 +169,7 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     ),
     CauseCode.CPU_THROTTLED: CauseRow(
         "The pod's CPU limit held it back",
-        "Raise `spec.resources.limits.cpu`, or leave it out; keep `AMS_THREADS` in `spec.env` no higher than the limit.",
+        "Raise `spec.resources.limits.cpu`, or leave it out; `AMS_THREADS` in `spec.env` should be no higher than it.",
     ),
     CauseCode.CPU_STARVED: CauseRow(
         "Other processes of the machine took the CPU",

@@ -28,7 +28,7 @@ pod tiny-0: 12 s, 200
 
 1. neighbour-prompt (76 %): Prompts of others were read: 9.1 s of 12 s.
    - before its first token, key k-4c1a: 30,000 prompt tokens in 9.1 s
-   what to do: More replicas, or a smaller weight for the key that sends long prompts (`ams keys update NAME --priority`).
+   what to do: More replicas, or a smaller weight for the key with long prompts (`ams keys update NAME --priority`).
 ```
 
 | | |
