@@ -140,6 +140,7 @@ def bring_up() -> Iterator[ControlPlane]:
         plane = ControlPlane(folder / "kubeconfig", folder)
         try:
             if (said := _up(here, folder)) == "":
+                _end_scheduler(folder)
                 yield plane
                 return
         finally:
@@ -157,6 +158,13 @@ def _up(here: Path, folder: Path) -> str:
     except subprocess.TimeoutExpired:
         return f"nothing after {_UP_SECONDS} seconds"
     return "" if done.returncode == 0 else f"{done.stdout[-2000:]}{done.stderr[-2000:]}" or f"status {done.returncode}"
+
+
+def _end_scheduler(folder: Path) -> None:
+    """There is no node: tests write what a scheduler would say of a pod, and a real one would write over it."""
+    pid, started = (folder / "run" / "kube-scheduler.pid").read_text().split()
+    if _started(int(pid)) == started:
+        os.kill(int(pid), signal.SIGKILL)
 
 
 def _take_down(here: Path, folder: Path) -> None:
