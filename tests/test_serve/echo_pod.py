@@ -15,7 +15,10 @@ from aiohttp import web
 from ams_common.families import BY_NAME, Modality
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.port import (
+    PLAIN_CHAT,
     Capabilities,
+    ChatOptions,
+    Constraint,
     Degraded,
     EngineCounters,
     Finish,
@@ -88,7 +91,7 @@ class EchoEngine:
     on_prepare: Callable[[Sequence[dict[str, Any]]], None] = lambda messages: None
     _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+    def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         self.on_prepare(messages)
         text = told(messages)
         self.prepared.append(text)
@@ -100,11 +103,22 @@ class EchoEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return Prepared(list(ids))
 
-    def detokenizer(self, after: Sequence[int] = ()) -> Characters:
+    def prepare_constraint(self, constraint: Constraint) -> Any:
+        return constraint
+
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> Characters:
         return Characters()
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
-        ticket = Ticket(prepared, sampling, sink, 0.0, share, started_at=0.0)
+    def token_bytes(self, token: int) -> bytes:
+        return chr(token).encode()
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def submit(
+        self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
+    ) -> Ticket:
+        ticket = Ticket(prepared, sampling, sink, 0.0, share, cache_salt, started_at=0.0)
         self.tickets.append(ticket)
         self.submitted.set()
         if not self.hold:

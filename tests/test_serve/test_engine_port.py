@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.port import (
+    PLAIN_CHAT,
     Capabilities,
     Engine,
     EngineCounters,
@@ -47,7 +48,7 @@ class ShoutingEngine:
         self.counters = EngineCounters()
         self._publish, self._stopped = publish, threading.Event()
 
-    def prepare_chat(self, messages):
+    def prepare_chat(self, messages, options=PLAIN_CHAT):
         return self.prepare_text(messages[-1]["content"])
 
     def prepare_text(self, text):
@@ -58,13 +59,22 @@ class ShoutingEngine:
     def prepare_ids(self, ids):
         return Prepared(list(ids))
 
-    def detokenizer(self, after=()):
+    def prepare_constraint(self, constraint):
+        raise EngineRefusal("unsupported", "This model shouts what it likes.")
+
+    def detokenizer(self, after=(), *, special=False):
         return self
+
+    def token_bytes(self, token):
+        return chr(token).upper().encode()
+
+    def text_of(self, ids):
+        return "".join(map(chr, ids))
 
     def push(self, token):
         return chr(token).upper()
 
-    def submit(self, prepared, sampling, sink, share=EVERYBODY):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY, cache_salt=""):
         self.last_sampling = sampling
         ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, started_at=time.monotonic())
         tokens = prepared.ids[: sampling.max_new_tokens]
@@ -98,7 +108,7 @@ class RelayingEngine(ShoutingEngine):
     def push(self, token):
         raise AssertionError("there is nothing to detokenize")
 
-    def submit(self, prepared, sampling, sink, share=EVERYBODY):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY, cache_salt=""):
         self.last_sampling = sampling
         ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, started_at=time.monotonic())
         pieces = [chr(token).upper() for token in prepared.ids[: sampling.max_new_tokens]]

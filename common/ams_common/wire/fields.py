@@ -17,9 +17,11 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 LogitBias = Annotated[dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
-FINISH_REASON = "`stop`: the model's end or a stop string; `length`: the tokens ran out."
+FINISH_REASON = (
+    "`stop`: the model's end or a stop string; `length`: the tokens ran out; `tool_calls`: the model calls tools."
+)
 DEGRADED = "How the answer was reduced because memory ran out: `cpu`, `text-only` or `simplified`."
 NOTE = "A sentence about what was reduced."
 

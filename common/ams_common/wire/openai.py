@@ -7,6 +7,16 @@ from msgspec import Meta
 
 from ams_common.wire.fields import FINISH_REASON, Degradable, FinishReason, NewTokens, SamplingFields, Usage
 from ams_common.wire.media import ContentPart, MmIoKwargs, MmProcessorKwargs
+from ams_common.wire.tools import (
+    FunctionCall,
+    FunctionCallDelta,
+    FunctionChoice,
+    FunctionDefinition,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoice,
+)
 
 _ID = "Id of this answer."
 _OBJECT = "Kind of this body."
@@ -18,10 +28,18 @@ class Message(msgspec.Struct, frozen=True):
     """One turn of a chat."""
 
     role: Annotated[
-        Literal["system", "developer", "user", "assistant"],
-        Meta(description="Who speaks; `developer` is the same as `system`."),
+        Literal["system", "developer", "user", "assistant", "tool", "function"],
+        Meta(description="Who speaks; `developer` is the same as `system`, `function` as `tool`."),
     ]
     content: Annotated[str | list[ContentPart] | None, Meta(description="A text, or a list of texts and media.")] = None
+    name: Annotated[str | None, Meta(description="Name of the function whose result this is; else ignored.")] = None
+    tool_calls: Annotated[list[ToolCall] | None, Meta(description="Calls of tools that the assistant made.")] = None
+    function_call: Annotated[FunctionCall | None, Meta(description="OpenAI's older form of one such call.")] = None
+    tool_call_id: Annotated[str | None, Meta(description="The call whose result a message of a tool is.")] = None
+    reasoning_content: Annotated[
+        str | None, Meta(description="What the assistant thought, for chat templates that show it.")
+    ] = None
+    reasoning: Annotated[str | None, Meta(description="The same, under the name that other clients know.")] = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -49,6 +67,23 @@ class ChatRequest(_SampledRequest, frozen=True, kw_only=True):
     mm_processor_kwargs: MmProcessorKwargs = None
     media_io_kwargs: MmIoKwargs = None
     max_completion_tokens: Annotated[NewTokens | None, Meta(description="OpenAI's newer name of max_tokens.")] = None
+    tools: Annotated[
+        Annotated[list[Tool], Meta(max_length=128)] | None,
+        Meta(description="Tools that the model may call, up to 128."),
+    ] = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        Meta(
+            description="`auto`: the model decides; `none`: it calls no tool; `required`: at least one; or the one "
+            "that it calls."
+        ),
+    ] = None
+    parallel_tool_calls: Annotated[bool | None, Meta(description="`false` for at most one call in an answer.")] = None
+    functions: Annotated[
+        Annotated[list[FunctionDefinition], Meta(max_length=128)] | None,
+        Meta(description="OpenAI's older form of tools."),
+    ] = None
+    function_call: Annotated[FunctionChoice | None, Meta(description="OpenAI's older form of tool_choice.")] = None
 
 
 class CompletionRequest(_SampledRequest, frozen=True, kw_only=True):
@@ -60,12 +95,27 @@ class CompletionRequest(_SampledRequest, frozen=True, kw_only=True):
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the model says; in a stream what is new of it."""
+    """What the model says."""
 
-    role: Annotated[Literal["assistant"] | None, Meta(description="In a stream only the first event has it.")] = None
+    role: Annotated[Literal["assistant"] | None, Meta(description="Who speaks.")] = None
     content: Annotated[str | None, Meta(description="The text, without a reasoning block.")] = None
     reasoning_content: Annotated[str | None, Meta(description="A reasoning model's thoughts.")] = None
     reasoning: Annotated[str | None, Meta(description="The same, under the name that other clients know.")] = None
+    tool_calls: Annotated[list[ToolCall] | None, Meta(description="Calls of tools.")] = None
+    function_call: Annotated[FunctionCall | None, Meta(description="The call, where `functions` were given.")] = None
+
+
+class ChatDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is new of what the model says."""
+
+    role: Annotated[Literal["assistant"] | None, Meta(description="Who speaks, in the first event.")] = None
+    content: Annotated[str | None, Meta(description="Text, without a reasoning block.")] = None
+    reasoning_content: Annotated[str | None, Meta(description="A reasoning model's thoughts.")] = None
+    reasoning: Annotated[str | None, Meta(description="The same, under the name that other clients know.")] = None
+    tool_calls: Annotated[list[ToolCallDelta] | None, Meta(description="Pieces of calls of tools.")] = None
+    function_call: Annotated[
+        FunctionCallDelta | None, Meta(description="A piece of the call, where `functions` were given.")
+    ] = None
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +142,7 @@ class ChatDeltaChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What is new of the answer to a chat."""
 
     index: Annotated[int, Meta(description="Always 0.")] = 0
-    delta: Annotated[ChatMessage, Meta(description="What is new.")]
+    delta: Annotated[ChatDelta, Meta(description="What is new.")]
     logprobs: Annotated[None, Meta(description="Always null.")] = None
     finish_reason: Annotated[FinishReason | None, Meta(description=f"In the last event. {FINISH_REASON}")] = None
 

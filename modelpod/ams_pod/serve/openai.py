@@ -11,6 +11,7 @@ from ams_common.request_body import RequestReader
 from ams_common.wire import (
     ChatChoice,
     ChatChunk,
+    ChatDelta,
     ChatDeltaChoice,
     ChatMessage,
     ChatRequest,
@@ -141,16 +142,16 @@ class _ChatFormat:
         return ChatResponse(choices=[choice], usage=_usage(generation), **self._base, **marks(generation.degraded))
 
     def begin(self) -> bytes:
-        return self._chunk(ChatMessage(role="assistant", content=""))
+        return self._chunk(ChatDelta(role="assistant", content=""))
 
     def piece(self, delta: Delta) -> bytes:
         thinking = delta.thinking or None
-        return self._chunk(ChatMessage(content=delta.content or None, reasoning_content=thinking, reasoning=thinking))
+        return self._chunk(ChatDelta(content=delta.content or None, reasoning_content=thinking, reasoning=thinking))
 
     def end(self, generation: Generation) -> bytes:
         result = event(
             ChatChunk(
-                choices=[ChatDeltaChoice(delta=ChatMessage(), finish_reason=generation.finish_reason or "stop")],
+                choices=[ChatDeltaChoice(delta=ChatDelta(), finish_reason=generation.finish_reason or "stop")],
                 **self._base,
                 **marks(generation.degraded),
             )
@@ -159,8 +160,8 @@ class _ChatFormat:
             result += event(ChatChunk(choices=[], usage=_usage(generation), **self._base))
         return result
 
-    def _chunk(self, message: ChatMessage) -> bytes:
-        return event(ChatChunk(choices=[ChatDeltaChoice(delta=message)], **self._base))
+    def _chunk(self, delta: ChatDelta) -> bytes:
+        return event(ChatChunk(choices=[ChatDeltaChoice(delta=delta)], **self._base))
 
 
 class _CompletionFormat:

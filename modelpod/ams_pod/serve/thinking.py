@@ -6,14 +6,25 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """What is new of the answer's tool call number `index`: `id` and `name` with its first piece, then `arguments`."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """New text: `content` belongs to the answer, `thinking` to the block before it."""
+    """New text: `content` belongs to the answer, `thinking` to the block before it, `calls` to calls of tools."""
 
     content: str = ""
     thinking: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.content or self.thinking)
+        return bool(self.content or self.thinking or self.calls)
 
 
 class ThinkSplitter:

@@ -27,7 +27,10 @@ from ams_pod.engines.builtin.scheduler.cpu_copy import CpuCopy
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
+    PLAIN_CHAT,
     Capabilities,
+    ChatOptions,
+    Constraint,
     EngineCounters,
     EngineRefusal,
     LoadFailed,
@@ -67,8 +70,8 @@ class CausalLmEngine:
     def counters(self) -> EngineCounters:
         return self.core.refreshed_counters()
 
-    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
-        return self._prompts.chat(messages)
+    def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
+        return self._prompts.chat(messages, options)
 
     def prepare_text(self, text: str) -> Prepared:
         return self._prompts.text(text)
@@ -76,10 +79,21 @@ class CausalLmEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return self._prompts.ids(ids)
 
-    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
-        return self._prompts.detokenizer(after)
+    def prepare_constraint(self, constraint: Constraint) -> Any:
+        raise EngineRefusal("unsupported", "This model's answers can't be held to a form.")
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
+        return self._prompts.detokenizer(after, special=special)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._prompts.token_bytes(token)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return self._prompts.text_of(ids)
+
+    def submit(
+        self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
+    ) -> Ticket:
         """Queue a request, whose answer is as long as memory allows. EngineRefusal if it allows none, even alone."""
         allowed = admission.new_tokens_for(
             len(prepared.ids),
@@ -90,7 +104,7 @@ class CausalLmEngine:
         )
         if isinstance(allowed, EngineRefusal):
             raise allowed
-        return self.core.submit(prepared, replace(sampling, max_new_tokens=allowed), sink, share)
+        return self.core.submit(prepared, replace(sampling, max_new_tokens=allowed), sink, share, cache_salt)
 
     def cancel(self, ticket: Ticket) -> None:
         self.core.cancel(ticket)

@@ -20,11 +20,14 @@ from ams_pod.engines.builtin.model.weights import (
     weight_bytes,
 )
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, unsupported_modality
+from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, token_bytes, unsupported_modality
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
+    PLAIN_CHAT,
     Capabilities,
+    ChatOptions,
+    Constraint,
     EngineCounters,
     EngineRefusal,
     MemoryUsage,
@@ -62,8 +65,10 @@ class VqaEngine:
     def counters(self) -> EngineCounters:
         return self.core.counters
 
-    def prepare_chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+    def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """One user message with one image and a question. EngineRefusal for anything else."""
+        if options != PLAIN_CHAT:
+            raise EngineRefusal("unsupported", "This model answers a question about an image: it has no chat template.")
         if len(messages) != 1 or messages[0]["role"] != "user":
             raise _refused(
                 "This model answers one question about one image: send one user message and no system prompt."
@@ -94,10 +99,22 @@ class VqaEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         raise _refused("This model needs an image; use /generate or /v1/chat/completions.", "prompt")
 
-    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
-        return StreamDetokenizer(self._tokenizer, after)
+    def prepare_constraint(self, constraint: Constraint) -> Any:
+        raise EngineRefusal("unsupported", "This model's answers can't be held to a form.")
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
+        return StreamDetokenizer(self._tokenizer, after, special=special)
+
+    def token_bytes(self, token: int) -> bytes:
+        return token_bytes(self._tokenizer, token)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def submit(
+        self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
+    ) -> Ticket:
         return self.core.submit(prepared, sampling, sink, share)
 
     def cancel(self, ticket: Ticket) -> None:

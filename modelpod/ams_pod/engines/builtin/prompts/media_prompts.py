@@ -11,7 +11,7 @@ from torch import Tensor
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
-from ams_pod.engines.port import EngineRefusal, Prepared, context_exceeded
+from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, Prepared, context_exceeded
 from ams_pod.media.sizing import Sizes
 
 
@@ -59,7 +59,7 @@ class MediaPrompts(TextPrompts):
         self._kinds = {text: kind for kind, text in expander.placeholders.items()}
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._kinds)) + ")")
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+    def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """Messages through the chat template. EngineRefusal if the model doesn't take them, or they are too long."""
         use_one_thread()
         found = [

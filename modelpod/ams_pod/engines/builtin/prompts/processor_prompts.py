@@ -13,7 +13,7 @@ from ams_pod.engines.builtin.prompts.chat_format import ChatFormat
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
 from ams_pod.engines.builtin.prompts.text import THINK_OPEN, TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
-from ams_pod.engines.port import EngineRefusal, Prepared
+from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, Prepared
 from ams_pod.media.items import Image
 
 # What processors raise for an image that they can't divide or resize: too narrow, for one.
@@ -30,7 +30,7 @@ class ProcessorPrompts(TextPrompts):
         self._mark_ids = _mark_ids(processor, chat_format.marks)
         self._busy = threading.Lock()  # a fast tokenizer can't be used and set up by two threads at a time
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+    def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """Messages through the processor. EngineRefusal if it doesn't take them, or they have no room."""
         use_one_thread()
         images = 0

@@ -12,7 +12,15 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
-from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared, SamplingDefaults, context_exceeded
+from ams_pod.engines.port import (
+    PLAIN_CHAT,
+    ChatOptions,
+    EngineRefusal,
+    LoadFailed,
+    Prepared,
+    SamplingDefaults,
+    context_exceeded,
+)
 from ams_pod.media.sizing import NO_RULES, Sizes
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -21,17 +29,24 @@ _TAIL_TOKENS = 8  # of a prompt, which its continuation is decoded behind
 
 
 class StreamDetokenizer:
-    """Text of one request, token by token; special tokens give no text, an incomplete character waits.
+    """Text of one request, token by token; an incomplete character waits.
 
     `after` are the ids that the text goes on from: some tokenizers write no space in front of a text's first word.
     """
 
-    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = (), *, special: bool = False) -> None:
+        """`special`: special tokens give their text."""
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=_decodable(tokenizer, list(after[-_TAIL_TOKENS:])), skip_special_tokens=True)
+        ids = _decodable(tokenizer, list(after[-_TAIL_TOKENS:]))
+        self._stream = DecodeStream(ids=ids, skip_special_tokens=not special)
 
     def push(self, token: int) -> str:
         return self._stream.step(self._tokenizer, token) or ""
+
+
+def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    """What one token stands for, which may be half a character."""
+    return tokenizer.decode([token], skip_special_tokens=False).encode()
 
 
 def _decodable(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
@@ -67,7 +82,7 @@ class TextPrompts:
             self._fast, str(self._template or ""), (*marks, *tags), unknown=tokenizer.unk_token_id
         )
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> Prepared:
+    def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """Messages of {"role", "content"} through the chat template; EngineRefusal if the template refuses them."""
         messages, disguise = self.disguised(
             [{**message, "content": _only_text(message["content"])} for message in messages]
@@ -135,8 +150,16 @@ class TextPrompts:
         if least > self._context_tokens:
             raise context_exceeded(self._context_tokens, least, at_least=True)
 
-    def detokenizer(self, after: Sequence[int] = ()) -> StreamDetokenizer:
-        return StreamDetokenizer(self._fast, after)
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
+        return StreamDetokenizer(self._fast, after, special=special)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What the token stands for."""
+        return token_bytes(self._fast, token)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens included. EngineRefusal if one is outside the vocabulary."""
+        return self._fast.decode(list(self.ids(ids).ids), skip_special_tokens=False)
 
 
 def _texts(content: str | Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -88,9 +88,11 @@ class EngineCore:
         self.most_cached = 0  # tokens at one time since the last `free_memory`
         self._occupancy = Occupancy(0, 0, 0, forward.max_rows * forward.length)
 
-    def submit(self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY) -> Ticket:
+    def submit(
+        self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
+    ) -> Ticket:
         """Queue a request; its events arrive through `publish`. The prompt must fit the context."""
-        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share)
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, cache_salt)
         self._inbox.append(ticket)
         self._wake.set()
         return ticket

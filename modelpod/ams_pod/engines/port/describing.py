@@ -1,0 +1,141 @@
+"""What an engine says of itself and its model: what it can do, holds and has done."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ams_common.families import Modality
+
+from ams_pod.media.sizing import NO_RULES, Sizes
+
+Feature = Literal["reasoning", "raw-prompts", "single-question", "constraints", "logprobs", "tools"]
+"""`reasoning`: answers may begin with a <think> block. `raw-prompts`: texts and token ids without a chat template.
+`single-question`: one message of a user and nothing before it. `constraints`: answers can be held to a `Constraint`.
+`logprobs`: those of answers, and of prompts. `tools`: the chat template takes tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What the model's authors recommend (generation_config.json); None where they are silent."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do with its model. `audio_rate` is in Hz, of the audio that `prepare_chat` takes.
+
+    `sizes` are the rules by which pictures are scaled for it before it gets them.
+    """
+
+    modalities: tuple[Modality, ...]
+    features: frozenset[Feature] = frozenset({"raw-prompts"})
+    audio_rate: int = 16_000
+    sizes: Sizes = NO_RULES
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is and holds. `engine` names what computes, as people should see it."""
+
+    architecture: str
+    family: str
+    device: str
+    precision: str
+    parameters: int
+    weights_bytes: int
+    context_tokens: int
+    cache_bytes_per_token: int
+    concurrent_requests: int
+    engine: str
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    quantization: str = "none"
+    quantization_reason: str = ""
+    vocabulary: int | None = None  # tokens that it can choose from, where the engine tells
+    chat_template: str = ""  # the text of it, where the engine tells
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Requests running and waiting, and cached tokens against the room for them."""
+
+    running: int = 0
+    waiting: int = 0
+    cache_tokens: int = 0
+    cache_capacity_tokens: int = 0
+
+
+@dataclass(slots=True)
+class KeyWork:
+    """What was computed for one key's requests since start: tokens, and seconds of steps and towers."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    answer_tokens: int = 0
+    answer_seconds: float = 0.0
+    media_seconds: float = 0.0
+
+
+MOST_KEYS = 256
+"""Of which work is told apart; that of further keys counts as one key's, called `OTHER_KEYS`."""
+
+OTHER_KEYS = "others"
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Totals since start. `busy_seconds` is time inside steps.
+
+    `tower_calls` took `tower_seconds` beside them; requests that a copy of the model took over took `copy_seconds`
+    there. All three together are what tickets are told as their `compute_seconds`. `out_of_memory` counts by stage and
+    by what was done about it. `set_aside` rows made way for other keys, and were computed again. `by_key` is what was
+    computed for whom; an engine that doesn't share out its steps leaves it empty.
+    """
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    busy_seconds: float = 0.0
+    tower_calls: int = 0
+    tower_seconds: float = 0.0
+    copy_seconds: float = 0.0
+    set_aside: int = 0
+    out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
+    by_key: dict[str, KeyWork] = field(default_factory=dict)
+
+    def work_of(self, key: str) -> KeyWork:
+        """What was computed for this key, to be added to."""
+        work = self.by_key.get(key)
+        if work is None:
+            if len(self.by_key) >= MOST_KEYS:
+                key = OTHER_KEYS
+            work = self.by_key.setdefault(key, KeyWork())
+        return work
+
+    @property
+    def compute_seconds(self) -> float:
+        return self.busy_seconds + self.tower_seconds + self.copy_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Bytes, sums over the GPUs; `least_free_bytes` is what the fullest one has left."""
+
+    total_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+    least_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """Bytes of the machine, or of the container, and of this process. `gpu` is None where the model runs on a CPU."""
+
+    device: str
+    ram_total_bytes: int
+    ram_available_bytes: int
+    process_bytes: int
+    gpu: GpuMemory | None = None
