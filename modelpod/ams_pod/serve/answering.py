@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from ams_common.names import (
 )
 from ams_common.request_body import named
 
-from ams_pod.engines.port import Engine, Prepared, Sampling
+from ams_pod.engines.port import Constraint, Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Decoded, Image, flat
 from ams_pod.media.spool import Spool
@@ -51,7 +51,8 @@ class GenerationJob:
 
     `raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
 
-    `spool` holds what `media` were sent as; it is emptied once they are decoded.
+    `spool` holds what `media` were sent as; it is emptied once they are decoded. `constraint` is what the answer's text
+    must be, `cache_salt` the client's own: only requests with the same one use each other's cached prompts.
     """
 
     prepare: Callable[[Engine, list[Decoded]], Prepared]
@@ -63,6 +64,8 @@ class GenerationJob:
     media: Sequence[Encoded] = ()
     spool: Spool | None = None
     raw: bool = False
+    constraint: Constraint | None = None
+    cache_salt: str = ""
 
 
 async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
@@ -76,9 +79,12 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     try:
         async with pod.admit(meter) as engine, AsyncExitStack() as memory:
             memory.enter_context(refusals_as_api_errors())
-            preparing = _prepare(pod, engine, job, memory, headers, meter)
-            prepared, release = await (patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
+            reading = _prepare(pod, engine, job, memory, headers, meter)
+            prepared, release = await (patiently(stream, reading, b": preparing\n\n") if job.stream else reading)
             sampling = job.sampling(engine, prepared)
+            if job.constraint is not None:
+                preparing = pod.constraint_pool.run(engine.prepare_constraint, job.constraint, share=meter.share)
+                sampling = replace(sampling, constraint=await preparing)
             generating = Generation(
                 engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw, meter=meter
             )

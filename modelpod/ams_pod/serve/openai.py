@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -24,20 +24,16 @@ from ams_common.wire import (
     Usage,
 )
 
-from ams_pod.engines.port import Engine, Prepared, Sampling
-from ams_pod.media.intake import MediaSource
 from ams_pod.serve.answering import GenerationJob, answer
-from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
+from ams_pod.serve.chat import receive_chat, sampler
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
-from ams_pod.serve.keys import POD, SHARE
+from ams_pod.serve.keys import POD
 from ams_pod.serve.models import check_model
-from ams_pod.serve.parameters import sampling_of, stop_list
-from ams_pod.serve.pod import ModelPod
+from ams_pod.serve.parameters import stop_list
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
-from ams_pod.serve.wishes import unheard
 
 _CHAT = RequestReader(ChatRequest)
 _COMPLETION = RequestReader(CompletionRequest)
@@ -47,30 +43,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
         async with json_body(request, _CHAT, pod) as (fields, ignored):
-            check_model(pod, fields.model)
-            contents = chat_contents(fields)
-            sources = sources_of(contents)
-            capabilities = pod.check_room(request[SHARE]).capabilities
-            check_modalities(sources, capabilities.modalities, pod.settings.name)
-            ignored += unheard(sources, capabilities)
-            if not sources and not any(text.strip() for _, content in contents for text in content if _is_text(text)):
-                raise ApiError("missing_prompt", "messages hold no text.", param="messages")
-            chat = Chat(contents)
-            media = await pod.intake.receive(sources, spool, request[SHARE])
-            fields = msgspec.structs.replace(fields, messages=[])
-            del contents, sources
-        requested = fields.max_completion_tokens or fields.max_tokens
-        job = GenerationJob(
-            media=media,
-            spool=spool,
-            prepare=lambda engine, items: engine.prepare_chat(chat.messages(items)),
-            sampling=_sampler(pod, fields, requested),
-            stops=stop_list(fields.stop),
-            stream=bool(fields.stream),
-            format=_ChatFormat(fields),
-            ignored=ignored,
-        )
-        return await answer(request, job)
+            received = await receive_chat(request, spool, fields, ignored)
+            del fields
+        return await answer(request, received.job(_ChatFormat(received.fields)))
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -82,7 +57,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         prepare=lambda engine, _: (
             engine.prepare_text(prompt) if isinstance(prompt, str) else engine.prepare_ids(prompt)
         ),
-        sampling=_sampler(pod, fields, fields.max_tokens),
+        sampling=sampler(pod, fields, fields.max_tokens),
         stops=stop_list(fields.stop),
         stream=bool(fields.stream),
         format=_CompletionFormat(fields),
@@ -90,10 +65,6 @@ async def completions(request: web.Request) -> web.StreamResponse:
         raw=True,
     )
     return await answer(request, job)
-
-
-def _is_text(item: str | MediaSource) -> TypeGuard[str]:
-    return isinstance(item, str)
 
 
 def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]:
@@ -109,13 +80,6 @@ def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]
     if len(ids) != len(prompt):
         raise ApiError("invalid_parameter", "prompt: expected one text or one list of token ids.", param="prompt")
     return ids
-
-
-def _sampler(pod: ModelPod, fields: ChatRequest | CompletionRequest, requested: int | None) -> Any:
-    def sampling(engine: Engine, prepared: Prepared) -> Sampling:
-        return sampling_of(fields, requested, engine.info, pod.settings.max_new_tokens, len(prepared.ids))
-
-    return sampling
 
 
 def _usage(generation: Generation) -> Usage:

@@ -70,6 +70,7 @@ class ModelPod:
         self.body_room = Room(_BODY_MEMORY_BYTES, max(_BODY_FILE_BYTES, 2 * settings.max_body_bytes))
         self.text_pool = FairPool(1, "prepare")
         self.media_pool = FairPool(1, "prepare-media")  # its own: a video must not delay a text
+        self.constraint_pool = FairPool(1, "prepare-constraint")  # nor must a schema
         self.intake = Intake(
             TempFolder(settings.temp_dir), AllowedHosts.parse(settings.media_url_hosts), settings.max_body_bytes,
             self.metrics.observe_media,
@@ -249,7 +250,7 @@ class ModelPod:
             await asyncio.to_thread(self._compute.join, 5.0)
         self._watching.cancel()
         self.intake.close()
-        for pool in (self.text_pool, self.media_pool):
+        for pool in (self.text_pool, self.media_pool, self.constraint_pool):
             pool.close()
         await self._be_collected()
         if self.tracer is not None:
