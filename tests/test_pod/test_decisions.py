@@ -1,8 +1,7 @@
 """The engine's pure decisions: what a step reads, which rows move, how attention is cut, which token is drawn."""
 
 import pytest
-from ams_pod.engines.builtin.memory.device_memory import fit_context
-from ams_pod.engines.builtin.model.slot_cache import segments
+from ams_pod.engines.builtin.memory.device_memory import CacheSize, fit_cache
 from ams_pod.engines.builtin.scheduler.schedule import ALONE_TOKENS, chunk_budget, close_ranks, share_budget
 from ams_pod.engines.builtin.threads import choose_threads
 from hypothesis import given
@@ -68,34 +67,25 @@ def test_rows_close_ranks_without_moving_up(leaving):
     assert len(moved) <= sum(leaving)
 
 
-@given(st.lists(st.integers(1, 4000), min_size=1, max_size=32))
-def test_attention_covers_every_row_once_and_wide_enough(lengths):
-    cut = segments(range(len(lengths)), lengths, 4000)
-    assert [row for first, end, _ in cut for row in range(first, end)] == list(range(len(lengths)))
-    for first, end, width in cut:
-        assert max(lengths[first:end]) <= width <= 4000
-
-
-def test_one_long_row_does_not_widen_the_others():
-    lengths = [100] * 10 + [4000] + [100] * 5
-    assert segments(range(16), lengths, 4096) == [(0, 10, 112), (10, 11, 4000), (11, 16, 112)]
-
-
-def test_similar_rows_share_one_call():
-    assert segments(range(4), [100, 110, 90, 105], 4096) == [(0, 4, 112)]
-
-
-def test_rows_with_a_prompt_between_them_are_no_one_call():
-    assert segments([0, 1, 3, 4], [100] * 4, 4096) == [(0, 2, 112), (2, 4, 112)]
+GIB = 1 << 30
 
 
 @pytest.mark.parametrize(
-    ("own", "per_token", "rows", "available", "context"),
-    [(8192, 23040, 16, 20 << 30, 8192), (32768, 131072, 16, 16 << 30, 4096), (4096, 1 << 20, 32, 1 << 30, 512),
-     (256, 1 << 20, 32, 1 << 30, 256)],
-)  # fmt: skip
-def test_context_fits_half_the_free_memory(own, per_token, rows, available, context):
-    assert fit_context(own, per_token, rows, available) == context
+    ("own", "per_token", "rows", "available", "setting", "size"),
+    [
+        (8192, 23040, 16, 20 * GIB, 0, CacheSize(8192, 16 * 8192, 8192)),
+        (32768, 131072, 16, 16 * GIB, 0, CacheSize(32768, 65536, 4096)),  # one may be long, not all
+        (131072, 147456, 16, 61 * GIB, 0, CacheSize(131072, 222080, 13824)),
+        (131072, 147456, 16, 16 * GIB, 0, CacheSize(58240, 58240, 3584)),
+        (4096, 1 << 20, 32, GIB, 0, CacheSize(512, 512, 512)),
+        (256, 1 << 20, 32, GIB, 0, CacheSize(256, 512, 256)),
+        (32768, 131072, 16, 16 * GIB, 1024, CacheSize(1024, 16 * 1024, 1024)),
+        (32768, 131072, 16, 4 * GIB, 8192, CacheSize(8192, 16384, 8192)),
+        (32768, 131072, 16, GIB, 8192, CacheSize(8192, 8192, 8192)),
+    ],
+)
+def test_the_cache_fits_half_the_free_memory(own, per_token, rows, available, setting, size):
+    assert fit_cache(own, per_token, rows, available, setting) == size
 
 
 @pytest.mark.parametrize(

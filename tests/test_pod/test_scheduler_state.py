@@ -4,16 +4,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ams_pod.engines.builtin.model.batch import EqualSlots
 from ams_pod.engines.builtin.scheduler.admission import new_tokens_for
 from ams_pod.engines.builtin.scheduler.schedule import Pace
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.port import EngineRefusal
 
 
-class Moves:
+class Moves(EqualSlots):
     """A forward that only notes which rows were moved."""
 
-    max_rows = 4
+    max_rows, length = 4, 100
 
     def __init__(self) -> None:
         self.compacted: list[tuple[list[int], list[int]]] = []
@@ -23,8 +24,10 @@ class Moves:
 
 
 def row(name: str, *, reading: bool = False, at: float = 0.0, cached: int = 0, done: bool = False) -> Any:
-    ticket = SimpleNamespace(submitted_at=at)
-    return SimpleNamespace(name=name, reading=reading, ticket=ticket, cached=cached, done=done, slot=-1)
+    ticket = SimpleNamespace(submitted_at=at, sampling=SimpleNamespace(max_new_tokens=10))
+    return SimpleNamespace(
+        name=name, reading=reading, ticket=ticket, cached=cached, done=done, slot=-1, ids=[1, 2], tokens=[]
+    )
 
 
 def filled(*rows: Any) -> tuple[Slots, Moves]:

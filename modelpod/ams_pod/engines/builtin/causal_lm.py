@@ -14,6 +14,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.choosing import choose_forward, load_model
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
+from ams_pod.engines.builtin.memory.device_memory import CacheSize
 from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place_weights
 from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.decoder import Decoder
@@ -121,7 +122,7 @@ class CausalLmEngine:
     def _room(self) -> int:
         """Bytes that the cache can take, in all: what it has already, and what is free."""
         if self.info.device != "cpu" and self.info.engine == Decoder.name:
-            return self.info.concurrent_requests * self.info.context_tokens * self.info.cache_bytes_per_token
+            return self.core.cache_tokens * self.info.cache_bytes_per_token
         held = self.core.most_cached * self.info.cache_bytes_per_token
         return held + device_memory.free_bytes(self.info.device, self._limits)
 
@@ -143,8 +144,8 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
     request.report(Phase.BUILDING, None)
     model = load_model(request, recipe, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
-    context = _context(request.settings, model, request.device)
-    loaded = choose_forward(request, recipe, model, placement, context)
+    size = _cache_size(request.settings, model, request.device)
+    loaded = choose_forward(request, recipe, model, placement, size)
     forward, embedder = loaded.forward, loaded.embedder
     request.report(Phase.WARMING_UP, None)
     prompts = recipe.prompts(forward.length)
@@ -218,14 +219,12 @@ def _cpu_copy(request: LoadRequest, recipe: Recipe, parameters: int) -> CpuCopy 
     )
 
 
-def _context(settings: ServeSettings, model: Any, device: str) -> int:
+def _cache_size(settings: ServeSettings, model: Any, device: str) -> CacheSize:
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096)
-    if not settings.context_tokens:
-        per_token = cache_bytes_per_token(model)
-        free = device_memory.free_bytes(device, device_memory.limits(settings.max_memory))
-        return device_memory.fit_context(own, per_token, settings.concurrent_requests, free)
-    if settings.context_tokens < verify.SHORTEST_CONTEXT:
-        raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}; at least {verify.SHORTEST_CONTEXT}")
-    if settings.context_tokens > own:
-        raise LoadFailed(f"limits.contextTokens is {settings.context_tokens}, but the model was made for {own}")
-    return settings.context_tokens
+    setting = settings.context_tokens
+    if setting and setting < verify.SHORTEST_CONTEXT:
+        raise LoadFailed(f"limits.contextTokens is {setting}; at least {verify.SHORTEST_CONTEXT}")
+    if setting > own:
+        raise LoadFailed(f"limits.contextTokens is {setting}, but the model was made for {own}")
+    free = device_memory.free_bytes(device, device_memory.limits(settings.max_memory))
+    return device_memory.fit_cache(own, cache_bytes_per_token(model), settings.concurrent_requests, free, setting)

@@ -9,6 +9,7 @@ from ams_common.families import BY_NAME
 from ams_common.lifecycle import Phase
 
 from ams_pod.engines.builtin.load_request import LoadRequest
+from ams_pod.engines.builtin.memory.device_memory import CacheSize
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model import verify, verify_separate
@@ -40,13 +41,13 @@ def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> An
     return load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
 
 
-def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, context: int) -> Serving:
+def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, size: CacheSize) -> Serving:
     """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does."""
     rows = request.settings.concurrent_requests
     if recipe.separate_probes is not None:
-        return Serving(model, choose_separate(model, recipe.separate_probes, request, context), None)
+        return Serving(model, choose_separate(model, recipe.separate_probes, request, size.context_each), None)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    with_media = _media_probes(recipe, model, embedder, context)
+    with_media = _media_probes(recipe, model, embedder, size.context_each)
     probes = with_media or verify.text_probes(model, rows)
     if not verify.has_numbers(probes):
         raise LoadFailed(
@@ -57,20 +58,20 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
         find_stack(model)
     except UnsupportedStack as reason:
         log.info("the model runs through transformers' forward: %s", reason)
-        padded = PaddedForward(model, rows, context)
+        padded = PaddedForward(model, rows, size.context_each)
         _own_distance(model, padded, with_media, request)
         return Serving(model, padded, embedder)
-    decoder = _decoder(model, request, context)
+    decoder = _decoder(model, request, size)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):
         return Serving(model, decoder, embedder)
     del decoder, model, embedder  # the decoder took its weights
     model = load_model(request, recipe, placement)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
-    padded = PaddedForward(model, rows, context)
+    padded = PaddedForward(model, rows, size.context_each)
     if verify.as_close(distance, own := _own_distance(model, padded, probes, request)):
         log.warning("our decoder differs by %.3g, as the model's own forward in chunks does by %.3g", distance, own)
-        return Serving(model, _decoder(model, request, context), embedder)
+        return Serving(model, _decoder(model, request, size), embedder)
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
     return Serving(model, padded, embedder)
 
@@ -120,9 +121,12 @@ def _media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, co
         return verify.media_probes(model, probe, embedder.embed(probe.prepared))
 
 
-def _decoder(model: Any, request: LoadRequest, context: int) -> Decoder:
+def _decoder(model: Any, request: LoadRequest, size: CacheSize) -> Decoder:
     rows = request.settings.concurrent_requests
-    return Decoder(find_stack(model), rows, context, lambda percent: request.report(Phase.PACKING, percent))
+    return Decoder(
+        find_stack(model), rows, size.context, lambda percent: request.report(Phase.PACKING, percent),
+        cache_tokens=size.tokens,
+    )  # fmt: skip
 
 
 def _own_distance(

@@ -90,8 +90,9 @@ class EngineCounters:
 
     `tower_calls` took `tower_seconds` beside them; requests that a copy of the model took over took `copy_seconds`
     there. All three together are what tickets are told as their `compute_seconds`. `out_of_memory` counts by stage and
-    by what was done about it. `set_aside` rows made way for other keys, and were computed again. `by_key` is what was
-    computed for whom; an engine that doesn't share out its steps leaves it empty.
+    by what was done about it. `set_aside` rows made way for other keys, `preempted` ones left as the cache was full;
+    both were computed again. `by_key` is what was computed for whom; an engine that doesn't share out its steps leaves
+    it empty. Of the tokens of prompts that the cache of prefixes was asked for, `prefix_queries`, it had `prefix_hits`.
     """
 
     steps: int = 0
@@ -102,6 +103,9 @@ class EngineCounters:
     tower_seconds: float = 0.0
     copy_seconds: float = 0.0
     set_aside: int = 0
+    preempted: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
     out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
     by_key: dict[str, KeyWork] = field(default_factory=dict)
 

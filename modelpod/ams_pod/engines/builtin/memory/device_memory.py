@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from ams_common import memory
@@ -65,13 +66,25 @@ def _gpu_memory() -> GpuMemory:
     )
 
 
-def fit_context(model_tokens: int, bytes_per_token: int, rows: int, available: int) -> int:
-    """Tokens a request may use when none is set: the model's own, if all rows fit half the free memory.
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """Tokens: the longest request, all requests together, and the longest one where each has room of its own."""
 
-    At least 512 (or the model's own), so that a small machine still answers; in whole steps of 64.
+    context: int
+    tokens: int
+    context_each: int
+
+
+def fit_cache(model_tokens: int, bytes_per_token: int, rows: int, available: int, setting: int = 0) -> CacheSize:
+    """How large the cache of a model made for `model_tokens` may be, in half of the `available` memory.
+
+    `setting` is the longest request where one is set; else it is as long as the model and the memory allow. At least
+    512 tokens (or the model's own), so that a small machine still answers; in whole steps of 64.
     """
-    affordable = available // 2 // max(1, rows * bytes_per_token)
-    return min(model_tokens, max(512, affordable // 64 * 64))
+    affordable = available // 2 // max(1, bytes_per_token) // 64 * 64
+    each = setting or min(model_tokens, max(512, affordable // max(1, rows) // 64 * 64))
+    context = setting or min(model_tokens, max(512, affordable))
+    return CacheSize(context, min(rows * context, max(context, affordable)), each)
 
 
 def _lines(path: str) -> list[str]:

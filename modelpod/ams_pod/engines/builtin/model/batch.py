@@ -79,7 +79,27 @@ class Forward(Protocol):
         """Tokens that fit one row."""
 
     @property
+    def cache_tokens(self) -> int:
+        """Tokens that fit all rows together."""
+
+    @property
+    def free_tokens(self) -> int:
+        """How many of them are nobody's."""
+
+    @property
     def bytes_per_token(self) -> int: ...
+
+    def room_for(self, tokens: int) -> int:
+        """What a row of so many tokens takes of the cache's."""
+
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
+        """Make room for so many tokens in a slot, which holds `used` of them; False if the cache has none.
+
+        `may_move`: what is in other slots may move, which it mustn't while a step is computed.
+        """
+
+    def vacate(self, slot: int) -> None:
+        """What is in a slot isn't needed any more. The others stay where they are until `compact`."""
 
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot.
@@ -96,5 +116,29 @@ class Forward(Protocol):
     def reset(self) -> None:
         """Forget all rows and prompts."""
 
-    def release(self, slots: int) -> None:
-        """Give back memory that only what lies behind the first `slots` would use."""
+    def release(self) -> None:
+        """Give back memory that nobody's rows use."""
+
+
+class EqualSlots:
+    """What a `Forward` says of its cache where each row has room of its own for the longest request."""
+
+    max_rows: int
+    length: int
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.max_rows * self.length
+
+    @property
+    def free_tokens(self) -> int:
+        return self.cache_tokens
+
+    def room_for(self, tokens: int) -> int:
+        return 0
+
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
+        return True
+
+    def vacate(self, slot: int) -> None:
+        """Nothing to do: `compact` follows."""

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
+from ams_pod.engines.builtin.model.extents import Extent, attention_calls
 from ams_pod.engines.builtin.model.linear import Linear, is_quantized, make_linear, packing_works
-from ams_pod.engines.builtin.model.slot_cache import SlotCache, segments
+from ams_pod.engines.builtin.model.pool import KeyValuePool, PoolFull
 from ams_pod.engines.builtin.model.stack import Stack
 
 
@@ -30,11 +31,32 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attention:
-    """What attention needs in each layer of one step: the same for all layers, so made once."""
+class _Call:
+    """One attention call of rows: `count` extents from `first` on, of each of which `width` keys are read.
 
-    decode: list[tuple[int, int, int, int, Tensor]]  # first row, end, slot, keys, additive mask [rows, 1, group, keys]
-    chunks: list[tuple[int, int, int, int, Tensor | None]]  # first token, tokens, slot, keys, mask [tokens, keys]
+    `rows` are whose queries go where: rows that follow each other, or the row [count] for each extent. `mask` is
+    additive, [count, 1, group, width]. `kept` [rows] are the extents that somebody has, None for all.
+    """
+
+    first: Extent
+    count: int
+    width: int
+    rows: slice | Tensor
+    mask: Tensor
+    kept: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """What attention needs in each layer of one step: the same for all layers, so made once.
+
+    `order` [rows] puts what the calls make into the rows' order; None where it is that already. Of a chunk there are
+    its first token, how many it has, its extent, the keys it sees, and the mask [tokens, keys], None for a causal one.
+    """
+
+    calls: list[_Call]
+    order: Tensor | None
+    chunks: list[tuple[int, int, Extent, int, Tensor | None]]
 
 
 class Decoder:
@@ -45,11 +67,18 @@ class Decoder:
     any_rows = True
 
     def __init__(
-        self, stack: Stack, slots: int, length: int, report: Callable[[float], None] = lambda percent: None
+        self,
+        stack: Stack,
+        slots: int,
+        length: int,
+        report: Callable[[float], None] = lambda percent: None,
+        *,
+        cache_tokens: int | None = None,
     ) -> None:
-        """`report` gets the percentage of layers packed. The stack's own linear weights are freed on the way.
+        """`length` is how many tokens one slot may hold, `cache_tokens` how many all may; None: each slot so many.
 
-        On a CPU, where a slot takes no memory before it is used, there is a spare one.
+        `report` gets the percentage of layers packed. The stack's own linear weights are freed on the way. On a CPU
+        there is a spare slot.
         """
         body = stack.body
         weight = body.embed_tokens.weight.data
@@ -70,10 +99,10 @@ class Decoder:
         self._head = make_linear([stack.head], packed)
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=weight.device))
-        self.cache = SlotCache(
-            len(self._layers), slots + self.spare_rows, length, self.key_heads, self.head_size, self.dtype,
-            weight.device.type,
-        )  # fmt: skip
+        tokens = slots * length if cache_tokens is None else cache_tokens
+        self.cache = KeyValuePool(
+            len(self._layers), tokens, length, self.key_heads, self.head_size, self.dtype, weight.device.type
+        )
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size] for positions [tokens] or [3, tokens], sin with its sign folded in."""
@@ -88,34 +117,52 @@ class Decoder:
 
     @property
     def length(self) -> int:
-        return self.cache.length
+        return self.cache.longest
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.cache.tokens
+
+    @property
+    def free_tokens(self) -> int:
+        return self.cache.free
 
     @property
     def bytes_per_token(self) -> int:
         return self.cache.bytes_per_token
 
+    def room_for(self, tokens: int) -> int:
+        return self.cache.capacity_for(tokens)
+
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
+        return self.cache.reserve(slot, tokens, used, may_pack=may_move)
+
+    def vacate(self, slot: int) -> None:
+        self.cache.vacate(slot)
+
     def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
-        for slot, source in enumerate(order):
-            if slot != source:
-                self.cache.move(source, slot, lengths[slot])
+        self.cache.compact(order, lengths)
 
     def reset(self) -> None:
-        """Nothing to do: a slot's old keys are never read."""
+        self.cache.clear()
 
-    def release(self, slots: int) -> None:
-        self.cache.release(slots)
+    def release(self) -> None:
+        self.cache.release()
 
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary] in the model's dtype."""
-        rows, length = len(batch.lengths), self.cache.length
+        rows = len(batch.lengths)
         ids = torch.tensor([*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)])
-        where = [slot * length + position for slot, position in zip(batch.slots, batch.lengths, strict=True)]
+        written = [(slot, length, length + 1) for slot, length in zip(batch.slots, batch.lengths, strict=True)]
+        written += [(chunk.slot, chunk.start, chunk.end) for chunk in batch.chunks]
+        for slot, start, end in written:
+            if not self.cache.reserve(slot, end, start, may_pack=False):
+                raise PoolFull(end, self.cache.free)
         positions = [position + delta for position, delta in zip(batch.lengths, batch.deltas, strict=True)]
         for chunk in batch.chunks:
-            where.extend(range(chunk.slot * length + chunk.start, chunk.slot * length + chunk.end))
             positions.extend(range(chunk.start, chunk.end))
-        flat = torch.tensor(where, device=self.device)
+        flat = self.cache.rows_of([(self.cache.place(slot), start, end) for slot, start, end in written])
         x = F.embedding(ids.to(self.device), self._embeddings)
         cos, sin = self._turns(positions)
         deep: list[tuple[int, int, Tensor]] = []
@@ -150,19 +197,34 @@ class Decoder:
         return torch.tensor(logit_rows, device=self.device, dtype=torch.long)
 
     def _attention(self, batch: Batch) -> _Attention:
-        decode = []
-        for first, end, width in segments(batch.slots, [length + 1 for length in batch.lengths], self.cache.length):
-            keys = torch.tensor([batch.lengths[row] + 1 for row in range(first, end)], device=self.device)
-            beyond = torch.arange(width, device=self.device)[None] >= keys[:, None]
-            mask = torch.zeros(end - first, 1, 1, width, dtype=self.dtype, device=self.device)
+        lengths = [length + 1 for length in batch.lengths]
+        found = attention_calls([self.cache.place(slot) for slot in batch.slots], lengths)
+        calls, order = [], []
+        for call in found:
+            kept = [row for row in call.rows if row is not None]
+            order.extend(kept)
+            keys = torch.tensor([1 if row is None else lengths[row] for row in call.rows], device=self.device)
+            beyond = torch.arange(call.width, device=self.device)[None] >= keys[:, None]
+            mask = torch.zeros(len(keys), 1, 1, call.width, dtype=self.dtype, device=self.device)
             mask.masked_fill_(beyond[:, None, None], float("-inf"))
-            decode.append((first, end, batch.slots[first], width, mask.expand(-1, 1, self.group, width)))
+            rows: slice | Tensor = slice(kept[0], kept[0] + len(kept))
+            if list(call.rows) != list(range(kept[0], kept[0] + len(keys))):
+                rows = torch.tensor([kept[0] if row is None else row for row in call.rows], device=self.device)
+            places = [at for at, row in enumerate(call.rows) if row is not None]
+            calls.append(
+                _Call(
+                    call.first, len(keys), call.width, rows, mask.expand(-1, 1, self.group, call.width),
+                    None if len(places) == len(keys) else torch.tensor(places, device=self.device),
+                )
+            )  # fmt: skip
         chunks, at = [], len(batch.lengths)
         for chunk in batch.chunks:
             count = chunk.end - chunk.start
-            chunks.append((at, count, chunk.slot, chunk.end, self._causal(chunk.start, chunk.end)))
+            place = self.cache.place(chunk.slot)
+            chunks.append((at, count, place, chunk.end, self._causal(chunk.start, chunk.end)))
             at += count
-        return _Attention(decode, chunks)
+        inverse = None if order == sorted(order) else torch.tensor(order, device=self.device).argsort()
+        return _Attention(calls, inverse, chunks)
 
     def _causal(self, start: int, end: int) -> Tensor | None:
         """None means plainly causal; else which of `end` keys each token from `start` on may see, additive."""
@@ -182,7 +244,7 @@ class Decoder:
         logit_rows: Tensor | None,
         deep: Sequence[tuple[int, int, Tensor]],
     ) -> Tensor:
-        """x [tokens, hidden]; `flat` [tokens] is slot * length + position of each token in the cache.
+        """x [tokens, hidden]; `flat` [tokens * 2 * key heads] is where their keys and values go in the cache.
 
         `deep` is first token, end and what is added to those behind each of the first layers.
         """
@@ -191,7 +253,7 @@ class Decoder:
         half, epsilon, rms_norm = size // 2, self.epsilon, F.rms_norm
         rotated = queries + keys
         between = self.between
-        for index, (layer, cached) in enumerate(zip(self._layers, self.cache.layers, strict=True)):
+        for index, layer in enumerate(self._layers):
             if between is not None:
                 between()
             qkv = layer.qkv(rms_norm(x, (hidden,), layer.input_norm, epsilon)).view(tokens, rotated + keys, size)
@@ -201,8 +263,8 @@ class Decoder:
                 qk[:, queries:] = rms_norm(qk[:, queries:], (size,), layer.qk_norm[1], epsilon)
             turned = torch.cat((qk[..., half:], qk[..., :half]), -1).mul_(sin)
             qk.mul_(cos).add_(turned)
-            cached.view(-1, 2 * keys, size).index_copy_(0, flat, qkv[:, queries:])
-            x = layer.out.add(self._attend(qkv[:, :queries], cached, attention), x)
+            self.cache.layers[index].index_copy_(0, flat, qkv[:, queries:].reshape(-1, size))
+            x = layer.out.add(self._attend(index, qkv[:, :queries], attention), x)
             z = rms_norm(x, (hidden,), layer.post_norm, epsilon)
             x = layer.down.add(layer.up.mul(z, layer.gate.silu(z)), x)
             for first, end, features in deep:
@@ -212,21 +274,24 @@ class Decoder:
             x = x[logit_rows]
         return self._head(rms_norm(x, (hidden,), self._norm, epsilon))
 
-    def _attend(self, query: Tensor, cached: Tensor, attention: _Attention) -> Tensor:
+    def _attend(self, layer: int, query: Tensor, attention: _Attention) -> Tensor:
         """query [tokens, query heads, head size] → [tokens, query heads * head size]."""
-        keys, size, attend = self.key_heads, self.head_size, F.scaled_dot_product_attention
+        heads, size, attend, cache = self.key_heads, self.head_size, F.scaled_dot_product_attention, self.cache
         results = []
-        for first, end, slot, width, mask in attention.decode:
+        for call in attention.calls:
             # The query heads of a group as query positions of their key head: grouped attention for free.
-            view = cached[slot : slot + end - first, :width].transpose(1, 2)
-            grouped = query[first:end].view(end - first, keys, self.group, size)
-            result = attend(grouped, view[:, :keys], view[:, keys:], attn_mask=mask)
-            results.append(result.reshape(end - first, -1))
-        for first, count, slot, end, causal in attention.chunks:
-            view = cached[slot : slot + 1, :end].transpose(1, 2)
+            keys, values = cache.keys(layer, call.first, call.count)
+            grouped = query[call.rows].view(call.count, heads, self.group, size)
+            result = attend(grouped, keys[:, :, : call.width], values[:, :, : call.width], attn_mask=call.mask)
+            result = result.reshape(call.count, -1)
+            results.append(result if call.kept is None else result[call.kept])
+        if attention.order is not None:
+            results = [torch.cat(results)[attention.order]]
+        for first, count, place, end, causal in attention.chunks:
+            keys, values = cache.keys(layer, place)
             chunk = query[first : first + count].transpose(0, 1)[None]
             result = attend(
-                chunk, view[:, :keys], view[:, keys:], attn_mask=causal, is_causal=causal is None,
+                chunk, keys[:, :, :end], values[:, :, :end], attn_mask=causal, is_causal=causal is None,
                 enable_gqa=self.group > 1,
             )  # fmt: skip
             results.append(result[0].transpose(0, 1).reshape(count, -1))

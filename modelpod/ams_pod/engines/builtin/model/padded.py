@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from ams_pod.engines.builtin.model.batch import Batch, Chunk
+from ams_pod.engines.builtin.model.batch import Batch, Chunk, EqualSlots
 from ams_pod.engines.builtin.model.stack import find_body
 
 
-class PaddedForward:
+class PaddedForward(EqualSlots):
     """A `Forward` around a Hugging Face causal language model."""
 
     name = "transformers"
@@ -84,7 +84,7 @@ class PaddedForward:
         self._batch = self._mask = None
         self._slots, self._partial = [], {}
 
-    def release(self, slots: int) -> None:
+    def release(self) -> None:
         """Nothing to do: the cache is as large as its rows."""
 
     def _restore(self, mask: Tensor | None) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from ams_pod.engines.builtin.model.batch import Batch, SlotFailed
+from ams_pod.engines.builtin.model.batch import Batch, EqualSlots, SlotFailed
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
 
 # What a model's generation_config forbids or begins with counts for every request; how tokens are drawn is a request's.
@@ -27,7 +27,7 @@ _RULES = (
 )
 
 
-class SeparateForward:
+class SeparateForward(EqualSlots):
     """A `Forward` around any model of transformers that can `generate`. It changes the model's generation_config."""
 
     name = "separate"
@@ -63,7 +63,7 @@ class SeparateForward:
     def reset(self) -> None:
         self._sequences = {}
 
-    def release(self, slots: int) -> None:
+    def release(self) -> None:
         """Nothing to do: a cache is as large as its request."""
 
     def _feed(self, slot: int, start: int, ids: Sequence[int], inputs: Mapping[str, Any]) -> Tensor:

@@ -86,7 +86,7 @@ class EngineCore:
         self._stopped = False
         self._free_requested = False
         self.most_cached = 0  # tokens at one time since the last `free_memory`
-        self._occupancy = Occupancy(0, 0, 0, forward.max_rows * forward.length)
+        self._occupancy = Occupancy(0, 0, 0, forward.cache_tokens)
 
     def submit(
         self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
@@ -116,6 +116,11 @@ class EngineCore:
         if (cpu := self._oom_policy.fallbacks.cpu) is not None:
             self.counters.copy_seconds = cpu.compute_seconds
         return self.counters
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that fit all running requests together."""
+        return self._forward.cache_tokens
 
     def occupancy(self) -> Occupancy:
         """As of the last step."""
@@ -189,7 +194,15 @@ class EngineCore:
             self.counters.set_aside += 1
             self._evict()
             turn = self._planner.turn(now, admit=admit)
-        return turn.decoding, self._planner.chunks(turn, now)
+        chunked = self._planner.chunks(turn, now)
+        if gone := self._planner.make_room(turn.decoding):
+            self.counters.preempted += len(gone)
+            left = {id(row) for row in gone}
+            return (
+                [row for row in turn.decoding if id(row) not in left],
+                [(row, chunk) for row, chunk in chunked if id(row) not in left],
+            )
+        return turn.decoding, chunked
 
     def _between_layers(self) -> None:
         """Within a step: prompts are read at once that came meanwhile, of keys that are behind all that are in it."""
@@ -331,7 +344,7 @@ class EngineCore:
     def _free(self) -> None:
         if self._free_requested:
             self._free_requested, self.most_cached = False, 0
-            self._forward.release(len(self._slots))
+            self._forward.release()
             release(self._oom_policy.fallbacks.device)
 
     def _fail_tower(self, ticket: Ticket, error: Exception | None, events: list[TokenEvent]) -> None:
@@ -363,4 +376,4 @@ class EngineCore:
         self.most_cached = max(self.most_cached, cached)
         waiting = len(self._waiting) + len(self._inbox) + (len(self._towers) if self._towers else 0)
         running = sum(not row.done for row in rows)
-        self._occupancy = Occupancy(running, waiting, cached, self._forward.max_rows * self._forward.length)
+        self._occupancy = Occupancy(running, waiting, cached, self._forward.cache_tokens)

@@ -1,7 +1,7 @@
 """What the next step computes: rows that get a token, and how far which prompts are read."""
 
 import collections
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ams_pod.engines.builtin.model.batch import Chunk, Forward
 from ams_pod.engines.builtin.scheduler.row import Row, readable
@@ -50,6 +50,7 @@ class Planner:
             running=running,
             places=self._places(),
             may_put_off=self._forward.any_rows and now - self._all_decoded_at < PUT_OFF_SECONDS,
+            fits=self._memory(),
         )
 
     def make_way(self, turn: Turn[Row]) -> Row | None:
@@ -69,6 +70,23 @@ class Planner:
             self._waiting.appendleft(row)
         return row
 
+    def make_room(self, decoding: Sequence[Row]) -> list[Row]:
+        """Room for the next token of all who get one. Rows that there is none for leave their slots, the newest first.
+
+        They are returned, and wait to be computed again. The oldest row always has room.
+        """
+        gone: list[Row] = []
+        for row in sorted(decoding, key=lambda row: row.ticket.submitted_at):
+            while row.slot >= 0 and not self._slots.grow(row):
+                rows = [each for each in self._slots.rows() if not each.done]
+                newest = max(rows, key=lambda each: each.ticket.submitted_at)
+                self._slots.vacate(newest)
+                newest.set_aside(alone=False)
+                gone.append(newest)
+        for row in sorted(gone, key=lambda row: row.ticket.submitted_at, reverse=True):
+            self._waiting.appendleft(row)
+        return gone
+
     def chunks(self, turn: Turn[Row], now: float) -> Chunks:
         """How far each prompt is read. Those that are begun leave the queue for a slot."""
         self.lead = turn.lead
@@ -86,9 +104,10 @@ class Planner:
         if not begun and not waiting:
             return []
         turn = choose(
-            self._shares, _share, begun=begun, waiting=waiting, running=(), places=self._places(), may_put_off=False
-        )
-        return self._take(turn.prompts, chunk_budget(False, self.pace.seconds_per_token))
+            self._shares, _share, begun=begun, waiting=waiting, running=(), places=self._places(), may_put_off=False,
+            fits=self._memory(),
+        )  # fmt: skip
+        return self._take(turn.prompts, chunk_budget(False, self.pace.seconds_per_token), may_move=False)
 
     def is_urgent(self, computing: Collection[Share]) -> bool:
         """Whether a prompt could be read whose key is behind all of these."""
@@ -112,7 +131,18 @@ class Planner:
         holding = [row.ticket.share for row in self._slots.rows()]
         return Places(self._forward.max_rows, self._forward.spare_rows, holding, len(self._slots))
 
-    def _take(self, groups: Sequence[Sequence[Row]], budget: int) -> Chunks:
+    def _memory(self) -> Callable[[Row], bool]:
+        """Gives the cache's free tokens away, row by row."""
+        free = self._forward.free_tokens
+
+        def fits(row: Row) -> bool:
+            nonlocal free
+            free -= self._forward.room_for(self._slots.first_tokens(row))
+            return free >= 0
+
+        return fits
+
+    def _take(self, groups: Sequence[Sequence[Row]], budget: int, *, may_move: bool = True) -> Chunks:
         counts = share_among([[len(row.ids) - row.read for row in group] for group in groups], budget)
         planned: Chunks = []
         for group, taken in zip(groups, counts, strict=True):
@@ -120,7 +150,8 @@ class Planner:
                 if not count:
                     continue
                 if row.slot < 0:
+                    if not self._slots.take(row, may_move=may_move):
+                        continue
                     self._waiting.remove(row)
-                    self._slots.take(row)
                 planned.append((row, row.chunk(row.next_end(row.read + count))))
         return planned

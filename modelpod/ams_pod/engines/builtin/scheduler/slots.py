@@ -4,6 +4,8 @@ from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.schedule import close_ranks
 
+_FIRST_ANSWER = 64  # tokens of an answer that there is to be room for when its prompt is begun
+
 
 class Slots:
     """The rows in the batch of a `Forward`. Between two steps they lie in its first slots, without holes."""
@@ -38,12 +40,30 @@ class Slots:
             raise KeyError(slot)
         return row
 
-    def take(self, row: Row) -> None:
-        row.slot = len(self._held)
+    def take(self, row: Row, *, may_move: bool = True) -> bool:
+        """The next slot, with room for its prompt and some of the answer; False if the cache has none.
+
+        `may_move` as of `Forward.reserve`.
+        """
+        slot = len(self._held)
+        if not self._forward.reserve(slot, self.first_tokens(row), may_move=may_move):
+            return False
+        row.slot = slot
         self._held.append(row)
+        return True
+
+    def first_tokens(self, row: Row) -> int:
+        """What a row that is begun needs room for."""
+        answer = row.ticket.sampling.max_new_tokens - len(row.tokens)
+        return min(self._forward.length, len(row.ids) + max(1, min(answer, _FIRST_ANSWER)))
+
+    def grow(self, row: Row) -> bool:
+        """Room for one more token; False if the cache has none. Other rows may move."""
+        return self._forward.reserve(row.slot, row.cached + 1, row.cached)
 
     def vacate(self, row: Row) -> None:
         """It leaves a hole, until `close_ranks`."""
+        self._forward.vacate(row.slot)
         self._held[row.slot] = None
         row.slot = -1
 

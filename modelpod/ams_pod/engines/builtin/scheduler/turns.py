@@ -41,13 +41,14 @@ class Places:
     def holds(self, share: Share) -> int:
         return self._held[share.key]
 
-    def take(self, share: Share) -> bool:
-        """A place for one more prompt of this key; False if there is none for it."""
-        if self._taken >= self._rows + (0 if self._held[share.key] else self._spare):
-            return False
+    def has(self, share: Share) -> bool:
+        """Whether there is a place for one more prompt of this key."""
+        return self._taken < self._rows + (0 if self._held[share.key] else self._spare)
+
+    def take(self, share: Share) -> None:
+        """One of those that there are."""
         self._taken += 1
         self._held[share.key] += 1
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,20 @@ def choose(
     running: Sequence[T],
     places: Places,
     may_put_off: bool,
+    fits: Callable[[T], bool] = lambda row: True,
 ) -> Turn[T]:
-    """`begun` prompts have a slot, `waiting` ones need one; `running` rows have read theirs."""
+    """`begun` prompts have a slot, `waiting` ones need one; `running` rows have read theirs.
+
+    `fits` gives memory to a prompt that gets a place, if there is any. Where there is none for a prompt, later ones of
+    its key wait behind it, however short they are.
+    """
     draft = _Draft[T]()
     entries = [(row, True) for row in begun] + [(row, False) for row in waiting]
     for share, group in shares.by_key(entries, lambda entry: share_of(entry[0])):
         if draft.lead is not None and shares.behind(draft.lead, share):
             break  # and so for all others
         held = places.holds(share)
-        allowed = [row for row, has_slot in group if has_slot or places.take(share)]
+        allowed = _allowed(group, share, places, fits)
         if allowed:
             draft.lead = draft.lead or share
             draft.prompts.append(allowed)
@@ -97,6 +103,18 @@ def choose(
     if may_put_off and (lead := draft.lead) is not None:
         decoding = [row for row in running if not shares.behind(lead, share_of(row))]
     return Turn(draft.prompts, decoding, draft.lead, draft.shut_out)
+
+
+def _allowed(group: Sequence[tuple[T, bool]], share: Share, places: Places, fits: Callable[[T], bool]) -> list[T]:
+    allowed, shut = [], False
+    for row, has_slot in group:
+        if not has_slot:
+            shut = shut or not places.has(share) or not fits(row)
+            if shut:
+                continue
+            places.take(share)
+        allowed.append(row)
+    return allowed
 
 
 def makes_way(
