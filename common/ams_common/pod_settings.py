@@ -77,6 +77,14 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: Annotated[
         int, Meta(ge=0, description="limit of prompt and answer together, in tokens; 0: what memory allows")
     ] = 0
+    prefix_cache_tokens: Annotated[
+        int,
+        Meta(
+            ge=-1,
+            description="tokens of ended requests that are kept for prompts that begin alike; 0: none, -1: what memory "
+            "allows",
+        ),
+    ] = -1
     concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded at the same time")] = 16
     queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; further ones get 429")] = 64
     request_timeout_seconds: Annotated[float, Meta(gt=0, description="time limit of a whole request, in seconds")] = (

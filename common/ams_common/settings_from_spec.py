@@ -34,6 +34,7 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         fallbacks=",".join(spec.fallbacks),
         max_new_tokens=0 if limits.max_new_tokens == "auto" else limits.max_new_tokens,
         context_tokens=0 if limits.context_tokens == "auto" else limits.context_tokens,
+        prefix_cache_tokens=-1 if limits.prefix_cache_tokens == "auto" else limits.prefix_cache_tokens,
         concurrent_requests=limits.concurrent_requests,
         queued_requests=limits.queued_requests,
         request_timeout_seconds=float(limits.request_timeout_seconds),

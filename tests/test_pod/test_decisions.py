@@ -85,7 +85,7 @@ GIB = 1 << 30
     ],
 )
 def test_the_cache_fits_half_the_free_memory(own, per_token, rows, available, setting, size):
-    assert fit_cache(own, per_token, rows, available, setting) == size
+    assert fit_cache(own, per_token, rows, available, setting, 0) == size
 
 
 @pytest.mark.parametrize(

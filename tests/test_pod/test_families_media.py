@@ -7,6 +7,8 @@ import pytest
 import torch
 from ams_common.families import modalities_of
 from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.scheduler import core, schedule
 from ams_pod.engines.builtin.towers import vision
 from engine_harness import Driver, forward_of
@@ -263,3 +265,73 @@ def test_weights_that_lack_a_tensor_are_refused(families, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(LoadFailed, match=r"lack 1 tensors of Qwen2_5_VL.*merger\.mlp\.0\.weight"):
         load_weights(family.recipe.model_class, tmp_path, Placement("cpu", torch.float32), lambda phase, percent: None)
+
+
+def keeping(family, prefixes=4096):
+    """A driver whose forward keeps prompts, and what its towers encode: a number for each call."""
+    model = family.load_model()
+    embedder = family.recipe.embedder(model)
+    calls, encode = [], embedder.encode
+
+    def counted(pieces, *rest):
+        calls.append(len(pieces))
+        return encode(pieces, *rest)
+
+    embedder.encode = counted
+    decoder = Decoder(find_stack(model), ROWS, LENGTH, prefix_tokens=prefixes)
+    return Driver(decoder, embedder=embedder), calls
+
+
+def test_media_that_were_read_before_pass_the_towers_by(families, expected, name):
+    """The same question again, and another one about the same media: nothing is encoded, and the answers are right."""
+    family = families(name)
+    driver, calls = keeping(family)
+    for case, tokens in zip(CASES[name], expected(name)[1], strict=True):
+        first, outcome = driver.submit_prepared(family.prepare(*case), len(tokens))
+        driver.run()
+        assert outcome.tokens == tokens
+        encoded = len(calls)
+        again, outcome = driver.submit_prepared(family.prepare(*case), len(tokens))
+        driver.run()
+        assert outcome.tokens == tokens
+        assert again.cached_tokens >= first.cached_tokens
+        media = family.prepare(*case).media
+        if media is not None and max(media.ends) <= (len(first.prepared.ids) - 1) // 16 * 16:
+            assert len(calls) == encoded
+            assert again.cached_tokens >= max(media.ends)
+
+
+def test_other_media_of_the_same_size_are_not_taken_for_them(families, name):
+    """All tokens are alike, and only the pixels and samples differ."""
+    family = families(name)
+    make = (lambda seed: audio(seed, 2.0)) if name == "audio-language" else (lambda seed: image(seed, 112, 112))
+    question = " ".join([WHERE] * 3)
+    driver, calls = keeping(family)
+    for seed in (20, 21, 20, 21):
+        case = [make(seed), question]
+        wanted = family.generate(family.inputs(*case), 8)
+        _, outcome = driver.submit_prepared(family.prepare(*case), 8)
+        driver.run()
+        assert outcome.tokens == wanted
+    assert len(calls) == 2
+    one, other = family.prepare(make(20), question), family.prepare(make(21), question)
+    assert list(one.ids) == list(other.ids)
+    assert list(one.content) != list(other.content)
+
+
+def test_media_that_are_dropped_while_a_prompt_waits_are_encoded_after_all(families, name):
+    family = families(name)
+    make = audio(30, 2.0) if name == "audio-language" else image(30, 112, 112)
+    case = [make, " ".join([WHERE] * 3)]
+    wanted = family.generate(family.inputs(*case), 8)
+    driver, calls = keeping(family)
+    driver.submit_prepared(family.prepare(*case), 8)
+    driver.run()
+    assert len(calls) == 1
+    _, outcome = driver.submit_prepared(family.prepare(*case), 8)
+    driver.engine._take_inbox()
+    assert len(driver.engine._waiting) == 1
+    driver.engine._prefixes.drop()
+    driver.run()
+    assert outcome.tokens == wanted
+    assert len(calls) == 2

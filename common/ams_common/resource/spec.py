@@ -103,6 +103,13 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         int | Literal["auto"],
         Meta(description="limit of prompt and answer together, in tokens; auto: what the model and memory allow"),
     ] = "auto"
+    prefix_cache_tokens: Annotated[
+        Literal["auto"] | Annotated[int, Meta(ge=0, le=1 << 30)],
+        Meta(
+            description="tokens of ended requests that a pod keeps for prompts that begin alike; 0: none; auto: what "
+            "memory allows"
+        ),
+    ] = "auto"
     concurrent_requests: Annotated[
         Annotated[int, Meta(ge=1, le=1024)], Meta(description="requests that a pod decodes at the same time")
     ] = 16

@@ -227,4 +227,5 @@ def _cache_size(settings: ServeSettings, model: Any, device: str) -> CacheSize:
     if setting > own:
         raise LoadFailed(f"limits.contextTokens is {setting}, but the model was made for {own}")
     free = device_memory.free_bytes(device, device_memory.limits(settings.max_memory))
-    return device_memory.fit_cache(own, cache_bytes_per_token(model), settings.concurrent_requests, free, setting)
+    per_token, rows = cache_bytes_per_token(model), settings.concurrent_requests
+    return device_memory.fit_cache(own, per_token, rows, free, setting, settings.prefix_cache_tokens)

@@ -126,6 +126,7 @@ def _decoder(model: Any, request: LoadRequest, size: CacheSize) -> Decoder:
     return Decoder(
         find_stack(model), rows, size.context, lambda percent: request.report(Phase.PACKING, percent),
         cache_tokens=size.tokens,
+        prefix_tokens=size.prefixes,
     )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ class Prepared:
 
     `ids` holds one id for each position, those of media included. `media` is the engine's own: what its towers take.
     `media_items` is how many images, clips and videos there are; `text_only` makes the same prompt without them, None
-    where that makes no sense. It costs little, and any thread may call it.
+    where that makes no sense. It costs little, and any thread may call it. `content` is what tells prompts apart: the
+    ids, with those of media replaced by numbers that stand for what is in them; None for the ids themselves.
     """
 
     ids: Sequence[int]
@@ -78,6 +79,7 @@ class Prepared:
     media: Any = None
     media_items: int = 0
     text_only: "Callable[[], Prepared] | None" = None
+    content: Sequence[int] | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -11,6 +11,8 @@ from ams_common import memory
 from ams_pod.engines.port import GpuMemory, LoadFailed, MemoryUsage
 from ams_pod.resident import read_text, resident_bytes
 
+_MOST_PREFIX_TOKENS = 1 << 20  # more are found no better, and each block of them takes the process's own memory
+
 
 def ram_available() -> int:
     """Memory that this process may still take, in bytes: the machine's, or its container's where that is less."""
@@ -68,23 +70,32 @@ def _gpu_memory() -> GpuMemory:
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """Tokens: the longest request, all requests together, and the longest one where each has room of its own."""
+    """Tokens: the longest request, all requests together, and the longest one where each has room of its own.
+
+    `prefixes` are kept of requests that ended.
+    """
 
     context: int
     tokens: int
     context_each: int
+    prefixes: int = 0
 
 
-def fit_cache(model_tokens: int, bytes_per_token: int, rows: int, available: int, setting: int = 0) -> CacheSize:
+def fit_cache(
+    model_tokens: int, bytes_per_token: int, rows: int, available: int, context: int = 0, prefixes: int = -1
+) -> CacheSize:
     """How large the cache of a model made for `model_tokens` may be, in half of the `available` memory.
 
-    `setting` is the longest request where one is set; else it is as long as the model and the memory allow. At least
-    512 tokens (or the model's own), so that a small machine still answers; in whole steps of 64.
+    `context` is the longest request where one is set; else (0) it is as long as the model and the memory allow, and at
+    least 512 tokens (or the model's own), so that a small machine still answers. `prefixes` is what is kept of requests
+    that ended where that is set; else (-1) it is what fits a fifth of the memory. In whole steps of 64 tokens.
     """
     affordable = available // 2 // max(1, bytes_per_token) // 64 * 64
-    each = setting or min(model_tokens, max(512, affordable // max(1, rows) // 64 * 64))
-    context = setting or min(model_tokens, max(512, affordable))
-    return CacheSize(context, min(rows * context, max(context, affordable)), each)
+    each = context or min(model_tokens, max(512, affordable // max(1, rows) // 64 * 64))
+    longest = context or min(model_tokens, max(512, affordable))
+    if prefixes < 0:
+        prefixes = min(_MOST_PREFIX_TOKENS, available // 5 // max(1, bytes_per_token) // 64 * 64)
+    return CacheSize(longest, min(rows * longest, max(longest, affordable)), each, prefixes)
 
 
 def _lines(path: str) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ams_pod.engines.builtin.model.prefixes import Prefixes
+
 
 class SlotFailed(Exception):
     """A step failed on what is in one slot; a forward that computes slots apart knows which. `cause` is what failed.
@@ -62,7 +64,8 @@ class Forward(Protocol):
 
     `whole_prompts`: a prompt can't be read in several chunks. `any_rows`: rows may be left out of a step, to go on in a
     later one. `spare_rows` are slots beyond `max_rows`. `between`, where it is set and the forward can, is called
-    within a step wherever another step may be computed, of chunks in slots that this one doesn't use.
+    within a step wherever another step may be computed, of chunks in slots that this one doesn't use. `prefixes`
+    is what is kept of requests that ended, None where nothing can be.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Forward(Protocol):
     any_rows: bool
     spare_rows: int
     between: Callable[[], None] | None
+    prefixes: Prefixes | None
 
     @property
     def max_rows(self) -> int: ...
@@ -125,6 +129,7 @@ class EqualSlots:
 
     max_rows: int
     length: int
+    prefixes: Prefixes | None = None
 
     @property
     def cache_tokens(self) -> int:

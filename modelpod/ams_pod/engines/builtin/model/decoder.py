@@ -15,6 +15,8 @@ from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.extents import Extent, attention_calls
 from ams_pod.engines.builtin.model.linear import Linear, is_quantized, make_linear, packing_works
 from ams_pod.engines.builtin.model.pool import KeyValuePool, PoolFull
+from ams_pod.engines.builtin.model.prefix_tree import BLOCK
+from ams_pod.engines.builtin.model.prefixes import Prefixes
 from ams_pod.engines.builtin.model.stack import Stack
 
 
@@ -74,8 +76,11 @@ class Decoder:
         report: Callable[[float], None] = lambda percent: None,
         *,
         cache_tokens: int | None = None,
+        prefix_tokens: int = 0,
     ) -> None:
         """`length` is how many tokens one slot may hold, `cache_tokens` how many all may; None: each slot so many.
+
+        `prefix_tokens` are kept beside them of requests that ended.
 
         `report` gets the percentage of layers packed. The stack's own linear weights are freed on the way. On a CPU
         there is a spare slot.
@@ -103,6 +108,7 @@ class Decoder:
         self.cache = KeyValuePool(
             len(self._layers), tokens, length, self.key_heads, self.head_size, self.dtype, weight.device.type
         )
+        self.prefixes = Prefixes(self.cache, prefix_tokens) if prefix_tokens >= BLOCK else None
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size] for positions [tokens] or [3, tokens], sin with its sign folded in."""

@@ -38,7 +38,7 @@ class LogitsProbe:
     def chunk(self, slot: int, start: int, end: int) -> Chunk:
         positions = None if self.positions is None else self.positions[:, start:end]
         ids, last = self.ids[start:end], end == self.read
-        if self.prompt is None:
+        if self.prompt is None or self.prompt.embeds is None:
             return Chunk(slot, start, ids, last, positions=positions)
         deep = None if self.prompt.deep is None else self.prompt.deep[:, start:end]
         return Chunk(slot, start, ids, last, self.prompt.embeds[start:end], positions, deep)

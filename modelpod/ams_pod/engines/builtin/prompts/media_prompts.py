@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ams_pod.engines.builtin.prompts.contents import content_of, number_of
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
@@ -91,11 +92,13 @@ class MediaPrompts(TextPrompts):
         if not expansions:
             return Prepared(ids)
         pieces = [piece for expansion in expansions for piece in expansion.pieces]
+        numbers = [number_of(each.ids, [piece.inputs for piece in each.pieces], each.layout) for each in expansions]
         return Prepared(
             ids,
             media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts, ends),
             media_items=len(items),
             text_only=self._text_only(messages),
+            content=content_of(ids, zip(starts, ends, numbers, strict=True)),
         )
 
     def _text_only(self, messages: Sequence[dict[str, Any]]) -> Callable[[], Prepared] | None:

@@ -12,6 +12,7 @@ from ams_pod.engines.builtin.model.sampling import NotNumbers, sample
 from ams_pod.engines.builtin.scheduler.planning import Chunks
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.port import Finish, TokenEvent
 
@@ -27,7 +28,9 @@ class Computation:
         recovery: Recovery,
         stop_tokens: frozenset[int],
         device: str,
+        prefixes: RowPrefixes,
     ) -> None:
+        self._prefixes = prefixes
         self._forward, self._slots, self._waiting, self._recovery = forward, slots, waiting, recovery
         self._stop_tokens, self._device = stop_tokens, device
 
@@ -92,11 +95,12 @@ class Computation:
             row.read = chunk.end
             if chunk.last:
                 row.own_prefill = row.own_batch = False
+                self._prefixes.keep(row)
         for row, token in zip(rows, tokens, strict=True):
             events.append(self._accept(row, token) if token is not None else self._refuse(row))
 
     def _refuse(self, row: Row) -> TokenEvent:
-        row.done = True
+        row.done, row.sound = True, False
         return TokenEvent(row.ticket, None, "failed", NotNumbers())
 
     def _accept(self, row: Row, token: int) -> TokenEvent:

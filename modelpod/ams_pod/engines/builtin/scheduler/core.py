@@ -29,6 +29,7 @@ from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.builtin.scheduler.planning import Chunks, Planner
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.schedule import GAP_SECONDS
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.builtin.scheduler.turns import PUT_OFF_SECONDS
@@ -71,10 +72,13 @@ class EngineCore:
         self._waiting: collections.deque[Row] = collections.deque()
         self._slots = Slots(forward)
         self._recovery = Recovery(forward, self._slots, self._waiting, self._oom_policy)
+        self._prefixes = RowPrefixes(forward.prefixes, self.counters)
         self._computation = Computation(
-            forward, self._slots, self._waiting, self._recovery, stop_tokens, self._oom_policy.fallbacks.device
-        )
-        self._planner = Planner(forward, self._slots, self._waiting, self._shares)
+            forward, self._slots, self._waiting, self._recovery, stop_tokens, self._oom_policy.fallbacks.device,
+            self._prefixes,
+        )  # fmt: skip
+        self._planner = Planner(forward, self._slots, self._waiting, self._shares, self._prefixes)
+        self._returning: dict[int, Row] = {}  # in the towers once more, by their tickets
         self._computing: set[Share] = set()  # keys of the step that is computed
         self._nested_seconds: float | None = None  # what steps within the step took; None within them and between steps
         if self._oom_policy.fallbacks.device == "cpu":
@@ -195,6 +199,7 @@ class EngineCore:
             self._evict()
             turn = self._planner.turn(now, admit=admit)
         chunked = self._planner.chunks(turn, now)
+        self._return_to_towers()
         if gone := self._planner.make_room(turn.decoding):
             self.counters.preempted += len(gone)
             left = {id(row) for row in gone}
@@ -298,11 +303,36 @@ class EngineCore:
 
     def _arrive(self, arrival: Arrival, events: list[TokenEvent]) -> None:
         ticket = arrival.ticket
+        row = self._returning.pop(id(ticket), None)
         if arrival.prompt is None:
             self._fail_tower(ticket, arrival.error, events)
             return
         ticket.prepared = replace(ticket.prepared, media=None)  # it can be large, and the prompt holds all of it
-        self._waiting.append(Row.of(ticket, arrival.prompt))
+        if row is None:
+            row = Row.of(ticket, arrival.prompt)
+        else:
+            row.prompt, row.media_end = arrival.prompt, 0
+        self._waiting.append(row)
+
+    def _return_to_towers(self) -> None:
+        """Prompts whose media were in the cache when they came, and aren't any more."""
+        for row in self._planner.lost_media:
+            assert self._towers is not None
+            self._returning[id(row.ticket)] = row
+            self._towers.enter(row.ticket)
+        self._planner.lost_media.clear()
+
+    def _enter_with_media(self, ticket: Ticket) -> None:
+        """To the towers, unless all that they would make is in the cache."""
+        assert self._towers is not None
+        if self._prefixes.tokens and not ticket.rungs:
+            prompt, end = self._towers.without_media(ticket.prepared)
+            row = Row.of(ticket, prompt)
+            row.media_end = end
+            if self._prefixes.count(row) >= end:
+                self._waiting.append(row)
+                return
+        self._towers.enter(ticket)
 
     def _take_inbox(self) -> None:
         now = time.monotonic()
@@ -312,14 +342,16 @@ class EngineCore:
             ticket.waits.note("step", now)
             self._shares.enter(ticket.share)
             if self._towers is not None and ticket.prepared.media is not None:
-                self._towers.enter(ticket)
+                self._enter_with_media(ticket)
             else:
                 self._waiting.append(entry if isinstance(entry, Row) else Row.of(entry))
 
     def _admit(self, events: list[TokenEvent]) -> None:
         self._take_inbox()
         if self._towers:
-            events.extend(TokenEvent(ticket, None, "cancelled") for ticket in self._towers.remove_cancelled())
+            for ticket in self._towers.remove_cancelled():
+                self._returning.pop(id(ticket), None)
+                events.append(TokenEvent(ticket, None, "cancelled"))
         if any(row.ticket.cancelled for row in self._waiting):
             events.extend(TokenEvent(row.ticket, None, "cancelled") for row in self._waiting if row.ticket.cancelled)
             staying = [row for row in self._waiting if not row.ticket.cancelled]
@@ -331,6 +363,9 @@ class EngineCore:
                 events.append(TokenEvent(row.ticket, None, "cancelled"))
 
     def _evict(self) -> None:
+        for row in self._slots.rows():
+            if row.done:
+                self._prefixes.keep(row)
         failure: Exception | None = None
         try:
             self._slots.close_ranks()
@@ -344,6 +379,7 @@ class EngineCore:
     def _free(self) -> None:
         if self._free_requested:
             self._free_requested, self.most_cached = False, 0
+            self._prefixes.drop()
             self._forward.release()
             release(self._oom_policy.fallbacks.device)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from ams_pod.engines.builtin.model.batch import Chunk, Forward
 from ams_pod.engines.builtin.scheduler.row import Row, readable
+from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.schedule import Pace, chunk_budget, share_among
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.builtin.scheduler.turns import (
@@ -28,7 +29,16 @@ def _share(row: Row) -> Share:
 class Planner:
     """Looks at who holds `slots` and who is `waiting` (next first), and gives slots to prompts that are begun."""
 
-    def __init__(self, forward: Forward, slots: Slots, waiting: collections.deque[Row], shares: FairShares) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        slots: Slots,
+        waiting: collections.deque[Row],
+        shares: FairShares,
+        prefixes: RowPrefixes,
+    ) -> None:
+        self.lost_media: list[Row] = []  # to be encoded after all; for the engine to take and clear
+        self._prefixes = prefixes
         self.pace = Pace()
         self.lead: Share | None = None  # whose prompts the last step read
         self._forward, self._slots, self._waiting, self._shares = forward, slots, waiting, shares
@@ -143,7 +153,8 @@ class Planner:
         return fits
 
     def _take(self, groups: Sequence[Sequence[Row]], budget: int, *, may_move: bool = True) -> Chunks:
-        counts = share_among([[len(row.ids) - row.read for row in group] for group in groups], budget)
+        groups = [[row for row in group if not self._lost_media(row)] for group in groups]
+        counts = share_among([[self._unread(row) for row in group] for group in groups], budget)
         planned: Chunks = []
         for group, taken in zip(groups, counts, strict=True):
             for row, count in zip(group, taken, strict=True):
@@ -153,5 +164,18 @@ class Planner:
                     if not self._slots.take(row, may_move=may_move):
                         continue
                     self._waiting.remove(row)
-                planned.append((row, row.chunk(row.next_end(row.read + count))))
+                    self._prefixes.load(row)
+                planned.append((row, row.chunk(row.next_end(min(len(row.ids), row.read + count)))))
         return planned
+
+    def _unread(self, row: Row) -> int:
+        """How many tokens of a prompt are neither read nor kept from an earlier one."""
+        return len(row.ids) - (row.read if row.slot >= 0 else self._prefixes.count(row))
+
+    def _lost_media(self, row: Row) -> bool:
+        """Whether media of a prompt were kept from an earlier one when it came, and no longer are: to the towers."""
+        if row.slot >= 0 or not row.media_end or self._prefixes.count(row) >= row.media_end:
+            return False
+        self._waiting.remove(row)
+        self.lost_media.append(row)
+        return True

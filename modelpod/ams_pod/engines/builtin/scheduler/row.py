@@ -27,9 +27,11 @@ class Row:
     reread: int = 0
     tokens: list[int] = field(default_factory=list)  # all that were made
     done: bool = False
+    sound: bool = True  # nothing that was computed of it failed
     slot: int = -1  # of the cache, while it has one
     own_prefill: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
     own_batch: bool = False  # memory ran out beside others: nothing else in the batch while it is read
+    media_end: int = 0  # up to where a prompt without embeddings must be in the cache
 
     @classmethod
     def of(cls, ticket: Ticket, prompt: Prompt | None = None) -> "Row":
@@ -79,16 +81,29 @@ class Row:
         own = len(self.ticket.prepared.ids)
         return own if self.read < own < end else end
 
+    def content(self, end: int) -> Sequence[int]:
+        """What the cache of prefixes compares of its first tokens, up to `end`."""
+        prepared = self.ticket.prepared
+        own = prepared.ids if prepared.content is None else prepared.content
+        if end <= len(own):
+            return own[:end]
+        return [*own, *self.tokens[: end - len(own)]]
+
     def chunk(self, end: int) -> Chunk:
         """From where it was read to `end`."""
         prompt, start, slot = self.prompt, self.read, self.slot
         ids, last = self.ids[start:end], end == len(self.ids)
         if prompt is None:
             return Chunk(slot, start, ids, last, inputs=self.ticket.prepared.media if start == 0 else None)
+        positions = None
         if start >= len(self.ticket.prepared.ids):  # tokens made before a setback
-            positions = torch.arange(start, end, device=prompt.embeds.device).expand(3, -1) + prompt.delta
-            return Chunk(slot, start, ids, last, positions=positions if prompt.positions is not None else None)
-        positions = prompt.positions[:, start:end] if prompt.positions is not None else None
+            if prompt.positions is not None:
+                positions = torch.arange(start, end, device=prompt.positions.device).expand(3, -1) + prompt.delta
+            return Chunk(slot, start, ids, last, positions=positions)
+        if prompt.positions is not None:
+            positions = prompt.positions[:, start:end]
+        if prompt.embeds is None:
+            return Chunk(slot, start, ids, last, positions=positions)
         deep = prompt.deep[:, start:end] if prompt.deep is not None else None
         return Chunk(slot, start, ids, last, embeds=prompt.embeds[start:end], positions=positions, deep=deep)
 

@@ -73,12 +73,21 @@ class MediaEmbedder:
             embeds[places] = torch.cat([each.embeds for each in results]).to(embeds)
             if deep is not None and (levels := [each.deep for each in results if each.deep is not None]):
                 deep[:, places] = torch.cat(levels, 1).to(deep)
+        positions, delta = self._placed(ids, prepared)
+        return Prompt(embeds, positions, delta, deep)
+
+    @torch.inference_mode()
+    def without_media(self, prepared: Prepared) -> tuple[Prompt, int]:
+        positions, delta = self._placed(torch.tensor(list(prepared.ids)), prepared)
+        return Prompt(None, positions, delta), max(prepared.media.ends)
+
+    def _placed(self, ids: Tensor, prepared: Prepared) -> tuple[Tensor | None, int]:
+        """Rope positions [3, tokens], None where they are a text's; and from a new token's index to its position."""
         if self._positions is None:
-            return Prompt(embeds, deep=deep)
+            return None, 0
         positions = self._positions(ids, prepared.media)
         # New tokens follow the last one, as in `generate`. That of a long video's frames may lie further.
-        delta = int(positions[0, -1]) + 1 - len(ids)
-        return Prompt(embeds, positions.to(embeds.device), delta, deep)
+        return positions.to(self._embedding.weight.device), int(positions[0, -1]) + 1 - len(ids)
 
 
 def _no_deep_features(features: Sequence[Features], embeds: Tensor) -> Tensor | None:

@@ -33,11 +33,12 @@ class Features:
 class Prompt:
     """What the decoder reads instead of token ids: `embeds` [tokens, hidden] and `positions` [3, tokens].
 
-    `positions` is None where they are 0, 1, 2 …; new tokens lie at their index + `delta`. `deep` is as in `Features`,
-    of all tokens: zero where they are not a medium's.
+    `embeds` is None for a prompt whose media are in the cache already. `positions` is None where they are 0, 1, 2 …;
+    new tokens lie at their index + `delta`. `deep` is as in `Features`, of all tokens: zero where they are not a
+    medium's.
     """
 
-    embeds: Tensor
+    embeds: Tensor | None
     positions: Tensor | None = None
     delta: int = 0
     deep: Tensor | None = None
@@ -56,6 +57,9 @@ class Embedder(Protocol):
 
     def merge(self, prepared: Prepared, features: Sequence[Features]) -> Prompt:
         """The prompt, from the features of all its pieces in their order."""
+
+    def without_media(self, prepared: Prepared) -> tuple[Prompt, int]:
+        """The prompt without embeddings, and the index behind its last medium: from there on ids are enough."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +97,10 @@ class Towers:
 
     def enter(self, ticket: Ticket) -> None:
         self._visits.append(Visit(ticket, collections.deque(self._embedder.pieces(ticket.prepared))))
+
+    def without_media(self, prepared: Prepared) -> tuple[Prompt, int]:
+        """As of `Embedder.without_media`."""
+        return self._embedder.without_media(prepared)
 
     def enter_when_idle(self, ticket: Ticket) -> None:
         """Next, from its first piece on, but not before the engine is idle: see `waits_for_idle`."""
