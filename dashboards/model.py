@@ -153,6 +153,18 @@ BOARD = Board(
                     "Of the cache of keys and values.", unit="percentunit",
                 ),
                 Panel(
+                    "Prompts from the cache",
+                    [
+                        Query(
+                            f"sum(rate(ams_pod_prefix_cache_hits_total{{{OF_PODS}}}[$__rate_interval]))"
+                            f" / sum(rate(ams_pod_prefix_cache_queries_total{{{OF_PODS}}}[$__rate_interval]))",
+                            "hits",
+                        )
+                    ],
+                    "Part of the prompts' tokens that earlier requests had computed.", unit="percentunit",
+                    empty="no prompt was read lately.",
+                ),
+                Panel(
                     "Memory",
                     [Query(f"sum by (device, kind) (ams_pod_memory_bytes{{{OF_PODS}}})", "{{device}} {{kind}}")],
                     "By device, over all pods.", unit="bytes",

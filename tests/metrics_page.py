@@ -50,9 +50,9 @@ _VLLM_HEAD = """
 
 Each model pod has these beside its own, from the same counts, so that dashboards, KEDA's scalers, OpenCost and the
 endpoint picker of the Gateway API inference extension that were made for vLLM work unchanged. `model_name` is the
-model's name. There is no prefix cache, so there are no `vllm:prefix_cache_*`; `vllm:cache_config_info`,
-`vllm:lora_requests_info` and `vllm:iteration_tokens_total` have nothing to tell here either. A transcription counts one
-generation for each window of its recording. Requests that failed are in `vllm:e2e_request_latency_seconds` too.
+model's name. `vllm:cache_config_info`, `vllm:lora_requests_info` and `vllm:iteration_tokens_total` have nothing to tell
+here. A transcription counts one generation for each window of its recording. Requests that failed are in
+`vllm:e2e_request_latency_seconds` too.
 """
 _UNITS = ("seconds", "bytes", "tokens")
 _SCRAPED_LABELS = {"le"}  # of a histogram's buckets

@@ -35,6 +35,8 @@ QUERIES = [
     f"vllm:kv_cache_usage_perc{{{NAME}}}",
     f"vllm:gpu_cache_usage_perc{{{NAME}}}",
     f"rate(vllm:num_preemptions_total{{{NAME}}}[1m])",
+    f"rate(vllm:prefix_cache_hits_total{{{NAME}}}[1m]) / rate(vllm:prefix_cache_queries_total{{{NAME}}}[1m])",
+    f"rate(vllm:gpu_prefix_cache_hits_total{{{NAME}}}[1m]) / rate(vllm:gpu_prefix_cache_queries_total{{{NAME}}}[1m])",
     # KEDA's scalers
     f"sum(vllm:num_requests_waiting{{{NAME}}})",
     f"avg(vllm:kv_cache_usage_perc{{{NAME}}}) * 100",

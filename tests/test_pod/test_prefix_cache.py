@@ -115,6 +115,20 @@ def test_freeing_memory_forgets(folder):
     assert ticket.cached_tokens == 0
 
 
+def test_where_memory_gets_short_it_forgets_before_anything_else(folder):
+    stack = find_stack(load_model(folder))
+    driver = Driver(Decoder(stack, ROWS, LENGTH, prefix_tokens=4096))
+    short = False
+    driver.engine._is_short = lambda: short
+    ask(driver, text(7, 100))
+    driver.run()
+    assert driver.engine.prefix_tokens == 96
+    short, driver.engine._looked_at = True, 0.0
+    ticket, outcome = ask(driver, text(7, 100))
+    driver.run()
+    assert (ticket.cached_tokens, outcome.finish) == (0, "length")
+
+
 def test_a_prompt_whose_probabilities_are_asked_for_is_read_as_a_whole(folder):
     driver = driver_of(folder)
     ask(driver, text(8, 100))

@@ -60,6 +60,10 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
         Seed | None, Meta(description="The same seed and request give the same answer. Left out: random.")
     ] = None
     stop: Annotated[Stop, Meta(description="One text, or up to 16; the answer ends before the first of them.")] = None
+    cache_salt: Annotated[
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(description="Only requests with the same key and salt use each other's cached prompts."),
+    ] = None
     ignore_eos: Annotated[
         bool | None, Meta(description="Continue past the model's own end until the token limit; for measurements.")
     ] = None
@@ -68,7 +72,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
 class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What the tokens of a prompt are."""
 
-    cached_tokens: Annotated[int, Meta(description="Tokens that an earlier request had computed: always 0.")] = 0
+    cached_tokens: Annotated[int, Meta(description="Tokens that an earlier request had computed.")] = 0
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True, kw_only=True):

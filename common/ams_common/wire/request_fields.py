@@ -76,7 +76,7 @@ _ANY_JSON = [
     *_inert("service_tier", "priority", why="all requests are served alike"),
     *_inert("request_id", "rid", why="the id of a request is the header X-Request-Id"),
     *_inert(
-        "prompt_cache_key", "prompt_cache_retention", "cache_salt", "cache_prompt", "id_slot", "prediction",
+        "prompt_cache_key", "prompt_cache_retention", "cache_prompt", "id_slot", "prediction",
         why="is about speed alone",
     ),
     *_inert("keep_alive", why="how long a model stays is its manifest's"),

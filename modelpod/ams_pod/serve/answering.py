@@ -86,8 +86,9 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
                 preparing = pod.constraint_pool.run(engine.prepare_constraint, job.constraint, share=meter.share)
                 sampling = replace(sampling, constraint=await preparing)
             generating = Generation(
-                engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw, meter=meter
-            )
+                engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw, meter=meter,
+                cache_salt=job.cache_salt,
+            )  # fmt: skip
             async with generating as generation:
                 del prepared  # the engine drops it when it no longer needs it
                 if job.stream:

@@ -45,6 +45,7 @@ class ReceivedChat:
             stream=bool(fields.stream),
             format=form,
             ignored=self.ignored,
+            cache_salt=fields.cache_salt or "",
         )
 
 

@@ -39,11 +39,14 @@ class Generation:
         *,
         raw: bool = False,
         meter: RequestMeter | None = None,
+        cache_salt: str = "",
     ) -> None:
         """`raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
 
-        `meter` is that of the request whose part this is; without one it is nobody's.
+        `meter` is that of the request whose part this is; without one it is nobody's. `cache_salt` is the client's own:
+        only requests of the same key and salt use each other's cached prompts.
         """
+        self._cache_salt = cache_salt
         self.ended = False
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
@@ -74,7 +77,9 @@ class Generation:
             share = self._meter.share if self._meter is not None else EVERYBODY
             if self._meter is not None and self._meter.track is not None:
                 self._meter.track.submitted(self._engine.counters)
-            self._ticket = self._engine.submit(prepared, self._sampling, self.take, share)
+            self._ticket = self._engine.submit(
+                prepared, self._sampling, self.take, share, f"{share.key}\n{self._cache_salt}"
+            )
             if self._meter is not None:
                 self._is_first = not self._meter.has_generations
                 self._meter.add(self)
@@ -96,6 +101,11 @@ class Generation:
         return Usage(prompt, self.completion_tokens, prompt + self.completion_tokens)
 
     @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that an earlier request had computed."""
+        return self._ticket.cached_tokens if self._ticket is not None else 0
+
+    @property
     def started(self) -> bool:
         """Whether anything was computed for it."""
         return self._ticket is not None and (self._ticket.started_at is not None or self._ticket.compute_seconds > 0)
@@ -107,6 +117,7 @@ class Generation:
         return RequestUsage(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
+            cached_tokens=self.cached_tokens,
             media=self.media_items,
             compute_seconds=self._ticket.compute_seconds if self._ticket is not None else 0.0,
         )

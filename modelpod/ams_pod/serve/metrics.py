@@ -142,6 +142,7 @@ def _of_figures(figures: Figures | None) -> Iterator[Metric]:
         ("ams_pod_queued_requests_limit", "Requests that may wait; further ones are refused.", figures.queued_requests),
         ("ams_pod_cache_tokens", "Tokens in the cache.", load.cache_tokens),
         ("ams_pod_cache_capacity_tokens", "Tokens that the cache can hold.", load.cache_capacity_tokens),
+        ("ams_pod_prefix_cache_tokens", "Tokens of ended requests that are kept for later ones.", load.prefix_tokens),
         ("ams_pod_resident_bytes", "Physical memory of the process.", memory.process_bytes),
         (
             "ams_pod_stalled_seconds",
@@ -162,6 +163,17 @@ def _of_figures(figures: Figures | None) -> Iterator[Metric]:
             counters.compute_seconds,
         ),
         ("ams_pod_set_aside_rows", "Requests that made way for other keys, and were read again.", counters.set_aside),
+        (
+            "ams_pod_preempted_rows",
+            "Requests that left the batch as the cache was full, and were read again.",
+            counters.preempted,
+        ),
+        ("ams_pod_prefix_cache_queries", "Prompt tokens that were looked up in the cache.", counters.prefix_queries),
+        (
+            "ams_pod_prefix_cache_hits",
+            "Prompt tokens that the cache had, so that they were not read again.",
+            counters.prefix_hits,
+        ),
         ("ams_pod_tower_calls", "Calls of the towers that read media.", counters.tower_calls),
         ("ams_pod_tower_seconds", "Time that the engine spent in towers.", counters.tower_seconds),
     ):

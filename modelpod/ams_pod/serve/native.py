@@ -53,6 +53,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
             stream=bool(fields.stream),
             format=_NativeFormat(pod.settings.name, engine.info, bool(fields.include_thinking)),
             ignored=ignored,
+            cache_salt=fields.cache_salt or "",
         )
         return await answer(request, job)
 

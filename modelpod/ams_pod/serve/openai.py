@@ -63,6 +63,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         format=_CompletionFormat(fields),
         ignored=ignored,
         raw=True,
+        cache_salt=fields.cache_salt or "",
     )
     return await answer(request, job)
 
@@ -85,7 +86,7 @@ def _single_prompt(prompt: str | list[str | int | list[int]]) -> str | list[int]
 def _usage(generation: Generation) -> Usage:
     return msgspec.structs.replace(
         generation.usage,
-        prompt_tokens_details=PromptTokensDetails(),
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=generation.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=generation.reasoning_tokens),
     )
 

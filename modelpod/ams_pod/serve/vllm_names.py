@@ -1,8 +1,8 @@
 """The pod's figures under vLLM's metric names, for boards, autoscalers and pickers that were made for vLLM.
 
 Names and labels as in vLLM's `vllm/v1/metrics/loggers.py` and its Grafana boards. Derived at each scrape from what is
-counted anyway. What vLLM has and we don't is left out rather than invented: `prefix_cache_*` (there is no prefix
-cache), `cache_config_info` (no blocks), `lora_requests_info`, `iteration_tokens_total`.
+counted anyway. What vLLM has and we don't is left out rather than invented: `cache_config_info` (rows have extents, no
+blocks), `lora_requests_info`, `iteration_tokens_total`.
 """
 
 from collections.abc import Iterator
@@ -68,8 +68,12 @@ def _of_engine(name: str, figures: Figures) -> Iterator[Metric]:
         yield family
     yield _counter("prompt_tokens", "Prompt tokens read.", name, counters.prefill_tokens)
     yield _counter(
-        "num_preemptions", "Requests that made way for others and were read again.", name, counters.set_aside
-    )
+        "num_preemptions", "Requests that made way for others and were read again.", name,
+        counters.set_aside + counters.preempted,
+    )  # fmt: skip
+    for kind in ("prefix_cache", "gpu_prefix_cache"):  # the second is the older name
+        yield _counter(f"{kind}_queries", "Prompt tokens looked up in the cache.", name, counters.prefix_queries)
+        yield _counter(f"{kind}_hits", "Prompt tokens that the cache had.", name, counters.prefix_hits)
 
 
 def _counter(kind: str, text: str, name: str, value: float) -> Metric:

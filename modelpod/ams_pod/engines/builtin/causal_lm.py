@@ -123,7 +123,7 @@ class CausalLmEngine:
         """Bytes that the cache can take, in all: what it has already, and what is free."""
         if self.info.device != "cpu" and self.info.engine == Decoder.name:
             return self.core.cache_tokens * self.info.cache_bytes_per_token
-        held = self.core.most_cached * self.info.cache_bytes_per_token
+        held = (self.core.most_cached + self.core.prefix_tokens) * self.info.cache_bytes_per_token
         return held + device_memory.free_bytes(self.info.device, self._limits)
 
     def run(self) -> None:
@@ -152,7 +152,11 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
     fallbacks = OomFallbacks(
         parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, parameters)
     )
-    core = EngineCore(forward, stop_tokens(request.folder, recipe.tokenizer), request.publish, embedder, fallbacks)
+    limits = device_memory.limits(request.settings.max_memory)
+    core = EngineCore(
+        forward, stop_tokens(request.folder, recipe.tokenizer), request.publish, embedder, fallbacks,
+        lambda: device_memory.is_short(request.device, limits),
+    )  # fmt: skip
     info = ModelInfo(
         architecture=type(loaded.model).__name__,
         family=recipe.family,
@@ -175,7 +179,7 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         audio_rate=recipe.audio_rate,
         sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
-    return CausalLmEngine(info, capabilities, prompts, core, device_memory.limits(request.settings.max_memory))
+    return CausalLmEngine(info, capabilities, prompts, core, limits)
 
 
 def _vocabulary(model: Any) -> int:

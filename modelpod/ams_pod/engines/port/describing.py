@@ -59,12 +59,16 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """Requests running and waiting, and cached tokens against the room for them."""
+    """Requests running and waiting, and their cached tokens against the room for them.
+
+    `prefix_tokens` are kept beside them of requests that ended.
+    """
 
     running: int = 0
     waiting: int = 0
     cache_tokens: int = 0
     cache_capacity_tokens: int = 0
+    prefix_tokens: int = 0
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from ams_common import memory
 from ams_pod.engines.port import GpuMemory, LoadFailed, MemoryUsage
 from ams_pod.resident import read_text, resident_bytes
 
+_LEAST_FREE = 512 << 20
 _MOST_PREFIX_TOKENS = 1 << 20  # more are found no better, and each block of them takes the process's own memory
 
 
@@ -43,6 +44,11 @@ def free_bytes(device: str, limits: Mapping[str, int]) -> int:
         free += held - torch.cuda.memory_allocated(number)  # the allocator's own spare blocks
         taken, limit = torch.cuda.memory_allocated(number), limits.get(str(number))
     return free if limit is None else max(0, min(free, limit - taken))
+
+
+def is_short(device: str, limits: Mapping[str, int]) -> bool:
+    """Whether so little is free that caches that nobody needs should go. On GPUs they take no more than they have."""
+    return device == "cpu" and free_bytes(device, limits) < _LEAST_FREE
 
 
 def usage(device: str) -> MemoryUsage:

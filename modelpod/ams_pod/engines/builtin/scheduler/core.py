@@ -10,7 +10,7 @@ prompts of keys that are behind all that are in it: see `turns` and `ams_pod.sha
 import collections
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -46,12 +46,14 @@ from ams_pod.engines.port import (
 )
 from ams_pod.shares import EVERYBODY, FairShares, Share
 
+_LOOK_SECONDS = 1.0  # between two looks at how much memory is free
+
 
 class EngineCore:
     """Runs requests through a `Forward`. `publish` is called from the compute thread, once a step.
 
     `embedder` makes prompts of requests with media; without one they are read by their token ids. `fallbacks` is what
-    may be done when memory runs out.
+    may be done when memory runs out. `is_short` tells whether it is about to: what is kept of ended ones goes first.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class EngineCore:
         publish: Publish,
         embedder: Embedder | None = None,
         fallbacks: OomFallbacks | None = None,
+        is_short: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_short, self._looked_at = is_short, 0.0
         self.counters = EngineCounters()
         self._oom_policy = OomPolicy(fallbacks or OomFallbacks(), self.counters)
         self._forward = forward
@@ -125,6 +129,11 @@ class EngineCore:
     def cache_tokens(self) -> int:
         """Tokens that fit all running requests together."""
         return self._forward.cache_tokens
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens that are kept of ended requests."""
+        return self._prefixes.tokens
 
     def occupancy(self) -> Occupancy:
         """As of the last step."""
@@ -377,6 +386,10 @@ class EngineCore:
             self._recovery.start_over(failure)
 
     def _free(self) -> None:
+        now = time.monotonic()
+        if self._prefixes.tokens and now - self._looked_at > _LOOK_SECONDS:
+            self._looked_at = now
+            self._free_requested |= self._is_short()
         if self._free_requested:
             self._free_requested, self.most_cached = False, 0
             self._prefixes.drop()
@@ -412,4 +425,4 @@ class EngineCore:
         self.most_cached = max(self.most_cached, cached)
         waiting = len(self._waiting) + len(self._inbox) + (len(self._towers) if self._towers else 0)
         running = sum(not row.done for row in rows)
-        self._occupancy = Occupancy(running, waiting, cached, self._forward.cache_tokens)
+        self._occupancy = Occupancy(running, waiting, cached, self._forward.cache_tokens, self._prefixes.tokens)
