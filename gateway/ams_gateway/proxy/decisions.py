@@ -1,7 +1,9 @@
 """What is decided about a request on its way: which pod gets it, what a failure means, whether it is sent again."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 
+from ams_gateway.proxy.affinity import weight
 from ams_gateway.registry.port import Backend
 
 _MOST_SENDS = 5
@@ -9,6 +11,7 @@ _MOST_ENDS = 2
 _PAUSE_SECONDS = 0.05
 _FAILURES_BEFORE_EJECTION = 3
 _LONGEST_EJECTION_SECONDS = 60.0
+_MOST_OF_THE_MEAN = 1.25  # requests in flight at a pod that a conversation still goes to
 
 
 class UpstreamError(Exception):
@@ -80,11 +83,19 @@ class ResponseCut(UpstreamError):
     reason = "answer_cut"
 
 
-def choose_backend(backends: Sequence[Backend], tried: Collection[str], now: float, draw: float) -> Backend | None:
-    """The pod with the fewest requests in flight, by chance (`draw` in [0, 1)) among equals. None if there is none.
+def choose_backend(
+    backends: Sequence[Backend],
+    tried: Collection[str],
+    now: float,
+    draw: float,
+    affinity: Callable[[], int | None] = lambda: None,
+) -> Backend | None:
+    """The pod that the request's conversation belongs to, unless it has too much to do; else the one with the fewest
+    requests in flight, by chance (`draw` in [0, 1)) among equals. None if there is none.
 
-    Pods tried before for this request, then pods left out for their failures, are taken only when no other is there:
-    refusing the request would help nobody.
+    Too much is more than a quarter above the mean: then the next pod in the conversation's own order is looked at
+    (consistent hashing with bounded loads, arXiv 1608.01350). Pods tried before for this request, then pods left out
+    for their failures, are taken only when no other is there: refusing the request would help nobody.
     """
     if len(backends) == 1:
         return backends[0]
@@ -92,6 +103,10 @@ def choose_backend(backends: Sequence[Backend], tried: Collection[str], now: flo
     candidates = [backend for backend in healthy if backend.id not in tried] or healthy or backends
     if not candidates:
         return None
+    if len(candidates) > 1 and (conversation := affinity()) is not None:
+        bound = math.ceil(_MOST_OF_THE_MEAN * (1 + sum(each.in_flight for each in candidates)) / len(candidates))
+        allowed = [backend for backend in candidates if backend.in_flight < bound]
+        return max(allowed, key=lambda backend: weight(conversation, backend.id))
     fewest = min(backend.in_flight for backend in candidates)
     equals = [backend for backend in candidates if backend.in_flight == fewest]
     return equals[int(draw * len(equals))]

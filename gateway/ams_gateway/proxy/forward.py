@@ -14,6 +14,7 @@ from ams_common.timeline import Facts
 from ams_gateway.front.body import Body, was_decompressed
 from ams_gateway.front.call import Call
 from ams_gateway.metrics import GatewayMetrics
+from ams_gateway.proxy.affinity import Affinity
 from ams_gateway.proxy.deadline import Deadline
 from ams_gateway.proxy.decisions import (
     Busy,
@@ -53,11 +54,17 @@ class Forwarder:
         self._metrics = metrics
 
     async def forward(
-        self, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+        self,
+        call: Call,
+        model: Model,
+        target: str,
+        body: Body,
+        wants_stream: Callable[[], bool],
+        affinity: Affinity = lambda: None,
     ) -> web.StreamResponse:
         """Send `body` to `target` of a pod of `model` and pass its answer on. Raises ApiError.
 
-        `wants_stream` is asked only when the model isn't ready.
+        `wants_stream` is asked only when the model isn't ready, `affinity` only when there are several pods.
         """
         tried: list[str] = []  # since the model was last waited for
         ends, ended = 0, set[str]()  # a pod on its way down may break several connections, and ends once
@@ -66,7 +73,7 @@ class Forwarder:
         while True:
             now = asyncio.get_running_loop().time()
             backends = self._registry.backends(model)
-            backend = choose_backend(backends, tried, now, random.random())
+            backend = choose_backend(backends, tried, now, random.random(), affinity)
             if len(backends) > 1 or call.trace is not None:
                 call.note("choose", "choose", _choice(backends, backend, tried, now))
             if backend is None:

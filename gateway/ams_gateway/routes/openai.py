@@ -13,6 +13,7 @@ from ams_common.wire import RoutingFields
 from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
+from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
 from ams_gateway.routes.asked import AskedTokens, asked_of_form, asked_on_v1
 from ams_gateway.routes.routing import Services
@@ -63,7 +64,10 @@ async def _forward_json(services: Services, call: Call, fields: RoutingFields, b
     def asks(body: Body, most_new_tokens: int | None) -> AskedTokens:
         return asked_on_v1(fields, body, most_new_tokens)
 
-    return await serve(services, call, model, target, body, lambda: fields.stream is True, asks)
+    def affinity() -> int | None:
+        return conversation_of(body.data if isinstance(body, WholeBody) else body.outline, call.principal.id)
+
+    return await serve(services, call, model, target, body, lambda: fields.stream is True, asks, affinity)
 
 
 async def _forward_form(services: Services, call: Call, texts: Mapping[str, str], body: Body) -> web.StreamResponse:

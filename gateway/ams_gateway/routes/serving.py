@@ -16,6 +16,7 @@ from ams_gateway.answers.kept import KeptAnswer
 from ams_gateway.front.body import Body
 from ams_gateway.front.call import WORTH_A_NOTE_SECONDS, Call
 from ams_gateway.front.responses import SERVER, compress_if_accepted
+from ams_gateway.proxy.affinity import Affinity
 from ams_gateway.proxy.headers import response_headers
 from ams_gateway.registry.port import Model, Registry, require_model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens
@@ -74,17 +75,19 @@ async def serve(
     body: Body,
     wants_stream: Callable[[], bool],
     asks: Callable[[Body, int | None], AskedTokens],
+    affinity: Affinity = lambda: None,
 ) -> web.StreamResponse:
     """Let the request in if the user's limits allow it, and answer it; settle what it used. Raises ApiError.
 
-    `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited.
+    `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited. `affinity`
+    tells its conversation.
     """
     policy = call.principal.policy
     if call.trace is not None or time.perf_counter() - (call.noted or call.started) > WORTH_A_NOTE_SECONDS:
         call.note("body", "choose", {"body_bytes": body.length})
     if not policy.limited:
         call.admitted = True
-        return await _answer(services, call, model, target, body, wants_stream)
+        return await _answer(services, call, model, target, body, wants_stream, affinity)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
     call.doing = "limits"
@@ -96,7 +99,7 @@ async def serve(
     call.add_headers(admission.headers)
     code = 0
     try:
-        response = await _answer(services, call, model, target, body, wants_stream)
+        response = await _answer(services, call, model, target, body, wants_stream, affinity)
         code = response.status
         return response
     except ApiError as error:
@@ -107,22 +110,28 @@ async def serve(
 
 
 async def _answer(
-    services: Services, call: Call, model: Model, target: str, body: Body, wants_stream: Callable[[], bool]
+    services: Services,
+    call: Call,
+    model: Model,
+    target: str,
+    body: Body,
+    wants_stream: Callable[[], bool],
+    affinity: Affinity,
 ) -> web.StreamResponse:
     """From the answers that are kept, or by a pod."""
     if model.answers is None:
-        return await services.forwarder.forward(call, model, target, body, wants_stream)
+        return await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     cache = services.answers
     asked = cache.ask(model, call.principal.id, target, body)
     if asked is None:
-        return await services.forwarder.forward(call, model, target, body, wants_stream)
+        return await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     found = await cache.find(asked, services.registry.backends(model))
     call.record.answer_cache = "miss" if found is None else "hit"
     call.add_headers({HEADER_ANSWER_CACHE: call.record.answer_cache})
     if found is not None:
         return await _answer_again(call, model, found)
     call.recorder = recorder = cache.recorder(asked)
-    response = await services.forwarder.forward(call, model, target, body, wants_stream)
+    response = await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     await cache.keep(asked, recorder, call.record.usage().text())
     return response
 
