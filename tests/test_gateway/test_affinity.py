@@ -8,6 +8,8 @@ import pytest
 from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.proxy.decisions import choose_backend
 from ams_gateway.registry.port import Backend
+from test_gateway.conftest import Start
+from test_gateway.gateway_fakes import FakeRegistry, say_hello
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -133,3 +135,22 @@ def test_with_one_pod_nobody_asks() -> None:
         raise AssertionError
 
     assert choose_backend(pods(3), (), 0.0, 0.0, never) is not None
+
+
+async def test_turns_arrive_at_one_pod(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    """Of three, through the gateway; other conversations at others."""
+    backends = [await pod(say_hello) for _ in range(3)]
+    registry.add("m", *(each.address for each in backends))
+    running = await start(registry)
+    for number in range(12):
+        for turns in (("q",), ("q", "a", "next"), ("q", "a", "next", "b", "last")):
+            body = json.loads(chat(f"{number} {turns[0]}", *turns[1:]))
+            assert (await running.post("/v1/chat/completions", body))[0] == 200
+    places: dict[str, set[int]] = {}
+    for place, backend in enumerate(backends):
+        for received in backend.received:
+            first = json.loads(received.body)["messages"][1]["content"]
+            places.setdefault(first, set()).add(place)
+    assert len(places) == 12
+    assert all(len(each) == 1 for each in places.values())
+    assert sum(bool(backend.received) for backend in backends) > 1

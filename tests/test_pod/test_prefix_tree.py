@@ -1,7 +1,7 @@
 """Which beginnings are kept: found only by the same tokens under the same salt, and the least used go first."""
 
 import pytest
-from ams_pod.engines.builtin.model.prefix_tree import BLOCK, PrefixTree
+from ams_pod.engines.builtin.model.prefix_tree import BLOCK, PrefixTree, common_prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +84,14 @@ def test_what_is_found_was_put_there_and_numbers_are_never_shared(
             assert len(found) == min(len(blocks), size)
         assert len(tree) <= size
         assert 0 <= tree.end <= size
+
+
+@given(st.lists(st.integers(1, 2), max_size=12), st.lists(st.integers(1, 2), max_size=12), st.integers(0, 15))
+def test_how_far_two_prompts_begin_alike(one: list[int], other: list[int], rest: int) -> None:
+    same = 0
+    while same < min(len(one), len(other)) and one[same] == other[same]:
+        same += 1
+    assert common_prefix(tokens(*one, rest=rest), tokens(*other, rest=rest)) == same * BLOCK
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -124,5 +124,17 @@ class PrefixTree:
                     self._roots.pop(str(parent.key), None)
 
 
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many whole blocks two prompts begin with alike, in tokens."""
+    most = min(len(one), len(other)) // BLOCK * BLOCK
+    at, step = 0, most
+    while step >= BLOCK:  # doubling down: long equal parts are compared in one go
+        if at + step <= most and one[at : at + step] == other[at : at + step]:
+            at += step
+        else:
+            step = step // 2 // BLOCK * BLOCK
+    return at
+
+
 def _key(tokens: Sequence[int], index: int) -> Hashable:
     return tuple(tokens[index * BLOCK : (index + 1) * BLOCK])

@@ -153,7 +153,7 @@ class Planner:
         return fits
 
     def _take(self, groups: Sequence[Sequence[Row]], budget: int, *, may_move: bool = True) -> Chunks:
-        groups = [[row for row in group if not self._lost_media(row)] for group in groups]
+        groups = self._worth_reading(groups)
         counts = share_among([[self._unread(row) for row in group] for group in groups], budget)
         planned: Chunks = []
         for group, taken in zip(groups, counts, strict=True):
@@ -171,6 +171,20 @@ class Planner:
     def _unread(self, row: Row) -> int:
         """How many tokens of a prompt are neither read nor kept from an earlier one."""
         return len(row.ids) - (row.read if row.slot >= 0 else self._prefixes.count(row))
+
+    def _worth_reading(self, groups: Sequence[Sequence[Row]]) -> list[list[Row]]:
+        """Without prompts that had better wait: one that is being read begins alike, and will be kept."""
+        reading, taken = self._slots.reading(), []
+        for group in groups:
+            kept = []
+            for row in group:
+                if self._lost_media(row) or (row.slot < 0 and self._prefixes.follows(row, reading)):
+                    continue
+                kept.append(row)
+                if row.slot < 0:
+                    reading.append(row)
+            taken.append(kept)
+        return taken
 
     def _lost_media(self, row: Row) -> bool:
         """Whether media of a prompt were kept from an earlier one when it came, and no longer are: to the towers."""

@@ -1,12 +1,17 @@
 """What requests find of earlier ones' prompts, and leave to later ones."""
 
 import logging
+from collections.abc import Sequence
 
+from ams_pod.engines.builtin.model.prefix_tree import common_prefix
 from ams_pod.engines.builtin.model.prefixes import Prefixes
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.port import EngineCounters
 
 log = logging.getLogger(__name__)
+
+
+_WORTH_WAITING = 64  # tokens that needn't be read again
 
 
 class RowPrefixes:
@@ -29,6 +34,21 @@ class RowPrefixes:
         if self._prefixes is None or not self._may_use(row):
             return 0
         return self._prefixes.count(row.ticket.cache_salt, row.content(len(row.ids) - 1))
+
+    def follows(self, row: Row, reading: Sequence[Row]) -> bool:
+        """Whether it begins like one that is being read, much further than what is kept of it: it waits for that."""
+        if self._prefixes is None or not self._may_use(row):
+            return False
+        kept = None
+        for other in reading:
+            if other is row or other.ticket.cache_salt != row.ticket.cache_salt:
+                continue
+            common = common_prefix(row.content(len(row.ids) - 1), other.content(len(other.ids)))
+            if common >= _WORTH_WAITING:
+                kept = self.count(row) if kept is None else kept
+                if common - kept >= _WORTH_WAITING:
+                    return True
+        return False
 
     def load(self, row: Row) -> None:
         """Into its slot, which has room for its prompt: what is kept of it counts as read."""
