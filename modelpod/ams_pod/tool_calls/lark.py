@@ -1,0 +1,68 @@
+"""Grammars in llguidance's Lark, put together from parts."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ams_pod.tool_calls.writing import dumps
+
+
+class Lark:
+    """Rules as they are needed. `special` are the ids of the special tokens that texts may name."""
+
+    def __init__(self, special: Mapping[str, int]) -> None:
+        self._special = special
+        self._rules: dict[str, str] = {}
+        self._read = ""
+
+    def behind(self, mark: str) -> "Lark":
+        """The same grammar, for parts whose first mark was read already: texts that begin with it go on behind it."""
+        same = Lark(self._special)
+        same._rules, same._read = self._rules, mark
+        return same
+
+    def text(self, text: str) -> str:
+        """Exactly this text; the special tokens in it are themselves."""
+        parts, plain = [], ""
+        text = text.removeprefix(self._read)
+        while text:
+            token = next((each for each in self._special if text.startswith(each)), None)
+            if token is None:
+                plain, text = plain + text[0], text[1:]
+                continue
+            parts += [_quoted(plain), f"<[{self._special[token]}]>"]
+            plain, text = "", text[len(token) :]
+        return " ".join(filter(None, [*parts, _quoted(plain)])) or '""'
+
+    def json(self, schema: Mapping[str, Any]) -> str:
+        """A JSON value of this schema."""
+        return self.rule("json", f"%json {json.dumps(schema)}")
+
+    def text_up_to(self, mark: str) -> str:
+        """Any text that doesn't hold `mark`, and the mark."""
+        if any(mark.startswith(token) for token in self._special):
+            return f"{self.any_text()} {self.text(mark)}"  # no text holds special tokens
+        return self.rule("up_to", f"/(.|\\n)*/ {self.text(mark)}", "[lazy]")
+
+    def any_text(self) -> str:
+        return self.rule("TEXT", "/(.|\\n)*/")
+
+    def texts(self, choices: list[str]) -> str:
+        """One of these texts."""
+        return "(" + " | ".join(map(self.text, choices)) + ")"
+
+    def rule(self, name: str, body: str, attributes: str = "") -> str:
+        """The name of a rule of its own."""
+        for known, written in self._rules.items():
+            if written == f"{attributes}: {body}":
+                return known
+        full = f"{name}_{len(self._rules)}"
+        self._rules[full] = f"{attributes}: {body}"
+        return full
+
+    def grammar(self, start: str) -> str:
+        return "\n".join([f"start: {start}", *(name + body for name, body in self._rules.items())]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return dumps(text) if text else ""
