@@ -148,7 +148,7 @@ def test_ordinary_texts_are_encoded_as_ever(prompts_of: Any, name: str) -> None:
     @given(alphabet)
     def check(text: str) -> None:
         text = f"a{text}a"
-        messages, disguise = prompts.disguised([{"role": "user", "content": [{"type": "text", "text": text}]}])
+        messages, _, disguise = prompts.disguised([{"role": "user", "content": [{"type": "text", "text": text}]}])
         if name not in ("idefics3", "gemma3", "llava", "mllama", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni"):
             messages = [{"role": "user", "content": messages[0]["content"][0]["text"]}]
         rendered = prompts.render(messages)
@@ -277,7 +277,7 @@ def test_nearly_all_prompts_need_no_twin(prompts_of: Any) -> None:
     """Not even a text of no characters, as between two images."""
     for name in (*KINDS, "metaspace", "html"):
         prompts = prompts_of(name)
-        control = ControlTokens(prompts._fast, str(prompts._template), prompts.control.ids)
+        control = ControlTokens(prompts._fast, prompts.template, prompts.control.ids)
         rendered = prompts.render([{"role": "user", "content": prompts_content(name, "a < b [c] <d>")}])
         disguise = control.disguise([])
         for text in ("", rendered):

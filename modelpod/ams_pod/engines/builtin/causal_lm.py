@@ -34,6 +34,7 @@ from ams_pod.engines.port import (
     Constraint,
     EngineCounters,
     EngineRefusal,
+    Feature,
     LoadFailed,
     MemoryUsage,
     ModelInfo,
@@ -172,14 +173,26 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         quantization=placement.quantization,
         quantization_reason=placement.reason,
         vocabulary=_vocabulary(loaded.model),
+        chat_template=prompts.template,
+        added_tokens=prompts.added_tokens,
+        special_tokens=prompts.special_tokens,
     )
     capabilities = Capabilities(
         modalities=modalities_of(recipe.family),
-        features=frozenset({"raw-prompts", "reasoning"} if prompts.thinks else {"raw-prompts"}),
+        features=_features(prompts),
         audio_rate=recipe.audio_rate,
         sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
     return CausalLmEngine(info, capabilities, prompts, core, limits)
+
+
+def _features(prompts: TextPrompts) -> frozenset[Feature]:
+    features: set[Feature] = {"raw-prompts"}
+    if prompts.thinks:
+        features.add("reasoning")
+    if prompts.habits.tools:
+        features.add("tools")
+    return frozenset(features)
 
 
 def _vocabulary(model: Any) -> int:

@@ -1,5 +1,6 @@
 """What an engine says of itself and its model: what it can do, holds and has done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,6 +56,8 @@ class ModelInfo:
     quantization_reason: str = ""
     vocabulary: int | None = None  # tokens that it can choose from, where the engine tells
     chat_template: str = ""  # the text of it, where the engine tells
+    added_tokens: Mapping[str, int] = field(default_factory=dict)  # those that stand for a text of their own, by it
+    special_tokens: frozenset[str] = frozenset()  # of these, which give no text unless they are asked to
 
 
 @dataclass(frozen=True, slots=True)

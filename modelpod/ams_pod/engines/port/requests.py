@@ -53,12 +53,14 @@ class ChatOptions:
     """How messages become a prompt. `tools` are functions as OpenAI's API describes them: {"type", "function"}.
 
     `template_arguments` are given to the chat template beside its own. `continue_last`: the last message, one of the
-    assistant, is the beginning of the answer.
+    assistant, is the beginning of the answer. `no_thinking`: a reasoning block is closed before it begins, for
+    templates that have no argument for it.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     continue_last: bool = False
+    no_thinking: bool = False
 
 
 PLAIN_CHAT = ChatOptions()

@@ -20,7 +20,8 @@ from ams_pod.engines.builtin.model.weights import (
     weight_bytes,
 )
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, token_bytes, unsupported_modality
+from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, unsupported_modality
+from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
@@ -59,6 +60,7 @@ class VqaEngine:
         self._processor = processor
         self._tokenizer = processor.tokenizer.backend_tokenizer
         self._control = ControlTokens(self._tokenizer)
+        self._bytes = TokenBytes(self._tokenizer)
         self.core = core
 
     @property
@@ -106,7 +108,7 @@ class VqaEngine:
         return StreamDetokenizer(self._tokenizer, after, special=special)
 
     def token_bytes(self, token: int) -> bytes:
-        return token_bytes(self._tokenizer, token)
+        return self._bytes.of(token)
 
     def text_of(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -63,6 +63,7 @@ class MediaPrompts(TextPrompts):
     def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """Messages through the chat template. EngineRefusal if the model doesn't take them, or they are too long."""
         use_one_thread()
+        asked = options
         found = [
             (part["type"], part[part["type"]])
             for message in messages
@@ -73,8 +74,8 @@ class MediaPrompts(TextPrompts):
         for kind, _ in found:
             if kind not in self.expander.placeholders:
                 raise unsupported_modality(kind, ["text", *self.expander.placeholders])
-        bare, disguise = self.disguised([_bare(message) for message in messages])
-        rendered = self.render(bare)
+        bare, options, disguise = self.disguised([_bare(message) for message in messages], options)
+        rendered = self.render(bare, options)
         self._check_length(rendered)
         texts = self._pattern.split(rendered)
         self._check_places([self._kinds[text] for text in texts[1::2]], [kind for kind, _ in found])
@@ -89,24 +90,26 @@ class MediaPrompts(TextPrompts):
             ends.append(len(ids) + len(expansion.ids))
             ids += [*expansion.ids, *after]
             expansions.append(expansion)
+        thinking = self.opens_thinking(rendered, bare, options)
         if not expansions:
-            return Prepared(ids)
+            return Prepared(ids, thinking=thinking)
         pieces = [piece for expansion in expansions for piece in expansion.pieces]
         numbers = [number_of(each.ids, [piece.inputs for piece in each.pieces], each.layout) for each in expansions]
         return Prepared(
             ids,
+            thinking=thinking,
             media=MediaInputs(pieces, [expansion.layout for expansion in expansions], starts, ends),
             media_items=len(items),
-            text_only=self._text_only(messages),
+            text_only=self._text_only(messages, asked),
             content=content_of(ids, zip(starts, ends, numbers, strict=True)),
         )
 
-    def _text_only(self, messages: Sequence[dict[str, Any]]) -> Callable[[], Prepared] | None:
+    def _text_only(self, messages: Sequence[dict[str, Any]], options: ChatOptions) -> Callable[[], Prepared] | None:
         """Without the media; None if no user message has text beside them."""
         texts = [{**message, "content": _text(message["content"])} for message in messages]
         if not any(text["content"].strip() for text in texts if text["role"] == "user"):
             return None
-        return functools.partial(TextPrompts.chat, self, texts)
+        return functools.partial(TextPrompts.chat, self, texts, options)
 
     def _check_places(self, found: Sequence[str], expected: Sequence[str]) -> None:
         """The template must have kept all media."""

@@ -11,7 +11,7 @@ from transformers import BatchEncoding
 
 from ams_pod.engines.builtin.prompts.chat_format import ChatFormat
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
-from ams_pod.engines.builtin.prompts.text import THINK_OPEN, TextPrompts, unsupported_modality
+from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, Prepared
 from ams_pod.media.items import Image
@@ -41,8 +41,8 @@ class ProcessorPrompts(TextPrompts):
                 elif part["type"] != "text":
                     raise unsupported_modality(part["type"], ["text", "image"])
         conversation = [self._message(message) for message in messages]
-        disguised, disguise = self.disguised(conversation)
-        text = self.render(disguised)
+        disguised, worn, disguise = self.disguised(conversation, options)
+        text = self.render(disguised, worn)
         self._check_length(text)
         if text.count(self._format.placeholder) != images:
             raise EngineRefusal(
@@ -52,26 +52,31 @@ class ProcessorPrompts(TextPrompts):
                 part="messages",
             )
         if self.control.spelled(text, disguise):
-            made = self._process(disguised, disguise)
+            made = self._process(disguised, worn, disguise)
         else:
-            made = self._process(conversation)
+            made = self._process(conversation, options)
         return Prepared(
             made.pop("input_ids")[0].tolist(),
-            thinking=self.thinks and text.rstrip().endswith(THINK_OPEN),
+            thinking=self.opens_thinking(text, conversation, options),
             media=made,
             media_items=images,
-            text_only=self._text_only(messages) if images else None,
+            text_only=self._text_only(messages, options) if images else None,
         )
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> str:
-        """What the processor's chat template makes of the messages, up to where the answer begins."""
-        try:
-            text: str = self._processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
-            raise EngineRefusal(
-                "invalid-prompt", f"messages: the model's chat template refuses them: {error}.", part="messages"
-            ) from None
+    def template_text(self, messages: Sequence[dict[str, Any]], **arguments: Any) -> str:
+        """What the processor's chat template makes of messages; it raises what it likes."""
+        text: str = self._processor.apply_chat_template(
+            [self._message(each) if isinstance(each["content"], str) else each for each in messages],
+            tokenize=False,
+            **arguments,
+        )
         return text
+
+    def _behind(self, text: str, options: ChatOptions) -> str:
+        """EngineRefusal where the prompt needs something behind what the processor makes of it."""
+        if behind := super()._behind(text, options):
+            raise EngineRefusal("unsupported", f"This model always thinks: its prompts can't end with {behind!r}.")
+        return behind
 
     def text(self, text: str) -> Prepared:
         """A raw text. EngineRefusal if a part of it stands for an image: there is none."""
@@ -90,13 +95,15 @@ class ProcessorPrompts(TextPrompts):
                 )
         return super().ids(ids)
 
-    def _process(self, conversation: Sequence[dict[str, Any]], disguise: Disguise | None = None) -> dict[str, Any]:
+    def _process(
+        self, conversation: Sequence[dict[str, Any]], options: ChatOptions, disguise: Disguise | None = None
+    ) -> dict[str, Any]:
         """With a disguise, the texts of the conversation have it on, and the tokenizer takes it off."""
         try:
             with self._busy, self._disguised_tokenizer(disguise):
                 made = self._processor.apply_chat_template(
-                    list(conversation),
-                    add_generation_prompt=True,
+                    self._as_taken(conversation),
+                    **self._arguments(options),
                     tokenize=True,
                     return_dict=True,
                     return_tensors="pt",
@@ -122,7 +129,8 @@ class ProcessorPrompts(TextPrompts):
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """As the template takes it, images as pictures: a URL or a path in their place would be fetched."""
         parts = _parts(message["content"])
-        if message["role"] in self._format.plain_roles and all(part["type"] == "text" for part in parts):
+        plain = message["role"] == "tool" or message["role"] in self._format.plain_roles
+        if plain and all(part["type"] == "text" for part in parts):
             return {**message, "content": "\n".join(part["text"] for part in parts)}
         return {**message, "content": [_picture_part(part) for part in parts]}
 
@@ -135,14 +143,14 @@ class ProcessorPrompts(TextPrompts):
                     part="prompt",
                 )
 
-    def _text_only(self, messages: Sequence[dict[str, Any]]) -> Any:
+    def _text_only(self, messages: Sequence[dict[str, Any]], options: ChatOptions) -> Any:
         """Without the images; None if no message of the user has text beside them."""
         kept = [
             {**message, "content": [part for part in _parts(message["content"]) if part["type"] == "text"]}
             for message in messages
         ]
         texts = [part["text"] for message in kept if message["role"] == "user" for part in message["content"]]
-        return partial(self.chat, kept) if any(text.strip() for text in texts) else None
+        return partial(self.chat, kept, options) if any(text.strip() for text in texts) else None
 
 
 class _DisguisedTokenizer:

@@ -1,7 +1,9 @@
 """The text family's CPU side: chat template, tokens, and text again."""
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,9 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
+from ams_pod.engines.builtin.prompts.chat_templates import Habits, Templates, habits_of, texts_in, worn_by
 from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
+from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.port import (
     PLAIN_CHAT,
     ChatOptions,
@@ -25,6 +29,7 @@ from ams_pod.media.sizing import NO_RULES, Sizes
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _THINK_TAGS = re.compile(f"{THINK_OPEN}|{THINK_CLOSE}")
+_OWN_FIELDS = ("role", "content")  # of a message, that need no disguise, or one of their own
 _TAIL_TOKENS = 8  # of a prompt, which its continuation is decoded behind
 
 
@@ -42,11 +47,6 @@ class StreamDetokenizer:
 
     def push(self, token: int) -> str:
         return self._stream.step(self._tokenizer, token) or ""
-
-
-def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
-    """What one token stands for, which may be half a character."""
-    return tokenizer.decode([token], skip_special_tokens=False).encode()
 
 
 def _decodable(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
@@ -70,7 +70,7 @@ class TextPrompts:
     ) -> None:
         """`template` is the chat template where it isn't the tokenizer's own, `marks` stand for media in its output."""
         self._tokenizer = tokenizer
-        self._template = template or tokenizer.chat_template
+        self._templates = Templates(template or tokenizer.chat_template)
         self._context_tokens = context_tokens
         self._fast: Tokenizer = tokenizer.backend_tokenizer
         vocabulary = tokenizer.get_vocab()
@@ -78,55 +78,123 @@ class TextPrompts:
         self._longest_token = max(map(len, vocabulary))
         self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
         tags = (THINK_OPEN, THINK_CLOSE) if self.thinks else ()
-        self.control = ControlTokens(
-            self._fast, str(self._template or ""), (*marks, *tags), unknown=tokenizer.unk_token_id
+        self.control = ControlTokens(self._fast, self._templates.text, (*marks, *tags), unknown=tokenizer.unk_token_id)
+        self._bytes = TokenBytes(self._fast)
+
+    @property
+    def template(self) -> str:
+        """The text of the chat template; empty where there is none."""
+        return self._templates.text
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Tokens that stand for a text of their own, by it."""
+        return {token.content: number for number, token in self._fast.get_added_tokens_decoder().items()}
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Those of them that give no text unless they are asked to."""
+        return frozenset(token.content for token in self._fast.get_added_tokens_decoder().values() if token.special)
+
+    @functools.cached_property
+    def habits(self) -> Habits:
+        """How the chat template takes tools and calls."""
+        return habits_of(self.template_text)
+
+    def template_text(self, messages: Sequence[dict[str, Any]], **arguments: Any) -> str:
+        """What the chat template makes of messages; it raises what it likes."""
+        with_tools = bool(arguments.get("tools")) or any(message.get("tool_calls") for message in messages)
+        chosen = self._templates.chosen(with_tools=with_tools)
+        text: str = self._tokenizer.apply_chat_template(
+            list(messages), chat_template=chosen, tokenize=False, **arguments
         )
+        return text
 
     def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         """Messages of {"role", "content"} through the chat template; EngineRefusal if the template refuses them."""
-        messages, disguise = self.disguised(
-            [{**message, "content": _only_text(message["content"])} for message in messages]
+        messages, options, disguise = self.disguised(
+            [{**message, "content": _only_text(message["content"])} for message in messages], options
         )
-        if self._template is None:
+        if not self.template:
             text = "\n\n".join(message["content"] for message in messages)
             self._check_length(text)
             return Prepared(self.control.encode(text, disguise, special=True))
-        text = self.render(messages)
+        text = self.render(messages, options)
         self._check_length(text)
         ids = self.control.encode(text, disguise)
-        return Prepared(ids, thinking=self.thinks and text.rstrip().endswith(THINK_OPEN))
+        return Prepared(ids, thinking=self.opens_thinking(text, messages, options))
 
-    def disguised(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Disguise]:
-        """The messages as the template may see them: what their texts spell is no control token in its output.
+    def opens_thinking(self, text: str, messages: Sequence[Mapping[str, Any]], options: ChatOptions) -> bool:
+        """Whether an answer that goes on from this prompt begins inside of a reasoning block."""
+        if not self.thinks:
+            return False
+        if options.continue_last:
+            _, opened, rest = _joined(messages[-1]["content"]).rpartition(THINK_OPEN)
+            return bool(opened) and THINK_CLOSE not in rest
+        return text.rstrip().endswith(THINK_OPEN)
+
+    def disguised(
+        self, messages: Sequence[Mapping[str, Any]], options: ChatOptions = PLAIN_CHAT
+    ) -> tuple[list[dict[str, Any]], ChatOptions, Disguise]:
+        """Messages and options as the template may see them: what they spell is no control token in its output.
 
         Only the tags around what the model thought in earlier turns stay, as templates look for them.
         """
-        disguise = self.control.disguise(text for message in messages for text in _texts(message["content"]))
+        values = [*messages, *options.tools, options.template_arguments]
+        disguise = self.control.disguise(text for value in values for text in texts_in(value))
 
         def put_on(message: Mapping[str, Any]) -> dict[str, Any]:
             but = _THINK_TAGS if self.thinks and message["role"] == "assistant" else None
+            worn = {name: worn_by(value, disguise) for name, value in message.items() if name not in _OWN_FIELDS}
             content = message["content"]
             if isinstance(content, str):
-                return {**message, "content": disguise.put_on(content, but)}
+                return {**message, **worn, "content": disguise.put_on(content, but)}
             parts = [
                 {**part, "text": disguise.put_on(part["text"], but)} if part["type"] == "text" else part
                 for part in content
             ]
-            return {**message, "content": parts}
+            return {**message, **worn, "content": parts}
 
-        return [put_on(message) for message in messages], disguise
+        if options != PLAIN_CHAT:
+            options = replace(
+                options,
+                tools=tuple(worn_by(options.tools, disguise)),
+                template_arguments=worn_by(dict(options.template_arguments), disguise),
+            )
+        return [put_on(message) for message in messages], options, disguise
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> str:
         """What the chat template makes of the messages, up to where the answer begins."""
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True
-            )
+            text = self.template_text(self._as_taken(messages), **self._arguments(options))
         except Exception as error:  # a template raises what it likes, jinja2.TemplateError among others
             raise EngineRefusal(
                 "invalid-prompt", f"messages: the model's chat template refuses them: {error}.", part="messages"
             ) from None
-        return text
+        return text + self._behind(text, options)
+
+    def _arguments(self, options: ChatOptions) -> dict[str, Any]:
+        """Those of `apply_chat_template`."""
+        arguments = dict(options.template_arguments)
+        if options.tools:
+            arguments["tools"] = list(options.tools)
+        if options.continue_last:
+            arguments["continue_final_message"] = True
+        return {**arguments, "add_generation_prompt": not options.continue_last}
+
+    def _as_taken(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With calls as the template takes them."""
+        if not any(message.get("tool_calls") for message in messages):
+            return list(messages)
+        return [self.habits.message(message) for message in messages]
+
+    def _behind(self, text: str, options: ChatOptions) -> str:
+        """What goes between the template's text and an answer that is not to think."""
+        if not (options.no_thinking and self.thinks) or options.continue_last:
+            return ""
+        if text.rstrip().endswith(THINK_OPEN):
+            return ("\n" if text.endswith("\n") else "\n\n") + f"{THINK_CLOSE}\n\n"
+        return f"{THINK_OPEN}\n\n{THINK_CLOSE}\n\n"
 
     def text(self, text: str) -> Prepared:
         """A raw text with the tokenizer's own special tokens in front; control tokens in it are control tokens."""
@@ -154,19 +222,18 @@ class TextPrompts:
         return StreamDetokenizer(self._fast, after, special=special)
 
     def token_bytes(self, token: int) -> bytes:
-        """What the token stands for."""
-        return token_bytes(self._fast, token)
+        """What the token stands for, which may be half a character."""
+        return self._bytes.of(token)
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included. EngineRefusal if one is outside the vocabulary."""
         return self._fast.decode(list(self.ids(ids).ids), skip_special_tokens=False)
 
 
-def _texts(content: str | Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _joined(content: str | Sequence[Mapping[str, Any]]) -> str:
     if isinstance(content, str):
-        yield content
-    else:
-        yield from (part["text"] for part in content if part["type"] == "text")
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def unsupported_modality(kind: str, modalities: Sequence[str]) -> EngineRefusal:
