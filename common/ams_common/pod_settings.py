@@ -12,6 +12,9 @@ from ams_common.families import FamilySetting
 from ams_common.tracing_settings import OtlpEndpoint, TraceSampleRatio
 
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
+ToolParser = Literal[
+    "auto", "hermes", "qwen3-coder", "llama3", "deepseek", "deepseek-v3.1", "mistral", "mistral-v11", "pythonic"
+]
 Quantization = Literal["auto", "none", "8bit", "4bit"]
 
 
@@ -54,6 +57,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     uds: Annotated[str, Meta(description="path of a Unix socket to listen on instead of host and port")] = ""
     family: Annotated[FamilySetting, Meta(description="kind of model; auto reads config.json")] = "auto"
+    tool_parser: Annotated[
+        ToolParser, Meta(description="how the model writes calls of tools; auto reads its chat template")
+    ] = "auto"
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
     quantization: Annotated[
         Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")

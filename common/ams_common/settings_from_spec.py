@@ -28,6 +28,7 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         source=spec.model.source,
         aliases=",".join(spec.model.aliases),
         family=spec.model.family,
+        tool_parser=spec.model.tool_parser,
         precision=spec.precision,
         quantization=spec.quantization,
         max_memory=_max_memory(spec.max_memory),

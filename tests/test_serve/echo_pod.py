@@ -21,6 +21,7 @@ from ams_pod.engines.port import (
     Constraint,
     Degraded,
     EngineCounters,
+    Feature,
     Finish,
     MemoryUsage,
     ModelInfo,
@@ -32,6 +33,7 @@ from ams_pod.engines.port import (
     Sink,
     Ticket,
     TokenEvent,
+    TokenLogprobs,
 )
 from ams_pod.media.items import Audio, Image, Video
 from ams_pod.serve.app import make_app
@@ -39,6 +41,11 @@ from ams_pod.serve.pod import ModelPod
 from ams_pod.shares import EVERYBODY, Share
 
 GIB = 1 << 30
+
+
+def likely(token: int, top: int) -> TokenLogprobs:
+    """The token itself is the likeliest, those that follow it in Unicode the next ones."""
+    return TokenLogprobs(token, -0.5, tuple((token + rank, -0.5 - rank) for rank in range(top)))
 
 
 class Characters:
@@ -82,6 +89,9 @@ class EchoEngine:
     degraded: Degraded | None = None
     error: BaseException | None = None
     hold: bool = False
+    says: str | None = None  # what it answers instead
+    options: list[ChatOptions] = field(default_factory=list)
+    messages: list[Sequence[dict[str, Any]]] = field(default_factory=list)
     finish: Finish = "length"
     freed: int = 0
     prepared: list[str] = field(default_factory=list)
@@ -93,6 +103,8 @@ class EchoEngine:
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         self.on_prepare(messages)
+        self.messages.append(messages)
+        self.options.append(options)
         text = told(messages)
         self.prepared.append(text)
         return Prepared([ord(c) for c in text], media_items=text.count("<"))
@@ -132,8 +144,17 @@ class EchoEngine:
         elif self.degraded == "simplified":
             events = [TokenEvent(ticket, None, "stop")]
         else:
-            events = [TokenEvent(ticket, token) for token in ticket.prepared.ids]
-            if self.finish == "length":
+            ids = ticket.prepared.ids if self.says is None else [ord(c) for c in self.says]
+            tokens = ids[: ticket.sampling.max_new_tokens]
+            sampling = ticket.sampling
+            if sampling.prompt_logprobs is not None:
+                told = [likely(token, sampling.prompt_logprobs) for token in ticket.prepared.ids]
+                ticket.prompt_logprobs = [None, *told[1:]]
+            asked = sampling.logprobs
+            events = [
+                TokenEvent(ticket, token, logprobs=None if asked is None else likely(token, asked)) for token in tokens
+            ]
+            if self.finish == "length" or len(tokens) < len(ids):
                 events[-1] = replace(events[-1], finish="length")
             else:
                 events.append(TokenEvent(ticket, None, self.finish))
@@ -167,9 +188,9 @@ def info_of(family: str, **fields: Any) -> ModelInfo:
     return ModelInfo(**(values | fields))
 
 
-def capabilities_of(family: str) -> Capabilities:
+def capabilities_of(family: str, features: Sequence[Feature] = ("raw-prompts",)) -> Capabilities:
     order: tuple[Modality, ...] = ("text", "image", "audio", "video")
-    return Capabilities(tuple(each for each in order if each in BY_NAME[family].modalities))
+    return Capabilities(tuple(each for each in order if each in BY_NAME[family].modalities), frozenset(features))
 
 
 @dataclass
@@ -193,7 +214,12 @@ class EchoPod:
 
 @asynccontextmanager
 async def echo_pod(
-    folder: Path, family: str = "omni", *, info: dict[str, Any] | None = None, **settings: Any
+    folder: Path,
+    family: str = "omni",
+    *,
+    info: dict[str, Any] | None = None,
+    features: Sequence[Feature] = ("raw-prompts",),
+    **settings: Any,
 ) -> AsyncIterator[EchoPod]:
     """A ready pod on loopback."""
     values = {"name": "echo", "source": f"file://{folder}", "temp_dir": str(folder / "temp")} | settings
@@ -201,7 +227,7 @@ async def echo_pod(
     loop = asyncio.get_running_loop()
 
     def open_engine(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase) -> EchoEngine:
-        engine = EchoEngine(info_of(family, **(info or {})), capabilities_of(family), publish)
+        engine = EchoEngine(info_of(family, **(info or {})), capabilities_of(family, features), publish)
         loop.call_soon_threadsafe(ready.set_result, engine)
         return engine
 

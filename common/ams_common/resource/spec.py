@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from ams_common.families import FamilySetting
 from ams_common.names import API_VERSION, KIND
-from ams_common.pod_settings import Precision, Quantization
+from ams_common.pod_settings import Precision, Quantization, ToolParser
 from ams_common.resource.core import (
     Count,
     EnvVar,
@@ -74,6 +74,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     family: Annotated[FamilySetting, Meta(description="kind of model; auto reads architectures in config.json")] = (
         "auto"
     )
+    tool_parser: Annotated[
+        ToolParser, Meta(description="how the model writes calls of tools; auto reads its chat template")
+    ] = "auto"
     token_secret_ref: Annotated[TokenSecretRef | None, Meta(description="hub token for gated or private models")] = None
     lock: Annotated[
         dict[Annotated[str, Meta(max_length=1024)], Annotated[str, Meta(max_length=64)]],

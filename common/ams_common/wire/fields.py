@@ -14,6 +14,8 @@ NewTokens = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Penalty = Annotated[float, Meta(gt=0, le=10)]
 OffsetPenalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenIds = Annotated[list[TokenId], Meta(max_length=1024)]
+NoOrMoreTokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 LogitBias = Annotated[dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None
@@ -63,6 +65,23 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: Annotated[
         Annotated[str, Meta(max_length=256)] | None,
         Meta(description="Only requests with the same key and salt use each other's cached prompts."),
+    ] = None
+    min_tokens: Annotated[
+        NoOrMoreTokens | None,
+        Meta(description="The answer doesn't end by itself before so many tokens."),
+    ] = None
+    stop_token_ids: Annotated[
+        TokenIds | None, Meta(description="Tokens that end the answer, beside the model's own; up to 1,024.")
+    ] = None
+    allowed_token_ids: Annotated[
+        Annotated[list[TokenId], Meta(min_length=1, max_length=100_000)] | None,
+        Meta(description="The answer has no other tokens than these, up to 100,000."),
+    ] = None
+    include_stop_str_in_output: Annotated[
+        bool | None, Meta(description="`true` leaves the text that stopped the answer at its end.")
+    ] = None
+    skip_special_tokens: Annotated[
+        bool | None, Meta(description="`false` shows the model's special tokens as text.")
     ] = None
     ignore_eos: Annotated[
         bool | None, Meta(description="Continue past the model's own end until the token limit; for measurements.")

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -23,8 +23,9 @@ from ams_pod.engines.port import Constraint, Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Decoded, Image, flat
 from ams_pod.media.spool import Spool
+from ams_pod.serve.choices import Choices, ChoicesFormat, after, likeliest
 from ams_pod.serve.events import EventStream
-from ams_pod.serve.generation import Generation
+from ams_pod.serve.generation import PLAIN, AnswerRules, Generation
 from ams_pod.serve.keys import METER, POD, REQUEST_ID
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.refusals import refusals_as_api_errors
@@ -33,6 +34,7 @@ from ams_pod.serve.thinking import Delta
 
 T = TypeVar("T")
 
+_HALF = 1 << 63
 _SILENCE_SECONDS = 1.0  # a stream's first byte comes at least this soon, answer or not
 
 
@@ -40,7 +42,7 @@ class Format(Protocol):
     """How one API writes an answer."""
 
     def whole(self, delta: Delta, generation: Generation) -> msgspec.Struct | str: ...
-    def begin(self) -> bytes: ...
+    def begin(self, generation: Generation) -> bytes: ...
     def piece(self, delta: Delta) -> bytes: ...
     def end(self, generation: Generation) -> bytes: ...
 
@@ -49,21 +51,22 @@ class Format(Protocol):
 class GenerationJob:
     """A parsed request: its media, how its prompt is prepared from them (in a worker thread), sampled, and answered.
 
-    `raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
-
-    `spool` holds what `media` were sent as; it is emptied once they are decoded. `constraint` is what the answer's text
-    must be, `cache_salt` the client's own: only requests with the same one use each other's cached prompts.
+    `rules` say how the text is made of tokens. `spool` holds what `media` were sent as; it is emptied once they are
+    decoded. `constraint` is what the answer's text must be, `cache_salt` the client's own: only requests with the same
+    one use each other's cached prompts. Each prompt gets `answers`, of which the likeliest `kept` are told.
     """
 
-    prepare: Callable[[Engine, list[Decoded]], Prepared]
+    prepare: Callable[[Engine, list[Decoded]], Prepared | list[Prepared]]
     sampling: Callable[[Engine, Prepared], Sampling]
     stops: Sequence[str]
     stream: bool
-    format: Format
+    format: Format | ChoicesFormat
     ignored: list[str]
     media: Sequence[Encoded] = ()
     spool: Spool | None = None
-    raw: bool = False
+    rules: AnswerRules = PLAIN
+    answers: int = 1
+    kept: int | None = None
     constraint: Constraint | None = None
     cache_salt: str = ""
 
@@ -81,19 +84,16 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
             memory.enter_context(refusals_as_api_errors())
             reading = _prepare(pod, engine, job, memory, headers, meter)
             prepared, release = await (patiently(stream, reading, b": preparing\n\n") if job.stream else reading)
-            sampling = job.sampling(engine, prepared)
+            constraint = None
             if job.constraint is not None:
                 preparing = pod.constraint_pool.run(engine.prepare_constraint, job.constraint, share=meter.share)
-                sampling = replace(sampling, constraint=await preparing)
-            generating = Generation(
-                engine, prepared, sampling, job.stops, pod.metrics, release, raw=job.raw, meter=meter,
-                cache_salt=job.cache_salt,
-            )  # fmt: skip
-            async with generating as generation:
-                del prepared  # the engine drops it when it no longer needs it
+                constraint = await (patiently(stream, preparing, b": preparing\n\n") if job.stream else preparing)
+            generations = _generations(pod, engine, job, prepared, constraint, release, meter)
+            del prepared  # the engine drops it when it no longer needs it
+            async with Choices(generations) as choices:
                 if job.stream:
-                    return await _stream(stream, job, generation)
-                return await _whole(job, generation, headers)
+                    return await _stream(stream, job, choices)
+                return await _whole(job, choices, headers)
     except ApiError as error:
         if stream.response is None:
             raise
@@ -107,8 +107,8 @@ async def _prepare(
     memory: AsyncExitStack,
     headers: dict[str, str],
     meter: RequestMeter,
-) -> tuple[Prepared, Callable[[], None]]:
-    """The prompt, and what to call once the engine has read it: until then its media hold memory.
+) -> tuple[list[Prepared], Callable[[], None]]:
+    """The prompts, and what to call once the engine has read it: until then its media hold memory.
 
     Into `headers` goes the size of each image as the model sees it: answers may tell places in its pixels.
     """
@@ -116,7 +116,7 @@ async def _prepare(
     if not job.media:
         prepared = await pod.text_pool.run(job.prepare, engine, [], share=meter.share, waits=waits)
         waits.note("preparing", time.monotonic())
-        return prepared, lambda: None
+        return _listed(prepared), lambda: None
     media, share = await memory.enter_async_context(
         pod.intake.decoded(job.media, pod.decode_options(engine.capabilities), meter.share, waits)
     )
@@ -128,26 +128,86 @@ async def _prepare(
     prepared = await pod.media_pool.run(job.prepare, engine, media, share=meter.share, waits=waits)
     waits.note("preparing", time.monotonic())
     media.clear()
-    return prepared, lambda: share.shrink(0)
+    return _listed(prepared), lambda: share.shrink(0)
 
 
-async def _whole(job: GenerationJob, generation: Generation, headers: dict[str, str]) -> web.Response:
-    delta = await generation.whole()
-    headers[HEADER_QUEUE_SECONDS] = f"{generation.queue_seconds:.3f}"
-    body = job.format.whole(delta, generation)
+def _listed(prepared: Prepared | list[Prepared]) -> list[Prepared]:
+    return prepared if isinstance(prepared, list) else [prepared]
+
+
+def _generations(
+    pod: ModelPod,
+    engine: Engine,
+    job: GenerationJob,
+    prompts: Sequence[Prepared],
+    constraint: Any,
+    release: Callable[[], None],
+    meter: RequestMeter,
+) -> list[Generation]:
+    """One for each answer; those to the same prompt have seeds of their own."""
+    on_start = after(len(prompts) * job.answers, release)
+    made = []
+    for prepared in prompts:
+        sampling = replace(job.sampling(engine, prepared), constraint=constraint)
+        for number in range(job.answers):
+            seed = None if sampling.seed is None else (sampling.seed + number + _HALF) % (2 * _HALF) - _HALF
+            made.append(
+                Generation(
+                    engine, prepared, replace(sampling, seed=seed), job.stops, pod.metrics, on_start,
+                    rules=job.rules, meter=meter, counts_prompt=number == 0, cache_salt=job.cache_salt,
+                )
+            )  # fmt: skip
+    return made
+
+
+async def _whole(job: GenerationJob, choices: Choices, headers: dict[str, str]) -> web.Response:
+    answers = await choices.whole()
+    headers[HEADER_QUEUE_SECONDS] = f"{choices.generations[0].queue_seconds:.3f}"
+    if job.kept is not None:
+        answers = likeliest(answers, job.answers, job.kept)
+    form = job.format
+    body = (form if isinstance(form, ChoicesFormat) else _Single(form)).whole_of(answers)
     if isinstance(body, str):
         return web.Response(text=body, headers=headers)
     return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers=headers)
 
 
-async def _stream(stream: EventStream, job: GenerationJob, generation: Generation) -> web.StreamResponse:
-    form = job.format
-    delta = await patiently(stream, generation.next(), b": queued\n\n")
-    await stream.write(form.begin() + (form.piece(delta) if delta is not None else b""))
-    while delta is not None and (delta := await generation.next()) is not None:
-        await stream.write(form.piece(delta))
-    await stream.write(form.end(generation))
+async def _stream(stream: EventStream, job: GenerationJob, choices: Choices) -> web.StreamResponse:
+    form = job.format if isinstance(job.format, ChoicesFormat) else _Single(job.format)
+    generations = choices.generations
+    async with aclosing(choices.pieces()) as pieces:
+        index, delta = await patiently(stream, anext(pieces), b": queued\n\n")
+        await stream.write(form.begin_all(generations) + _written(form, index, delta, generations[index]))
+        async for index, delta in pieces:
+            await stream.write(_written(form, index, delta, generations[index]))
+    await stream.write(form.end_all(generations))
     return await stream.end()
+
+
+def _written(form: ChoicesFormat, index: int, delta: Delta | None, generation: Generation) -> bytes:
+    return form.end_of(index, generation) if delta is None else form.piece_of(index, delta, generation)
+
+
+class _Single:
+    """The format of an API that has one answer."""
+
+    def __init__(self, form: Format) -> None:
+        self._form = form
+
+    def whole_of(self, answers: Sequence[tuple[Delta, Generation]]) -> msgspec.Struct | str:
+        return self._form.whole(*answers[0])
+
+    def begin_all(self, generations: Sequence[Generation]) -> bytes:
+        return self._form.begin(generations[0])
+
+    def piece_of(self, index: int, delta: Delta, generation: Generation) -> bytes:
+        return self._form.piece(delta)
+
+    def end_of(self, index: int, generation: Generation) -> bytes:
+        return self._form.end(generation)
+
+    def end_all(self, generations: Sequence[Generation]) -> bytes:
+        return b""
 
 
 async def patiently(stream: EventStream, work: Awaitable[T], comment: bytes) -> T:

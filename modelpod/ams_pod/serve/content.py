@@ -20,6 +20,7 @@ from ams_pod.media.decoding import Kind
 from ams_pod.media.intake import MediaSource
 from ams_pod.media.items import Decoded, content_part, flat
 from ams_pod.media.sizing import Wishes
+from ams_pod.serve.history import Extras
 from ams_pod.serve.wishes import check_pixels, image_wishes, video_wishes, wishes_of
 
 Content = list[str | MediaSource]
@@ -30,7 +31,7 @@ _FILES = (
     "Of files, PDF is taken; send images as image_url, audio as input_audio, videos as video_url, and texts as text."
 )
 _PDF_TYPES = ("data:application/pdf", "data:application/octet-stream", "data:;")
-_ROLES = {"developer": "system"}
+_ROLES = {"developer": "system", "function": "tool"}
 
 
 def generate_sources(fields: GenerateRequest) -> list[MediaSource]:
@@ -78,15 +79,20 @@ def unsupported(kind: Kind, field: str, modalities: Sequence[str], model: str) -
 class Chat:
     """Messages whose media are put in when they are decoded: until then only their places are kept."""
 
-    def __init__(self, contents: Sequence[tuple[str, Content]]) -> None:
+    def __init__(self, contents: Sequence[tuple[str, Content]], extras: Sequence[Extras] | None = None) -> None:
+        """`extras` is what each message has beside its role and content."""
         self._turns = [
             (role, [item if isinstance(item, str) else None for item in content]) for role, content in contents
         ]
+        self._extras = extras or [{} for _ in contents]
 
     def messages(self, media: Sequence[Decoded]) -> list[dict[str, Any]]:
         """As `Engine.prepare_chat` takes them; a message without media is plain text."""
         items = iter(media)
-        return [{"role": role, "content": _filled(content, items)} for role, content in self._turns]
+        return [
+            {"role": role, "content": _filled(content, items), **extra}
+            for (role, content), extra in zip(self._turns, self._extras, strict=True)
+        ]
 
 
 def _filled(content: Sequence[str | None], items: Iterator[Decoded]) -> str | list[dict[str, Any]]:

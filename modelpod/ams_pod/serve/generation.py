@@ -5,6 +5,7 @@ import collections
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,17 +13,38 @@ from ams_common.errors import ApiError
 from ams_common.request_usage import RequestUsage
 from ams_common.wire import FinishReason, Usage
 
-from ams_pod.engines.port import Degraded, Engine, Prepared, Sampling, Ticket, TokenEvent
+from ams_pod.engines.port import Degraded, Engine, Prepared, Sampling, Ticket, TokenEvent, TokenLogprobs
 from ams_pod.serve.counts import Ending
 from ams_pod.serve.degraded import SIMPLIFIED
 from ams_pod.serve.metrics import PodMetrics
 from ams_pod.serve.refusals import api_error
 from ams_pod.serve.request_meter import RequestMeter
 from ams_pod.serve.stops import StopStrings
-from ams_pod.serve.thinking import Delta, ThinkSplitter
+from ams_pod.serve.thinking import CallDelta, Delta, ThinkSplitter, joined
 from ams_pod.shares import EVERYBODY
+from ams_pod.tool_calls import CallParser
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """How the text of an answer is made of its tokens.
+
+    `raw`: it goes on from a text, and is what the model wrote; reasoning isn't told apart. `goes_on`: it goes on from a
+    message that was begun. `calls` makes what finds calls of tools in it. `special`: special tokens give their text.
+    `include_stop`: what stopped it belongs to it. `nothing`: no token of it is wanted, only what is told of the prompt.
+    """
+
+    raw: bool = False
+    goes_on: bool = False
+    calls: Callable[[], CallParser] | None = None
+    special: bool = False
+    include_stop: bool = False
+    nothing: bool = False
+
+
+PLAIN = AnswerRules()
 
 
 class Generation:
@@ -37,14 +59,15 @@ class Generation:
         metrics: PodMetrics,
         on_start: Callable[[], None] = lambda: None,
         *,
-        raw: bool = False,
+        rules: AnswerRules = PLAIN,
         meter: RequestMeter | None = None,
         cache_salt: str = "",
+        counts_prompt: bool = True,
     ) -> None:
-        """`raw`: the answer goes on from a text, and is what the model wrote; reasoning isn't told apart.
+        """`meter` is that of the request whose part this is; without one it is nobody's.
 
-        `meter` is that of the request whose part this is; without one it is nobody's. `cache_salt` is the client's own:
-        only requests of the same key and salt use each other's cached prompts.
+        `counts_prompt`: no other generation of the request counts the tokens of its prompt. `cache_salt` is
+        the client's own: only requests of the same key and salt use each other's cached prompts.
         """
         self._cache_salt = cache_salt
         self.ended = False
@@ -58,10 +81,16 @@ class Generation:
         self._metrics = metrics
         self._meter = meter
         self._on_start: Callable[[], None] | None = on_start
-        self._detokenizer = engine.detokenizer(prepared.ids if raw else ())
-        reasons = "reasoning" in engine.capabilities.features and not raw
+        self._rules = rules
+        self.counts_prompt = counts_prompt
+        self._parser = rules.calls() if rules.calls is not None else None
+        behind = prepared.ids if rules.raw or rules.goes_on else ()
+        self._detokenizer = engine.detokenizer(behind, special=rules.special)
+        reasons = "reasoning" in engine.capabilities.features and not rules.raw
         self._splitter = ThinkSplitter(prepared.thinking) if reasons else None
-        self._stops = StopStrings(stops)
+        self._stops = StopStrings(stops, include=rules.include_stop)
+        self._logprobs: list[TokenLogprobs] = []  # of tokens whose text wasn't given out yet
+        self._logprobs_sum = 0.0
         self._deltas: collections.deque[Delta] = collections.deque()
         self._news = asyncio.Event()
         self._error: ApiError | None = None
@@ -106,6 +135,29 @@ class Generation:
         return self._ticket.cached_tokens if self._ticket is not None else 0
 
     @property
+    def prompt_ids(self) -> Sequence[int]:
+        """The prompt that was computed."""
+        return self._ticket.prepared.ids if self._ticket is not None else ()
+
+    @property
+    def prompt_logprobs(self) -> Sequence[TokenLogprobs | None]:
+        """Of each token of the prompt, where they were asked for."""
+        return (self._ticket.prompt_logprobs if self._ticket is not None else None) or ()
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of the answer's tokens, where logprobs were asked for: how likely the answer is for its length."""
+        return self._logprobs_sum / max(1, self.completion_tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for."""
+        return self._engine.token_bytes(token)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self._engine.text_of(ids)
+
+    @property
     def started(self) -> bool:
         """Whether anything was computed for it."""
         return self._ticket is not None and (self._ticket.started_at is not None or self._ticket.compute_seconds > 0)
@@ -115,10 +167,10 @@ class Generation:
         """So far; all of it once it has `ended`."""
         usage = self.usage
         return RequestUsage(
-            prompt_tokens=usage.prompt_tokens,
+            prompt_tokens=usage.prompt_tokens if self.counts_prompt else 0,
             completion_tokens=usage.completion_tokens,
-            cached_tokens=self.cached_tokens,
-            media=self.media_items,
+            cached_tokens=self.cached_tokens if self.counts_prompt else 0,
+            media=self.media_items if self.counts_prompt else 0,
             compute_seconds=self._ticket.compute_seconds if self._ticket is not None else 0.0,
         )
 
@@ -177,24 +229,32 @@ class Generation:
         if self._deltas:  # this consumer is slower than the engine: one piece of text instead of many
             rest = [delta, *self._deltas]
             self._deltas.clear()
-            delta = Delta("".join(d.content for d in rest), "".join(d.thinking for d in rest))
+            delta = joined(rest)
         return delta
 
     async def whole(self) -> Delta:
         """The complete answer."""
-        content, thinking = [], []
+        deltas = []
         while (delta := await self.next()) is not None:
-            content.append(delta.content)
-            thinking.append(delta.thinking)
-        return Delta("".join(content), "".join(thinking))
+            deltas.append(delta)
+        return joined(deltas)
 
     def _take_token(self, event: TokenEvent) -> None:
         self._observe_token()
+        if self._rules.nothing:
+            self.finish_reason = "length"
+            self._count_end("length")
+            return
         self.completion_tokens += 1
-        if event.finish != "stop":  # the token that ends an answer is no part of it
+        is_part = event.finish != "stop"  # the token that ends an answer is no part of it
+        if event.logprobs is not None and (is_part or self._rules.raw):
+            self._logprobs.append(event.logprobs)
+            self._logprobs_sum += event.logprobs.logprob
+        if is_part or (self._rules.include_stop and event.token in self._sampling.stop_tokens):
             self._emit(self._detokenizer.push(event.token or 0) if event.text is None else event.text)
-        if self._stops.stopped:
-            self.finish_reason = "stop"
+        if self._stops.stopped or (self._parser is not None and self._parser.full):
+            self._give("", "", last=True)
+            self.finish_reason = self._reason("stop")
             self._count_end("stop")
             if self._ticket is not None:
                 self._engine.cancel(self._ticket)
@@ -207,8 +267,12 @@ class Generation:
             self._deltas.append(Delta(SIMPLIFIED))
         else:
             self._flush()
-        self.finish_reason = "length" if event.finish == "length" and not self._stops.stopped else "stop"
-        self._count_end("length" if self.finish_reason == "length" else "stop")
+        length = event.finish == "length" and not self._stops.stopped
+        self.finish_reason = "length" if length else self._reason("stop")
+        self._count_end("length" if length else "stop")
+
+    def _reason(self, reason: FinishReason) -> FinishReason:
+        return "tool_calls" if self._parser is not None and self._parser.called else reason
 
     def _emit(self, text: str) -> None:
         if not text:
@@ -225,13 +289,21 @@ class Generation:
     def _flush(self) -> None:
         if self._splitter is not None:
             self._append(self._splitter.finish())
-        if rest := self._stops.finish():
-            self._deltas.append(Delta(rest))
+        self._give(self._stops.finish(), "", last=True)
 
     def _append(self, delta: Delta) -> None:
-        content = self._stops.push(delta.content) if delta.content else ""
-        if content or delta.thinking:
-            self._deltas.append(Delta(content, delta.thinking))
+        self._give(self._stops.push(delta.content) if delta.content else "", delta.thinking)
+
+    def _give(self, content: str, thinking: str, *, last: bool = False) -> None:
+        """Text that is certain, on its way to the client."""
+        calls: tuple[CallDelta, ...] = ()
+        if self._parser is not None and (content or last):
+            reads = [self._parser.push(content), *([self._parser.finish()] if last else [])]
+            content = "".join(read.text for read in reads)
+            calls = tuple(call for read in reads for call in read.calls)
+        if content or thinking or calls or (last and self._logprobs):
+            self._deltas.append(Delta(content, thinking, calls, tuple(self._logprobs)))
+            self._logprobs.clear()
 
     def _observe_token(self) -> None:
         now = time.monotonic()

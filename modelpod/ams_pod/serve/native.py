@@ -12,7 +12,7 @@ from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.content import Chat, Content, check_modalities, generate_sources
 from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
-from ams_pod.serve.generation import Generation
+from ams_pod.serve.generation import AnswerRules, Generation
 from ams_pod.serve.keys import POD, SHARE
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.reading import json_body
@@ -54,6 +54,9 @@ async def generate(request: web.Request) -> web.StreamResponse:
             format=_NativeFormat(pod.settings.name, engine.info, bool(fields.include_thinking)),
             ignored=ignored,
             cache_salt=fields.cache_salt or "",
+            rules=AnswerRules(
+                special=fields.skip_special_tokens is False, include_stop=bool(fields.include_stop_str_in_output)
+            ),
         )
         return await answer(request, job)
 
@@ -89,7 +92,7 @@ class _NativeFormat:
             memory_optimized=memory_optimized(self._info),
         )
 
-    def begin(self) -> bytes:
+    def begin(self, generation: Generation) -> bytes:
         return b""
 
     def piece(self, delta: Delta) -> bytes:

@@ -1,6 +1,6 @@
 """From a request's fields to sampling: caps and defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ams_common.errors import ApiError
@@ -49,17 +49,55 @@ def sampling_of(
         logit_bias=_biases(request.logit_bias or {}, info.vocabulary),
         seed=request.seed,
         ignore_eos=bool(request.ignore_eos),
+        min_new_tokens=request.min_tokens or 0,
+        stop_tokens=_known("stop_token_ids", request.stop_token_ids or (), info.vocabulary),
+        allowed_tokens=_allowed(request.allowed_token_ids, info.vocabulary),
+        logprobs=_logprobs(request),
+        prompt_logprobs=_prompt_logprobs(request),
     )
+
+
+def _logprobs(request: GenerateRequest | ChatRequest | CompletionRequest) -> int | None:
+    """How many likeliest tokens are told beside each of the answer's."""
+    match request:
+        case ChatRequest(logprobs=True):
+            return request.top_logprobs or 0
+        case CompletionRequest():
+            asked = request.logprobs
+            if asked is None or asked is False:
+                return 0 if (request.best_of or 1) > (request.n or 1) else None
+            return int(asked)
+    return None
+
+
+def _prompt_logprobs(request: GenerateRequest | ChatRequest | CompletionRequest) -> int | None:
+    """The same of the prompt's, which an answer with `echo` tells too."""
+    if isinstance(request, GenerateRequest):
+        return None
+    if request.prompt_logprobs is None and isinstance(request, CompletionRequest) and request.echo:
+        asked = request.logprobs
+        return None if asked is None or asked is False else int(asked)
+    return request.prompt_logprobs
+
+
+def _known(field: str, tokens: Sequence[int], vocabulary: int | None) -> tuple[int, ...]:
+    """ApiError for a token that the model doesn't have."""
+    if vocabulary is not None and (unknown := [token for token in tokens if token >= vocabulary]):
+        raise ApiError(
+            "invalid_parameter",
+            f"{field}: the model has no token {unknown[0]}; its tokens are 0 to {vocabulary - 1}.",
+            param=field,
+        )
+    return tuple(tokens)
+
+
+def _allowed(tokens: Sequence[int] | None, vocabulary: int | None) -> tuple[int, ...] | None:
+    return None if tokens is None else _known("allowed_token_ids", tokens, vocabulary)
 
 
 def _biases(biases: Mapping[int, float], vocabulary: int | None) -> tuple[tuple[int, float], ...]:
     """ApiError for a token that the model doesn't have."""
-    if vocabulary is not None and (unknown := [token for token in biases if token >= vocabulary]):
-        raise ApiError(
-            "invalid_parameter",
-            f"logit_bias: the model has no token {unknown[0]}; its tokens are 0 to {vocabulary - 1}.",
-            param="logit_bias",
-        )
+    _known("logit_bias", tuple(biases), vocabulary)
     return tuple(biases.items())
 
 

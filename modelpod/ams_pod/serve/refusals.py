@@ -11,6 +11,8 @@ from ams_pod.engines.port import EngineError, EngineRefusal, RefusalKind
 _MEMORY_RETRY_SECONDS = 10.0
 _KINDS: dict[RefusalKind, str] = {
     "invalid-prompt": "invalid_parameter",
+    "invalid-constraint": "invalid_parameter",
+    "unsupported": "invalid_parameter",
     "missing-prompt": "missing_prompt",
     "unsupported-modality": "unsupported_modality",
     "context-length-exceeded": "context_length_exceeded",

@@ -8,8 +8,10 @@ from ams_pod.serve.thinking import held_suffix
 class StopStrings:
     """Feed text pieces; `stopped` turns true when a stop string was completed."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
+        """`include`: the stop string itself still belongs to the answer."""
         self._stops = tuple(stops)
+        self._include = include
         self._held = ""
         self.stopped = False
 
@@ -20,7 +22,7 @@ class StopStrings:
         text = self._held + text
         if (match := first_complete(text, self._stops)) is not None:
             self.stopped, self._held = True, ""
-            return text[:match]
+            return text[: match[1] if self._include else match[0]]
         keep = max(held_suffix(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -31,10 +33,15 @@ class StopStrings:
         return held
 
 
-def first_complete(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop string begins that is complete first, however the text arrives; of two, the one that began first.
+def first_complete(text: str, stops: Sequence[str]) -> tuple[int, int] | None:
+    """Where the stop string begins and ends that is complete first, however the text arrives.
+
+    Of two that are at once, the one that began first.
 
     A longer one may have begun earlier in the text and end later.
     """
     matches = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
-    return min(matches)[1] if matches else None
+    if not matches:
+        return None
+    end, start = min(matches)
+    return start, end

@@ -1,30 +1,40 @@
 """Split a reasoning model's text into what it thought and what it answers, as the text arrives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ams_pod.engines.port import TokenLogprobs
+from ams_pod.tool_calls import CallDelta
+
+__all__ = ["CallDelta", "Delta", "ThinkSplitter", "held_suffix", "joined"]
 
 OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class CallDelta:
-    """What is new of the answer's tool call number `index`: `id` and `name` with its first piece, then `arguments`."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Delta:
-    """New text: `content` belongs to the answer, `thinking` to the block before it, `calls` to calls of tools."""
+    """New text: `content` belongs to the answer, `thinking` to the block before it, `calls` to calls of tools.
+
+    `logprobs` are those of the tokens that came since the last one, where they were asked for.
+    """
 
     content: str = ""
     thinking: str = ""
     calls: tuple[CallDelta, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.content or self.thinking or self.calls)
+        return bool(self.content or self.thinking or self.calls or self.logprobs)
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """What came piece by piece as one piece."""
+    return Delta(
+        "".join(each.content for each in deltas),
+        "".join(each.thinking for each in deltas),
+        tuple(call for each in deltas for call in each.calls),
+        tuple(token for each in deltas for token in each.logprobs),
+    )
 
 
 class ThinkSplitter:
