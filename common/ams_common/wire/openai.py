@@ -186,7 +186,10 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What the model says."""
 
     role: Annotated[Literal["assistant"] | None, Meta(description="Who speaks.")] = None
-    content: Annotated[str | None, Meta(description="The text, without a reasoning block.")] = None
+    content: Annotated[
+        str | UnsetType | None,
+        Meta(description="The text, without a reasoning block; null where there are calls alone."),
+    ] = UNSET
     reasoning_content: Annotated[str | None, Meta(description="A reasoning model's thoughts.")] = None
     reasoning: Annotated[str | None, Meta(description="The same, under the name that other clients know.")] = None
     tool_calls: Annotated[list[ToolCall] | None, Meta(description="Calls of tools.")] = None

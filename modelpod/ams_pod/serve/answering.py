@@ -166,7 +166,7 @@ async def _whole(job: GenerationJob, choices: Choices, headers: dict[str, str]) 
     if job.kept is not None:
         answers = likeliest(answers, job.answers, job.kept)
     form = job.format
-    body = (form if isinstance(form, ChoicesFormat) else _Single(form)).whole_of(answers)
+    body = (form if isinstance(form, ChoicesFormat) else _Single(form)).whole_of(answers, choices.generations)
     if isinstance(body, str):
         return web.Response(text=body, headers=headers)
     return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers=headers)
@@ -194,7 +194,9 @@ class _Single:
     def __init__(self, form: Format) -> None:
         self._form = form
 
-    def whole_of(self, answers: Sequence[tuple[Delta, Generation]]) -> msgspec.Struct | str:
+    def whole_of(
+        self, answers: Sequence[tuple[Delta, Generation]], generations: Sequence[Generation]
+    ) -> msgspec.Struct | str:
         return self._form.whole(*answers[0])
 
     def begin_all(self, generations: Sequence[Generation]) -> bytes:

@@ -15,9 +15,14 @@ from ams_pod.serve.thinking import Delta
 
 @runtime_checkable
 class ChoicesFormat(Protocol):
-    """How an API writes several answers. `index` is the number of an answer."""
+    """How an API writes several answers. `index` is the number of an answer.
 
-    def whole_of(self, answers: Sequence[tuple[Delta, Generation]]) -> msgspec.Struct | str: ...
+    `generations` are all that were made, of which `answers` are told.
+    """
+
+    def whole_of(
+        self, answers: Sequence[tuple[Delta, Generation]], generations: Sequence[Generation]
+    ) -> msgspec.Struct | str: ...
     def begin_all(self, generations: Sequence[Generation]) -> bytes: ...
     def piece_of(self, index: int, delta: Delta, generation: Generation) -> bytes: ...
     def end_of(self, index: int, generation: Generation) -> bytes: ...

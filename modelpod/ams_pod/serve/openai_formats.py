@@ -48,12 +48,12 @@ class ChatFormat:
         self._logprobs = bool(fields.logprobs)
         self._prompt_logprobs = fields.prompt_logprobs is not None
 
-    def whole_of(self, answers: Answers) -> ChatResponse:
+    def whole_of(self, answers: Answers, generations: Sequence[Generation]) -> ChatResponse:
         first = answers[0][1]
         told = prompt_logprobs(first.prompt_ids, first.prompt_logprobs, first.token_bytes)
         return ChatResponse(
             choices=[self._choice(index, delta, generation) for index, (delta, generation) in enumerate(answers)],
-            usage=usage_of([generation for _, generation in answers]),
+            usage=usage_of(generations),
             prompt_logprobs=told if self._prompt_logprobs else UNSET,
             **self._base,
             **marks(first.degraded),
@@ -133,7 +133,7 @@ class CompletionFormat:
         self._prompt_logprobs = fields.prompt_logprobs is not None
         self._offsets: dict[int, int] = {}  # where the text of an answer's next token begins, by its number
 
-    def whole_of(self, answers: Answers) -> CompletionResponse:
+    def whole_of(self, answers: Answers, generations: Sequence[Generation]) -> CompletionResponse:
         choices = []
         for index, (delta, generation) in enumerate(answers):
             echoed = self._echoed(index, generation)
@@ -146,7 +146,7 @@ class CompletionFormat:
                     prompt_logprobs=self._of_prompt(generation) if self._prompt_logprobs else UNSET,
                 )
             )
-        usage = usage_of([generation for _, generation in answers])
+        usage = usage_of(generations)
         return CompletionResponse(choices=choices, usage=usage, **self._base, **marks(answers[0][1].degraded))
 
     def begin_all(self, generations: Sequence[Generation]) -> bytes:
