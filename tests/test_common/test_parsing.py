@@ -83,7 +83,7 @@ CHAT = [
     (b'{"model":"m","messages":[{"content":"a"}]}', "messages[0].role: is required."),
     (
         b'{"model":"m","messages":[{"role":"bot","content":"a"}]}',
-        "messages[0].role: invalid enum value 'bot'; allowed: assistant, developer, system, user.",
+        "messages[0].role: invalid enum value 'bot'; allowed: assistant, developer, function, system, tool, user.",
     ),
     (
         b'{"model":"m","messages":[{"role":"user","content":[{"type":"pdf"}]}]}',

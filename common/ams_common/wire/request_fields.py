@@ -83,7 +83,7 @@ _ANY_JSON = [
     *_inert("timings_per_token", why="times are in the metrics"),
     *_inert("spaces_between_special_tokens", why="is about how special tokens look"),
     *_inert("guided_decoding_backend", why="there is one way to do it"),
-    *_refused("n", "best_of", harmless=(1,), why="only 1 answer a request is supported"),
+    *_refused("n", "best_of", harmless=(1,), why="only 1 answer a request is supported here"),
     *_refused("top_logprobs", harmless=(0,)),
     *_refused("prompt_logprobs"),
     *_refused("bad_words", "logits_processors", harmless=([],)),
@@ -121,8 +121,10 @@ _ANY_JSON = [
 _OPENAI = [*_ANY_JSON, *_inert("stream_options.include_obfuscation", why="streams are not padded")]
 
 _TOOLS = [
-    *_refused("tools", "functions", harmless=([],), why="calls of tools are not supported"),
-    *_refused("tool_choice", "function_call", harmless=("none", "auto"), why="calls of tools are not supported"),
+    *_refused("tools", "functions", harmless=([],), why="calls of tools are for /v1/chat/completions"),
+    *_refused(
+        "tool_choice", "function_call", harmless=("none", "auto"), why="calls of tools are for /v1/chat/completions"
+    ),
 ]
 _CHAT = [
     *_OPENAI,

@@ -43,7 +43,9 @@ class ReceivedChat:
 
     def job(self, form: Format | ChoicesFormat) -> GenerationJob:
         """To be answered in this form."""
-        fields, plan = self.fields, self.plan
+        return self._job(self.fields, self.plan, form)
+
+    def _job(self, fields: ChatRequest, plan: ToolPlan, form: Format | ChoicesFormat) -> GenerationJob:
         return GenerationJob(
             media=self.media,
             spool=self.spool,
