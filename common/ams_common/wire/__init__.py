@@ -56,6 +56,7 @@ from ams_common.wire.service import (
     ReadyResponse,
     RoutingFields,
 )
+from ams_common.wire.tokenizing import DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse
 from ams_common.wire.tools import (
     FunctionCall,
     FunctionCallDelta,
@@ -96,6 +97,8 @@ __all__ = [
     "CompletionResponse",
     "CompletionTokensDetails",
     "ContentPart",
+    "DetokenizeRequest",
+    "DetokenizeResponse",
     "ErrorOverview",
     "FileData",
     "FilePart",
@@ -133,6 +136,8 @@ __all__ = [
     "StreamOptions",
     "TextPart",
     "TokenLogprob",
+    "TokenizeRequest",
+    "TokenizeResponse",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from ams_common.wire.generate import GenerateRequest
 from ams_common.wire.openai import ChatRequest, CompletionRequest
+from ams_common.wire.tokenizing import DetokenizeRequest, TokenizeRequest
 from ams_common.wire.transcription import TranscriptionRequest
 
 Treatment = Literal["inert", "refused"]
@@ -24,6 +25,8 @@ ROUTES: dict[type[msgspec.Struct], str] = {
     CompletionRequest: "completions",
     GenerateRequest: "generate",
     TranscriptionRequest: "transcriptions",
+    TokenizeRequest: "tokenize",
+    DetokenizeRequest: "detokenize",
 }
 
 
@@ -153,7 +156,12 @@ _TRANSCRIPTION = [
     *_refused("include", why="there are no logprobs of a transcript"),
     *_refused("known_speaker_names", "known_speaker_references", why="speakers are not told apart"),
 ]
+_TOKENIZE = [
+    *_refused("add_special_tokens", harmless=(True,)),
+    *_refused("chat_template", why="is not supported; the model's own is used"),
+]
 _RULES: dict[type[msgspec.Struct], list[FieldRule]] = {
+    TokenizeRequest: _TOKENIZE,
     ChatRequest: _CHAT,
     CompletionRequest: _COMPLETION,
     GenerateRequest: _GENERATE,

@@ -93,3 +93,6 @@ class RoutingFields(msgspec.Struct, frozen=True):
     prompt: msgspec.Raw = msgspec.Raw()
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    tools: msgspec.Raw = msgspec.Raw()
+    n: Any = None
+    best_of: Any = None

@@ -16,6 +16,8 @@ _DEFAULT_ANSWER_TOKENS = 1024  # of a request that names no limit, where the mod
 _MOST = 1 << 40
 _MOST_BYTES = 64 << 20
 _ARRAY = b"["
+_MOST_ANSWERS = 128
+_LIST: "msgspec.json.Decoder[list[msgspec.Raw]]" = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class _Generate(msgspec.Struct, frozen=True):
 
 def asked_on_v1(fields: RoutingFields, body: Body, most_new_tokens: int | None) -> AskedTokens:
     """What a chat or completion may come to; `most_new_tokens` is the model's own limit, if known."""
-    size, media = _size_of(fields.prompt), 0
+    size, media = _size_of(fields.prompt) + len(bytes(fields.tools)), 0
     for message in fields.messages:
         if isinstance(message.content, str):
             size += len(message.content)
@@ -53,7 +55,21 @@ def asked_on_v1(fields: RoutingFields, body: Body, most_new_tokens: int | None) 
                 size += len(bytes(part.text))
                 media += part.type not in ("text", "refusal")
     given = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
-    return _asked(size, len(fields.messages), media, given, body, most_new_tokens)
+    asked = _asked(size, len(fields.messages), media, given, body, most_new_tokens)
+    return AskedTokens(asked.prompt, asked.answer * _answers(fields))
+
+
+def _answers(fields: RoutingFields) -> int:
+    """How many answers a request asks for, in all."""
+    each = max((number for number in (fields.n, fields.best_of) if type(number) is int), default=1)
+    data = bytes(fields.prompt)
+    prompts = 1
+    if data[:1] == _ARRAY and data[1:].lstrip()[:1] in (b'"', b"["):
+        try:
+            prompts = len(_LIST.decode(data))
+        except msgspec.DecodeError:
+            pass  # the pod refuses it
+    return max(1, min(each, _MOST_ANSWERS)) * max(1, min(prompts, _MOST_ANSWERS))
 
 
 def asked_of_form(body: Body, most_new_tokens: int | None) -> AskedTokens:

@@ -17,7 +17,7 @@ from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE
 from ams_common.undelivered import USAGE_PATH
 from ams_common.why.story import PodTimelines
 
-from ams_pod.serve import admin, models, native, openai, transcription
+from ams_pod.serve import admin, models, native, openai, tokenizing, transcription
 from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.request_meter import share_of
@@ -34,6 +34,8 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_post("/generate", native.generate)
     app.router.add_post("/v1/chat/completions", openai.chat_completions)
     app.router.add_post("/v1/completions", openai.completions)
+    app.router.add_post("/tokenize", tokenizing.tokenize)
+    app.router.add_post("/detokenize", tokenizing.detokenize)
     app.router.add_get("/v1/models", models.models)
     app.router.add_get("/v1/models/{id:.+}", models.model)
     app.router.add_get("/health", health)
