@@ -1,5 +1,6 @@
 """How many tokens a request asks for, before a pod has counted them: what limits reserve until its answer tells."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +66,8 @@ def _answers(fields: RoutingFields) -> int:
     data = bytes(fields.prompt)
     prompts = 1
     if data[:1] == _ARRAY and data[1:].lstrip()[:1] in (b'"', b"["):
-        try:
+        with contextlib.suppress(msgspec.DecodeError):  # the pod refuses it
             prompts = len(_LIST.decode(data))
-        except msgspec.DecodeError:
-            pass  # the pod refuses it
     return max(1, min(each, _MOST_ANSWERS)) * max(1, min(prompts, _MOST_ANSWERS))
 
 
