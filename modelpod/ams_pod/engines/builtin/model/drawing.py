@@ -121,7 +121,7 @@ class Drawing:
             above = float(F.threshold(row, drawn, 0.0).sum())
             if above > 0.0 and above >= float(self._most_above[index]):
                 outside[index] = True
-                F.threshold_(row, drawn, 0.0)
+                torch.threshold_(row, drawn, 0.0)
                 self._sums[index] = self._blocks[index].sum(-1).double().cumsum(-1)
         return outside
 
@@ -163,7 +163,7 @@ class Drawing:
         below = torch.nextafter(torch.tensor(least, dtype=torch.float32), torch.tensor(0.0)).tolist()
         for index, limit in enumerate(below):
             if least[index] > 0.0:
-                F.threshold_(self._weights[index], limit, 0.0)
+                torch.threshold_(self._weights[index], limit, 0.0)
 
     def _column(self, numbers: Sequence[float]) -> Tensor:
         return on_device(torch.tensor(numbers, dtype=torch.float32), self._device)[:, None]

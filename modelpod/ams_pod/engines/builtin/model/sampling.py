@@ -55,6 +55,8 @@ def sample(
 
     `ends` are the tokens that end an answer, for rows that mustn't end yet.
     """
+    if not rows:
+        return []
     values = _copied(logits)
     vocabulary = logits.shape[1]
     adjust(values, vocabulary, [row.adjustments for row in rows], ends)
