@@ -12,11 +12,14 @@ from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.engines.builtin.choosing import choose_forward, load_model
+from ams_pod.engines.builtin.constraints.compiling import Compiled, Compiler
+from ams_pod.engines.builtin.constraints.vocabulary import read_vocabulary
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
 from ams_pod.engines.builtin.memory.device_memory import CacheSize
 from ams_pod.engines.builtin.memory.placing import Placement, best_dtype, place_weights
 from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
 from ams_pod.engines.builtin.model.weights import count_parameters, read_config, weight_bytes
@@ -61,11 +64,13 @@ class CausalLmEngine:
         prompts: TextPrompts,
         core: EngineCore,
         limits: Mapping[str, int],
+        compiler: Compiler,
     ) -> None:
         self.info = info
         self.capabilities = capabilities
         self.core = core
         self._limits = limits
+        self._compiler = compiler
         self._prompts = prompts
 
     @property
@@ -81,8 +86,8 @@ class CausalLmEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return self._prompts.ids(ids)
 
-    def prepare_constraint(self, constraint: Constraint) -> Any:
-        raise EngineRefusal("unsupported", "This model's answers can't be held to a form.")
+    def prepare_constraint(self, constraint: Constraint) -> Compiled:
+        return self._compiler.prepare(constraint)
 
     def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
         return self._prompts.detokenizer(after, special=special)
@@ -97,6 +102,8 @@ class CausalLmEngine:
         self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
     ) -> Ticket:
         """Queue a request, whose answer is as long as memory allows. EngineRefusal if it allows none, even alone."""
+        if sampling.prompt_logprobs is not None and "logprobs" not in self.capabilities.features:
+            raise EngineRefusal("unsupported", "Logprobs of a prompt can't be told of this model.")
         allowed = admission.new_tokens_for(
             len(prepared.ids),
             sampling.max_new_tokens,
@@ -154,10 +161,14 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, parameters)
     )
     limits = device_memory.limits(request.settings.max_memory)
+    ends = stop_tokens(request.folder, recipe.tokenizer)
     core = EngineCore(
-        forward, stop_tokens(request.folder, recipe.tokenizer), request.publish, embedder, fallbacks,
-        lambda: device_memory.is_short(request.device, limits),
-    )  # fmt: skip
+        forward, ends, request.publish, embedder, fallbacks, lambda: device_memory.is_short(request.device, limits)
+    )
+    vocabulary = _vocabulary(loaded.model)
+    compiler = Compiler(
+        lambda: read_vocabulary(recipe.tokenizer.backend_tokenizer, vocabulary, ends, thinks=prompts.thinks)
+    )
     info = ModelInfo(
         architecture=type(loaded.model).__name__,
         family=recipe.family,
@@ -172,26 +183,28 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         defaults=sampling_defaults(request.folder),
         quantization=placement.quantization,
         quantization_reason=placement.reason,
-        vocabulary=_vocabulary(loaded.model),
+        vocabulary=vocabulary,
         chat_template=prompts.template,
         added_tokens=prompts.added_tokens,
         special_tokens=prompts.special_tokens,
     )
     capabilities = Capabilities(
         modalities=modalities_of(recipe.family),
-        features=_features(prompts),
+        features=_features(prompts, forward),
         audio_rate=recipe.audio_rate,
         sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
-    return CausalLmEngine(info, capabilities, prompts, core, limits)
+    return CausalLmEngine(info, capabilities, prompts, core, limits, compiler)
 
 
-def _features(prompts: TextPrompts) -> frozenset[Feature]:
-    features: set[Feature] = {"raw-prompts"}
+def _features(prompts: TextPrompts, forward: Forward) -> frozenset[Feature]:
+    features: set[Feature] = {"raw-prompts", "constraints"}
     if prompts.thinks:
         features.add("reasoning")
     if prompts.habits.tools:
         features.add("tools")
+    if not forward.whole_prompts:  # one that reads prompts as `generate` does keeps the last logits alone
+        features.add("logprobs")
     return frozenset(features)
 
 

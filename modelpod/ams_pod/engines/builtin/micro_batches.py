@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
-from ams_pod.engines.builtin.model.sampling import NotNumbers, RowSampler, sample
+from ams_pod.engines.builtin.model.sampling import NOTHING, NotNumbers, RowSampler, sample
 from ams_pod.engines.builtin.scheduler.ladder import Stage
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks, OomPolicy
 from ams_pod.engines.port import (
@@ -252,13 +252,15 @@ class MicroBatchCore:
         ).logits[:, -1]
         self.counters.steps += 1
         self.counters.decode_tokens += len(rows)
-        return sample(logits, [row.sampler for row in rows])
+        return sample(logits, [row.sampler for row in rows], (self._stop_token,))
 
     def _accept(self, row: _Row, token: int | None) -> TokenEvent:
         if row.ticket.cancelled:
             return TokenEvent(row.ticket, None, "cancelled")
         if token is None:
             return TokenEvent(row.ticket, None, "failed", NotNumbers())
+        if token == NOTHING:
+            return TokenEvent(row.ticket, None, "stop")
         sampling = row.ticket.sampling
         row.tokens.append(token)
         made = len(row.tokens) - 1
@@ -266,7 +268,7 @@ class MicroBatchCore:
             row.ticket.waits.note("reading", time.monotonic())
         row.sampler.accept(token)
         finish: Finish | None = None
-        if token == self._stop_token and not sampling.ignore_eos:
+        if (token == self._stop_token and not sampling.ignore_eos) or token in sampling.stop_tokens:
             finish = "stop"
         elif made >= sampling.max_new_tokens or made + 1 >= self._context:
             finish = "length"

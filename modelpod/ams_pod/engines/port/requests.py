@@ -17,11 +17,15 @@ ConstraintKind = Literal["json-object", "json-schema", "regex", "choice", "lark"
 class Constraint:
     """What an answer's text must be: `value` is a JSON Schema, a regular expression, or a grammar in llguidance's Lark.
 
-    Of `choice` it is a JSON list of texts, of `json-object` empty. A reasoning block in front of the answer is free.
+    Of `choice` it is a JSON list of texts, of `json-object` empty. `reasoning`: a reasoning block in front of the
+    answer is free, and so is white space behind it. `white_space` is a regular expression for what may stand between
+    the parts of a JSON text; None is the engine's own.
     """
 
     kind: ConstraintKind
     value: str = ""
+    reasoning: bool = True
+    white_space: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

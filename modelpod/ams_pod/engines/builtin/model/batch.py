@@ -27,7 +27,8 @@ class Chunk:
 
     `embeds` [tokens, hidden] stand in for those of the ids; `positions` [3, tokens] for `start` to `end`. `deep`
     [layers, tokens, hidden] is added to the hidden states behind each of the first layers. `inputs` are what the
-    model's processor made beside the ids, for a forward that reads prompts whole.
+    model's processor made beside the ids, for a forward that reads prompts whole. `heard`, where it is set, is called
+    with a position and the logits [positions, vocabulary] behind the tokens from there on, a few positions at a time.
     """
 
     slot: int
@@ -38,6 +39,7 @@ class Chunk:
     positions: Tensor | None = None
     deep: Tensor | None = None
     inputs: Mapping[str, Any] | None = None
+    heard: Callable[[int, Tensor], None] | None = None
 
     @property
     def end(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.extents import Extent, attention_calls
 from ams_pod.engines.builtin.model.linear import Linear, is_quantized, make_linear, packing_works
+from ams_pod.engines.builtin.model.logprobs import PIECE
 from ams_pod.engines.builtin.model.pool import KeyValuePool, PoolFull
 from ams_pod.engines.builtin.model.prefix_tree import BLOCK
 from ams_pod.engines.builtin.model.prefixes import Prefixes
@@ -183,7 +184,22 @@ class Decoder:
                 deep.append((at, end, chunk.deep.to(x.device)))
             at = end
         logit_rows = self._logit_rows(rows, batch.chunks)
-        return self._forward(x, cos, sin, flat, self._attention(batch), logit_rows, deep)
+        x = self._forward(x, cos, sin, flat, self._attention(batch), deep)
+        self._tell(x, rows, batch.chunks)
+        return self._logits(x if logit_rows is None else x[logit_rows])
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._head(F.rms_norm(x, (x.shape[-1],), self._norm, self.epsilon))
+
+    def _tell(self, x: Tensor, rows: int, chunks: Sequence[Chunk]) -> None:
+        """The logits of whole chunks, to those who want to hear them."""
+        at = rows
+        for chunk in chunks:
+            count = chunk.end - chunk.start
+            if chunk.heard is not None:
+                for first in range(0, count, PIECE):
+                    chunk.heard(chunk.start + first, self._logits(x[at + first : at + min(first + PIECE, count)]))
+            at += count
 
     def _turns(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size]. The positions behind a long video can lie beyond the table."""
@@ -247,10 +263,10 @@ class Decoder:
         sin: Tensor,
         flat: Tensor,
         attention: _Attention,
-        logit_rows: Tensor | None,
         deep: Sequence[tuple[int, int, Tensor]],
     ) -> Tensor:
-        """x [tokens, hidden]; `flat` [tokens * 2 * key heads] is where their keys and values go in the cache.
+        """What the last layer makes of x [tokens, hidden]; `flat` [tokens * 2 * key heads] is where their keys and
+        values go in the cache.
 
         `deep` is first token, end and what is added to those behind each of the first layers.
         """
@@ -276,9 +292,7 @@ class Decoder:
             for first, end, features in deep:
                 if index < len(features):
                     x[first:end] += features[index]
-        if logit_rows is not None:
-            x = x[logit_rows]
-        return self._head(rms_norm(x, (hidden,), self._norm, epsilon))
+        return x
 
     def _attend(self, layer: int, query: Tensor, attention: _Attention) -> Tensor:
         """query [tokens, query heads, head size] → [tokens, query heads * head size]."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ams_pod.engines.builtin.model.batch import Batch, Chunk, EqualSlots
+from ams_pod.engines.builtin.model.logprobs import PIECE
 from ams_pod.engines.builtin.model.stack import find_body
 
 
@@ -121,8 +122,11 @@ class PaddedForward(EqualSlots):
                 attention_mask=torch.ones(1, chunk.end, dtype=torch.long, device=device),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=1 if chunk.heard is None else len(chunk.ids),
             )
+        if chunk.heard is not None:
+            for first in range(0, len(chunk.ids), PIECE):
+                chunk.heard(chunk.start + first, output.logits[0, first : first + PIECE])
         return cache, output.logits[:, -1]
 
     @contextlib.contextmanager

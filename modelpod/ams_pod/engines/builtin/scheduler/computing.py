@@ -2,19 +2,21 @@
 
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
+from ams_pod.engines.builtin.constraints.masking import ComingMasks, MaskThread
 from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_device_lost, is_out_of_memory, release
 from ams_pod.engines.builtin.model.batch import Batch, Forward, SlotFailed
-from ams_pod.engines.builtin.model.sampling import NotNumbers, sample
+from ams_pod.engines.builtin.model.logprobs import logprobs_of
+from ams_pod.engines.builtin.model.sampling import NOTHING, NotNumbers, sample
 from ams_pod.engines.builtin.scheduler.planning import Chunks
 from ams_pod.engines.builtin.scheduler.recovery import Recovery
 from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.slots import Slots
-from ams_pod.engines.port import Finish, TokenEvent
+from ams_pod.engines.port import EngineRefusal, Finish, TokenEvent, TokenLogprobs
 
 
 class Computation:
@@ -33,21 +35,25 @@ class Computation:
         self._prefixes = prefixes
         self._forward, self._slots, self._waiting, self._recovery = forward, slots, waiting, recovery
         self._stop_tokens, self._device = stop_tokens, device
+        self._mask_thread = MaskThread()
 
     def step(self, decoding: Sequence[Row], chunked: Chunks, events: list[TokenEvent]) -> None:
         rows = [*decoding, *(row for row, chunk in chunked if chunk.last)]
         batch = self._begin(decoding, chunked)
+        masks = self._mask_thread.begin([row.guide for row in rows])
         logits: Tensor | None = None
         failure: Exception | None = None
         failed_slot: int | None = None
         try:
             logits = self._forward.step(batch)
-            tokens = sample(logits, [row.sampler for row in rows])
+            chosen = _choose(logits, rows, self._stop_tokens, masks)
         except SlotFailed as error:
             failure, failed_slot = error.cause, error.slot
         except Exception as error:
             failure = error
         if failure is not None:
+            if masks is not None:
+                masks.wait()
             computed, logits = logits is not None, None
             if is_device_lost(failure):
                 raise failure
@@ -56,14 +62,17 @@ class Computation:
             else:
                 self._recovery.step_failed(failure, computed, [row for row, _ in chunked], events)
             return
-        self._take_tokens(rows, tokens, chunked, events)
+        self._take(rows, chosen, chunked, events)
 
     def read_at_once(self, chunked: Chunks, events: list[TokenEvent]) -> None:
         """What fails here is read again by a step of its own, which knows what to do about it."""
+        rows = [row for row, chunk in chunked if chunk.last]
+        masks = self._mask_thread.begin([row.guide for row in rows])
         try:
-            rows = [row for row, chunk in chunked if chunk.last]
-            tokens = sample(self._forward.step(self._begin([], chunked)), [row.sampler for row in rows])
+            chosen = _choose(self._forward.step(self._begin([], chunked)), rows, self._stop_tokens, masks)
         except Exception as error:
+            if masks is not None:
+                masks.wait()
             if is_device_lost(error):
                 raise
             if is_out_of_memory(error):
@@ -74,7 +83,7 @@ class Computation:
                 row.read, row.own_prefill = 0, True
                 self._waiting.appendleft(row)
             return
-        self._take_tokens(rows, tokens, chunked, events)
+        self._take(rows, chosen, chunked, events)
 
     def _begin(self, decoding: Sequence[Row], chunked: Chunks) -> Batch:
         for row, _ in chunked:
@@ -88,29 +97,76 @@ class Computation:
             chunks=[chunk for _, chunk in chunked],
         )
 
-    def _take_tokens(
-        self, rows: Sequence[Row], tokens: Sequence[int | None], chunked: Chunks, events: list[TokenEvent]
+    def _take(
+        self, rows: Sequence[Row], chosen: "Sequence[_Chosen]", chunked: Chunks, events: list[TokenEvent]
     ) -> None:
         for row, chunk in chunked:
             row.read = chunk.end
             if chunk.last:
                 row.own_prefill = row.own_batch = False
                 self._prefixes.keep(row)
-        for row, token in zip(rows, tokens, strict=True):
-            events.append(self._accept(row, token) if token is not None else self._refuse(row))
+        for row, (token, logprobs) in zip(rows, chosen, strict=True):
+            if token is None:
+                row.sound = False
+                events.append(_end(row, "failed", NotNumbers()))
+            elif token == NOTHING:
+                events.append(_end_without_token(row))
+            else:
+                self._accept(row, token, logprobs, events)
 
-    def _refuse(self, row: Row) -> TokenEvent:
-        row.done, row.sound = True, False
-        return TokenEvent(row.ticket, None, "failed", NotNumbers())
-
-    def _accept(self, row: Row, token: int) -> TokenEvent:
-        sampling = row.ticket.sampling
+    def _accept(self, row: Row, token: int, logprobs: TokenLogprobs | None, events: list[TokenEvent]) -> None:
+        sampling, guide = row.ticket.sampling, row.guide
         row.tokens.append(token)
         row.sampler.accept(token)
         finish: Finish | None = None
-        if token in self._stop_tokens and not sampling.ignore_eos:
+        # What a grammar lets end ends, whatever else is asked: it allows nothing behind it.
+        if (token in self._stop_tokens and (guide is not None or not sampling.ignore_eos)) or (
+            token in sampling.stop_tokens
+        ):
             finish = "stop"
         elif len(row.tokens) >= sampling.max_new_tokens or row.length >= self._forward.length:
             finish = "length"
+        if guide is not None and finish != "stop":
+            guide.accept(token)
+            if guide.complete:
+                finish = None
         row.done = finish is not None
-        return TokenEvent(row.ticket, token, finish)
+        events.append(TokenEvent(row.ticket, token, finish, logprobs=logprobs))
+        if guide is not None and not row.done and (guide.complete or guide.error is not None):
+            events.append(_end_without_token(row))
+
+
+_Chosen = tuple[int | None, TokenLogprobs | None]
+
+
+def _choose(
+    logits: Tensor, rows: Sequence[Row], stop_tokens: Collection[int], masks: ComingMasks | None
+) -> list[_Chosen]:
+    """The next token of each row, and its logprobs where they are wanted."""
+    tokens = sample(logits, [row.sampler for row in rows], stop_tokens, None if masks is None else masks.masks())
+    told: dict[int, TokenLogprobs] = {}
+    wanted = {
+        index: (token, row.ticket.sampling.logprobs)
+        for index, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        if row.ticket.sampling.logprobs is not None and token is not None and token != NOTHING
+    }
+    if wanted:
+        own, tops = zip(*wanted.values(), strict=True)
+        told = dict(zip(wanted, logprobs_of(logits[list(wanted)], own, tops), strict=True))
+    return [(token, told.get(index)) for index, token in enumerate(tokens)]
+
+
+def _end(row: Row, finish: Finish, error: Exception | None = None) -> TokenEvent:
+    row.done = True
+    return TokenEvent(row.ticket, None, finish, error)
+
+
+def _end_without_token(row: Row) -> TokenEvent:
+    """Nothing may follow what was made: it is complete, or it can't be held to what it should be."""
+    guide = row.guide
+    if guide is None or guide.complete or guide.accepting:
+        return _end(row, "stop")
+    return _end(row, "failed", guide.error or EngineRefusal("invalid-constraint", _NOTHING_ALLOWED))
+
+
+_NOTHING_ALLOWED = "What the answer is held to, and the tokens that it may have, leave no token to go on with."

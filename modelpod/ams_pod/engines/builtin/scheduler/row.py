@@ -1,15 +1,20 @@
 """A request on its way through the engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from ams_pod.engines.builtin.constraints.guide import Guide
 from ams_pod.engines.builtin.model.batch import Chunk
+from ams_pod.engines.builtin.model.logprobs import PromptLogprobs
 from ams_pod.engines.builtin.model.sampling import RowSampler
 from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import Ticket
 from ams_pod.shares import Share
+
+_LONGEST_HEARD = 256  # tokens of a chunk whose logits are wanted of each
 
 
 @dataclass(slots=True, eq=False)
@@ -17,11 +22,13 @@ class Row:
     """`ids` are read, `read` of them already; then tokens follow.
 
     Normally `ids` are the prompt. After a setback they also hold the `reread` tokens that were made until then.
+    `sampler` and `guide` are where the tokens that were made have led to; no setback changes them.
     """
 
     ticket: Ticket
     sampler: RowSampler
     ids: Sequence[int]
+    guide: Guide | None = None  # of an answer that is held to a form
     prompt: Prompt | None = None  # kept to the end: it may have to be read again
     read: int = 0
     reread: int = 0
@@ -35,8 +42,9 @@ class Row:
 
     @classmethod
     def of(cls, ticket: Ticket, prompt: Prompt | None = None) -> "Row":
-        ids = ticket.prepared.ids
-        return cls(ticket, RowSampler(ticket.sampling, ids), ids, prompt)
+        ids, constraint = ticket.prepared.ids, ticket.sampling.constraint
+        guide = None if constraint is None else constraint.guide(thinking=ticket.prepared.thinking)
+        return cls(ticket, RowSampler(ticket.sampling, ids), ids, guide, prompt)
 
     @property
     def delta(self) -> int:
@@ -79,6 +87,8 @@ class Row:
     def next_end(self, end: int) -> int:
         """How far a chunk may go that should end at `end`: a prompt and what was made of it are read apart."""
         own = len(self.ticket.prepared.ids)
+        if self.ticket.sampling.prompt_logprobs is not None and self.read < own:
+            end = min(end, self.read + _LONGEST_HEARD)
         return own if self.read < own < end else end
 
     def content(self, end: int) -> Sequence[int]:
@@ -93,8 +103,10 @@ class Row:
         """From where it was read to `end`."""
         prompt, start, slot = self.prompt, self.read, self.slot
         ids, last = self.ids[start:end], end == len(self.ids)
+        heard = self._heard() if start < len(self.ticket.prepared.ids) else None
         if prompt is None:
-            return Chunk(slot, start, ids, last, inputs=self.ticket.prepared.media if start == 0 else None)
+            media = self.ticket.prepared.media if start == 0 else None
+            return Chunk(slot, start, ids, last, inputs=media, heard=heard)
         positions = None
         if start >= len(self.ticket.prepared.ids):  # tokens made before a setback
             if prompt.positions is not None:
@@ -105,7 +117,18 @@ class Row:
         if prompt.embeds is None:
             return Chunk(slot, start, ids, last, positions=positions)
         deep = prompt.deep[:, start:end] if prompt.deep is not None else None
-        return Chunk(slot, start, ids, last, embeds=prompt.embeds[start:end], positions=positions, deep=deep)
+        embeds = prompt.embeds[start:end]
+        return Chunk(slot, start, ids, last, embeds=embeds, positions=positions, deep=deep, heard=heard)
+
+    def _heard(self) -> Callable[[int, Tensor], None] | None:
+        """Who takes the logits of the prompt, if its logprobs are wanted."""
+        ticket = self.ticket
+        if (top := ticket.sampling.prompt_logprobs) is None:
+            return None
+        ids = ticket.prepared.ids
+        if ticket.prompt_logprobs is None or len(ticket.prompt_logprobs) != len(ids):
+            ticket.prompt_logprobs = [None] * len(ids)
+        return PromptLogprobs(ids, top, ticket.prompt_logprobs).take
 
 
 def readable(queue: Sequence[Row], running: bool) -> list[Row]:
