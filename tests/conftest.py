@@ -113,6 +113,7 @@ SLOW = {
     "test_serve/test_openai_client_live.py",
     "test_serve/test_stall.py",
     "test_serve/test_streams_live.py",
+    "test_serve/test_structured_live.py",
     "test_serve/test_traces.py",
     "test_serve/test_usage_live.py",
     "test_serve/test_why_faults.py",

@@ -69,11 +69,10 @@ def _at(path: str, value: Any) -> dict[str, Any]:
         (ChatRequest, {"best_of": 2}, "best_of: only 1 answer a request is supported here."),
         (
             ChatRequest,
-            {"response_format": {"type": "json_object"}},
-            "response_format: structured output is not supported.",
+            {"structured_outputs": {"structural_tag": "{}"}},
+            "structured_outputs.structural_tag: is not supported.",
         ),
         (CompletionRequest, {"bad_words": ["a"]}, "bad_words: is not supported."),
-        (GenerateRequest, {"guided_json": {}}, "guided_json: structured output is not supported."),
         (GenerateRequest, {"tools": [{}]}, "tools: calls of tools are for /v1/chat/completions."),
         (GenerateRequest, {"n": 2}, "n: only 1 answer a request is supported here."),
         (GenerateRequest, {"repeat_penalty": 1.5}, "repeat_penalty: is not supported; use repetition_penalty."),

@@ -55,8 +55,11 @@ def test_the_models_tell_their_limits(gateway: LiveGateway, speakers: LiveGatewa
     cards = {card["id"]: card for card in gateway.client.get("/v1/models").json()["data"]}
     told = {name: cards["reasoner"][name] for name in ("max_model_len", "max_completion_tokens", "state")}
     assert told == {"max_model_len": 4096, "max_completion_tokens": 4096, "state": "ready"}
-    assert cards["reasoner"]["features"] == ["raw-prompts", "reasoning"]
-    assert (cards["tiny"]["modalities"], cards["tiny"]["features"]) == (["text"], ["raw-prompts"])
+    assert cards["reasoner"]["features"] == ["constraints", "logprobs", "raw-prompts", "reasoning"]
+    assert (cards["tiny"]["modalities"], cards["tiny"]["features"]) == (
+        ["text"],
+        ["constraints", "logprobs", "raw-prompts"],
+    )
     assert speakers.client.get("/v1/models/short").json()["max_completion_tokens"] == 2
 
 

@@ -6,13 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from ams_common.lifecycle import Phase
-from ams_common.wire.fields import DEGRADED, FINISH_REASON, FinishReason, NewTokens, SamplingFields, Usage
+from ams_common.wire.fields import DEGRADED, FINISH_REASON, FinishReason, NewTokens, Usage
 from ams_common.wire.media import MmIoKwargs, MmProcessorKwargs
+from ams_common.wire.structured import StructuredFields
 
 MediaField = str | list[str] | None
 
 
-class GenerateRequest(SamplingFields, frozen=True, kw_only=True):
+class GenerateRequest(StructuredFields, frozen=True, kw_only=True):
     """A prompt, with media if the model takes them."""
 
     prompt: Annotated[str, Meta(description="The text to answer; not blank.")]

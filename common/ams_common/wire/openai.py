@@ -5,17 +5,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ams_common.wire.fields import (
-    FINISH_REASON,
-    Degradable,
-    FinishReason,
-    NewTokens,
-    NoOrMoreTokens,
-    SamplingFields,
-    Usage,
-)
+from ams_common.wire.fields import FINISH_REASON, Degradable, FinishReason, NewTokens, NoOrMoreTokens, Usage
 from ams_common.wire.logprobs import ChatLogprobs, CompletionLogprobs, PromptLogprobs
 from ams_common.wire.media import ContentPart, MmIoKwargs, MmProcessorKwargs
+from ams_common.wire.structured import StructuredFields
 from ams_common.wire.tools import (
     FunctionCall,
     FunctionCallDelta,
@@ -83,7 +76,7 @@ class Thinking(msgspec.Struct, frozen=True):
     type: Annotated[Literal["enabled", "disabled", "auto", "adaptive"], Meta(description="`disabled`: it does not.")]
 
 
-class _SampledRequest(SamplingFields, frozen=True, kw_only=True):
+class _SampledRequest(StructuredFields, frozen=True, kw_only=True):
     """What chat and text completions share."""
 
     n: Annotated[Answers | None, Meta(description="So many answers to each prompt, at most 128 in all.")] = None

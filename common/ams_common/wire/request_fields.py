@@ -100,12 +100,15 @@ _ANY_JSON = [
         "top_a", "mirostat", "dynatemp_range", "smoothing_factor", "dry_multiplier", "xtc_probability",
         "no_repeat_ngram_size", harmless=(0,),
     ),
+    *_refused("structural_tag", "structured_outputs.structural_tag"),
     *_refused(
-        "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_whitespace_pattern",
-        "structured_outputs", "json_schema", "regex", "ebnf",
-        why="structured output is not supported",
+        "structured_outputs.disable_additional_properties", harmless=(False,),
+        why="is not supported; say additionalProperties in the schema",
     ),
-    *_refused("grammar", "format", harmless=("",), why="structured output is not supported"),
+    *_inert(
+        "structured_outputs.backend", "structured_outputs.disable_fallback", "structured_outputs._backend",
+        "structured_outputs._backend_was_auto", why="there is one way to do it",
+    ),
     *_refused("reasoning_effort", harmless=("medium",), why="how much a model reasons can't be set"),
     *_refused(
         "reasoning", "thinking", "enable_thinking", "thinking_budget", "thinking_token_budget", "think",
@@ -119,7 +122,6 @@ _ANY_JSON = [
     *_refused("chat_template_kwargs", harmless=({},), why="options of chat templates are not supported"),
     *_refused("chat_template", why="is not supported; the model's own is used"),
     *_refused("lora_path"),
-    *_refused("response_format", harmless=({"type": "text"},), why="structured output is not supported"),
 ]  # fmt: skip
 _OPENAI = [*_ANY_JSON, *_inert("stream_options.include_obfuscation", why="streams are not padded")]
 

@@ -30,6 +30,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         list[str] | None,
         Meta(
             description="`reasoning`: answers may have reasoning_content; `raw-prompts`: /v1/completions; "
+            "`constraints`: structured output; `logprobs`: of answers and prompts; `tools`: it may call tools; "
             "`single-question`: one message of a user, and no chat; null until the model has been loaded."
         ),
     ] = None

@@ -15,7 +15,7 @@ from ams_gateway.overview.rates import Rates
 from ams_gateway.registry.port import Model
 
 _MODALITIES = ("text", "image", "audio", "video")
-_FEATURES = ("raw-prompts", "reasoning", "single-question")
+_FEATURES = ("constraints", "logprobs", "raw-prompts", "reasoning", "single-question", "tools")
 _LONGEST_ETA_SECONDS = 1e6
 
 

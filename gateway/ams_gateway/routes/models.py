@@ -15,7 +15,7 @@ from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import allowed_model, allowed_models
 
 _MODALITIES = ("text", "image", "audio", "video")
-_FEATURES = ("raw-prompts", "reasoning", "single-question", "tools", "constraints", "logprobs")
+_FEATURES = ("constraints", "logprobs", "raw-prompts", "reasoning", "single-question", "tools")
 
 
 async def list_models(services: Services, call: Call) -> web.Response:

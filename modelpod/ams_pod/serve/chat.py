@@ -9,13 +9,14 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.wire import ChatRequest, CompletionRequest
 
-from ams_pod.engines.port import Capabilities, ChatOptions, Engine, Prepared, Sampling
+from ams_pod.engines.port import Capabilities, ChatOptions, Constraint, Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
 from ams_pod.media.intake import MediaSource
 from ams_pod.media.items import Decoded
 from ams_pod.media.spool import Spool
 from ams_pod.serve.answering import Format, GenerationJob
 from ams_pod.serve.choices import ChoicesFormat
+from ams_pod.serve.constraints import constraint_of
 from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources_of
 from ams_pod.serve.generation import AnswerRules
 from ams_pod.serve.history import extras_of
@@ -24,7 +25,7 @@ from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.template_arguments import template_arguments
-from ams_pod.serve.tools import ToolPlan, plan_tools
+from ams_pod.serve.tools import ToolPlan, held_to, plan_tools
 from ams_pod.serve.wishes import unheard
 
 
@@ -40,6 +41,7 @@ class ReceivedChat:
     ignored: list[str]
     plan: ToolPlan
     options: ChatOptions
+    constraint: Constraint | None
 
     def job(self, form: Format | ChoicesFormat) -> GenerationJob:
         """To be answered in this form."""
@@ -63,7 +65,7 @@ class ReceivedChat:
                 include_stop=bool(fields.include_stop_str_in_output),
             ),
             answers=fields.n or 1,
-            constraint=plan.constraint,
+            constraint=self.constraint,
         )
 
     def prepare(self, engine: Engine, media: list[Decoded]) -> Prepared:
@@ -94,6 +96,7 @@ async def receive_chat(request: web.Request, spool: Spool, fields: ChatRequest, 
         no_thinking=template.no_thinking,
     )
     check_logprobs(fields, capabilities)
+    constraint = held_to(plan, constraint_of(fields, capabilities), engine.info)
     chat = Chat(contents, extras)
     media = await pod.intake.receive(sources, spool, request[SHARE])
     return ReceivedChat(
@@ -105,6 +108,7 @@ async def receive_chat(request: web.Request, spool: Spool, fields: ChatRequest, 
         ignored=ignored + unheard(sources, capabilities) + list(template.ignored),
         plan=plan,
         options=options,
+        constraint=constraint,
     )
 
 

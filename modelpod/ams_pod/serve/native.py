@@ -9,6 +9,7 @@ from ams_common.wire import GenerateRequest, GenerateResponse
 
 from ams_pod.engines.port import Engine, ModelInfo, Prepared, Sampling
 from ams_pod.serve.answering import GenerationJob, answer
+from ams_pod.serve.constraints import constraint_of
 from ams_pod.serve.content import Chat, Content, check_modalities, generate_sources
 from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
@@ -57,6 +58,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
             rules=AnswerRules(
                 special=fields.skip_special_tokens is False, include_stop=bool(fields.include_stop_str_in_output)
             ),
+            constraint=constraint_of(fields, engine.capabilities),
         )
         return await answer(request, job)
 

@@ -11,6 +11,7 @@ from ams_pod.engines.port import Engine, Prepared
 from ams_pod.media.items import Decoded
 from ams_pod.serve.answering import GenerationJob, answer
 from ams_pod.serve.chat import check_logprobs, receive_chat, sampler
+from ams_pod.serve.constraints import constraint_of
 from ams_pod.serve.generation import AnswerRules
 from ams_pod.serve.infilling import infilled
 from ams_pod.serve.keys import POD, SHARE
@@ -69,6 +70,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         ),
         answers=max(kept, fields.best_of or 1),
         kept=kept if (fields.best_of or 1) > kept else None,
+        constraint=constraint_of(fields, pod.ready().capabilities, raw=True),
     )
     return await answer(request, job)
 

@@ -14,7 +14,7 @@ from ams_common.wire import ChatRequest, FunctionDefinition, FunctionName, ToolC
 from ams_pod.engines.port import Capabilities, Constraint, ModelInfo
 from ams_pod.tool_calls import CallParser, Dialect, dialect_of
 from ams_pod.tool_calls.described import describe
-from ams_pod.tool_calls.grammar import required_calls, strict_calls
+from ams_pod.tool_calls.grammar import ANY_OBJECT, calls_or_json, required_calls, strict_calls
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _SHORT = 9
@@ -34,6 +34,7 @@ class ToolPlan:
     constraint: Constraint | None = None
     several: bool = True
     eager: bool = False
+    must_call: bool = False
 
     @property
     def special(self) -> bool:
@@ -84,7 +85,32 @@ def plan_tools(fields: ChatRequest, info: ModelInfo, capabilities: Capabilities,
         constraint=_constraint(dialect, functions, choice, info, capabilities, several=several),
         several=several,
         eager=bool(fields.stream),
+        must_call=choice != "auto",
     )  # fmt: skip
+
+
+def held_to(plan: ToolPlan, asked: Constraint | None, info: ModelInfo) -> Constraint | None:
+    """What the answer must be: calls, or else what is `asked` of its text. ApiError for a form that leaves no calls."""
+    if asked is None or plan.must_call:
+        return plan.constraint or asked
+    if not plan.functions:
+        return asked
+    if asked.kind not in ("json-object", "json-schema"):
+        raise _wrong("tools", "with them an answer can be held to JSON alone.")
+    schema = ANY_OBJECT if asked.kind == "json-object" else _schema_of(asked.value)
+    functions = list(plan.functions.values())
+    return calls_or_json(plan.dialect, functions, _special(info), schema, several=plan.several)
+
+
+def _schema_of(text: str) -> dict[str, Any] | bool:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any] | bool)
+    except msgspec.DecodeError:
+        raise _wrong("response_format", "holds no JSON Schema.") from None
+
+
+def _special(info: ModelInfo) -> dict[str, int]:
+    return {name: number for name, number in info.added_tokens.items() if name in info.special_tokens}
 
 
 def _constraint(
@@ -99,7 +125,7 @@ def _constraint(
     strict = {name for name, function in functions.items() if function.get("strict")}
     if choice == "auto" and not strict:
         return None
-    special = {name: number for name, number in info.added_tokens.items() if name in info.special_tokens}
+    special = _special(info)
     if choice == "auto":
         made = strict_calls(dialect, list(functions.values()), special, several=several)
         return made if "constraints" in capabilities.features else None

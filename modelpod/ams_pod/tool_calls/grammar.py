@@ -33,6 +33,21 @@ def strict_calls(
     return Constraint("lark", lark.grammar(f"({lark.text_up_to(opening)} {calls})? {lark.any_text()}"))
 
 
+def calls_or_json(
+    dialect: Dialect,
+    functions: Sequence[Mapping[str, Any]],
+    special: Mapping[str, int],
+    schema: Mapping[str, Any] | bool,
+    *,
+    several: bool,
+) -> Constraint:
+    """Calls of the functions, or else a JSON value of the schema."""
+    lark = Lark(special)
+    return Constraint(
+        "lark", lark.grammar(f"{_calls(lark, dialect, functions, several=several)} | {lark.json(schema)}")
+    )
+
+
 def _calls(
     lark: Lark, dialect: Dialect, functions: Sequence[Mapping[str, Any]], *, several: bool, read: str = ""
 ) -> str:

@@ -34,7 +34,7 @@ class Lark:
             plain, text = "", text[len(token) :]
         return " ".join(filter(None, [*parts, _quoted(plain)])) or '""'
 
-    def json(self, schema: Mapping[str, Any]) -> str:
+    def json(self, schema: Mapping[str, Any] | bool) -> str:
         """A JSON value of this schema."""
         return self.rule("json", f"%json {json.dumps(schema)}")
 

@@ -64,8 +64,10 @@ def checked_schema(text: str) -> dict[str, Any]:
 
 
 def with_white_space(schema: dict[str, Any], pattern: str = WHITE_SPACE) -> dict[str, Any]:
-    """The schema with what may stand between the parts of the JSON text."""
-    options = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": pattern, "whitespace_flexible": True}
+    """The schema with what may stand between the parts of the JSON text; nothing for an empty pattern."""
+    options: dict[str, Any] = {"lenient": False, "coerce_one_of": False, "whitespace_flexible": bool(pattern)}
+    if pattern:
+        options["whitespace_pattern"] = pattern
     return {**schema, "x-guidance": options}
 
 
