@@ -6,7 +6,7 @@ import json
 import pytest
 from ams_pod.tool_calls import BY_NAME, DIALECTS, HERMES, Call, CallParser, dialect_of
 from ams_pod.tool_calls.described import describe
-from ams_pod.tool_calls.grammar import required_calls, strict_calls
+from ams_pod.tool_calls.grammar import calls_or_json, required_calls, strict_calls
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -287,6 +287,15 @@ def test_strict_tools_hold_calls_to_their_schemas_and_leave_text_free(dialect) -
         assert accepted(constraint, text) == (len(text), True)
     wrong = "I look. " + dialect.write([Call("weather", {"town": "Paris"})])
     assert accepted(constraint, wrong)[0] < len(wrong)
+
+
+@pytest.mark.parametrize("dialect", [each for each in DIALECTS if each.opening()], ids=lambda dialect: dialect.name)
+def test_an_answer_may_be_calls_or_json(dialect) -> None:
+    constraint = calls_or_json(dialect, STRICT, {}, CITY, several=True)
+    for text in (dialect.write([Call(*PARIS), Call(*NOW)]), '{"city": "Paris"}'):
+        assert accepted(constraint, text) == (len(text), True)
+    assert accepted(constraint, "Paris")[0] == 0
+    assert accepted(constraint, '{"city": 1}')[0] < 11
 
 
 def test_special_tokens_of_a_grammar_are_themselves() -> None:

@@ -25,7 +25,7 @@ from ams_pod.serve.models import check_model
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.template_arguments import template_arguments
-from ams_pod.serve.tools import ToolPlan, held_to, plan_tools
+from ams_pod.serve.tools import ToolPlan, plan_tools, with_tools
 from ams_pod.serve.wishes import unheard
 
 
@@ -96,7 +96,7 @@ async def receive_chat(request: web.Request, spool: Spool, fields: ChatRequest, 
         no_thinking=template.no_thinking,
     )
     check_logprobs(fields, capabilities)
-    constraint = held_to(plan, constraint_of(fields, capabilities), engine.info)
+    constraint = with_tools(plan, constraint_of(fields, capabilities))
     chat = Chat(contents, extras)
     media = await pod.intake.receive(sources, spool, request[SHARE])
     return ReceivedChat(

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from ams_common.wire import ChatRequest, FunctionDefinition, FunctionName, ToolC
 from ams_pod.engines.port import Capabilities, Constraint, ModelInfo
 from ams_pod.tool_calls import CallParser, Dialect, dialect_of
 from ams_pod.tool_calls.described import describe
-from ams_pod.tool_calls.grammar import ANY_OBJECT, calls_or_json, required_calls, strict_calls
+from ams_pod.tool_calls.grammar import calls_or_json, required_calls, strict_calls
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _SHORT = 9
@@ -24,7 +24,7 @@ _SHORT = 9
 class ToolPlan:
     """Of one chat. `native`: the chat template knows tools; else `tools` are told in words of our own.
 
-    `functions` are those that may be called, by name; without any, nothing is a call.
+    `functions` are those that may be called, by name; without any, nothing is a call. `must_call`: one of them is.
     """
 
     dialect: Dialect
@@ -32,6 +32,7 @@ class ToolPlan:
     tools: tuple[dict[str, Any], ...] = ()
     functions: dict[str, dict[str, Any]] = field(default_factory=dict)
     constraint: Constraint | None = None
+    special_tokens: Mapping[str, int] = field(default_factory=dict)
     several: bool = True
     eager: bool = False
     must_call: bool = False
@@ -59,6 +60,22 @@ class ToolPlan:
         return [_with_short_ids(each) for each in messages] if has_calls and self.dialect.short_ids else messages
 
 
+def with_tools(plan: ToolPlan, asked: Constraint | None) -> Constraint | None:
+    """What an answer must be that may call tools, and is `asked` for in a form where it calls none.
+
+    ApiError for a form that can't be told beside calls.
+    """
+    if asked is None or not plan.functions or plan.must_call:
+        return plan.constraint if asked is None or plan.must_call else asked
+    if asked.kind not in ("json-object", "json-schema"):
+        raise _wrong("tools", "beside tools an answer can be held to JSON alone.")
+    if not plan.dialect.opening():
+        raise _wrong("tools", "an answer in JSON can't be told from this model's calls; send response_format alone.")
+    schema = {"type": "object"} if asked.kind == "json-object" else _schema(asked.value)
+    functions = list(plan.functions.values())
+    return calls_or_json(plan.dialect, functions, plan.special_tokens, schema, several=plan.several)
+
+
 def plan_tools(fields: ChatRequest, info: ModelInfo, capabilities: Capabilities, configured: str) -> ToolPlan:
     """ApiError for tools that make no sense together. `configured` is the manifest's dialect, or `auto`."""
     native = "tools" in capabilities.features
@@ -82,35 +99,12 @@ def plan_tools(fields: ChatRequest, info: ModelInfo, capabilities: Capabilities,
     tools = tuple({"type": "function", "function": function} for function in functions.values())
     return ToolPlan(
         dialect, native, tools, functions,
+        special_tokens={name: info.added_tokens[name] for name in info.special_tokens if name in info.added_tokens},
+        must_call=choice != "auto",
         constraint=_constraint(dialect, functions, choice, info, capabilities, several=several),
         several=several,
         eager=bool(fields.stream),
-        must_call=choice != "auto",
     )  # fmt: skip
-
-
-def held_to(plan: ToolPlan, asked: Constraint | None, info: ModelInfo) -> Constraint | None:
-    """What the answer must be: calls, or else what is `asked` of its text. ApiError for a form that leaves no calls."""
-    if asked is None or plan.must_call:
-        return plan.constraint or asked
-    if not plan.functions:
-        return asked
-    if asked.kind not in ("json-object", "json-schema"):
-        raise _wrong("tools", "with them an answer can be held to JSON alone.")
-    schema = ANY_OBJECT if asked.kind == "json-object" else _schema_of(asked.value)
-    functions = list(plan.functions.values())
-    return calls_or_json(plan.dialect, functions, _special(info), schema, several=plan.several)
-
-
-def _schema_of(text: str) -> dict[str, Any] | bool:
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any] | bool)
-    except msgspec.DecodeError:
-        raise _wrong("response_format", "holds no JSON Schema.") from None
-
-
-def _special(info: ModelInfo) -> dict[str, int]:
-    return {name: number for name, number in info.added_tokens.items() if name in info.special_tokens}
 
 
 def _constraint(
@@ -125,7 +119,7 @@ def _constraint(
     strict = {name for name, function in functions.items() if function.get("strict")}
     if choice == "auto" and not strict:
         return None
-    special = _special(info)
+    special = {name: number for name, number in info.added_tokens.items() if name in info.special_tokens}
     if choice == "auto":
         made = strict_calls(dialect, list(functions.values()), special, several=several)
         return made if "constraints" in capabilities.features else None
@@ -136,6 +130,13 @@ def _constraint(
     if choice not in functions:
         raise _wrong("tool_choice", f"there is no function {choice!r} among the tools.")
     return required_calls(dialect, [functions[choice]], special, several=False)
+
+
+def _schema(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise _wrong("response_format", "the schema is no JSON.") from None
 
 
 def _definitions(fields: ChatRequest) -> tuple[Sequence[FunctionDefinition], str]:

@@ -41,11 +41,10 @@ def calls_or_json(
     *,
     several: bool,
 ) -> Constraint:
-    """Calls of the functions, or else a JSON value of the schema."""
+    """Calls of the functions, or an answer of this schema."""
     lark = Lark(special)
-    return Constraint(
-        "lark", lark.grammar(f"{_calls(lark, dialect, functions, several=several)} | {lark.json(schema)}")
-    )
+    calls = lark.rule("calls", _calls(lark, dialect, functions, several=several))
+    return Constraint("lark", lark.grammar(f"{calls} | {lark.json(schema)}"))
 
 
 def _calls(
