@@ -102,6 +102,7 @@ SLOW = {
     "test_pod/test_separate.py",
     "test_serve/test_ledger_live.py",
     "test_serve/test_admin_live.py",
+    "test_serve/test_agents_live.py",
     "test_serve/test_answers_live.py",
     "test_serve/test_bad_input_live.py",
     "test_serve/test_clients.py",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fakehub.tiny_tokenizer import REASONING, qwen_tokenizer
+from fakehub.tiny_tokenizer import HERMES, REASONING, qwen_tokenizer
 
 _HIDDEN = 64
 
@@ -22,7 +22,7 @@ def thinker(folder: Path) -> Path:
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.add_tokens([text for text in script if len(tokenizer(text).input_ids) != 1])
     said = [tokenizer(text).input_ids[-1] for text in script]
-    return _save(tokenizer, [ids("<｜Assistant｜>"), *said, tokenizer.eos_token_id], folder)
+    return _save(tokenizer, _chain([ids("<｜Assistant｜>"), *said, tokenizer.eos_token_id]), folder)
 
 
 def endless(folder: Path, context: int = 200_000) -> Path:
@@ -33,9 +33,8 @@ def endless(folder: Path, context: int = 200_000) -> Path:
     words = [" on", " and"]
     tokenizer.add_tokens([text for text in words if len(tokenizer(text).input_ids) != 1])
     said = [tokenizer(text).input_ids[-1] for text in words]
-    return _save(
-        tokenizer, [tokenizer.convert_tokens_to_ids("<｜Assistant｜>"), *said], folder, context=context, again=1
-    )
+    chain = [tokenizer.convert_tokens_to_ids("<｜Assistant｜>"), *said]
+    return _save(tokenizer, [*_chain(chain), (chain[-1], chain[1])], folder, context=context)
 
 
 def writer(folder: Path, thoughts: Sequence[str], answer: Sequence[str]) -> Path:
@@ -50,7 +49,7 @@ def writer(folder: Path, thoughts: Sequence[str], answer: Sequence[str]) -> Path
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.add_tokens([text for text in script if len(tokenizer(text).input_ids) != 1])
     said = [tokenizer(text).input_ids[-1] for text in script]
-    return _save(tokenizer, [ids("<｜Assistant｜>"), *said, tokenizer.eos_token_id], folder)
+    return _save(tokenizer, _chain([ids("<｜Assistant｜>"), *said, tokenizer.eos_token_id]), folder)
 
 
 def spaces(folder: Path) -> Path:
@@ -67,21 +66,62 @@ def spaces(folder: Path) -> Path:
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     chain = [vocabulary[word] for word in ("▁France", "▁is", "▁Paris", ".", "</s>")]
-    return _save(tokenizer, chain, folder)
+    return _save(tokenizer, _chain(chain), folder)
 
 
-def _save(tokenizer: Any, chain: Sequence[int], folder: Path, *, context: int = 512, again: int | None = None) -> Path:
-    """A Llama whose layers add nothing: the embedding of each token of the chain is the next one's direction.
+def agent(folder: Path, scripts: Sequence[tuple[str, Sequence[str]]], context: int = 8192) -> Path:
+    """It answers by the first script whose condition, in Jinja, its messages and tools meet; each piece is one token.
 
-    After the last one comes the one at `again`, if that is given.
+    Its chat template is of Qwen's kind: it knows tools, and writes calls as Hermes does.
     """
+    chosen = "".join(
+        f"{{%- {'if' if number == 0 else 'elif'} {condition} %}}{{{{- '<|script{number}|>' }}}}"
+        for number, (condition, _) in enumerate(scripts)
+    )
+    names = [f"<|script{number}|>" for number in range(len(scripts))]
+    template = HERMES + "{%- if add_generation_prompt %}" + chosen + "{%- endif %}{%- endif %}"
+    tokenizer = qwen_tokenizer(["<|im_start|>", "<|im_end|>", *names], template=template)
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
+    pieces = [piece for _, said in scripts for piece in said]
+    assert len(set(pieces)) == len(pieces), "a token is followed by one token only"
+    tokenizer.add_tokens(pieces)
+    ids = tokenizer.convert_tokens_to_ids
+    chains = [
+        [ids(name), *map(ids, said), tokenizer.eos_token_id] for name, (_, said) in zip(names, scripts, strict=True)
+    ]
+    return _save(tokenizer, [pair for chain in chains for pair in itertools.pairwise(chain)], folder, context=context)
+
+
+def steps(count: int, name: str, last: str) -> list[tuple[str, Sequence[str]]]:
+    """Scripts of an agent that calls `name` with {"number": 1}, then 2 and so on, and then says `last`.
+
+    For a chat whose first tool has this name.
+    """
+    results = "(messages | selectattr('role', 'equalto', 'tool') | list | length)"
+    has = f"tools and tools[0].function.name == '{name}' and {results}"
+    made: list[tuple[str, Sequence[str]]] = []
+    for number in range(count):
+        call = f'<tool_call>\n{{"name": "{name}", "arguments": {{"number": {number + 1}'
+        made.append((f"{has} == {number}", [call, "}}\n</tool_call>" + " " * number]))
+    return [*made, (f"{has} == {count}", [last])]
+
+
+def _chain(chain: Sequence[int]) -> list[tuple[int, int]]:
+    """Each token and the next."""
+    assert len(set(chain)) == len(chain)
+    return [*itertools.pairwise(chain)]
+
+
+def _save(tokenizer: Any, pairs: Sequence[tuple[int, int]], folder: Path, *, context: int = 512) -> Path:
+    """A Llama whose layers add nothing: the embedding of the first token of a pair is the direction of the second."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    assert len(set(chain)) == len(chain) < _HIDDEN
-    pairs = [*itertools.pairwise(chain), *([] if again is None else [(chain[-1], chain[again])])]
+    hidden = _HIDDEN
+    while hidden <= len(pairs):
+        hidden *= 2
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=_HIDDEN, intermediate_size=_HIDDEN, num_hidden_layers=1,
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=_HIDDEN, num_hidden_layers=1,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=context, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip

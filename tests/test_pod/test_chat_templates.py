@@ -7,29 +7,11 @@ import pytest
 from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.port import ChatOptions, EngineRefusal
-from fakehub.tiny_tokenizer import CHATML, REASONING, qwen_tokenizer
+from fakehub.tiny_tokenizer import CHATML, HERMES, REASONING, qwen_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from test_pod.test_detokenizer import SENTENCE_PIECES
 
-# As Qwen2.5 and Qwen3: tools in the system message, arguments as objects.
-HERMES = (
-    "{%- if tools %}{{- '<|im_start|>system\n' }}{%- if messages[0].role == 'system' %}"
-    "{{- messages[0].content + '\n\n' }}{%- endif %}{{- '# Tools\n<tools>' }}{%- for tool in tools %}"
-    "{{- '\n' }}{{- tool | tojson }}{%- endfor %}{{- '\n</tools><tool_call><|im_end|>\n' }}{%- endif %}"
-    "{%- for message in messages %}{%- if message.role == 'tool' %}"
-    "{{- '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}"
-    "{%- elif message.role == 'assistant' and message.tool_calls %}{{- '<|im_start|>assistant' }}"
-    "{%- if message.reasoning_content %}{{- '\n<think>' + message.reasoning_content + '</think>' }}{%- endif %}"
-    "{%- if message.content %}{{- '\n' + message.content }}{%- endif %}{%- for tool_call in message.tool_calls %}"
-    "{%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}"
-    '{{- \'\n<tool_call>\n{"name": "\' + tool_call.name + \'", "arguments": \' }}'
-    "{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\n' }}"
-    "{%- else %}{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
-    "{%- endif %}"
-)
 # As DeepSeek-V3: tools unknown, arguments as texts.
 DEEPSEEK = (
     "{% for message in messages %}"

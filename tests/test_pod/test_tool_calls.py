@@ -285,8 +285,10 @@ def test_strict_tools_hold_calls_to_their_schemas_and_leave_text_free(dialect) -
     call = "I look. " + dialect.write([Call(*PARIS), Call(*NOW)])
     for text in ("", "Paris, <b> [1] {2}.", call):
         assert accepted(constraint, text) == (len(text), True)
-    wrong = "I look. " + dialect.write([Call("weather", {"town": "Paris"})])
-    assert accepted(constraint, wrong)[0] < len(wrong)
+    wrong = dialect.write([Call("weather", {"town": "Paris"})])
+    for text in ("I look. " + wrong, f"{call} and {wrong}"):
+        assert accepted(constraint, text)[0] < len(text)
+    assert accepted(constraint, f"{call} and {call}") == (2 * len(call) + 5, True)
 
 
 @pytest.mark.parametrize("dialect", [each for each in DIALECTS if each.opening()], ids=lambda dialect: dialect.name)

@@ -99,7 +99,7 @@ def plan_tools(fields: ChatRequest, info: ModelInfo, capabilities: Capabilities,
     tools = tuple({"type": "function", "function": function} for function in functions.values())
     return ToolPlan(
         dialect, native, tools, functions,
-        special_tokens={name: info.added_tokens[name] for name in info.special_tokens if name in info.added_tokens},
+        special_tokens=_unspelled(info),
         must_call=choice != "auto",
         constraint=_constraint(dialect, functions, choice, info, capabilities, several=several),
         several=several,
@@ -119,7 +119,7 @@ def _constraint(
     strict = {name for name, function in functions.items() if function.get("strict")}
     if choice == "auto" and not strict:
         return None
-    special = {name: number for name, number in info.added_tokens.items() if name in info.special_tokens}
+    special = _unspelled(info)
     if choice == "auto":
         made = strict_calls(dialect, list(functions.values()), special, several=several)
         return made if "constraints" in capabilities.features else None
@@ -137,6 +137,15 @@ def _schema(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         raise _wrong("response_format", "the schema is no JSON.") from None
+
+
+def _unspelled(info: ModelInfo) -> dict[str, int]:
+    """Tokens that no text spells for what holds answers to a form: special ones, and those that look like tags."""
+    return {
+        name: number
+        for name, number in info.added_tokens.items()
+        if name in info.special_tokens or (name.startswith("<") and name.endswith(">"))
+    }
 
 
 def _definitions(fields: ChatRequest) -> tuple[Sequence[FunctionDefinition], str]:

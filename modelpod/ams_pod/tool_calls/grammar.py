@@ -30,7 +30,8 @@ def strict_calls(
     lark = Lark(special)
     loose = [each if each.get("strict") else {**each, "parameters": ANY_OBJECT} for each in functions]
     calls = _calls(lark, dialect, loose, several=several, read=opening)
-    return Constraint("lark", lark.grammar(f"({lark.text_up_to(opening)} {calls})? {lark.any_text()}"))
+    text = lark.text_without(opening)
+    return Constraint("lark", lark.grammar(f"({lark.text_up_to(opening)} {calls})* {text}"))
 
 
 def calls_or_json(

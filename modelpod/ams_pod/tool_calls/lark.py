@@ -8,7 +8,7 @@ from ams_pod.tool_calls.writing import dumps
 
 
 class Lark:
-    """Rules as they are needed. `special` are the ids of the special tokens that texts may name."""
+    """Rules as they are needed. `special` are the ids of tokens that no text spells, such as `<tool_call>`."""
 
     def __init__(self, special: Mapping[str, int]) -> None:
         self._special = special
@@ -41,11 +41,12 @@ class Lark:
     def text_up_to(self, mark: str) -> str:
         """Any text that doesn't hold `mark`, and the mark."""
         if any(mark.startswith(token) for token in self._special):
-            return f"{self.any_text()} {self.text(mark)}"  # no text holds special tokens
+            return f"{self.text_without(mark)} {self.text(mark)}"
         return self.rule("up_to", f"/(.|\\n)*/ {self.text(mark)}", "[lazy]")
 
-    def any_text(self) -> str:
-        return self.rule("TEXT", "/(.|\\n)*/")
+    def text_without(self, mark: str) -> str:
+        """Any text that doesn't spell `mark`."""
+        return self.rule("TEXT", f"/(.|\\n)*/ & ~/(.|\\n)*{_literal(mark)}(.|\\n)*/")
 
     def texts(self, choices: list[str]) -> str:
         """One of these texts."""
@@ -66,3 +67,8 @@ class Lark:
 
 def _quoted(text: str) -> str:
     return dumps(text) if text else ""
+
+
+def _literal(text: str) -> str:
+    """As part of a regular expression."""
+    return "".join(each if each.isalnum() else f"\\x{{{ord(each):x}}}" for each in text)
