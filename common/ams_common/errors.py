@@ -1,11 +1,12 @@
-"""Errors that a client sees: stable codes, their HTTP status, and the two shapes of their bodies."""
+"""Errors that a client sees: stable codes, their HTTP status, and the shapes of their bodies."""
 
-import re
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import msgspec
+
+from ams_common.dialects import Dialect, dialect_of
 
 _RETRIED_BY_CLIENTS = (408, 409, 429)  # and every status from 500 on: what OpenAI's client does by itself
 
@@ -30,9 +31,25 @@ class ErrorKind:
         return "rate_limit_error" if self.status == 429 else "invalid_request_error"
 
     @property
+    def anthropic_type(self) -> str:
+        """The `type` of an error of Anthropic's API."""
+        return _ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+
+    @property
     def forbids_retry(self) -> bool:
         return not self.retryable and (self.status >= 500 or self.status in _RETRIED_BY_CLIENTS)
 
+
+# https://docs.anthropic.com/en/api/errors
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 ERRORS: dict[str, ErrorKind] = {
     "invalid_json": ErrorKind(400, "the body is not JSON, not UTF-8, or nested too deeply"),
@@ -54,6 +71,10 @@ ERRORS: dict[str, ErrorKind] = {
     "not_found": ErrorKind(404, "no such route"),
     "model_not_found": ErrorKind(404, "no such model; the message lists the models"),
     "request_unknown": ErrorKind(404, "no record of the request; the message says how far back records go"),
+    "response_not_found": ErrorKind(404, "no such response: it was not stored, or is kept no longer"),
+    "previous_response_not_found": ErrorKind(
+        404, "the response to go on from, or one before it, was not stored, or is kept no longer"
+    ),
     "method_not_allowed": ErrorKind(405, "the route needs another method; `Allow` names it"),
     "not_controllable": ErrorKind(
         409, "something else starts and stops the model and keeps its log; the message says what to do"
@@ -92,18 +113,6 @@ def errors_table() -> str:
     """The table of docs/http.md."""
     rows = [f"| {kind.status} | `{code}` | {kind.meaning} |" for code, kind in ERRORS.items()]
     return "\n".join(["| status | code | when |", "|---|---|---|", *rows]) + "\n"
-
-
-_OPENAI_PATH = re.compile(
-    r"/+v1(/|$)|.*/(chat/completions|completions|models|embeddings|responses|messages|rerank|moderations|audio/\w+|"
-    r"images/\w+)/*$"
-)
-_NATIVE_PATH = re.compile(r"/+(generate|admin|internal)/")
-
-
-def speaks_openai(path: str) -> bool:
-    """Whether a path is of OpenAI's API, or meant to be: a base URL without /v1 is the usual mistake."""
-    return _OPENAI_PATH.match(path) is not None and _NATIVE_PATH.match(path) is None
 
 
 class ApiError(Exception):
@@ -166,6 +175,18 @@ class ApiError(Exception):
             }
         }
 
+    def anthropic(self, request_id: str) -> dict[str, Any]:
+        """The body on /v1/messages: Anthropic's envelope, with our code beside its type."""
+        error = {"type": self.kind.anthropic_type, "message": self.message, "code": self.code}
+        if self.param is not None:
+            error["param"] = self.param
+        return {"error": error, "type": "error", "request_id": request_id}
+
     def body(self, path: str, request_id: str) -> bytes:
         """The encoded body in the shape that clients of `path` expect."""
-        return msgspec.json.encode(self.openai(request_id) if speaks_openai(path) else self.native(request_id))
+        match dialect_of(path):
+            case Dialect.NATIVE:
+                return msgspec.json.encode(self.native(request_id))
+            case Dialect.ANTHROPIC:
+                return msgspec.json.encode(self.anthropic(request_id))
+        return msgspec.json.encode(self.openai(request_id))

@@ -31,5 +31,7 @@ OPERATIONS: Final = {
     "/generate": "chat",
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
     "/v1/audio/transcriptions": "generate_content",
 }

@@ -125,7 +125,9 @@ def _tree(type_: type[msgspec.Struct]) -> _Fields:
 
 
 def _children(place: _Fields, name: str) -> list[_Fields]:
-    child = place.below[name]
+    child = place.below.get(name)
+    if child is None:
+        return []  # an object of another kind has it
     return list(child.tagged.values()) or [child]
 
 

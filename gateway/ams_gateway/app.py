@@ -47,6 +47,8 @@ from ams_gateway.proxy.relay import Relay
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.redis_link import open_link
 from ams_gateway.registry.port import Backend, Model, Registry
+from ams_gateway.responses.memory import ResponseMemory
+from ams_gateway.responses.store import open_store as open_response_store
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.routes.routing import NO_ROUTE, Router, Services
 from ams_gateway.routes.table import client_routes, monitoring_routes
@@ -145,6 +147,13 @@ class Gateway:
             limiter=self._limiter,
             ledger=self._ledger,
             answers=AnswerCache(open_store(self._link)),
+            responses=ResponseMemory(
+                open_response_store(
+                    self._link, seconds=settings.stored_responses_seconds, most_bytes=settings.stored_responses_bytes
+                ),
+                seconds=settings.stored_responses_seconds,
+                most_bytes=settings.stored_responses_bytes,
+            ),
             recent=self._recent,
             openapi_document=functools.cache(lambda: msgspec.json.encode(openapi.document(routes))),
         )
@@ -206,6 +215,7 @@ class Gateway:
             await asyncio.sleep(_FORGET_SECONDS)
             models = self._services.registry.models()
             self._services.answers.keep_only(models)
+            self._services.responses.tidy()
             self._recent_errors.keep_only(model.name for model in models)
 
     async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from ams_common.dialects import Dialect, dialect_of
 from ams_common.errors import ERRORS
 
 from ams_gateway.routes.routing import Form, Route, Scope
@@ -62,11 +63,44 @@ _ERRORS: dict[str, Any] = {
         "properties": {"error": {"$ref": _REF.format(name="OpenAIErrorDetails"), "description": "What went wrong."}},
         "required": ["error"],
     },
+    "AnthropicErrorDetails": {
+        "title": "AnthropicErrorDetails",
+        "description": "An error in Anthropic's fields, and its code.",
+        "type": "object",
+        "properties": {
+            "type": {
+                "type": "string",
+                "enum": sorted({kind.anthropic_type for kind in ERRORS.values()}),
+                "description": "Anthropic's kind of error.",
+            },
+            "message": {"type": "string", "description": "A sentence for a person."},
+            "code": _CODE,
+            "param": {"type": "string", "description": "The field of the request that is wrong."},
+        },
+        "required": ["type", "message", "code"],
+    },
+    "AnthropicError": {
+        "title": "AnthropicError",
+        "description": "An error on /v1/messages, in Anthropic's envelope.",
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": ["error"], "description": "Kind of this body."},
+            "error": {"$ref": _REF.format(name="AnthropicErrorDetails"), "description": "What went wrong."},
+            "request_id": _REQUEST_ID,
+        },
+        "required": ["type", "error", "request_id"],
+    },
 }
 _TAGS = {
     "public": "For every client.",
     "admin": "State and clean-up of all pods, in the older server's fields.",
     "monitoring": "For monitoring systems.",
+}
+_ERROR_BODIES = {
+    Dialect.NATIVE: "Error",
+    Dialect.OPENAI: "OpenAIError",
+    Dialect.RESPONSES: "OpenAIError",
+    Dialect.ANTHROPIC: "AnthropicError",
 }
 _TAG_OF = {Scope.GENERATE: "public"}
 _SECURITY_SCHEMES = {
@@ -180,7 +214,7 @@ def _errors(route: Route) -> dict[str, Any]:
     codes_of: defaultdict[int, list[str]] = defaultdict(list)
     for code in (*ANY_ERRORS, *KEY_ERRORS.get(route.scope, ()), *route.errors):
         codes_of[ERRORS[code].status].append(code)
-    name = "OpenAIError" if route.path.startswith("/v1") else "Error"
+    name = _ERROR_BODIES[dialect_of(route.path)]
     content = {"application/json": {"schema": {"$ref": _REF.format(name=name)}}}
     return {
         str(status): {

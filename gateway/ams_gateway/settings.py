@@ -124,11 +124,21 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         str,
         Meta(
-            description="Redis by which gateways share limits, usage and kept answers: redis://HOST:PORT/DB, "
-            "rediss://HOST:PORT/DB or unix:///PATH; empty: this gateway keeps them alone"
+            description="Redis by which gateways share limits, usage, kept answers and responses: "
+            "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH; empty: this gateway keeps them alone"
         ),
     ] = ""
     redis_password: Annotated[str, Meta(description="password of --redis-url; better given by the variable")] = ""
+    stored_responses_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="memory for responses of /v1/responses that others may go on from, in bytes; 0 keeps none",
+        ),
+    ] = 64 << 20
+    stored_responses_seconds: Annotated[
+        float, Meta(gt=0, le=366 * 86400, description="seconds that such a response is kept after its last use")
+    ] = 86400.0
     usage_file: Annotated[
         str,
         Meta(

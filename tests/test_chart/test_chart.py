@@ -227,6 +227,8 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
         ({"gateway": {"bodyMinBytesPerSecond": 8}}, "gateway", "AMS_BODY_MIN_BYTES_PER_SECOND", "8"),
         ({"gateway": {"bodyMemoryBytes": 10485760}}, "gateway", "AMS_BODY_MEMORY_BYTES", "10485760"),
         ({"gateway": {"spoolBytes": 2147483648}}, "gateway", "AMS_SPOOL_BYTES", "2147483648"),
+        ({"gateway": {"storedResponses": {"bytes": 0}}}, "gateway", "AMS_STORED_RESPONSES_BYTES", "0"),
+        ({"gateway": {"storedResponses": {"seconds": 60}}}, "gateway", "AMS_STORED_RESPONSES_SECONDS", "60"),
         (
             {"gateway": {"allowedHosts": ["api.example.com", "*.b.org"]}},
             "gateway",
@@ -286,6 +288,7 @@ def test_values_become_settings(values: dict[str, Any], part: str, variable: str
         {"auth": {"existingSecret": "Not A Name"}},
         {"tls": {"cert": "x"}},
         {"spoolBytes": "1Gi"},
+        {"storedResponses": {"seconds": 0}},
     ],
 )
 def test_values_of_no_sense_are_refused(values: dict[str, Any]) -> None:

@@ -5,10 +5,20 @@ from pathlib import Path
 import msgspec
 import pytest
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, TranscriptionRequest
+from ams_common.wire.messages import CountTokensRequest, MessagesRequest
+from ams_common.wire.responses import ResponsesRequest
 from test_common.field_uses import uses_of
 
 ROOT = Path(__file__).parents[2]
-REQUESTS = (GenerateRequest, ChatRequest, CompletionRequest, TranscriptionRequest)
+REQUESTS = (
+    GenerateRequest,
+    ChatRequest,
+    CompletionRequest,
+    TranscriptionRequest,
+    ResponsesRequest,
+    MessagesRequest,
+    CountTokensRequest,
+)
 SOURCES = [
     source
     for package in ("modelpod", "gateway")

@@ -140,7 +140,7 @@ async def test_a_listed_origin_gets_cors_on_answers_errors_and_streams(
     async with running.client.options(running.url + "/generate/m", headers=asked) as preflight:
         assert preflight.status == 204
         assert preflight.headers["Access-Control-Allow-Headers"] == "content-type,authorization"
-        assert preflight.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+        assert preflight.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, DELETE"
     async with running.client.options(
         running.url + "/generate/m", headers={**asked, "Origin": "https://evil.example"}
     ) as preflight:

@@ -52,6 +52,32 @@ def test_all_turns_of_a_conversation_are_one() -> None:
             {"system": "a", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             {"system": "b", "messages": [{"role": "user", "content": "x"}]},
         ),
+        (  # a response, and one that goes on from it
+            {"input": "x", "instructions": "i"},
+            {
+                "previous_items": [{"role": "user", "content": "x"}, {"type": "message"}],
+                "input": "y",
+                "instructions": "i",
+            },
+            {"input": "y", "instructions": "i"},
+        ),
+        (  # Claude Code moves its marks with each turn, and has another bill each time
+            {
+                "system": [
+                    {"type": "text", "text": "x-anthropic-billing-header: cch=1;"},
+                    {"type": "text", "text": "s"},
+                ],
+                "messages": [{"role": "user", "content": [{"text": "x", "cache_control": {"type": "ephemeral"}}]}],
+            },
+            {
+                "system": [
+                    {"type": "text", "text": "x-anthropic-billing-header: cch=2;"},
+                    {"type": "text", "text": "s"},
+                ],
+                "messages": [{"role": "user", "content": [{"text": "x"}]}, {"role": "assistant", "content": "y"}],
+            },
+            {"system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": [{"text": "y"}]}]},
+        ),
         (
             {"prompt_cache_key": "k", "messages": [{"role": "user", "content": "x"}]},
             {"prompt_cache_key": "k", "messages": [{"role": "user", "content": "y"}]},
@@ -62,10 +88,12 @@ def test_all_turns_of_a_conversation_are_one() -> None:
 def test_every_api_says_which_conversation_it_is(
     one: dict[str, Any], same: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    number = conversation_of(json.dumps(one).encode(), "")
+    number, alike, unlike = (
+        conversation_of(json.dumps(body, separators=(",", ":")).encode(), "") for body in (one, same, other)
+    )
     assert number is not None
-    assert conversation_of(json.dumps(same).encode(), "") == number
-    assert conversation_of(json.dumps(other).encode(), "") != number
+    assert alike == number
+    assert unlike != number
 
 
 @pytest.mark.parametrize(

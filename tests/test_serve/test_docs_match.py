@@ -9,6 +9,8 @@ from ams_common.errors import ERRORS
 from ams_common.options import flag_name
 from ams_common.reference import with_tables
 from ams_common.wire import ChatRequest, CompletionRequest, GenerateRequest, GenerateResponse, TranscriptionRequest
+from ams_common.wire.messages import MessagesRequest
+from ams_common.wire.responses import ResponsesRequest
 from ams_gateway.routes.table import ROUTES
 from ams_gateway.settings import GatewaySettings
 from ams_pod.media.limits import MediaLimits
@@ -64,7 +66,15 @@ def test_limits_of_media_are_those_that_hold() -> None:
 
 
 def test_every_field_is_told() -> None:
-    for type_ in (GenerateRequest, ChatRequest, CompletionRequest, GenerateResponse, TranscriptionRequest):
+    requests = (
+        GenerateRequest,
+        ChatRequest,
+        CompletionRequest,
+        TranscriptionRequest,
+        ResponsesRequest,
+        MessagesRequest,
+    )
+    for type_ in (*requests, GenerateResponse):
         names = {field.name for field in msgspec.structs.fields(type_)}
         assert {name for name in names if f"`{name}`" not in HTTP} == set()
 
@@ -74,6 +84,6 @@ def test_routes_are_those_of_the_gateway() -> None:
         (method, path)
         for line in HTTP.splitlines()
         if line.startswith("| `")
-        for method, path in re.findall(r"`(GET|POST) (/\S*)`", line)
+        for method, path in re.findall(r"`(GET|POST|DELETE) (/\S*)`", line)
     }
     assert documented == {(route.method, route.path) for route in ROUTES}

@@ -50,10 +50,12 @@ from ams_common.wire.openai import (
 from ams_common.wire.overview import ErrorOverview, ModelOverview, Overview, PodOverview, UserOverview
 from ams_common.wire.service import (
     HealthResponse,
+    MessagesRoutingFields,
     ModelCard,
     ModelCounts,
     ModelList,
     ReadyResponse,
+    ResponsesRoutingFields,
     RoutingFields,
 )
 from ams_common.wire.tokenizing import DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse
@@ -117,6 +119,7 @@ __all__ = [
     "MediaField",
     "MediaIoKwargs",
     "Message",
+    "MessagesRoutingFields",
     "ModelCard",
     "ModelCounts",
     "ModelList",
@@ -131,6 +134,7 @@ __all__ = [
     "PromptLogprobs",
     "PromptTokensDetails",
     "ReadyResponse",
+    "ResponsesRoutingFields",
     "RoutingFields",
     "Stop",
     "StreamOptions",

@@ -14,7 +14,9 @@ import msgspec
 from msgspec import inspect
 
 from ams_common.wire.generate import GenerateRequest
+from ams_common.wire.messages import CountTokensRequest, MessagesRequest
 from ams_common.wire.openai import ChatRequest, CompletionRequest
+from ams_common.wire.responses import ResponsesRequest
 from ams_common.wire.tokenizing import DetokenizeRequest, TokenizeRequest
 from ams_common.wire.transcription import TranscriptionRequest
 
@@ -23,6 +25,8 @@ Treatment = Literal["inert", "refused"]
 ROUTES: dict[type[msgspec.Struct], str] = {
     ChatRequest: "chat",
     CompletionRequest: "completions",
+    ResponsesRequest: "responses",
+    MessagesRequest: "messages",
     GenerateRequest: "generate",
     TranscriptionRequest: "transcriptions",
     TokenizeRequest: "tokenize",
@@ -152,6 +156,48 @@ _GENERATE = [
     *_TOOLS,
     *_refused("logprobs", "echo", harmless=(False,)),
 ]
+_RESPONSES = [
+    *_ANY_JSON,
+    *_inert("stream_options", why="streams are not padded, and end with usage"),
+    *_inert(
+        "prompt_cache_options", "access_programs", why="is about speed, cost or safety",
+    ),
+    *_inert("client_metadata", why="is for the client's own records"),
+    *_inert("max_tool_calls", why="this server runs no tools itself"),
+    *_inert("reasoning.generate_summary", "reasoning.context", "reasoning.mode", why="the model's own way is taken"),
+    *_inert(
+        "input[].phase", "input[].caller", "input[].content[].annotations", "input[].content[].logprobs",
+        "input[].content[].prompt_cache_breakpoint", why="is about an earlier answer, or about speed alone",
+    ),
+    *_refused("background", harmless=(False,), why="is not supported; a response is computed while its client waits"),
+    *_refused("background_options", why="is not supported; a response is computed while its client waits"),
+    *_refused("conversation", why="is not supported; use previous_response_id, or send the whole input"),
+    *_refused("prompt", why="is not supported; put the prompt into instructions and input"),
+    *_refused("context_management", harmless=([],), why="is not supported; a prompt that is too long is an error"),
+    *_refused("truncation", harmless=("disabled",), why="is not supported; a prompt that is too long is an error"),
+    *_refused("moderation", "image", why="is not supported"),
+]  # fmt: skip
+_MESSAGES_PROMPT = [
+    *[rule for rule in _ANY_JSON if rule.path != "container"],
+    *_inert("anthropic_beta", "betas", why="all there is may be used"),
+    *_inert(
+        "speed", "inference_geo", "diagnostics", "user_profile_id", "workspace_id", why="all requests are served alike",
+    ),
+    *_inert("context_management", why="the conversation is taken as it is sent"),
+    *_inert(
+        "cache_control", "system[].cache_control", "tools[].cache_control", "messages[].content[].cache_control",
+        "messages[].content[].content[].cache_control", why="is about speed alone",
+    ),
+    *_inert("messages[].content[].citations", "system[].citations", why="answers cite nothing"),
+    *_inert("messages[].content[].caller", "messages[].content[].toolset_name", why="is about an earlier answer"),
+    *_inert(
+        "tools[].defer_loading", "tools[].input_examples", "tools[].eager_input_streaming", "tools[].allowed_callers",
+        why="all tools are declared at once, and called by the model alone",
+    ),
+    *_refused("container", why="is not supported; this server runs no tools itself"),
+    *_refused("mcp_servers", harmless=([],), why="is not supported; this server runs no tools itself"),
+]  # fmt: skip
+_MESSAGES = [*_MESSAGES_PROMPT]
 _TRANSCRIPTION = [
     *_inert("user", why="is for the client's own records"),
     *_inert("chunking_strategy", why="long recordings are heard in windows of our own"),
@@ -166,6 +212,9 @@ _RULES: dict[type[msgspec.Struct], list[FieldRule]] = {
     TokenizeRequest: _TOKENIZE,
     ChatRequest: _CHAT,
     CompletionRequest: _COMPLETION,
+    ResponsesRequest: _RESPONSES,
+    MessagesRequest: _MESSAGES,
+    CountTokensRequest: _MESSAGES_PROMPT,
     GenerateRequest: _GENERATE,
     TranscriptionRequest: _TRANSCRIPTION,
 }

@@ -97,3 +97,51 @@ class RoutingFields(msgspec.Struct, frozen=True):
     tools: msgspec.Raw = msgspec.Raw()
     n: Any = None
     best_of: Any = None
+
+
+class PeekItem(msgspec.Struct, frozen=True):
+    """An item of a /v1/responses body, as far as its size and kinds go."""
+
+    content: str | list[PeekPart] | None = None
+    output: str | list[PeekPart] | None = None
+    arguments: str | None = None
+    input: str | None = None
+
+
+class ResponsesRoutingFields(msgspec.Struct, frozen=True):
+    """As `RoutingFields`, of a /v1/responses body; and whether it goes on from a response, and is to be kept."""
+
+    model: str
+    stream: bool | None = None
+    input: str | list[PeekItem] = ""
+    previous_response_id: str | None = None
+    store: bool | None = None
+    instructions: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    max_output_tokens: Any = None
+
+
+class PeekBlock(msgspec.Struct, frozen=True):
+    """A block of a message: its kind, its text, and what is in it, as JSON."""
+
+    type: str = "text"
+    text: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+
+
+class PeekTurn(msgspec.Struct, frozen=True):
+    """A message of a /v1/messages body, as far as its size and kinds go."""
+
+    content: str | list[PeekBlock] = ""
+
+
+class MessagesRoutingFields(msgspec.Struct, frozen=True):
+    """As `RoutingFields`, of a /v1/messages body."""
+
+    model: str
+    stream: bool | None = None
+    messages: list[PeekTurn] = []
+    system: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    max_tokens: Any = None

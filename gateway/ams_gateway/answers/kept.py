@@ -2,7 +2,7 @@
 
 import msgspec
 
-_END_OF_STREAM = b"data: [DONE]\n\n"
+_ENDS_OF_STREAMS = (b"data: [DONE]\n\n", b'data: {"type":"message_stop"}\n\n', b'data: {"type": "message_stop"}\n\n')
 _DEGRADED = b'"degraded"'  # an answer that memory ran out for; the next may be better
 
 
@@ -56,6 +56,6 @@ class Recorder:
         if not self._ended or self._headers is None or self._size > self._most_bytes or not self._size:
             return None
         body = b"".join(self._parts)
-        if _DEGRADED in body or (self._stream and not body.endswith(_END_OF_STREAM)):
+        if _DEGRADED in body or (self._stream and not body.endswith(_ENDS_OF_STREAMS)):
             return None
         return KeptAnswer(body=body, headers=self._headers, stream=self._stream, usage=usage)

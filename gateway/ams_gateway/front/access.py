@@ -75,7 +75,7 @@ def preflight(method: str, headers: Mapping[str, str], cors: Mapping[str, str]) 
         return None
     answer = {
         **cors,
-        "Access-Control-Allow-Methods": "GET, HEAD, POST",
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
         "Access-Control-Max-Age": str(_PREFLIGHT_SECONDS),
         "Vary": "Origin, Access-Control-Request-Headers",
     }

@@ -80,7 +80,37 @@ class SpooledBody:
             raise _file_failed(error) from error
 
 
+class LongerBody(SpooledBody):
+    """A body in a file with another beginning: `start` takes the place of its first `skipped` bytes."""
+
+    def __init__(self, body: SpooledBody, start: bytes, skipped: int) -> None:
+        super().__init__(body._file, body.length - skipped + len(start), _longer(body.outline, start))
+        self._start, self._skipped = start, skipped
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        yield self._start
+        skipped = self._skipped
+        async for chunk in super().chunks():
+            if len(chunk) > skipped:
+                yield chunk[skipped:]
+            skipped = max(0, skipped - len(chunk))
+
+
+def _longer(outline: bytes, start: bytes) -> bytes:
+    return start + outline[outline.find(b"{") + 1 :]
+
+
 Body = WholeBody | SpooledBody
+
+
+def with_field(body: Body, field: bytes) -> Body:
+    """A JSON object with one more field, `"name":value`, in front of those it has."""
+    if isinstance(body, WholeBody):
+        begin = body.data.index(b"{") + 1
+        return WholeBody(body.data[:begin] + field + b"," + body.data[begin:])
+    with body.pages() as pages:
+        begin = pages.find(b"{") + 1
+    return LongerBody(body, b"{" + field + b",", begin)
 
 
 def was_decompressed(request: web.BaseRequest) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from ams_common.errors import ApiError, speaks_openai
+from ams_common import dialects
+from ams_common.errors import ApiError
 
 JSON = "application/json"
 SERVER = "ai-model-server"
@@ -54,10 +55,5 @@ def error_response(error: ApiError, path: str, request_id: str) -> web.Response:
 
 
 def error_event(error: ApiError, path: str, request_id: str) -> bytes:
-    """An error after the status line has gone out: the last event of the stream, after which no [DONE] follows."""
-    return wrapped_error(error.body(path, request_id), path)
-
-
-def wrapped_error(body: bytes, path: str) -> bytes:
-    """An error's JSON body, which holds no line break, as an event of `path`. OpenAI's client raises APIError on it."""
-    return (b"data: " if speaks_openai(path) else b"event: error\ndata: ") + body + b"\n\n"
+    """An error after the status line has gone out: the last event of the stream."""
+    return dialects.error_event(error.body(path, request_id), path)

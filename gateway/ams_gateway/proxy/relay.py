@@ -4,6 +4,7 @@ import re
 import time
 
 from aiohttp import web
+from ams_common.dialects import error_event
 from ams_common.errors import ApiError
 from ams_common.names import (
     HEADER_ANSWER_VERSION,
@@ -22,7 +23,7 @@ from ams_common.request_usage import parse_usage
 from multidict import CIMultiDict
 
 from ams_gateway.front.call import AnswerRecorder, Call
-from ams_gateway.front.responses import SERVER, compress_if_accepted, wrapped_error
+from ams_gateway.front.responses import SERVER, compress_if_accepted
 from ams_gateway.proxy.decisions import ResponseCut
 from ams_gateway.proxy.headers import response_headers
 from ams_gateway.proxy.upstream import PodResponse
@@ -34,7 +35,7 @@ _LONGEST_EVENT_BYTES = 1 << 20
 _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
-_ERROR = b'{"error":'  # in JSON no text spells it: its quotes would have backslashes
+_ERROR = b'data: {"error":'  # how the event of an error begins, whatever the API
 _ERROR_CODE = re.compile(rb'"code":\s?"([a-z_]{1,40})"')
 _USAGE_COMMENT = re.compile(rb"^" + re.escape(USAGE_COMMENT) + rb"[^\r\n]{0,200}\r?\n\r?\n", re.M)
 
@@ -96,8 +97,13 @@ class Relay:
         headers = self._headers(call, model, backend, answer)
         response = web.StreamResponse(status=message.code, headers=headers)
         await response.prepare(call.request)
+        recorder = call.recorder
+        if recorder is not None:
+            _begin_record(recorder, backend, answer, stream=False)
         try:
             while chunk := await answer.read_chunk():
+                if recorder is not None:
+                    recorder.feed(chunk)
                 began = time.perf_counter()
                 await response.write(chunk)
                 call.client_seconds += time.perf_counter() - began
@@ -106,6 +112,8 @@ class Relay:
             if call.request.transport is not None:
                 call.request.transport.abort()
             raise
+        if recorder is not None:
+            recorder.end()
         return response
 
     async def _relay_stream(
@@ -159,7 +167,7 @@ class Relay:
             raise ApiError("backend_failed", f"The model's process answered {answer.message.code} without saying why.")
         call.record.error = f"pod_answered_{answer.message.code}"
         _note_error(call, body)
-        await call.stream.write(wrapped_error(body, call.path))
+        await call.stream.write(error_event(body, call.path))
         return call.stream
 
     def _headers(self, call: Call, model: Model, backend: Backend, answer: PodResponse) -> CIMultiDict[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 from ams_common.outside import InvalidJson, read_json
-from ams_common.wire import RoutingFields
+from ams_common.wire import MessagesRoutingFields, ResponsesRoutingFields, RoutingFields
+from ams_common.wire.service import PeekPart
 
 from ams_gateway.front.body import Body, WholeBody
 
@@ -69,6 +70,49 @@ def _answers(fields: RoutingFields) -> int:
         with contextlib.suppress(msgspec.DecodeError):  # the pod refuses it
             prompts = len(_LIST.decode(data))
     return max(1, min(each, _MOST_ANSWERS)) * max(1, min(prompts, _MOST_ANSWERS))
+
+
+def asked_on_responses(
+    fields: ResponsesRoutingFields, before: int, body: Body, most_new_tokens: int | None
+) -> AskedTokens:
+    """As `asked_on_v1`, of a response; `before` are the bytes of what it goes on from."""
+    size, media = before + len(bytes(fields.instructions)) + len(bytes(fields.tools)), 0
+    items = [] if isinstance(fields.input, str) else fields.input
+    size += len(fields.input) if isinstance(fields.input, str) else 0
+    for item in items:
+        size += len(item.arguments or "") + len(item.input or "")
+        for content in (item.content, item.output):
+            if isinstance(content, str):
+                size += len(content)
+            elif content is not None:
+                size += sum(len(bytes(part.text)) for part in content)
+                media += sum(part.type in ("input_image", "input_file", "input_audio") for part in content)
+    return _asked(size, len(items), media, fields.max_output_tokens, body, most_new_tokens)
+
+
+def asked_on_messages(fields: MessagesRoutingFields, body: Body, most_new_tokens: int | None) -> AskedTokens:
+    """As `asked_on_v1`, of a message of Anthropic's API."""
+    size, media = len(bytes(fields.system)) + len(bytes(fields.tools)), 0
+    for turn in fields.messages:
+        if isinstance(turn.content, str):
+            size += len(turn.content)
+            continue
+        for block in turn.content:
+            size += len(bytes(block.text)) + len(bytes(block.input))
+            media += block.type in ("image", "document")
+            inner = _parts(block.content)
+            size += sum(len(bytes(part.text)) for part in inner) if inner else _size_of(block.content)
+            media += sum(part.type in ("image", "document") for part in inner)
+    return _asked(size, len(fields.messages), media, fields.max_tokens, body, most_new_tokens)
+
+
+def _parts(content: msgspec.Raw) -> list[PeekPart]:
+    if bytes(content)[:1] != _ARRAY:
+        return []
+    try:
+        return read_json(content, list[PeekPart], max_bytes=_MOST_BYTES)
+    except InvalidJson:
+        return []
 
 
 def asked_of_form(body: Body, most_new_tokens: int | None) -> AskedTokens:

@@ -17,7 +17,7 @@ from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_of_form, asked_on_v1
 from ams_gateway.routes.routing import Services
-from ams_gateway.routes.serving import model_for, serve
+from ams_gateway.routes.serving import model_for, serve, unsupported
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
 _FORM_FIELDS = ("model", "stream")
@@ -93,7 +93,7 @@ async def _forward_form(services: Services, call: Call, texts: Mapping[str, str]
     model = model_for(services, call, name)
     check_size(body.length, model.max_body_bytes)
     if model.modalities is not None and "audio" not in model.modalities:
-        raise _unsupported(model, "audio", "file")
+        raise unsupported(model, "audio", "file")
     stream = texts.get("stream", "").strip().lower() in _TRUE
     return await serve(services, call, model, call.request.raw_path, body, lambda: stream, asked_of_form)
 
@@ -108,12 +108,4 @@ def _check_modalities(model: Model, fields: RoutingFields) -> None:
         for part in message.content:
             modality = _MODALITIES.get(part.type)
             if modality is not None and modality not in model.modalities:
-                raise _unsupported(model, modality, f"messages[{number}].content")
-
-
-def _unsupported(model: Model, modality: str, param: str) -> ApiError:
-    modalities = sorted(model.modalities or ())
-    return ApiError(
-        "unsupported_modality", f"{model.name} takes {', '.join(modalities)}, not {modality}.",
-        param=param, model=model.name, modalities=modalities, given=modality,
-    )  # fmt: skip
+                raise unsupported(model, modality, f"messages[{number}].content")

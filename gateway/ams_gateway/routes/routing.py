@@ -9,7 +9,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 from ams_common import keys
-from ams_common.errors import ApiError, speaks_openai
+from ams_common.dialects import Dialect, dialect_of
+from ams_common.errors import ApiError
 
 from ams_gateway.answers.cache import AnswerCache
 from ams_gateway.auth.authentication import Authentication
@@ -23,6 +24,7 @@ from ams_gateway.overview.snapshot import Overviews
 from ams_gateway.proxy.forward import Forwarder
 from ams_gateway.proxy.upstream import Pools
 from ams_gateway.registry.port import Registry
+from ams_gateway.responses.memory import ResponseMemory
 from ams_gateway.routes.model_facts import PodFacts
 from ams_gateway.settings import GatewaySettings
 from ams_gateway.usage.collecting import ReadableLedger
@@ -50,6 +52,7 @@ class Services:
     limiter: Limiter
     ledger: ReadableLedger
     answers: AnswerCache
+    responses: ResponseMemory
     recent: RecentRequests
     draining: bool = False
 
@@ -157,13 +160,15 @@ class Router:
 
     def _hint(self, path: str) -> str:
         """What whoever called a path of OpenAI's API elsewhere should have called; empty for all others."""
-        if not speaks_openai(path):
+        if (dialect := dialect_of(path)) is Dialect.NATIVE:
             return ""
         tidy = _SLASHES.sub("/", path).rstrip("/")
         paths = [known for known in self._paths if known.startswith("/v1/") and not known.endswith("}")]
         meant = next((known for known in paths if tidy.endswith(known.removeprefix("/v1"))), None)
         if meant is None:
             return f" Routes of OpenAI's API: {', '.join(paths)}."
+        if dialect is Dialect.ANTHROPIC:
+            return f" Call {meant}: Anthropic's clients take a base URL without /v1, as in http://HOST."
         return f" Call {meant}: the client's base URL must end with /v1, as in http://HOST/v1."
 
     def _match(self, path: str) -> tuple[str, dict[str, Route], str] | None:

@@ -67,6 +67,15 @@ def allowed_models(registry: Registry, policy: Policy) -> Sequence[Model]:
     return [model for model in models if policy.may_use((model.name, *model.aliases))]
 
 
+def unsupported(model: Model, modality: str, param: str) -> ApiError:
+    """The model doesn't take what is at `param`."""
+    modalities = sorted(model.modalities or ())
+    return ApiError(
+        "unsupported_modality", f"{model.name} takes {', '.join(modalities)}, not {modality}.",
+        param=param, model=model.name, modalities=modalities, given=modality,
+    )  # fmt: skip
+
+
 async def serve(
     services: Services,
     call: Call,
@@ -76,18 +85,20 @@ async def serve(
     wants_stream: Callable[[], bool],
     asks: Callable[[Body, int | None], AskedTokens],
     affinity: Affinity = lambda: None,
+    *,
+    may_be_kept: bool = True,
 ) -> web.StreamResponse:
     """Let the request in if the user's limits allow it, and answer it; settle what it used. Raises ApiError.
 
     `asks` tells what a body asks for, given the model's own limit; only of users whose tokens are limited. `affinity`
-    tells its conversation.
+    tells its conversation. Without `may_be_kept` the answer is no other's, whatever the model says.
     """
     policy = call.principal.policy
     if call.trace is not None or time.perf_counter() - (call.noted or call.started) > WORTH_A_NOTE_SECONDS:
         call.note("body", "choose", {"body_bytes": body.length})
     if not policy.limited:
         call.admitted = True
-        return await _answer(services, call, model, target, body, wants_stream, affinity)
+        return await _answer(services, call, model, target, body, wants_stream, affinity, may_be_kept)
     counts_tokens = policy.tokens_per_minute is not None or policy.monthly_tokens is not None
     asked = asks(body, model.max_new_tokens) if counts_tokens else NOT_COUNTED
     call.doing = "limits"
@@ -99,7 +110,7 @@ async def serve(
     call.add_headers(admission.headers)
     code = 0
     try:
-        response = await _answer(services, call, model, target, body, wants_stream, affinity)
+        response = await _answer(services, call, model, target, body, wants_stream, affinity, may_be_kept)
         code = response.status
         return response
     except ApiError as error:
@@ -117,9 +128,10 @@ async def _answer(
     body: Body,
     wants_stream: Callable[[], bool],
     affinity: Affinity,
+    may_be_kept: bool,
 ) -> web.StreamResponse:
     """From the answers that are kept, or by a pod."""
-    if model.answers is None:
+    if model.answers is None or not may_be_kept:
         return await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     cache = services.answers
     asked = cache.ask(model, call.principal.id, target, body)

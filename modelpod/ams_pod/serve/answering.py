@@ -24,7 +24,7 @@ from ams_pod.media.decoding import Encoded
 from ams_pod.media.items import Decoded, Image, flat
 from ams_pod.media.spool import Spool
 from ams_pod.serve.choices import Choices, ChoicesFormat, after, likeliest
-from ams_pod.serve.events import EventStream
+from ams_pod.serve.events import DONE, EventStream
 from ams_pod.serve.generation import PLAIN, AnswerRules, Generation
 from ams_pod.serve.keys import METER, POD, REQUEST_ID
 from ams_pod.serve.pod import ModelPod
@@ -53,7 +53,8 @@ class GenerationJob:
 
     `rules` say how the text is made of tokens. `spool` holds what `media` were sent as; it is emptied once they are
     decoded. `constraint` is what the answer's text must be, `cache_salt` the client's own: only requests with the same
-    one use each other's cached prompts. Each prompt gets `answers`, of which the likeliest `kept` are told.
+    one use each other's cached prompts. Each prompt gets `answers`, of which the likeliest `kept` are told. `done` is
+    what streams of its API end with, and `failed` makes the events of an error in one, where these are the API's own.
     """
 
     prepare: Callable[[Engine, list[Decoded]], Prepared | list[Prepared]]
@@ -69,6 +70,8 @@ class GenerationJob:
     kept: int | None = None
     constraint: Constraint | None = None
     cache_salt: str = ""
+    done: bytes = DONE
+    failed: Callable[[ApiError, str], bytes] | None = None
 
 
 async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
@@ -77,7 +80,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     headers = {HEADER_MODEL: pod.settings.name, HEADER_ANSWER_VERSION: pod.answer_version}
     if job.ignored:
         headers[HEADER_IGNORED_FIELDS] = named(job.ignored)
-    stream = EventStream(request, headers)
+    stream = EventStream(request, headers, job.done)
     meter = request[METER] = pod.meter(request)
     try:
         async with pod.admit(meter) as engine, AsyncExitStack() as memory:
@@ -97,7 +100,8 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     except ApiError as error:
         if stream.response is None:
             raise
-        return await stream.fail(error, request[REQUEST_ID])
+        events = job.failed(error, request[REQUEST_ID]) if job.failed is not None else b""
+        return await stream.fail(error, request[REQUEST_ID], events)
 
 
 async def _prepare(

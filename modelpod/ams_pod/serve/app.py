@@ -19,12 +19,21 @@ from ams_common.why.story import PodTimelines
 
 from ams_pod.serve import admin, models, native, openai, tokenizing, transcription
 from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE, TRACK
+from ams_pod.serve.messages.route import count_tokens, messages
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.request_meter import share_of
+from ams_pod.serve.responses.route import responses
 
 R = TypeVar("R", bound=web.StreamResponse)
 log = logging.getLogger(__name__)
-_GENERATING = ("/generate", "/v1/chat/completions", "/v1/completions", "/v1/audio/transcriptions")
+_GENERATING = (
+    "/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
@@ -36,6 +45,9 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_post("/v1/completions", openai.completions)
     app.router.add_post("/tokenize", tokenizing.tokenize)
     app.router.add_post("/detokenize", tokenizing.detokenize)
+    app.router.add_post("/v1/responses", responses)
+    app.router.add_post("/v1/messages", messages)
+    app.router.add_post("/v1/messages/count_tokens", count_tokens)
     app.router.add_get("/v1/models", models.models)
     app.router.add_get("/v1/models/{id:.+}", models.model)
     app.router.add_get("/health", health)

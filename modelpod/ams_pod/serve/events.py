@@ -4,7 +4,8 @@ import asyncio
 
 import msgspec
 from aiohttp import web
-from ams_common.errors import ApiError, speaks_openai
+from ams_common.dialects import error_event
+from ams_common.errors import ApiError
 from ams_common.names import USAGE_COMMENT
 
 from ams_pod.serve.keys import METER, TRACK
@@ -20,8 +21,10 @@ DONE = b"data: [DONE]\n\n"
 class EventStream:
     """Starts the response with its first bytes, so that an error before them still gets its own status."""
 
-    def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
+    def __init__(self, request: web.Request, headers: dict[str, str], done: bytes = DONE) -> None:
+        """`done` is what the API's streams end with."""
         self._request = request
+        self._done = done
         self._headers = headers
         self.response: web.StreamResponse | None = None
 
@@ -37,16 +40,15 @@ class EventStream:
             raise asyncio.CancelledError from None
 
     async def end(self) -> web.StreamResponse:
-        await self.write(self._usage() + DONE)
+        await self.write(self._usage() + self._done)
         return await self._close()
 
-    async def fail(self, error: ApiError, request_id: str) -> web.StreamResponse:
-        """Tell the error in the stream: OpenAI's clients raise on `error`, the older API has an event of its own."""
+    async def fail(self, error: ApiError, request_id: str, events: bytes = b"") -> web.StreamResponse:
+        """Tell the error in the stream as its API does; `events` are those of an API that has more of them."""
         if (track := self._request.get(TRACK)) is not None:
             track.failed(error)
-        body = error.body(self._request.path, request_id)
-        event = b"" if speaks_openai(self._request.path) else b"event: error\n"
-        await self.write(event + b"data: " + body + b"\n\n" + self._usage())
+        path = self._request.path
+        await self.write((events or error_event(error.body(path, request_id), path)) + self._usage())
         return await self._close()
 
     def _usage(self) -> bytes:
@@ -65,3 +67,8 @@ class EventStream:
 
 def event(payload: object) -> bytes:
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"
+
+
+def named_event(payload: msgspec.Struct) -> bytes:
+    """An event that is named like its payload's type."""
+    return b"event: %b\n" % str(payload.__struct_config__.tag).encode() + event(payload)

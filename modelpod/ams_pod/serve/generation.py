@@ -180,6 +180,11 @@ class Generation:
         return self._ticket.degraded if self._ticket is not None else None
 
     @property
+    def stopped_by(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        return self._stops.stopped_by
+
+    @property
     def queue_seconds(self) -> float:
         """Time until the engine began to read the prompt."""
         ticket = self._ticket

@@ -1,0 +1,1 @@
+"""Responses that are kept so that others can go on from them."""
