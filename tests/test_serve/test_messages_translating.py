@@ -151,6 +151,15 @@ def test_the_rest_reaches_the_chat() -> None:
     assert (made.stream, made.max_tokens) == (True, 7)
 
 
+def test_thinking_effort_and_structured_output() -> None:
+    schema = {"type": "object"}
+    made = translated(output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}}).chat
+    assert made.reasoning_effort == "low"
+    assert msgspec.to_builtins(made.response_format)["json_schema"]["schema"] == schema
+    for kind, thinks in (("disabled", False), ("enabled", True), ("adaptive", None), ("between_tools", None)):
+        assert translated(thinking={"type": kind, "budget_tokens": 1024}).chat.enable_thinking is thinks
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from ams_pod.engines.port import EngineError
 from test_media.media_files import picture, saved
@@ -121,6 +122,22 @@ async def test_logprobs(pod: EchoPod) -> None:
     assert [token.token for token in deltas] == [
         token.token for token in events[-1].response.output[1].content[0].logprobs
     ]
+
+
+async def test_structured_output(tmp_path: Path) -> None:
+    class Answer(pydantic.BaseModel):
+        number: int
+
+    async with echo_pod(tmp_path, features=("constraints",)) as pod, client_of(pod) as client:
+        pod.engine.finish, pod.engine.says = "stop", '{"number": 7}'
+        parsed = await client.responses.parse(model="echo", input="hi", text_format=Answer)
+        assert parsed.output_parsed == Answer(number=7)
+        constraint = pod.engine.tickets[0].sampling.constraint
+        assert (constraint.kind, '"number"' in constraint.value) == ("json-schema", True)
+    async with echo_pod(tmp_path) as pod, client_of(pod) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.parse(model="echo", input="hi", text_format=Answer)
+        assert caught.value.param == "text.format"
 
 
 async def test_images(pod: EchoPod) -> None:

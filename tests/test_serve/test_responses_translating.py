@@ -259,8 +259,19 @@ def test_the_rest_reaches_the_chat() -> None:
 
 def test_errors_name_the_places_of_the_request() -> None:
     error = ApiError("invalid_base64", "messages[1].content[0].image_url.url: no.", param="messages[1].content")
-    told = retold(error, ["instructions", "input[4]"])
+    told = retold(error, ["instructions", "input[4]"], "text.format")
     assert (told.message, told.param) == ("input[4]: no.", "input[4]")
+
+
+def test_structured_output() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    text = {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": True}}
+    made = msgspec.to_builtins(translated(input="hi", text=text).chat.response_format)
+    assert (made["type"], made["json_schema"]["schema"]) == ("json_schema", schema)
+    made = msgspec.to_builtins(translated(input="hi", text={"format": {"type": "json_object"}}).chat.response_format)
+    assert made == {"type": "json_object"}
+    assert translated(input="hi", text={"format": {"type": "text"}}).chat.response_format is None
+    assert refused(input="hi", text={"format": {"type": "json_schema", "name": "n"}}).param == "text.format.schema"
 
 
 def test_nothing_that_codex_sends_is_ignored() -> None:

@@ -194,6 +194,7 @@ _MESSAGES_PROMPT = [
         "tools[].defer_loading", "tools[].input_examples", "tools[].eager_input_streaming", "tools[].allowed_callers",
         why="all tools are declared at once, and called by the model alone",
     ),
+    *_refused("output_format", why="is not supported; use output_config.format"),
     *_refused("container", why="is not supported; this server runs no tools itself"),
     *_refused("mcp_servers", harmless=([],), why="is not supported; this server runs no tools itself"),
 ]  # fmt: skip

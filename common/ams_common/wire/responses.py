@@ -189,7 +189,7 @@ class ResponseToolChoice(msgspec.Struct, frozen=True, kw_only=True, omit_default
     tools: Annotated[list[AllowedTool] | None, Meta(description="Of `allowed_tools`: those that may be called.")] = None
 
 
-class TextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ResponseTextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the answer's text has to be."""
 
     type: Annotated[Literal["text", "json_object", "json_schema"], Meta(description="Kind of the format.")]
@@ -202,10 +202,13 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the answer's text has to be."""
 
-    format: Annotated[TextFormat | None, Meta(description="Its format.")] = None
+    format: Annotated[ResponseTextFormat | None, Meta(description="Its format.")] = None
     verbosity: Annotated[
         Literal["low", "medium", "high"] | None, Meta(description="Taken: how much a model says can't be set.")
     ] = None
+
+
+PLAIN_TEXT = TextConfig(format=ResponseTextFormat(type="text"))
 
 
 class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -401,7 +404,9 @@ class Response(Degradable, frozen=True, kw_only=True):
     service_tier: Annotated[Literal["default"], Meta(description="Always `default`.")] = "default"
     store: Annotated[bool, Meta(description="Whether the request asks for it to be kept.")] = True
     temperature: Annotated[float | None, Meta(description="That of the request; null: the model's own.")] = None
-    text: Annotated[TextConfig, Meta(description="That of the request.")] = TextConfig(format=TextFormat(type="text"))
+    text: Annotated[TextConfig, Meta(description="That of the request.")] = TextConfig(
+        format=ResponseTextFormat(type="text")
+    )
     tool_choice: Annotated[Any, Meta(description="That of the request.")] = "auto"
     tools: Annotated[list[ResponseTool], Meta(description="The tools that the model was told of.")] = msgspec.field(
         default_factory=list

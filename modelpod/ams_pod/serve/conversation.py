@@ -18,6 +18,7 @@ from ams_common.wire import (
 from ams_common.wire.messages import CountTokensRequest, MessagesRequest
 from ams_common.wire.responses import ResponsesRequest
 
+_FORM = "response_format"
 _SAMPLING = (
     "temperature",
     "top_p",
@@ -141,15 +142,15 @@ def sampling_fields(request: ResponsesRequest | MessagesRequest | CountTokensReq
     return fields
 
 
-def retold(error: ApiError, places: Sequence[str]) -> ApiError:
-    """An error about a message of the chat, in the words of the request that it was made of."""
+def retold(error: ApiError, places: Sequence[str], form: str) -> ApiError:
+    """An error about the chat, in the words of the request that it was made of; `form` is its response_format."""
 
     def place(match: re.Match[str]) -> str:
         number = int(match[1])
         return places[number] if number < len(places) else match[0]
 
-    error.message = _PLACE.sub(place, error.message)
-    error.param = None if error.param is None else _PLACE.sub(place, error.param)
+    error.message = _PLACE.sub(place, error.message).replace(_FORM, form)
+    error.param = None if error.param is None else _PLACE.sub(place, error.param).replace(_FORM, form)
     return error
 
 

@@ -21,6 +21,7 @@ from ams_pod.serve.reading import json_body
 
 _MESSAGES = RequestReader(MessagesRequest)
 _COUNT = RequestReader(CountTokensRequest)
+_FORM = "output_config.format"
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -33,12 +34,12 @@ async def messages(request: web.Request) -> web.StreamResponse:
             try:
                 received = await receive_chat(request, spool, translation.chat, [*ignored, *translation.left_out])
             except ApiError as error:
-                raise retold(error, places) from None
+                raise retold(error, places, _FORM) from None
             del translation
         try:
             return await answer(request, replace(received.job(form), done=b""))
         except ApiError as error:
-            raise retold(error, places) from None
+            raise retold(error, places, _FORM) from None
 
 
 async def count_tokens(request: web.Request) -> web.Response:
@@ -51,7 +52,7 @@ async def count_tokens(request: web.Request) -> web.Response:
             try:
                 received = await receive_chat(request, spool, translation.chat, [*ignored, *translation.left_out])
             except ApiError as error:
-                raise retold(error, translation.places) from None
+                raise retold(error, translation.places, _FORM) from None
             del translation
         try:
             async with asyncio.timeout(pod.settings.request_timeout_seconds):

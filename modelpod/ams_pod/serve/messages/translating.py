@@ -39,6 +39,7 @@ from ams_common.wire.messages import (
     ToolUseBlock,
     UrlSource,
 )
+from ams_common.wire.structured import JsonSchema, JsonSchemaFormat
 
 from ams_pod.serve.conversation import Conversation, sampling_fields
 from ams_pod.serve.parameters import stop_list
@@ -69,6 +70,7 @@ def to_chat(request: MessagesRequest | CountTokensRequest) -> Translation:
     conversation.end()
     fields = sampling_fields(request)
     choice, parallel = _choice(request.tool_choice)
+    output = request.output_config
     if isinstance(request, MessagesRequest):
         stops = [*stop_list(request.stop), *(request.stop_sequences or ())]
         fields |= {"stop": stops or None, "max_tokens": request.max_tokens, "stream": request.stream}
@@ -80,7 +82,10 @@ def to_chat(request: MessagesRequest | CountTokensRequest) -> Translation:
         tool_choice=choice if tools else None,
         parallel_tool_calls=parallel,
         enable_thinking={"enabled": True, "disabled": False}.get(request.thinking.type) if request.thinking else None,
-        reasoning_effort=request.output_config.effort if request.output_config else None,
+        reasoning_effort=output.effort if output is not None else None,
+        response_format=None
+        if output is None or output.format is None
+        else JsonSchemaFormat(json_schema=JsonSchema(schema=output.format.schema)),
         continue_final_message=_is_begun(conversation) or None,
     )
     return Translation(chat, conversation.places, left_out)

@@ -22,9 +22,9 @@ from ams_common.wire.responses import (
     ResponseIncomplete,
     ResponseInProgress,
     ResponsesRequest,
+    ResponseTextFormat,
     ResponseUsage,
     TextConfig,
-    TextFormat,
 )
 
 from ams_pod.serve.degraded import marks
@@ -149,7 +149,7 @@ def _item_status(generation: Generation) -> str:
 
 def _text(config: TextConfig | None) -> TextConfig:
     config = config or TextConfig()
-    return msgspec.structs.replace(config, format=config.format or TextFormat(type="text"))
+    return msgspec.structs.replace(config, format=config.format or ResponseTextFormat(type="text"))
 
 
 def _usage(generation: Generation) -> ResponseUsage:

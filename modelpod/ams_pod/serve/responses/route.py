@@ -17,6 +17,7 @@ from ams_pod.serve.responses.format import ResponsesFormat
 from ams_pod.serve.responses.translating import to_chat
 
 _READER = RequestReader(ResponsesRequest)
+_FORM = "text.format"
 
 
 async def responses(request: web.Request) -> web.StreamResponse:
@@ -29,10 +30,10 @@ async def responses(request: web.Request) -> web.StreamResponse:
             try:
                 received = await receive_chat(request, spool, translation.chat, [*ignored, *toolbox.left_out])
             except ApiError as error:
-                raise retold(error, places) from None
+                raise retold(error, places, _FORM) from None
             del translation
         form = ResponsesFormat(fields, toolbox)
         try:
             return await answer(request, replace(received.job(form), done=b"", failed=form.failed))
         except ApiError as error:
-            raise retold(error, places) from None
+            raise retold(error, places, _FORM) from None

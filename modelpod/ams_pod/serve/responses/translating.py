@@ -30,7 +30,9 @@ from ams_common.wire.responses import (
     ReasoningText,
     RefusalInput,
     ResponsesRequest,
+    ResponseTextFormat,
 )
+from ams_common.wire.structured import JsonObjectFormat, JsonSchema, JsonSchemaFormat, ResponseFormat
 
 from ams_pod.serve.conversation import Conversation, sampling_fields
 from ams_pod.serve.responses.toolbox import Toolbox, custom_arguments, function_name, toolbox_of
@@ -82,9 +84,21 @@ def to_chat(request: ResponsesRequest) -> Translation:
         parallel_tool_calls=request.parallel_tool_calls,
         logprobs=wants_logprobs(request) or None,
         top_logprobs=request.top_logprobs or None,
+        response_format=_response_format(request),
         reasoning_effort=request.reasoning.effort if request.reasoning is not None else None,
     )
     return Translation(chat, toolbox, conversation.places)
+
+
+def _response_format(request: ResponsesRequest) -> ResponseFormat | None:
+    match request.text.format if request.text is not None else None:
+        case ResponseTextFormat(type="json_object"):
+            return JsonObjectFormat()
+        case ResponseTextFormat(type="json_schema", name=name, schema=schema, strict=strict):
+            if schema is None:
+                raise ApiError("invalid_parameter", "text.format.schema: is required.", param="text.format.schema")
+            return JsonSchemaFormat(json_schema=JsonSchema(name=name, schema=schema, strict=strict))
+    return None
 
 
 def wants_logprobs(request: ResponsesRequest) -> bool:
