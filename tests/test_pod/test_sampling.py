@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from ams_pod.engines.builtin.model.sampling import RowSampler, sample
+from ams_pod.engines.builtin.model.logprobs import logprobs_of
+from ams_pod.engines.builtin.model.masking import Masks
+from ams_pod.engines.builtin.model.sampling import NOTHING, RowSampler, sample
 from ams_pod.engines.port import Sampling
 from torch import Tensor
 from transformers.generation.logits_process import (
@@ -140,3 +142,78 @@ def test_many_tokens_are_remembered():
         row.accept(token)
         made.append(token)
     assert made == list(range(500))
+
+
+def test_bans_least_lengths_and_allowed_tokens():
+    logits = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0]])
+
+    def made(count: int, ends=(0,), **sampling) -> list:
+        row, tokens = RowSampler(Sampling(10, **sampling), []), []
+        for _ in range(count):
+            [token] = sample(logits, [row], ends)
+            row.accept(token)
+            tokens.append(token)
+        return tokens
+
+    assert made(3) == [0, 0, 0]
+    assert made(3, banned_tokens=(0, 1, 77)) == [2, 2, 2]
+    assert made(4, min_new_tokens=2) == [1, 1, 0, 0]
+    assert made(4, min_new_tokens=2, stop_tokens=(1,)) == [2, 2, 0, 0]
+    assert made(2, allowed_tokens=(3, 4, 99)) == [3, 3]
+    assert made(2, allowed_tokens=(3, 4), banned_tokens=(3,)) == [4, 4]
+    assert made(1, allowed_tokens=()) == [NOTHING]
+    assert made(1, banned_tokens=(0, 1, 2, 3, 4), temperature=1.0) == [NOTHING]
+    assert made(1, allowed_tokens=(4,), logit_bias=((0, 100.0),), repetition_penalty=2.0) == [4]
+
+
+@pytest.mark.parametrize("vocabulary", [31, 32, 128, 300, 1000])
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
+def test_masks_leave_what_they_allow(vocabulary, temperature):
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(6, vocabulary, generator=generator)
+    allowed = torch.rand(6, -(-vocabulary // 32) * 32, generator=generator) < 0.1
+    allowed[4] = False
+    allowed[:, vocabulary:] = False
+    bits = (allowed.view(6, -1, 8).int() << torch.arange(8)).sum(-1).to(torch.uint8)
+    masked = [0, 2, 4, 5]
+    rows = [RowSampler(Sampling(1, temperature=temperature, seed=n, top_p=0.95), ()) for n in range(6)]
+    for _ in range(10):
+        tokens = sample(logits, rows, masks=Masks(masked, bits[masked]))
+        for index in (0, 2, 5):
+            if bool(allowed[index].any()):
+                assert allowed[index, tokens[index]]
+            else:
+                assert tokens[index] == NOTHING
+        assert tokens[4] == NOTHING
+        assert 0 <= tokens[1] < vocabulary
+
+
+def test_a_mask_that_knows_fewer_tokens_leaves_none_beyond():
+    logits = torch.zeros(1, 256)
+    logits[0, 200] = 50.0
+    bits = torch.tensor([[255] * 4], dtype=torch.uint8)
+    [token] = sample(logits, [RowSampler(Sampling(1), ())], masks=Masks([0], bits))
+    assert 0 <= token < 32
+
+
+def test_logprobs_are_of_the_logits_as_they_were():
+    logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(5)) * 3
+    expected = torch.log_softmax(logits.double(), -1)
+    found = logprobs_of(logits.bfloat16().float(), [7, 8, 9], [0, 3, 20])
+    assert [each.token for each in found] == [7, 8, 9]
+    assert [len(each.top) for each in found] == [0, 3, 20]
+    for row, each in enumerate(found):
+        assert each.logprob == pytest.approx(float(expected[row, each.token]), abs=0.05)
+        likeliest = expected[row].topk(20)
+        for (token, value), best in zip(each.top, likeliest.values.tolist(), strict=False):
+            assert value == pytest.approx(best, abs=0.05)
+            assert float(expected[row, token]) == pytest.approx(best, abs=0.05)
+
+
+def test_many_hot_rows_among_greedy_ones_leave_them_alone():
+    logits = torch.randn(16, 5000, generator=torch.Generator().manual_seed(6))
+    rows = [RowSampler(Sampling(1, temperature=3.0 if n % 3 == 0 else 0.0, top_p=0.2, seed=n), ()) for n in range(16)]
+    tokens = sample(logits, rows)
+    for index in range(16):
+        if index % 3:
+            assert tokens[index] == int(logits[index].argmax())
