@@ -48,6 +48,15 @@ class FamilyRow:
     answer_details: bool = False
 
 
+_ENCODERS = frozenset(
+    f"{name}{kind}"
+    for name in (
+        "Bert", "Roberta", "XLMRoberta", "MPNet", "DistilBert", "ModernBert", "Electra", "Qwen2", "Qwen3", "Mistral",
+        "Llama",
+    )
+    for kind in ("Model", "ForSequenceClassification")
+) | {"Gemma3TextModel"}  # fmt: skip
+
 FAMILIES: tuple[FamilyRow, ...] = (
     FamilyRow(
         name="text",
@@ -122,6 +131,16 @@ FAMILIES: tuple[FamilyRow, ...] = (
         unquantized=("vision_model", "text_decoder.cls"),
         language_config=("text_config",),
         needs_image=True,
+    ),
+    FamilyRow(
+        name="embedding",
+        models="embeddings (Qwen3-Embedding, E5, BGE, GTE, MiniLM and other encoders), and cross-encoders that rerank",
+        takes="text",
+        example="embedding.yaml",
+        modalities=frozenset({"text"}),
+        model_type="embedding",
+        architectures=_ENCODERS,
+        language_config=("text_config",),
     ),
     FamilyRow(
         name="image-text-to-text",

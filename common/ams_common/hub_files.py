@@ -22,6 +22,9 @@ _MOST_PATH_BYTES = 2000
 _READ = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab")
 _MOST_INDEX_BYTES = 32 << 20
 _READ_FOLDERS = ("additional_chat_templates",)
+# Parts of an embedding model beside its transformer, numbered as sentence-transformers does: how it pools, and what
+# comes behind that.
+_MODULE_FILE = re.compile(r"\d{1,2}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)")
 _NEVER_READ = frozenset(
     {
         MANIFEST,
@@ -192,6 +195,8 @@ class _Index(msgspec.Struct):
 
 
 def _is_read(path: str) -> bool:
+    if _MODULE_FILE.fullmatch(path):
+        return True
     folder, _, name = path.rpartition("/")
     return (
         (not folder or folder in _READ_FOLDERS)

@@ -7,6 +7,7 @@ fault in positions, masks or caches changes the greedy answer. Nothing is fetche
 when the first checkpoint is made; kinds that need torchvision raise ImportError without it.
 """
 
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +306,75 @@ def blip_vqa(folder: Path, dtype: Any) -> None:
     _save(BlipForQuestionAnswering(config), processor, folder, dtype)
 
 
+def _bert_tokenizer() -> Any:
+    from transformers import BertTokenizer
+
+    characters = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
+    vocabulary = [
+        *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+        *characters,
+        *(f"##{character}" for character in string.ascii_lowercase + string.digits),
+        *(word for word in dict.fromkeys(WORDS) if len(word) > 1),
+    ]
+    return BertTokenizer(vocab={token: n for n, token in enumerate(vocabulary)}, model_max_length=512)
+
+
+def _bert_config(vocabulary: int, **more: Any) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=vocabulary, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=4,
+        intermediate_size=2 * HIDDEN, max_position_embeddings=512, **more,
+    )  # fmt: skip
+
+
+def _modules(folder: Path, pooling: dict[str, Any], *, normalize: bool = True, prompts: Any = None) -> None:
+    """The files of sentence-transformers that say how a model's states become a vector."""
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    package = "sentence_transformers.models"
+    modules = [
+        {"idx": at, "path": f"{at}_{kind}" if at else "", "type": f"{package}.{kind}"} for at, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": HIDDEN, **pooling}))
+    if prompts is not None:
+        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+
+
+def bert(folder: Path, dtype: Any) -> None:
+    """An encoder for embeddings: the mean of all tokens, as MiniLM and E5 have it."""
+    from transformers import BertModel
+
+    tokenizer = _bert_tokenizer()
+    _save(BertModel(_bert_config(len(tokenizer))), tokenizer, folder, dtype)
+    _modules(folder, {"pooling_mode_mean_tokens": True})
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256}))
+
+
+def bert_cls(folder: Path, dtype: Any) -> None:
+    """An encoder for embeddings: the state of the first token, not normalized, as BGE's older models have it."""
+    from transformers import BertModel
+
+    tokenizer = _bert_tokenizer()
+    _save(BertModel(_bert_config(len(tokenizer)), add_pooling_layer=False), tokenizer, folder, dtype)
+    _modules(folder, {"pooling_mode_cls_token": True}, normalize=False)
+
+
+def qwen3_embedding(folder: Path, dtype: Any) -> None:
+    """A decoder for embeddings: the state of the last token, with prompts, as Qwen3-Embedding has it."""
+    qwen3(folder, dtype)
+    _modules(folder, {"pooling_mode_lasttoken": True}, prompts={"query": "Instruct: find\nQuery:", "document": ""})
+
+
+def bert_reranker(folder: Path, dtype: Any) -> None:
+    """A cross-encoder: one score for a pair of texts."""
+    from transformers import BertForSequenceClassification
+
+    tokenizer = _bert_tokenizer()
+    _save(BertForSequenceClassification(_bert_config(len(tokenizer), num_labels=1)), tokenizer, folder, dtype)
+
+
 def idefics3(folder: Path, dtype: Any) -> None:
     """Image-text-to-text: SmolVLM (Idefics3), whose processor divides large images into tiles. Needs torchvision."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
@@ -458,6 +528,10 @@ KINDS: dict[str, Callable[[Path, Any], None]] = {
     "qwen2_audio": qwen2_audio,
     "qwen2_5_omni": qwen2_5_omni,
     "blip_vqa": blip_vqa,
+    "bert": bert,
+    "bert_cls": bert_cls,
+    "qwen3_embedding": qwen3_embedding,
+    "bert_reranker": bert_reranker,
     "idefics3": idefics3,
     "gemma3": gemma3,
     "llava": llava,
@@ -471,6 +545,7 @@ OF_FAMILY = {
     "audio-language": "qwen2_audio",
     "omni": "qwen2_5_omni",
     "vqa": "blip_vqa",
+    "embedding": "bert",
     "image-text-to-text": "idefics3",
 }
 """Of each family in `ams_common.families`, the kind that its tests load."""

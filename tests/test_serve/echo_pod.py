@@ -115,6 +115,9 @@ class EchoEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return Prepared(list(ids))
 
+    def prepare_pair(self, query: str, text: str) -> Prepared:
+        return Prepared([ord(c) for c in query + text])
+
     def prepare_constraint(self, constraint: Constraint) -> Any:
         return constraint
 

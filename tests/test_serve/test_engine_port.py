@@ -59,6 +59,9 @@ class ShoutingEngine:
     def prepare_ids(self, ids):
         return Prepared(list(ids))
 
+    def prepare_pair(self, query, text):
+        raise EngineRefusal("unsupported", "This model shouts at texts, and doesn't compare them.")
+
     def prepare_constraint(self, constraint):
         raise EngineRefusal("unsupported", "This model shouts what it likes.")
 

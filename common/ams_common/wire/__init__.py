@@ -4,6 +4,16 @@ Types that a client sends say what is allowed; msgspec refuses the rest with the
 descriptions of the fields are those of the OpenAPI document.
 """
 
+from ams_common.wire.embeddings import (
+    EmbeddingData,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    EmbeddingUsage,
+    RerankDocument,
+    RerankRequest,
+    RerankResponse,
+    RerankResult,
+)
 from ams_common.wire.fields import CompletionTokensDetails, FinishReason, PromptTokensDetails, Stop, Usage
 from ams_common.wire.generate import GenerateRequest, GenerateResponse, MediaField, ProgressEvent
 from ams_common.wire.logprobs import (
@@ -101,6 +111,10 @@ __all__ = [
     "ContentPart",
     "DetokenizeRequest",
     "DetokenizeResponse",
+    "EmbeddingData",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
+    "EmbeddingUsage",
     "ErrorOverview",
     "FileData",
     "FilePart",
@@ -134,6 +148,10 @@ __all__ = [
     "PromptLogprobs",
     "PromptTokensDetails",
     "ReadyResponse",
+    "RerankDocument",
+    "RerankRequest",
+    "RerankResponse",
+    "RerankResult",
     "ResponsesRoutingFields",
     "RoutingFields",
     "Stop",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect
 
+from ams_common.wire.embeddings import EmbeddingRequest, RerankRequest
 from ams_common.wire.generate import GenerateRequest
 from ams_common.wire.messages import CountTokensRequest, MessagesRequest
 from ams_common.wire.openai import ChatRequest, CompletionRequest
@@ -30,6 +31,8 @@ ROUTES: dict[type[msgspec.Struct], str] = {
     GenerateRequest: "generate",
     TranscriptionRequest: "transcriptions",
     TokenizeRequest: "tokenize",
+    EmbeddingRequest: "embeddings",
+    RerankRequest: "rerank",
     DetokenizeRequest: "detokenize",
 }
 
@@ -205,12 +208,26 @@ _TRANSCRIPTION = [
     *_refused("include", why="there are no logprobs of a transcript"),
     *_refused("known_speaker_names", "known_speaker_references", why="speakers are not told apart"),
 ]
+_EMBEDDING = [
+    *_inert("user", "safety_identifier", "metadata", why="is for the client's own records"),
+    *_inert("priority", "service_tier", why="all requests are served alike"),
+    *_refused("truncate_prompt_tokens", "truncate", why="is not supported; a text that is too long is an error"),
+    *_refused("normalize", "embed_dtype", "pooling", "task", why="is as the model's own files say"),
+    *_refused("instruction", why="is not supported; put it in front of the texts, or use prompt_name"),
+]
+_RERANK = [
+    *_inert("user", "metadata", why="is for the client's own records"),
+    *_refused("truncate_prompt_tokens", "max_tokens_per_doc", "max_chunks_per_doc", why="is not supported"),
+    *_refused("rank_fields", why="is not supported; documents are texts"),
+]
 _TOKENIZE = [
     *_refused("add_special_tokens", harmless=(True,)),
     *_refused("chat_template", why="is not supported; the model's own is used"),
 ]
 _RULES: dict[type[msgspec.Struct], list[FieldRule]] = {
     TokenizeRequest: _TOKENIZE,
+    EmbeddingRequest: _EMBEDDING,
+    RerankRequest: _RERANK,
     ChatRequest: _CHAT,
     CompletionRequest: _COMPLETION,
     ResponsesRequest: _RESPONSES,

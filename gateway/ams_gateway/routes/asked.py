@@ -121,6 +121,11 @@ def asked_of_form(body: Body, most_new_tokens: int | None) -> AskedTokens:
     return AskedTokens(prompt, _answer(None, most_new_tokens))
 
 
+def asked_of_texts(body: Body, most_new_tokens: int | None) -> AskedTokens:
+    """What texts to be embedded may come to; there is no answer in tokens."""
+    return AskedTokens(max(1, body.length // _BYTES_PER_TOKEN))
+
+
 def asked_on_generate(body: Body, most_new_tokens: int | None) -> AskedTokens:
     """As `asked_on_v1`, of the older server's body. One that can't be read counts little, and the pod refuses it."""
     try:

@@ -15,7 +15,7 @@ from ams_gateway.front.call import Call
 from ams_gateway.front.form import boundary_of, texts_of
 from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
-from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_of_form, asked_on_v1
+from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_of_form, asked_of_texts, asked_on_v1
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve, unsupported
 
@@ -57,6 +57,22 @@ async def _forward_tokens(services: Services, call: Call, fields: RoutingFields,
     check_size(body.length, model.max_body_bytes)
     target = call.request.raw_path
     return await serve(services, call, model, target, body, lambda: False, lambda body, most: NOT_COUNTED)
+
+
+async def create_embedding(services: Services, call: Call) -> web.StreamResponse:
+    """Embeddings and scores: routed as completions are."""
+    check_json(call.request)
+    head = await read_head(call.request, services.limits)
+    if head.whole:
+        return await _forward_texts(services, call, decode_body(_ROUTING, head.data), WholeBody(bytes(head.data)))
+    async with spooled(call.request, head, services.limits, Outline(keep=True)) as body:
+        return await _forward_texts(services, call, decode_body(_ROUTING, body.outline), body)
+
+
+async def _forward_texts(services: Services, call: Call, fields: RoutingFields, body: Body) -> web.StreamResponse:
+    model = model_for(services, call, fields.model)
+    check_size(body.length, model.max_body_bytes)
+    return await serve(services, call, model, call.request.raw_path, body, lambda: False, asked_of_texts)
 
 
 async def create_transcription(services: Services, call: Call) -> web.StreamResponse:

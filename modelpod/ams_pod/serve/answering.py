@@ -74,6 +74,16 @@ class GenerationJob:
     failed: Callable[[ApiError, str], bytes] | None = None
 
 
+def _check_generates(pod: ModelPod, engine: Engine) -> None:
+    """ApiError for a model that makes no text."""
+    if engine.capabilities.features & {"embeddings", "rerank"}:
+        raise ApiError(
+            "invalid_parameter",
+            f"{pod.settings.name} makes no text; use /v1/embeddings or /v1/rerank.",
+            param="model",
+        )
+
+
 async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse:
     """Run the request. Errors before the first byte are raised, later ones travel in the stream."""
     pod = request.app[POD]
@@ -84,6 +94,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
     meter = request[METER] = pod.meter(request)
     try:
         async with pod.admit(meter) as engine, AsyncExitStack() as memory:
+            _check_generates(pod, engine)
             memory.enter_context(refusals_as_api_errors())
             reading = _prepare(pod, engine, job, memory, headers, meter)
             prepared, release = await (patiently(stream, reading, b": preparing\n\n") if job.stream else reading)

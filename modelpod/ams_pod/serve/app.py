@@ -17,7 +17,7 @@ from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE
 from ams_common.undelivered import USAGE_PATH
 from ams_common.why.story import PodTimelines
 
-from ams_pod.serve import admin, models, native, openai, tokenizing, transcription
+from ams_pod.serve import admin, embeddings, models, native, openai, tokenizing, transcription
 from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.messages.route import count_tokens, messages
 from ams_pod.serve.pod import ModelPod
@@ -32,6 +32,8 @@ _GENERATING = (
     "/v1/completions",
     "/v1/responses",
     "/v1/messages",
+    "/v1/embeddings",
+    "/v1/rerank",
     "/v1/audio/transcriptions",
 )
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
@@ -43,6 +45,8 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_post("/generate", native.generate)
     app.router.add_post("/v1/chat/completions", openai.chat_completions)
     app.router.add_post("/v1/completions", openai.completions)
+    app.router.add_post("/v1/embeddings", embeddings.embeddings)
+    app.router.add_post("/v1/rerank", embeddings.rerank)
     app.router.add_post("/tokenize", tokenizing.tokenize)
     app.router.add_post("/detokenize", tokenizing.detokenize)
     app.router.add_post("/v1/responses", responses)

@@ -111,6 +111,7 @@ class RequestMeter:
         return RequestUsage(
             prompt_tokens=sum(each.prompt_tokens for each in used),
             completion_tokens=sum(each.completion_tokens for each in used),
+            cached_tokens=sum(each.cached_tokens for each in used),
             media=sum(each.media for each in used),
             compute_seconds=sum(each.compute_seconds for each in used),
         )

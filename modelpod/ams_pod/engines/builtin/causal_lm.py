@@ -86,6 +86,9 @@ class CausalLmEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         return self._prompts.ids(ids)
 
+    def prepare_pair(self, query: str, text: str) -> Prepared:
+        raise EngineRefusal("unsupported", "This model doesn't compare texts.")
+
     def prepare_constraint(self, constraint: Constraint) -> Compiled:
         return self._compiler.prepare(constraint)
 

@@ -8,6 +8,7 @@ import transformers
 from ams_common.families import UnsupportedArchitecture, family_of
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.engines.builtin.embedding.pooling import is_sentence_transformer
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import best_dtype
@@ -24,17 +25,22 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
     torch.set_num_threads(settings.threads or default_threads())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    family = choose_family(settings.family, read_config(folder))
+    family = choose_family(settings.family, read_config(folder), makes_embeddings=is_sentence_transformer(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(settings.precision, device)
     engine: Engine = family_module(family).open_family(LoadRequest(folder, settings, device, dtype, publish, report))
     return engine
 
 
-def choose_family(setting: str, config: dict[str, Any]) -> str:
-    """The family that is set, or the one of the architectures that config.json names."""
+def choose_family(setting: str, config: dict[str, Any], *, makes_embeddings: bool = False) -> str:
+    """The family that is set, or the one of the architectures that config.json names.
+
+    `makes_embeddings`: the folder says that its model is for embeddings, whatever its architecture is called.
+    """
     if setting != "auto":
         return setting
+    if makes_embeddings:
+        return "embedding"
     architectures = config.get("architectures")
     try:
         return family_of(architectures if isinstance(architectures, list) else []).name

@@ -8,10 +8,13 @@ from ams_common.families import Modality
 
 from ams_pod.media.sizing import NO_RULES, Sizes
 
-Feature = Literal["reasoning", "raw-prompts", "single-question", "constraints", "logprobs", "tools"]
+Feature = Literal[
+    "reasoning", "raw-prompts", "single-question", "constraints", "logprobs", "tools", "embeddings", "rerank"
+]
 """`reasoning`: answers may begin with a <think> block. `raw-prompts`: texts and token ids without a chat template.
 `single-question`: one message of a user and nothing before it. `constraints`: answers can be held to a `Constraint`.
-`logprobs`: those of answers, and of prompts. `tools`: the chat template takes tools."""
+`logprobs`: those of answers, and of prompts. `tools`: the chat template takes tools. `embeddings` and `rerank`: it
+makes vectors of texts, or scores of pairs of them, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Capabilities:
     features: frozenset[Feature] = frozenset({"raw-prompts"})
     audio_rate: int = 16_000
     sizes: Sizes = NO_RULES
+    prompts: Mapping[str, str] = field(default_factory=dict)  # put in front of texts, by what they are embedded for
+    default_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class ModelInfo:
     quantization: str = "none"
     quantization_reason: str = ""
     vocabulary: int | None = None  # tokens that it can choose from, where the engine tells
+    embedding_size: int | None = None  # values of a vector, of a model that makes embeddings
     chat_template: str = ""  # the text of it, where the engine tells
     added_tokens: Mapping[str, int] = field(default_factory=dict)  # those that stand for a text of their own, by it
     special_tokens: frozenset[str] = frozenset()  # of these, which give no text unless they are asked to

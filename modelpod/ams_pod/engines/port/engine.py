@@ -61,6 +61,9 @@ class Engine(Protocol):
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         """A prompt of token ids. EngineRefusal if one is outside the vocabulary."""
 
+    def prepare_pair(self, query: str, text: str) -> Prepared:
+        """Two texts whose score is asked for. EngineRefusal for a model that doesn't compare texts."""
+
     def prepare_constraint(self, constraint: Constraint) -> Any:
         """What `Sampling.constraint` takes. EngineRefusal for one that can't be followed, or would cost too much."""
 

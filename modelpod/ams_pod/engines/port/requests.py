@@ -136,7 +136,8 @@ class TokenEvent:
     """One token of one request, or its end. `token` is None where a request ends without a further token.
 
     `text` is what the token stands for, of an engine that gets texts instead of ids, such as one that asks another
-    server; where it is None, the engine's detokenizer makes it. A request whose ticket is degraded to `simplified` ends
+    server; where it is None, the engine's detokenizer makes it. `embedding` is all that a request for
+    one gets, with its end: a vector, or the score of a pair. A request whose ticket is degraded to `simplified` ends
     with `stop` and no token: the submitter has the text.
     """
 
@@ -146,6 +147,7 @@ class TokenEvent:
     error: BaseException | None = None
     text: str | None = None
     logprobs: TokenLogprobs | None = None
+    embedding: Sequence[float] | None = None
 
 
 Sink = Callable[[TokenEvent], None]

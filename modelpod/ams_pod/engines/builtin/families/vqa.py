@@ -101,6 +101,9 @@ class VqaEngine:
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
         raise _refused("This model needs an image; use /generate or /v1/chat/completions.", "prompt")
 
+    def prepare_pair(self, query: str, text: str) -> Prepared:
+        raise EngineRefusal("unsupported", "This model doesn't compare texts.")
+
     def prepare_constraint(self, constraint: Constraint) -> Any:
         raise EngineRefusal("unsupported", "This model's answers can't be held to a form.")
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeEr
 
 
 def load_weights(
-    model_class: Any, folder: Path, placement: Placement, report: ReportPhase, unquantized: Sequence[str] = ()
+    model_class: Any,
+    folder: Path,
+    placement: Placement,
+    report: ReportPhase,
+    unquantized: Sequence[str] = (),
+    *,
+    may_lack: Collection[str] = (),
 ) -> Any:
     """The model of `folder` as `model_class` builds it, where `placement` says. `unquantized` are names of modules.
+
+    `may_lack` are those whose weights needn't be there, as nothing is asked of them.
 
     LoadFailed if the files don't fit it; whatever `is_out_of_memory` knows if memory runs out.
     """
@@ -49,7 +57,7 @@ def load_weights(
         if is_out_of_memory(error):
             raise
         raise LoadFailed(f"{type(error).__name__}: {error}") from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(name for name in found["missing_keys"] if name.partition(".")[0] not in may_lack):
         raise LoadFailed(  # transformers would fill them at random
             f"the weights lack {len(missing)} tensors of {type(model).__name__}, {missing[0]} among them"
         )
