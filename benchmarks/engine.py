@@ -4,7 +4,7 @@
 
 FOLDER is a model as `ams up` keeps it, FILE the GGUF it was converted from. All servers run at once, all but the
 measured one stopped (SIGSTOP); rounds are interleaved; figures are medians over rounds. Same prompts, greedy, the same
-number of new tokens.
+number of new tokens; and again at temperature 0.7 with top_p 0.9, where answers may be shorter.
 """
 
 import argparse
@@ -20,6 +20,9 @@ from typing import Any
 import engine_servers as servers
 import streams as load
 import uvloop
+
+_GREEDY, _SAMPLED = "", " sampled"
+_DEFAULT_SAMPLING = {"temperature": 0.7, "top_p": 0.9}
 
 
 def main() -> None:
@@ -75,8 +78,9 @@ def _start(arguments: argparse.Namespace, counts: list[int], folder: Path) -> li
     return running
 
 
-def _request(server: servers.Server, index: int, tokens: int) -> dict[str, Any]:
-    return load.body(server.model, load.prompt(index), tokens, server.extra)
+def _request(server: servers.Server, index: int, tokens: int, how: str = _GREEDY) -> dict[str, Any]:
+    sampling = {} if how == _GREEDY else {**_DEFAULT_SAMPLING, "seed": index}
+    return load.body(server.model, load.prompt(index), tokens, server.extra) | sampling
 
 
 def _measure(running: list[servers.Server], counts: list[int], tokens: int, rounds: int) -> dict[str, Any]:
@@ -88,12 +92,15 @@ def _measure(running: list[servers.Server], counts: list[int], tokens: int, roun
                     continue
                 if server.name.startswith("generate") and count > 1:
                     continue  # one at a time is as fast at any count
-                server.go_on()
-                result = uvloop.run(load.measure(server.url, [_request(server, i, tokens) for i in range(count)]))
-                server.pause()
-                figures.setdefault(_family(server.name), {}).setdefault(str(count), []).append(asdict(result))
-                print(f"round {turn + 1} {server.name:42} {count:3} streams {result.tokens_per_second:7.1f} tokens/s "
-                      f"first token {result.first_token_seconds:5.2f} s", flush=True)  # fmt: skip
+                for how in (_GREEDY, _SAMPLED) if count > 1 else (_GREEDY,):
+                    server.go_on()
+                    asked = [_request(server, i, tokens, how) for i in range(count)]
+                    result = uvloop.run(load.measure(server.url, asked))
+                    server.pause()
+                    figures.setdefault(_family(server.name), {}).setdefault(f"{count}{how}", []).append(asdict(result))
+                    print(f"round {turn + 1} {server.name:42} {count:3} streams{how:9} "
+                          f"{result.tokens_per_second:7.1f} tokens/s first token {result.first_token_seconds:5.2f} s",
+                          flush=True)  # fmt: skip
     interruptions = _interruptions(running, rounds) if 8 in counts else {}
     return {
         "machine": servers.machine(),
@@ -135,13 +142,15 @@ def _family(name: str) -> str:
 def table(report: dict[str, Any]) -> str:
     """Markdown: tokens a second, median of rounds, and ratios of ours to each peer."""
     figures = report["streams"]
-    counts = sorted({int(count) for rows in figures.values() for count in rows})
-    head = "| server | " + " | ".join(f"{count} streams" for count in counts) + " | long prompt adds |"
+    loads = {name for rows in figures.values() for name in rows}
+    counts = sorted(loads, key=lambda count: (int(count.split()[0]), count))
+    names = [" streams, ".join(count.split()) if " " in count else f"{count} streams" for count in counts]
+    head = "| server | " + " | ".join(names) + " | long prompt adds |"
     lines = [head, "|---" * (len(counts) + 2) + "|"]
     for name, rows in figures.items():
         cells = []
         for count in counts:
-            values = [run["tokens_per_second"] for run in rows.get(str(count), [])]
+            values = [run["tokens_per_second"] for run in rows.get(count, [])]
             cells.append(f"{statistics.median(values):.0f}" if values else "–")
         added = [seen["added"] for seen in report["long_prompt"].get(name, [])]
         cells.append(f"{statistics.median(added) * 1e3:.0f} ms" if added else "–")

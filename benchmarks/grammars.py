@@ -90,7 +90,7 @@ def of_tiktoken(path: Path) -> Vocabulary:
 
     class Greedy:
         eos_token_id, bos_token_id = end, None
-        tokens, special_token_ids = [*texts, b"<|endoftext|>"], [end]  # noqa: RUF012
+        tokens, special_token_ids = [*texts, b"<|endoftext|>"], [end]
 
         def __call__(self, text: bytes) -> list[int]:
             found, at = [], 0
@@ -201,7 +201,8 @@ def valid(text: bytes, schema: Any) -> bool:
 def show(vocabulary: Vocabulary, name: str, seen: Seen) -> None:
     masks, compiling = np.array(seen.masks) * 1e3, np.array(seen.compiling) * 1e3
     print(
-        f"{vocabulary.name:16} {name:10} compiling {statistics.median(compiling):.1f} ms, longest {compiling.max():.0f}; "
+        f"{vocabulary.name:16} {name:10} compiling {statistics.median(compiling):.1f} ms, "
+        f"longest {compiling.max():.0f}; "
         f"masks {np.median(masks):.3f} ms, mean {masks.mean():.3f}, p99 {np.percentile(masks, 99):.2f}; "
         f"answers {dict(seen.ends)} {sorted(seen.wrong)}"
     )
