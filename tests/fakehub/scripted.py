@@ -8,6 +8,7 @@ from typing import Any
 from fakehub.tiny_tokenizer import HERMES, REASONING, qwen_tokenizer
 
 _HIDDEN = 64
+_CALL_ENDS = "</tool_call>"  # and with it the answer, in all scripts
 
 
 def thinker(folder: Path) -> Path:
@@ -81,15 +82,19 @@ def agent(folder: Path, scripts: Sequence[tuple[str, Sequence[str]]], context: i
     names = [f"<|script{number}|>" for number in range(len(scripts))]
     template = HERMES + "{%- if add_generation_prompt %}" + chosen + "{%- endif %}{%- endif %}"
     tokenizer = qwen_tokenizer(["<|im_start|>", "<|im_end|>", *names], template=template)
-    tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
-    pieces = [piece for _, said in scripts for piece in said]
+    pieces = [piece for _, said in scripts for piece in said if piece != _CALL_ENDS]
     assert len(set(pieces)) == len(pieces), "a token is followed by one token only"
-    tokenizer.add_tokens(pieces)
+    tokenizer.add_tokens(["<tool_call>", _CALL_ENDS, *pieces])
     ids = tokenizer.convert_tokens_to_ids
     chains = [
         [ids(name), *map(ids, said), tokenizer.eos_token_id] for name, (_, said) in zip(names, scripts, strict=True)
     ]
     return _save(tokenizer, [pair for chain in chains for pair in itertools.pairwise(chain)], folder, context=context)
+
+
+def call(name: str, arguments: str) -> list[str]:
+    """The pieces of one call."""
+    return [f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n', _CALL_ENDS]
 
 
 def steps(count: int, name: str, last: str) -> list[tuple[str, Sequence[str]]]:
@@ -114,11 +119,12 @@ def _chain(chain: Sequence[int]) -> list[tuple[int, int]]:
 
 def _save(tokenizer: Any, pairs: Sequence[tuple[int, int]], folder: Path, *, context: int = 512) -> Path:
     """A Llama whose layers add nothing: the embedding of the first token of a pair is the direction of the second."""
+    directions = {token: number for number, token in enumerate(dict.fromkeys(first for first, _ in pairs))}
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     hidden = _HIDDEN
-    while hidden <= len(pairs):
+    while hidden <= len(directions):
         hidden *= 2
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=_HIDDEN, num_hidden_layers=1,
@@ -135,10 +141,11 @@ def _save(tokenizer: Any, pairs: Sequence[tuple[int, int]], folder: Path, *, con
         head.zero_()
         embeddings[:, -1] = 1
         head[tokenizer.eos_token_id, -1] = 5
-        for number, (token, following) in enumerate(pairs):
+        for token, number in directions.items():
             embeddings[token].zero_()
             embeddings[token, number] = 1
-            head[following, number] = 20
+        for token, following in pairs:
+            head[following, directions[token]] = 20
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     GenerationConfig(eos_token_id=tokenizer.eos_token_id).save_pretrained(folder)

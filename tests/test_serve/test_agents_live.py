@@ -39,8 +39,9 @@ def through(folder: Path, agent: LivePod) -> Iterator[LiveGateway]:
 
 
 @pytest.fixture
-def client(through: LiveGateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{through.url}/v1", api_key="none", max_retries=0)
+def client(through: LiveGateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{through.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def asked(client: openai.OpenAI, messages: list[Any]) -> Any:

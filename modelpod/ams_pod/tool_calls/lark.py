@@ -30,9 +30,14 @@ class Lark:
             if token is None:
                 plain, text = plain + text[0], text[1:]
                 continue
-            parts += [_quoted(plain), f"<[{self._special[token]}]>"]
+            parts += [_quoted(plain), self._token(token)]
             plain, text = "", text[len(token) :]
         return " ".join(filter(None, [*parts, _quoted(plain)])) or '""'
+
+    def _token(self, name: str) -> str:
+        """The token, or where it looks like a tag its text: models spell those too."""
+        token = f"<[{self._special[name]}]>"
+        return f"({token} | {_quoted(name)})" if name.startswith("<") else token
 
     def json(self, schema: Mapping[str, Any] | bool) -> str:
         """A JSON value of this schema."""
@@ -40,9 +45,10 @@ class Lark:
 
     def text_up_to(self, mark: str) -> str:
         """Any text that doesn't hold `mark`, and the mark."""
-        if any(mark.startswith(token) for token in self._special):
-            return f"{self.text_without(mark)} {self.text(mark)}"
-        return self.rule("up_to", f"/(.|\\n)*/ {self.text(mark)}", "[lazy]")
+        spelled = self.rule("up_to", f"/(.|\\n)*/ {_quoted(mark)}", "[lazy]")
+        if not any(mark.startswith(token) for token in self._special):
+            return spelled
+        return f"({self.text_without(mark)} {self.text(mark)} | {spelled})"
 
     def text_without(self, mark: str) -> str:
         """Any text that doesn't spell `mark`."""

@@ -1,4 +1,4 @@
-"""https://python.useinstructor.com: needs structured output."""
+"""https://python.useinstructor.com: by tools and by JSON."""
 
 import sys
 
@@ -12,11 +12,12 @@ class User(BaseModel):
     age: int
 
 
-client = instructor.from_openai(openai.OpenAI(max_retries=0))
-user = client.chat.completions.create(
-    model=sys.argv[2],
-    response_model=User,
-    messages=[{"role": "user", "content": "John is 25 years old"}],
-    max_retries=0,
-)
-print(user.name)
+for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON, instructor.Mode.JSON_SCHEMA):
+    client = instructor.from_openai(openai.OpenAI(max_retries=0), mode=mode)
+    user = client.chat.completions.create(
+        model=sys.argv[2],
+        response_model=User,
+        messages=[{"role": "user", "content": "John is 25 years old"}],
+        max_retries=0,
+    )
+    print(user.name, user.age)
