@@ -62,7 +62,8 @@ mutants: $(VENV)/.dev .mutants/.installed
 CLIENTS = tests/test_serve/clients
 clients: $(VENV)/.dev .clients/.installed
 	AMS_CLIENTS=$(CURDIR)/.clients $(VENV)/bin/pytest \
-	    tests/test_gateway/test_generated_clients.py tests/test_serve/test_clients.py $(ARGS)
+	    tests/test_gateway/test_generated_clients.py tests/test_serve/test_clients.py \
+	    tests/test_serve/test_clients_other_apis.py $(ARGS)
 
 .clients/.installed: $(CLIENTS)/current.txt $(CLIENTS)/older.txt
 	$(PYTHON) -m venv .clients/venv

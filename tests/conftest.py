@@ -106,6 +106,7 @@ SLOW = {
     "test_serve/test_answers_live.py",
     "test_serve/test_bad_input_live.py",
     "test_serve/test_clients.py",
+    "test_serve/test_clients_other_apis.py",
     "test_serve/test_ending_live.py",
     "test_serve/test_forkserver_live.py",
     "test_serve/test_leaving_live.py",

@@ -177,9 +177,11 @@ class ApiError(Exception):
 
     def anthropic(self, request_id: str) -> dict[str, Any]:
         """The body on /v1/messages: Anthropic's envelope, with our code beside its type."""
-        error = {"type": self.kind.anthropic_type, "message": self.message, "code": self.code}
+        error: dict[str, Any] = {"type": self.kind.anthropic_type, "message": self.message, "code": self.code}
         if self.param is not None:
             error["param"] = self.param
+        if "error_code" in self.details:  # Anthropic's own, by which its clients know what else to try
+            error["details"] = {"error_code": self.details["error_code"]}
         return {"error": error, "type": "error", "request_id": request_id}
 
     def body(self, path: str, request_id: str) -> bytes:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ams_common.dialects import error_event
 from ams_common.errors import ERRORS, ApiError
 
 # 4-xx and 5-xx codes that clients rely on.
@@ -59,6 +60,41 @@ def test_the_openai_body() -> None:
             "request_id": "r1",
         }
     }
+
+
+def test_the_body_of_anthropics_api() -> None:
+    error = ApiError("model_not_found", "No model x.", param="model", models=["a"])
+    for path in ("/v1/messages", "/v1/messages/count_tokens", "/messages", "//v1/v1/messages/"):
+        assert json.loads(error.body(path, "r1")) == {
+            "type": "error",
+            "error": {
+                "type": "not_found_error", "message": "No model x.", "code": "model_not_found", "param": "model",
+            },
+            "request_id": "r1",
+        }  # fmt: skip
+    assert "error" in json.loads(error.body("/generate/messages", "r1"))
+    assert "details" in json.loads(error.body("/generate/messages", "r1"))
+    kinds = {kind.anthropic_type for kind in ERRORS.values()}
+    assert kinds == {
+        "invalid_request_error", "authentication_error", "permission_error", "not_found_error", "request_too_large",
+        "rate_limit_error", "api_error", "overloaded_error", "timeout_error",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "begins"),
+    [
+        ("/generate/m", b'event: error\ndata: {"error":"No."'),
+        ("/v1/chat/completions", b'data: {"error":{"message":"No."'),
+        ("/v1/responses", b'event: error\ndata: {"error":{"message":"No."'),
+        ("/v1/messages", b'event: error\ndata: {"error":{"type":"timeout_error"'),
+    ],
+)
+def test_an_error_in_a_stream(path: str, begins: bytes) -> None:
+    event = error_event(ApiError("timeout", "No.").body(path, "r1"), path)
+    assert event.startswith(begins)
+    assert event.endswith(b"}\n\n")
+    assert error_event(b"no JSON", "/v1/responses") == b"event: error\ndata: no JSON\n\n"
 
 
 def test_clients_retry_only_what_may_succeed_later() -> None:

@@ -141,6 +141,7 @@ def run(client: Client, gateway: LiveGateway, folder: Path, key: str = "none") -
             "HOME": str(folder),
             "LLM_USER_PATH": str(folder / "llm"),
             "OPENAI_API_KEY": key,
+            "ANTHROPIC_API_KEY": key,
             "OPENAI_BASE_URL": f"{gateway.url}/v1",
             "HAYSTACK_TELEMETRY_ENABLED": "False",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",

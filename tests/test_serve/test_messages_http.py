@@ -148,6 +148,15 @@ async def test_images_and_counting(pod: EchoPod) -> None:
             assert body["error"]["param"] == "messages[0]"
 
 
+async def test_a_thread_is_refused_as_anthropics_sdk_wants_it(pod: EchoPod) -> None:
+    """Its runner of tools then sends the whole conversation."""
+    async with client_of(pod) as client:
+        with pytest.raises(anthropic.BadRequestError) as caught:
+            await client.beta.messages.create(**HI, thread={"type": "create"})
+        body: Any = caught.value.body
+        assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
+
+
 async def test_failures(pod: EchoPod) -> None:
     async with client_of(pod) as client:
         with pytest.raises(anthropic.NotFoundError):

@@ -209,6 +209,9 @@ class MessagesRequest(_Prompt, frozen=True, kw_only=True):
         Meta(description="Up to 16 texts; the answer ends before the first of them."),
     ] = None
     stream: Annotated[bool | None, Meta(description="`true` for server-sent events.")] = None
+    thread: Annotated[
+        Any, Meta(description="Refused, so that clients send whole conversations: this server keeps none of messages.")
+    ] = None
 
 
 # What the model says.

@@ -72,6 +72,11 @@ def to_chat(request: MessagesRequest | CountTokensRequest) -> Translation:
     choice, parallel = _choice(request.tool_choice)
     output = request.output_config
     if isinstance(request, MessagesRequest):
+        if request.thread is not None:
+            raise ApiError(
+                "invalid_parameter", "thread: this server keeps no conversations of messages; send the whole of it.",
+                param="thread", error_code="thread_unsupported_request",
+            )  # fmt: skip
         stops = [*stop_list(request.stop), *(request.stop_sequences or ())]
         fields |= {"stop": stops or None, "max_tokens": request.max_tokens, "stream": request.stream}
     chat = ChatRequest(
