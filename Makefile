@@ -63,15 +63,16 @@ CLIENTS = tests/test_serve/clients
 clients: $(VENV)/.dev .clients/.installed
 	AMS_CLIENTS=$(CURDIR)/.clients $(VENV)/bin/pytest \
 	    tests/test_gateway/test_generated_clients.py tests/test_serve/test_clients.py \
-	    tests/test_serve/test_clients_other_apis.py $(ARGS)
+	    tests/test_serve/test_clients_other_apis.py tests/test_serve/test_evaluation.py $(ARGS)
 
-.clients/.installed: $(CLIENTS)/current.txt $(CLIENTS)/older.txt
+.clients/.installed: $(CLIENTS)/current.txt $(CLIENTS)/older.txt $(CLIENTS)/evaluation.txt
 	$(PYTHON) -m venv .clients/venv
 	.clients/venv/bin/python -m pip install --disable-pip-version-check --quiet \
 	    'openapi-python-client>=0.29,<0.30' 'openapi-spec-validator>=0.9,<0.10' 'ruff>=0.14' uv
 	for name in current older; do \
 		.clients/venv/bin/uv venv --quiet --clear --python .clients/venv/bin/python .clients/$$name && \
 		.clients/venv/bin/uv pip install --quiet --python .clients/$$name/bin/python -r $(CLIENTS)/$$name.txt || exit 1; done
+	.clients/venv/bin/uv pip install --quiet --no-deps --target .clients/evaluation -r $(CLIENTS)/evaluation.txt
 	npm install --silent --prefix .clients openapi-typescript@7 openapi-fetch@0.17 typescript@5 \
 	    openai@6 ai@6 @ai-sdk/openai-compatible@2 @langchain/openai@1 @langchain/core@1
 	@touch $@

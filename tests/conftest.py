@@ -108,6 +108,7 @@ SLOW = {
     "test_serve/test_clients.py",
     "test_serve/test_clients_other_apis.py",
     "test_serve/test_ending_live.py",
+    "test_serve/test_evaluation.py",
     "test_serve/test_forkserver_live.py",
     "test_serve/test_leaving_live.py",
     "test_serve/test_media_live.py",
