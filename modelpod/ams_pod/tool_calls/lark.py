@@ -1,6 +1,7 @@
 """Grammars in llguidance's Lark, put together from parts."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ class Lark:
 
     def __init__(self, special: Mapping[str, int]) -> None:
         self._special = special
-        self._rules: dict[str, str] = {}
+        self._tokens = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._rules: dict[str, str] = {}  # names by what they mean
         self._read = ""
 
     def behind(self, mark: str) -> "Lark":
@@ -23,16 +25,12 @@ class Lark:
 
     def text(self, text: str) -> str:
         """Exactly this text; the special tokens in it are themselves."""
-        parts, plain = [], ""
         text = text.removeprefix(self._read)
-        while text:
-            token = next((each for each in self._special if text.startswith(each)), None)
-            if token is None:
-                plain, text = plain + text[0], text[1:]
-                continue
-            parts += [_quoted(plain), self._token(token)]
-            plain, text = "", text[len(token) :]
-        return " ".join(filter(None, [*parts, _quoted(plain)])) or '""'
+        parts, at = [], 0
+        for found in self._tokens.finditer(text):
+            parts += [_quoted(text[at : found.start()]), self._token(found[0])]
+            at = found.end()
+        return " ".join(filter(None, [*parts, _quoted(text[at:])])) or '""'
 
     def _token(self, name: str) -> str:
         """The token, or where it looks like a tag its text: models spell those too."""
@@ -46,7 +44,7 @@ class Lark:
     def text_up_to(self, mark: str) -> str:
         """Any text that doesn't hold `mark`, and the mark."""
         spelled = self.rule("up_to", f"/(.|\\n)*/ {_quoted(mark)}", "[lazy]")
-        if not any(mark.startswith(token) for token in self._special):
+        if not self._tokens.match(mark):
             return spelled
         return f"({self.text_without(mark)} {self.text(mark)} | {spelled})"
 
@@ -60,15 +58,11 @@ class Lark:
 
     def rule(self, name: str, body: str, attributes: str = "") -> str:
         """The name of a rule of its own."""
-        for known, written in self._rules.items():
-            if written == f"{attributes}: {body}":
-                return known
-        full = f"{name}_{len(self._rules)}"
-        self._rules[full] = f"{attributes}: {body}"
-        return full
+        meaning = f"{attributes}: {body}"
+        return self._rules.setdefault(meaning, f"{name}_{len(self._rules)}")
 
     def grammar(self, start: str) -> str:
-        return "\n".join([f"start: {start}", *(name + body for name, body in self._rules.items())]) + "\n"
+        return "\n".join([f"start: {start}", *(name + meaning for meaning, name in self._rules.items())]) + "\n"
 
 
 def _quoted(text: str) -> str:
