@@ -595,7 +595,7 @@ class DeletedResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="Id of the response.")]
     object: Annotated[Literal["response"], Meta(description="Kind of what was deleted.")] = "response"
-    deleted: Annotated[Literal[True], Meta(description="Always true.")] = True
+    deleted: Annotated[bool, Meta(description="Always true.")] = True
 
 
 class InputItemList(msgspec.Struct, frozen=True, kw_only=True):
