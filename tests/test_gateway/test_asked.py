@@ -5,9 +5,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from ams_common.wire import RoutingFields
+from ams_common.wire import MessagesRoutingFields, ResponsesRoutingFields, RoutingFields
 from ams_gateway.front.body import WholeBody
-from ams_gateway.routes.asked import asked_of_form, asked_on_generate, asked_on_v1
+from ams_gateway.routes.asked import (
+    asked_of_form,
+    asked_on_generate,
+    asked_on_messages,
+    asked_on_responses,
+    asked_on_v1,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +79,44 @@ def test_a_long_text_costs_little() -> None:
 def test_nobody_knows_what_a_sound_comes_to() -> None:
     tokens = asked_of_form(WholeBody(b"x" * 100_000), 300)
     assert (tokens.prompt, tokens.answer) == (1024, 300)
+
+
+LONG = "x" * 400
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"input": LONG}, (100, 1024)),
+        ({"input": LONG, "instructions": LONG, "max_output_tokens": 7}, (200, 7)),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": LONG}, {"type": "input_image"}]}]},
+         (604, 1024)),
+        ({"input": [{"type": "function_call", "arguments": LONG}, {"type": "function_call_output", "output": LONG}]},
+         (208, 1024)),
+    ],
+)  # fmt: skip
+def test_responses(body: Any, tokens: tuple[int, int]) -> None:
+    data = json.dumps({"model": "m"} | body).encode()
+    fields = msgspec.json.decode(data, type=ResponsesRoutingFields)
+    counted = asked_on_responses(fields, 0, WholeBody(data), None)
+    assert (counted.prompt, counted.answer) == tokens
+    assert asked_on_responses(fields, 4000, WholeBody(data), None).prompt == tokens[0] + 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"messages": [{"role": "user", "content": LONG}], "max_tokens": 9}, (104, 9)),
+        ({"messages": [{"role": "user", "content": LONG}], "system": LONG}, (204, 1024)),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": LONG}, {"type": "image"}]}]},
+         (604, 1024)),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "tool_result", "content": [{"type": "text", "text": LONG}, {"type": "image"}]}]}]}, (604, 1024)),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"data": "A" * 9000}}]}]}, (504, 1024)),
+    ],
+)  # fmt: skip
+def test_messages(body: Any, tokens: tuple[int, int]) -> None:
+    data = json.dumps({"model": "m"} | body).encode()
+    fields = msgspec.json.decode(data, type=MessagesRoutingFields)
+    counted = asked_on_messages(fields, WholeBody(data), None)
+    assert (counted.prompt, counted.answer) == tokens

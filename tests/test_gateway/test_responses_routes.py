@@ -145,6 +145,19 @@ async def test_large_inputs_go_on_too(running: Running) -> None:
             await client.responses.retrieve(unkept.id)
 
 
+async def test_a_long_answer_is_kept_as_it_passes(start: Start, pod: StartPod, registry: FakeRegistry) -> None:
+    """One that goes to the client piece by piece."""
+
+    async def say_much(exchange: Exchange) -> None:
+        response = {"id": f"resp_{next(NUMBERS):048x}", "output": [], "instructions": "x" * 600_000}
+        await exchange.json(200, response)
+
+    registry.add("m", (await pod(say_much)).address)
+    async with client_of(await start(registry)) as client:
+        first = await client.responses.create(model="m", input="hi")
+        assert (await client.responses.retrieve(first.id)).instructions == "x" * 600_000
+
+
 async def test_two_gateways_with_one_redis(start: Start, pod: StartPod, registry: FakeRegistry, tmp_path: Path) -> None:
     registry.add("m", (await pod(respond)).address)
     with redis_server(tmp_path) as server:

@@ -170,6 +170,7 @@ async def test_failures(pod: EchoPod) -> None:
             with pytest.raises(openai.APIStatusError) as caught:
                 await client.responses.create(**{"model": "echo", "input": "hi"} | fields)  # type: ignore[call-overload]
             assert caught.value.code == code
+            assert str(caught.value.param).partition("[")[0] in fields
         pod.engine.error = EngineError("It broke.")
         with pytest.raises(openai.InternalServerError):
             await client.responses.create(model="echo", input="hi")

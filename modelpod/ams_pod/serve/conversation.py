@@ -151,6 +151,8 @@ def retold(error: ApiError, places: Sequence[str], form: str) -> ApiError:
 
     error.message = _PLACE.sub(place, error.message).replace(_FORM, form)
     error.param = None if error.param is None else _PLACE.sub(place, error.param).replace(_FORM, form)
+    if error.param == "messages" and places and not places[-1].startswith("messages"):
+        error.param = places[-1].partition("[")[0]
     return error
 
 
