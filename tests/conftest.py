@@ -114,6 +114,7 @@ SLOW = {
     "test_serve/test_media_live.py",
     "test_serve/test_older_server.py",
     "test_serve/test_openai_client_live.py",
+    "test_serve/test_other_apis_live.py",
     "test_serve/test_stall.py",
     "test_serve/test_streams_live.py",
     "test_serve/test_structured_live.py",
