@@ -86,7 +86,7 @@ def test_the_body_of_anthropics_api() -> None:
     [
         ("/generate/m", b'event: error\ndata: {"error":"No."'),
         ("/v1/chat/completions", b'data: {"error":{"message":"No."'),
-        ("/v1/responses", b'event: error\ndata: {"error":{"message":"No."'),
+        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","sequence_number":0,'),
         ("/v1/messages", b'event: error\ndata: {"error":{"type":"timeout_error"'),
     ],
 )
@@ -94,6 +94,11 @@ def test_an_error_in_a_stream(path: str, begins: bytes) -> None:
     event = error_event(ApiError("timeout", "No.").body(path, "r1"), path)
     assert event.startswith(begins)
     assert event.endswith(b"}\n\n")
+    if path == "/v1/responses":
+        last = event.split(b"\n\n")[1]
+        assert last.startswith(b'event: error\ndata: {"error":{"message":"No."')
+        told = ApiError("timeout", "No.").body(path, "r1")
+        assert error_event(told, path, 7) == last.replace(b'"sequence_number":1', b'"sequence_number":7') + b"\n\n"
     assert error_event(b"no JSON", "/v1/responses") == b"event: error\ndata: no JSON\n\n"
 
 
