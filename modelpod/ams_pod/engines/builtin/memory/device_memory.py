@@ -11,7 +11,7 @@ from ams_common import memory
 from ams_pod.engines.port import GpuMemory, LoadFailed, MemoryUsage
 from ams_pod.resident import read_text, resident_bytes
 
-_LEAST_FREE = 512 << 20
+_LEAST_FREE = 128 << 20
 _MOST_PREFIX_TOKENS = 1 << 20  # more are found no better, and each block of them takes the process's own memory
 
 
@@ -48,18 +48,22 @@ def free_bytes(device: str, limits: Mapping[str, int]) -> int:
 
 def is_short(device: str, limits: Mapping[str, int]) -> bool:
     """Whether so little is free that caches that nobody needs should go. On GPUs they take no more than they have."""
-    return device == "cpu" and free_bytes(device, limits) < _LEAST_FREE
+    return device == "cpu" and free_bytes(device, limits) < max(_LEAST_FREE, _total() // 32)
 
 
 def usage(device: str) -> MemoryUsage:
     """What there is and what this process takes, of the machine and, with a model on GPUs, of all of them."""
     return MemoryUsage(
         device=device,
-        ram_total_bytes=memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        ram_total_bytes=_total(),
         ram_available_bytes=ram_available(),
         process_bytes=resident_bytes(),
         gpu=None if device == "cpu" else _gpu_memory(),
     )
+
+
+def _total() -> int:
+    return memory.total_bytes(read_text) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gpu_memory() -> GpuMemory:
