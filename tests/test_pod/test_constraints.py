@@ -1,5 +1,6 @@
 """Answers that are held to a form have it, whatever a model with random weights would rather say."""
 
+import ctypes
 import json
 import re
 import time
@@ -9,6 +10,7 @@ import jsonschema
 import pytest
 import torch
 from ams_pod.engines.builtin.constraints.compiling import Compiled, Compiler
+from ams_pod.engines.builtin.constraints.guide import Guide
 from ams_pod.engines.builtin.constraints.vocabulary import read_vocabulary
 from ams_pod.engines.port import Constraint, EngineRefusal, Prepared
 from constraint_cases import SCHEMAS, closed
@@ -351,3 +353,51 @@ def test_white_space_is_bounded_or_as_asked(llama):
         assert outcome.finish == "stop"
         jsonschema.validate(json.loads(llama.text(outcome.tokens)), SCHEMAS["person"])
     assert not re.search(r"[\n\t]|  ", re.sub(r'"[^"]*"', '""', llama.text(none.tokens)))
+
+
+class Panic(BaseException):
+    """As one of a library in Rust looks like."""
+
+
+class Panicking:
+    def __init__(self, where):
+        self._where = where
+
+    def unsafe_compute_mask_ptr(self, pointer, size):
+        if self._where == "mask":
+            raise Panic("at the disco")
+        ctypes.memset(pointer, 255, size)
+
+    def consume_token(self, token):
+        raise Panic("at the disco")
+
+    def is_error(self):
+        return False
+
+    def is_accepting(self):
+        return False
+
+
+@pytest.mark.parametrize("where", ["mask", "token"])
+def test_a_panic_ends_one_answer(llama, where):
+    vocabulary = llama.compiled("json-object").vocabulary
+
+    class Broken:
+        def guide(self, *, thinking):
+            return Guide(Panicking(where), vocabulary, thinking=thinking, reasoning=True)
+
+    driver = llama.driver()
+    broken = driver.submit([5, 6], 20, constraint=Broken())[1]
+    fine = driver.submit([5, 6], 20, constraint=llama.compiled("choice", '["yes"]'))[1]
+    driver.run()
+    assert (broken.finish, llama.text(fine.tokens), fine.finish) == ("failed", "yes", "stop")
+    assert isinstance(broken.error, EngineRefusal)
+
+
+@pytest.mark.parametrize("kind", ["flat", "padded"])
+def test_forms_whatever_computes(reasoner, kind):
+    driver = reasoner.driver(kind)
+    compiled = reasoner.compiled("regex", "[0-9]{4}", reasoning=False)
+    outcomes = [driver.submit([5, 6, 7 + n], 30, temperature=2.0, seed=n, constraint=compiled)[1] for n in range(20)]
+    driver.run()
+    assert all(re.fullmatch("[0-9]{4}", reasoner.text(outcome.tokens)) for outcome in outcomes)

@@ -1,5 +1,6 @@
 """On an NVIDIA GPU: load in bfloat16 and in 4 bits, answer in a batch as alone, and really run out of memory."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin import loading
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.model import verify
+from ams_pod.engines.builtin.model.masking import Masks
+from ams_pod.engines.builtin.model.sampling import RowSampler, sample
 from ams_pod.engines.port import EngineRefusal, Prepared, Sampling, TokenEvent
 from engine_harness import Driver, forward_of, load_model, prompts, reference
 from fakehub import checkpoints
@@ -167,3 +170,31 @@ def test_layers_are_spread_where_no_gpu_is_large_enough(folder: Path) -> None:
     outcomes = [driver.submit(ids, 6)[1] for ids in prompts(3)]
     driver.run()
     assert [outcome.finish for outcome in outcomes] == ["length"] * 3
+
+
+def test_a_step_is_sampled_with_one_wait_and_as_on_a_cpu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 5000, generator=generator)
+    bits = torch.full((2, 628), 85, dtype=torch.uint8)
+    kinds: list[dict[str, Any]] = [
+        {}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 20}, {"repetition_penalty": 1.5},
+        {"temperature": 1.0, "logit_bias": ((3, 1.0),)}, {"banned_tokens": (1, 2)}, {}, {"temperature": 2.0},
+    ]  # fmt: skip
+
+    def tokens(device: str) -> list[int | None]:
+        rows = [RowSampler(Sampling(1, seed=n, **kind), [1, 2, 3]) for n, kind in enumerate(kinds)]
+        return sample(logits.to(device), rows, (), Masks([0, 7], bits))
+
+    expected = tokens("cuda")  # tables are made once
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            found = tokens("cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    # One for the logits, which come from the host here, and one for the tokens.
+    assert len([each for each in seen if "synchroniz" in str(each.message)]) <= 2
+    assert found == expected
+    greedy = [index for index, kind in enumerate(kinds) if "temperature" not in kind]
+    assert [found[index] for index in greedy] == [tokens("cpu")[index] for index in greedy]

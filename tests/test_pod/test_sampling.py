@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from ams_pod.engines.builtin.model import drawing, masking
 from ams_pod.engines.builtin.model.logprobs import logprobs_of
 from ams_pod.engines.builtin.model.masking import Masks
 from ams_pod.engines.builtin.model.sampling import NOTHING, RowSampler, sample
 from ams_pod.engines.port import Sampling
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -15,6 +17,14 @@ from transformers.generation.logits_process import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+
+
+@pytest.fixture(params=["row by row", "together"], autouse=True)
+def _ways(request, monkeypatch):
+    """As on a CPU, and as on a GPU."""
+    for module in (drawing, masking):
+        monkeypatch.setattr(module, "row_by_row", lambda device: request.param == "row by row")
+
 
 ROWS = 500
 STEPS = 20
@@ -217,3 +227,31 @@ def test_many_hot_rows_among_greedy_ones_leave_them_alone():
     for index in range(16):
         if index % 3:
             assert tokens[index] == int(logits[index].argmax())
+
+
+class _Waits(TorchDispatchMode):
+    """Counts values that the host takes out of tensors one by one: each would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*arguments, **(named or {}))
+
+
+def test_nothing_is_waited_for_but_the_tokens(request):
+    if "together" not in request.node.name:
+        pytest.skip("on a CPU there is nothing to wait for")
+    logits = torch.randn(8, 1000, generator=torch.Generator().manual_seed(7))
+    kinds = [
+        {"temperature": 2.0, "top_p": 0.9}, {"temperature": 1.0, "top_k": 7}, {"temperature": 1.0, "min_p": 0.1}, {},
+        {"temperature": 1.0, "repetition_penalty": 1.2, "presence_penalty": 0.5, "logit_bias": ((3, 1.0),)},
+        {"banned_tokens": (1, 2)}, {"min_new_tokens": 3}, {"temperature": 1.0},
+    ]  # fmt: skip
+    rows = [RowSampler(Sampling(5, seed=n, **kind), [1, 2, 3]) for n, kind in enumerate(kinds)]
+    bits = torch.full((2, 125), 85, dtype=torch.uint8)
+    with _Waits() as waits:
+        sample(logits, rows, (4,), Masks([0, 7], bits))
+    assert waits.count == 0

@@ -72,7 +72,7 @@ class Compiler:
             return Compiled(_matcher(grammar, vocabulary), vocabulary, reasoning=constraint.reasoning)
         except EngineRefusal as reason:
             return EngineRefusal(reason.kind, str(reason))
-        except (ValueError, RecursionError) as error:  # half a surrogate pair, and what else is no text
+        except BaseException as error:  # what is no text, and panics of llguidance, which are no Exceptions
             return refusal(f"The answer can't be held to this: {_told(str(error))}")
 
     def _keep(self, constraint: Constraint, compiled: Compiled | EngineRefusal) -> None:

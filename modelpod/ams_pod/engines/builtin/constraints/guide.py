@@ -47,20 +47,26 @@ class Guide:
 
     def fill(self, allowed: Bits) -> None:
         """Write which tokens may be next; where that can't be told, none is and `error` says why."""
+        try:
+            self._fill(allowed)
+        except BaseException as error:  # a panic of llguidance is no Exception, and concerns this answer alone
+            self._fail(error)
+        if self.error is not None:
+            allowed[:] = 0
+
+    def _fill(self, allowed: Bits) -> None:
         vocabulary = self._vocabulary
         if self._state == "thinking":
             np.bitwise_and(vocabulary.free, ~vocabulary.completing[there_of_close(self._tail)], out=allowed)
             return
-        started = time.perf_counter()
+        started = time.thread_time()  # what it waits for a busy machine is not its own
         self._matcher.unsafe_compute_mask_ptr(allowed.ctypes.data, len(allowed))
-        self._seconds += time.perf_counter() - started
+        self._seconds += time.thread_time() - started
         if self._matcher.is_error():
-            self._fail()
+            self._fail(self._matcher.get_error())
         elif self._seconds > _FREE_SECONDS + _SECONDS_A_TOKEN * self._made:
             self.error = EngineRefusal("invalid-constraint", "What the answer is held to takes too long to follow.")
-        if self.error is not None:
-            allowed[:] = 0
-        elif self._state == "begin" and vocabulary.opening is not None:
+        if self._state == "begin" and vocabulary.opening is not None:
             allowed[vocabulary.opening // 8] |= np.uint8(1 << vocabulary.opening % 8)
         elif self._state == "between" and self._between < _MOST_BETWEEN:
             np.bitwise_or(allowed, vocabulary.blank, out=allowed)
@@ -80,13 +86,16 @@ class Guide:
             self._between += 1
         else:
             self._state = "held"
-            if not self._matcher.consume_token(token):
-                self._fail()
-            else:
-                self.complete = bool(self._matcher.is_stopped())
+            try:
+                if not self._matcher.consume_token(token):
+                    self._fail(self._matcher.get_error())
+                else:
+                    self.complete = bool(self._matcher.is_stopped())
+            except BaseException as error:
+                self._fail(error)
 
-    def _fail(self) -> None:
-        sentence = str(self._matcher.get_error()).split("\n", 1)[0][:200]
+    def _fail(self, reason: object) -> None:
+        sentence = str(reason).split("\n", 1)[0][:200]
         self.error = EngineRefusal(
             "invalid-constraint", f"What the answer is held to can't be followed any further: {sentence}."
         )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ams_pod.engines.builtin.model.transfer import on_device
+from ams_pod.engines.builtin.model.transfer import on_device, row_by_row
 from ams_pod.engines.port import Sampling
 
 AGAIN = -2
@@ -49,7 +49,7 @@ class Drawing:
         A row of which the highest is no finite number keeps its likeliest token.
         """
         self._rows, self._vocabulary = rows, vocabulary
-        self._device, self._on_cpu = values.device, values.device.type == "cpu"
+        self._device, self._on_cpu = values.device, row_by_row(values.device)
         self._likeliest = likeliest
         self._draws = 0
         samplings = [row.sampling for row in rows]
