@@ -43,7 +43,8 @@ class Unusable:
     def __init__(self, forward: Short) -> None:
         self._forward = forward
 
-    def float(self):
+    @property
+    def shape(self):
         self._forward.failures += 1
         raise self._forward._error()
 
