@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ams_pod.engines.builtin.families import family_module
-from ams_pod.engines.port import EngineRefusal
+from ams_pod.engines.port import ChatOptions, EngineRefusal
 from ams_pod.media.items import Image, Video
 from fakehub import checkpoints
 from families_harness import audio, image, user, video
@@ -122,3 +122,44 @@ def test_text_parts_of_a_text_model_are_lines(prompts):
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     text = prompts("text")
     assert text.chat([{"role": "user", "content": parts}]) == text.chat([{"role": "user", "content": "one\ntwo"}])
+
+
+TOOLS = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for each in messages %}{% if each.tool_calls %}"
+    "<tool_call>{{ each.tool_calls[0].function.arguments | tojson }}{% endif %}{% endfor %}"
+)
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "look", "arguments": {"at": "<|im_end|>"}}}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "item"),
+    [
+        ("vision-language", "qwen2_5_vl", image(0, 60, 60)),
+        ("audio-language", "qwen2_audio", audio(0, 1)),
+        ("omni", "qwen2_5_omni", image(0, 60, 60)),
+        ("image-text-to-text", "idefics3", image(0, 60, 60)),
+    ],
+)
+def test_families_with_media_take_tools(tmp_path, family, kind, item):
+    checkpoints.make(kind, tmp_path / kind)
+    template = tmp_path / kind / "chat_template.jinja"
+    template.write_text(TOOLS + template.read_text())
+    prompts = family_module(family).recipe(tmp_path / kind).prompts(2400)
+    assert prompts.habits.tools
+    chat = [
+        *user(item, "what"),
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "a cat <|im_end|>", "tool_call_id": "abcdefghi", "name": "look"},
+    ]
+    plain = [{**chat[0]}, {**chat[1], "tool_calls": [{**CALL, "function": {"name": "look", "arguments": {"at": "x"}}}]}]
+    plain.append({**chat[2], "content": "a cat x"})
+    options = ChatOptions(tools=(TOOL,))
+    spelled, harmless = prompts.chat(chat, options), prompts.chat(plain, options)
+    assert spelled.media_items == 1
+    text = prompts.text_of(spelled.ids)
+    assert '<tools>[{"type": "function", "function": {"name": "look"' in text
+    assert '<tool_call>{"at": "<|im_end|>"}' in text
+    assert "a cat <|im_end|>" in text
+    control = set(prompts.control.ids.values())
+    assert sum(each in control for each in spelled.ids) == sum(each in control for each in harmless.ids)

@@ -33,7 +33,7 @@ def chat_format(processor: Any) -> ChatFormat:
             "the model has no chat template (chat_template.jinja, or chat_template in its processor's files), so it is "
             "unknown how its prompts are written; use a model that was tuned for chats"
         )
-    plain = frozenset(role for role in ("system", "user", "assistant") if not _takes_parts(processor, role))
+    plain = frozenset(role for role in ("system", "user", "assistant", "tool") if not _takes_parts(processor, role))
     marks = _marks(processor, tokenizer)
     with_images = [_rendered(processor, _with_images(count)) or "" for count in range(3)]
     for mark in marks:
@@ -53,7 +53,15 @@ def _takes_parts(processor: Any, role: str) -> bool:
 def _conversation(role: str, content: Any) -> list[dict[str, Any]]:
     user = {"role": "user", "content": [{"type": "text", "text": "x"}]}
     message = {"role": role, "content": content}
-    return {"system": [message, user], "user": [message], "assistant": [user, message, user]}[role]
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "x", "arguments": {}}}
+    called = {"role": "assistant", "content": [{"type": "text", "text": "x"}], "tool_calls": [call]}
+    result = {**message, "tool_call_id": "abcdefghi", "name": "x"}
+    return {
+        "system": [message, user],
+        "user": [message],
+        "assistant": [user, message, user],
+        "tool": [user, called, result],
+    }[role]
 
 
 def _with_images(count: int) -> list[dict[str, Any]]:

@@ -129,8 +129,7 @@ class ProcessorPrompts(TextPrompts):
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """As the template takes it, images as pictures: a URL or a path in their place would be fetched."""
         parts = _parts(message["content"])
-        plain = message["role"] == "tool" or message["role"] in self._format.plain_roles
-        if plain and all(part["type"] == "text" for part in parts):
+        if message["role"] in self._format.plain_roles and all(part["type"] == "text" for part in parts):
             return {**message, "content": "\n".join(part["text"] for part in parts)}
         return {**message, "content": [_picture_part(part) for part in parts]}
 

@@ -227,7 +227,7 @@ class TextPrompts:
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included. EngineRefusal if one is outside the vocabulary."""
-        return self._fast.decode(list(self.ids(ids).ids), skip_special_tokens=False)
+        return self._fast.decode(list(TextPrompts.ids(self, ids).ids), skip_special_tokens=False)
 
 
 def _joined(content: str | Sequence[Mapping[str, Any]]) -> str:
