@@ -25,10 +25,13 @@ async def respond(exchange: Exchange) -> None:
     body = json.loads(exchange.request.body)
     given = body["input"] if isinstance(body["input"], list) else [{"role": "user", "content": body["input"]}]
     items = [*body.get("previous_items", []), *given]
-    text = f"{len(items)} items"
+    text, number = f"{len(items)} items", f"{next(NUMBERS):048x}"
+    if any(item.get("type") == "item_reference" for item in items):
+        await exchange.json(400, {"error": {"message": "There are references.", "code": "invalid_parameter"}})
+        return
     response: dict[str, Any] = {
-        "id": f"resp_{next(NUMBERS):048x}", "object": "response", "created_at": 1, "status": "completed", "model": "m",
-        "output": [{"type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+        "id": f"resp_{number}", "object": "response", "created_at": 1, "status": "completed", "model": "m",
+        "output": [{"type": "message", "id": f"msg_{number}0001", "status": "completed", "role": "assistant",
                     "content": [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]}],
         "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
         "previous_response_id": body.get("previous_response_id"), "instructions": body.get("instructions"),
@@ -73,6 +76,23 @@ async def test_a_conversation_goes_on_plain_and_streamed(running: Running) -> No
         assert again.output_text == "3 items"
         last = await client.responses.create(model="m", input="x", previous_response_id=third.response.id)
         assert last.output_text == "7 items"
+
+
+async def test_items_may_be_named(running: Running) -> None:
+    """As Vercel's AI SDK goes on, which sends what a server keeps by its id alone."""
+    async with client_of(running) as client:
+        first = await client.responses.create(model="m", input="hi")
+        said = first.output[0]
+        items: Any = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": said.id}]
+        second = await client.responses.create(model="m", input=[*items, {"role": "user", "content": "and?"}])
+        assert second.output_text == "3 items"
+        listed = [item async for item in client.responses.input_items.list(second.id, order="asc")]
+        assert listed[1].content[0].text == "1 items"  # type: ignore[union-attr, index]
+        for unknown in ("msg_1", f"msg_{'0' * 52}", said.id + "0", "../x"):
+            items[1]["id"] = unknown
+            with pytest.raises(openai.NotFoundError) as caught:
+                await client.responses.create(model="m", input=items)
+            assert (caught.value.code, caught.value.param) == ("response_not_found", "input[1].id")
 
 
 async def test_responses_are_given_again_listed_and_forgotten(running: Running) -> None:

@@ -103,6 +103,8 @@ def test_thoughts_text_and_calls() -> None:
     assert (done[2]["call_id"], done[2]["name"], done[2]["arguments"]) == ("call_1", "ls", '{"a":1}')
     assert (done[3]["call_id"], done[3]["name"], done[3]["input"]) == ("call_2", "apply_patch", "*** x")
     assert (done[4]["name"], done[4]["namespace"]) == ("log", "git")
+    number = events[-1]["response"]["id"].removeprefix("resp_")
+    assert [item["id"].partition("_")[2][:48] for item in done] == [number] * 5
     added = [event for event in events if event["type"] == "response.output_item.added"]
     assert [event["output_index"] for event in added] == [0, 1, 2, 3, 4]
     assert [event["item"]["id"] for event in added] == [item["id"] for item in done]

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 from ams_common.errors import ApiError
 from ams_common.printable import printable
 
 from ams_gateway.responses.kept import LONGEST_CHAIN, KeptResponse, items_of, response_of, valid_id
 from ams_gateway.responses.recording import ResponseRecorder
+from ams_gateway.responses.references import item_of, items_in, response_of_item, with_items
 from ams_gateway.responses.store import Store
 
 _PARTS_OF_THE_ROOM = 8  # one response may take so much of what all may take
@@ -81,6 +83,26 @@ class ResponseMemory:
         if kept is None:
             raise _unknown(response_id)
         return kept
+
+    async def resolve(self, owner: str, given: bytes) -> bytes:
+        """A request's input with the items that it names by `item_reference`. ApiError `response_not_found`."""
+        items = items_in(given)
+        found: dict[str, msgspec.Raw] = {}
+        for number, (_, name) in enumerate(items):
+            if not name or name in found:
+                continue
+            response_id = response_of_item(name)
+            kept = await self._store.get(owner, response_id) if response_id else None
+            item = item_of(kept, name) if kept is not None else None
+            if item is None:
+                raise ApiError(
+                    "response_not_found",
+                    f"Item with id {printable(name, 100)!r} not found: its response was not stored, or is kept no "
+                    "longer; send the item itself.",
+                    param=f"input[{number}].id",
+                )
+            found[name] = item
+        return with_items(items, found) if found else given
 
     async def delete(self, owner: str, response_id: str) -> None:
         """ApiError `response_not_found`."""

@@ -19,6 +19,7 @@ from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
 from ams_gateway.responses.kept import as_items, listed
 from ams_gateway.responses.memory import NO_CHAIN, Chain, Keeping
+from ams_gateway.responses.references import MARK
 from ams_gateway.routes.asked import AskedTokens, asked_on_responses
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve, unsupported
@@ -33,6 +34,7 @@ class _Given(msgspec.Struct, frozen=True):
     input: msgspec.Raw = msgspec.Raw()
 
 
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _GIVEN = msgspec.json.Decoder(_Given)
 
 
@@ -53,6 +55,8 @@ async def _forward(services: Services, call: Call, fields: ResponsesRoutingField
     if fields.previous_response_id is not None:
         chain = await memory.chain(owner, fields.previous_response_id)
         before = chain.items()
+    if isinstance(body, WholeBody) and MARK in body.data:
+        body = await _with_items(services, owner, body)
     keeping = await _keeping(services, call, body, chain) if fields.store is not False else None
     if before:
         body = with_field(body, b'"previous_items":' + before)
@@ -73,6 +77,13 @@ async def _forward(services: Services, call: Call, fields: ResponsesRoutingField
     if keeping is not None:
         await keeping.share()
     return response
+
+
+async def _with_items(services: Services, owner: str, body: WholeBody) -> WholeBody:
+    """With the items that it names in the place of their names."""
+    fields = _FIELDS.decode(body.data)
+    fields["input"] = msgspec.Raw(await services.responses.resolve(owner, bytes(fields.get("input", b""))))
+    return WholeBody(msgspec.json.encode(fields))
 
 
 async def _keeping(services: Services, call: Call, body: Body, chain: Chain) -> Keeping | None:

@@ -171,7 +171,7 @@ ROUTES: tuple[Route, ...] = (
         request=items.ResponsesRequest,
         response=items.Response,
         events=items.RESPONSE_EVENTS,
-        errors=(*_JSON_BODY, *_POD, *_PROMPT, *_MEDIA, "previous_response_not_found"),
+        errors=(*_JSON_BODY, *_POD, *_PROMPT, *_MEDIA, "previous_response_not_found", "response_not_found"),
     ),
     Route(
         method="GET",

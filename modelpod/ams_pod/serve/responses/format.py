@@ -40,22 +40,35 @@ PATH = "/v1/responses"
 _SEALED = "reasoning.encrypted_content"
 
 
-def new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(24)}"
+class _Ids:
+    """Of a response and its items: an item's begins with its response's, by which a gateway finds it again."""
+
+    def __init__(self) -> None:
+        self._response = secrets.token_hex(24)
+        self._items = 0
+
+    @property
+    def response(self) -> str:
+        return f"resp_{self._response}"
+
+    def item(self, prefix: str) -> str:
+        self._items += 1
+        return f"{prefix}_{self._response}{self._items:04x}"
 
 
 class ResponsesFormat:
     def __init__(self, request: ResponsesRequest, toolbox: Toolbox) -> None:
         reasoning = request.reasoning or ReasoningConfig()
+        ids = _Ids()
         self._output = Output(
-            toolbox, new_id, summarized=reasoning.summary is not None, sealed=_SEALED in (request.include or ())
+            toolbox, ids.item, summarized=reasoning.summary is not None, sealed=_SEALED in (request.include or ())
         )
         self._number = 0
         self._tells_logprobs = wants_logprobs(request)
         self._generation: Generation | None = None
         self._tokens = 0  # whose logprobs have come
         self._begun = Response(
-            id=new_id("resp"),
+            id=ids.response,
             created_at=int(time.time()),
             status="in_progress",
             instructions=request.instructions,
