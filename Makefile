@@ -74,7 +74,7 @@ clients: $(VENV)/.dev .clients/.installed
 		.clients/venv/bin/uv pip install --quiet --python .clients/$$name/bin/python -r $(CLIENTS)/$$name.txt || exit 1; done
 	.clients/venv/bin/uv pip install --quiet --no-deps --python $(VENV)/bin/python --target .clients/evaluation -r $(CLIENTS)/evaluation.txt
 	npm install --silent --prefix .clients openapi-typescript@7 openapi-fetch@0.17 typescript@5 \
-	    openai@6 ai@6 @ai-sdk/openai-compatible@2 @langchain/openai@1 @langchain/core@1
+	    openai@6 ai@6 @ai-sdk/openai-compatible@2 @ai-sdk/openai@3 @ai-sdk/anthropic@3 @langchain/openai@1 @langchain/core@1
 	@touch $@
 
 # A cluster of KUBECONFIG is never touched: the tests bring up their own, and take it down.

@@ -124,7 +124,9 @@ def agent(folder: Path, forks: LiveForkServer) -> Iterator[LiveGateway]:
         yield running
 
 
-def run(client: Client, gateway: LiveGateway, folder: Path, key: str = "none") -> "subprocess.CompletedProcess[str]":
+def run(
+    client: Client, gateway: LiveGateway, folder: Path, key: str = "none", **more: str
+) -> "subprocess.CompletedProcess[str]":
     """The script with the gateway's URL, an API key and a model's name, in a folder and an environment of its own."""
     if client.missing:
         pytest.skip(f"{client.needs} is not installed there: make clients")
@@ -145,7 +147,8 @@ def run(client: Client, gateway: LiveGateway, folder: Path, key: str = "none") -
             "OPENAI_BASE_URL": f"{gateway.url}/v1",
             "HAYSTACK_TELEMETRY_ENABLED": "False",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        },
+        }
+        | more,
         capture_output=True,
         text=True,
         timeout=100,

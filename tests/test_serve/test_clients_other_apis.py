@@ -14,11 +14,13 @@ CLIENTS = [
     Client("openai_agents_responses.py", "agents", (ANSWER, ANSWER)),
     Client("anthropic_python.py", "anthropic", (ANSWER, ANSWER, "['thinking', 'text'] hm STOP", "True")),
     Client("litellm_other_apis.py", "litellm", (ANSWER,) * 4),
+    Client("vercel_other_apis.mjs", "@ai-sdk/anthropic", (f"{ANSWER} 0",) * 4),
 ]
 STEPS, LAST = 20, "All 20 steps are done."
 WITH_TOOLS = [
     Client("openai_agents_responses_tools.py", "agents", (f"{LAST} True",) * 2),
     Client("anthropic_tools.py", "anthropic", (f"{LAST} True",) * 2),
+    Client("vercel_other_apis.mjs", "@ai-sdk/anthropic", (f"{LAST} 20",) * 4),
 ]
 
 
@@ -55,6 +57,6 @@ def test_a_client_needs_no_more_than_the_key(client: Client, locked_speakers: Li
 
 @pytest.mark.parametrize("client", WITH_TOOLS, ids=lambda client: client.script)
 def test_a_session_of_twenty_calls(client: Client, walker: LiveGateway, tmp_path: Path) -> None:
-    done = run(client, walker, tmp_path)
+    done = run(client, walker, tmp_path, WITH_TOOLS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert lines(done.stdout) == client.prints
