@@ -9,6 +9,7 @@ from ams_pod.engines.builtin.scheduler.admission import new_tokens_for
 from ams_pod.engines.builtin.scheduler.schedule import Pace
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.port import EngineRefusal
+from ams_pod.shares import EVERYBODY
 
 
 class Moves(EqualSlots):
@@ -24,7 +25,7 @@ class Moves(EqualSlots):
 
 
 def row(name: str, *, reading: bool = False, at: float = 0.0, cached: int = 0, done: bool = False) -> Any:
-    ticket = SimpleNamespace(submitted_at=at, sampling=SimpleNamespace(max_new_tokens=10))
+    ticket = SimpleNamespace(submitted_at=at, sampling=SimpleNamespace(max_new_tokens=10), share=EVERYBODY)
     return SimpleNamespace(
         name=name, reading=reading, ticket=ticket, cached=cached, done=done, slot=-1, ids=[1, 2], tokens=[]
     )

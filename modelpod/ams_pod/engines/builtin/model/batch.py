@@ -89,8 +89,12 @@ class Forward(Protocol):
         """Tokens that fit all rows together."""
 
     @property
+    def spare_tokens(self) -> int:
+        """Tokens that fit beside them, for rows in spare slots."""
+
+    @property
     def free_tokens(self) -> int:
-        """How many of them are nobody's."""
+        """How many of both are nobody's."""
 
     @property
     def bytes_per_token(self) -> int: ...
@@ -98,10 +102,10 @@ class Forward(Protocol):
     def room_for(self, tokens: int) -> int:
         """What a row of so many tokens takes of the cache's."""
 
-    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True, keep: int = 0) -> bool:
         """Make room for so many tokens in a slot, which holds `used` of them; False if the cache has none.
 
-        `may_move`: what is in other slots may move, which it mustn't while a step is computed.
+        `may_move`: what is in other slots may move, which it mustn't while a step is computed. `keep` tokens stay free.
         """
 
     def vacate(self, slot: int) -> None:
@@ -131,6 +135,7 @@ class EqualSlots:
 
     max_rows: int
     length: int
+    spare_tokens = 0
     prefixes: Prefixes | None = None
 
     @property
@@ -144,7 +149,7 @@ class EqualSlots:
     def room_for(self, tokens: int) -> int:
         return 0
 
-    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True, keep: int = 0) -> bool:
         return True
 
     def vacate(self, slot: int) -> None:

@@ -62,6 +62,9 @@ class _Attention:
     chunks: list[tuple[int, int, Extent, int, Tensor | None]]
 
 
+_LEAST_SPARE = 1024  # tokens
+
+
 class Decoder:
     """A `Forward` that owns the packed weights and the cache."""
 
@@ -84,7 +87,7 @@ class Decoder:
         `prefix_tokens` are kept beside them of requests that ended.
 
         `report` gets the percentage of layers packed. The stack's own linear weights are freed on the way. On a CPU
-        there is a spare slot.
+        there is a spare slot, and room for it beside the others'.
         """
         body = stack.body
         weight = body.embed_tokens.weight.data
@@ -105,7 +108,9 @@ class Decoder:
         self._head = make_linear([stack.head], packed)
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=weight.device))
-        tokens = slots * length if cache_tokens is None else cache_tokens
+        self.cache_tokens = slots * length if cache_tokens is None else cache_tokens
+        self.spare_tokens = self.spare_rows * min(length, max(_LEAST_SPARE, self.cache_tokens // slots))
+        tokens = self.cache_tokens + self.spare_tokens
         self.cache = KeyValuePool(
             len(self._layers), tokens, length, self.key_heads, self.head_size, self.dtype, weight.device.type
         )
@@ -127,10 +132,6 @@ class Decoder:
         return self.cache.longest
 
     @property
-    def cache_tokens(self) -> int:
-        return self.cache.tokens
-
-    @property
     def free_tokens(self) -> int:
         return self.cache.free
 
@@ -141,8 +142,8 @@ class Decoder:
     def room_for(self, tokens: int) -> int:
         return self.cache.capacity_for(tokens)
 
-    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True) -> bool:
-        return self.cache.reserve(slot, tokens, used, may_pack=may_move)
+    def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True, keep: int = 0) -> bool:
+        return self.cache.reserve(slot, tokens, used, may_pack=may_move, keep=keep)
 
     def vacate(self, slot: int) -> None:
         self.cache.vacate(slot)

@@ -59,22 +59,24 @@ class KeyValuePool:
     def place(self, slot: int) -> Extent:
         return self._places[slot]
 
-    def reserve(self, slot: int, tokens: int, used: int, *, may_pack: bool = True) -> bool:
+    def reserve(self, slot: int, tokens: int, used: int, *, may_pack: bool = True, keep: int = 0) -> bool:
         """Room for `tokens` in a slot, which `used` of them are in; False if there is none, and all is as it was.
 
-        What is in the slot moves along. `may_pack`: other slots may be moved too.
+        What is in the slot moves along. `may_pack`: other slots may be moved too. So many tokens as `keep` stay free.
         """
         place = self._places.get(slot)
         if place is not None and place.capacity >= tokens:
             return True
         capacity = self.capacity_for(tokens)
+        own = place.capacity if place is not None else 0
+        if self._extents.free + own - capacity < keep:
+            return False
         if (found := self._extents.take(capacity)) is not None:
             if place is not None:
                 self._move(place, found, used)
                 self._extents.give(place)
             self._places[slot] = found
             return True
-        own = place.capacity if place is not None else 0
         if not may_pack or self._extents.free + own < capacity:
             return False
         self._pack_around(slot, capacity, used)

@@ -1,6 +1,7 @@
 """What the next step computes: rows that get a token, and how far which prompts are read."""
 
 import collections
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from ams_pod.engines.builtin.model.batch import Chunk, Forward
@@ -81,15 +82,18 @@ class Planner:
         return row
 
     def make_room(self, decoding: Sequence[Row]) -> list[Row]:
-        """Room for the next token of all who get one. Rows that there is none for leave their slots, the newest first.
+        """Room for the next token of all who get one. Where there is none, rows leave their slots.
 
-        They are returned, and wait to be computed again. The oldest row always has room.
+        The newest go first, of keys that hold several slots. They are returned, and wait to be computed again. The
+        oldest row always has room.
         """
         gone: list[Row] = []
         for row in sorted(decoding, key=lambda row: row.ticket.submitted_at):
             while row.slot >= 0 and not self._slots.grow(row):
                 rows = [each for each in self._slots.rows() if not each.done]
-                newest = max(rows, key=lambda each: each.ticket.submitted_at)
+                held = Counter(each.share.key for each in rows)
+                several = [each for each in rows if held[each.share.key] > 1]
+                newest = max(several or rows, key=lambda each: each.ticket.submitted_at)
                 self._slots.vacate(newest)
                 newest.set_aside(alone=False)
                 gone.append(newest)
@@ -148,7 +152,7 @@ class Planner:
         def fits(row: Row) -> bool:
             nonlocal free
             free -= self._forward.room_for(self._slots.first_tokens(row))
-            return free >= 0
+            return free >= self._slots.kept_for_others(row)
 
         return fits
 

@@ -45,8 +45,8 @@ class Slots:
 
         `may_move` as of `Forward.reserve`.
         """
-        slot = len(self._held)
-        if not self._forward.reserve(slot, self.first_tokens(row), may_move=may_move):
+        slot, keep = len(self._held), self.kept_for_others(row)
+        if not self._forward.reserve(slot, self.first_tokens(row), may_move=may_move, keep=keep):
             return False
         row.slot = slot
         self._held.append(row)
@@ -59,7 +59,18 @@ class Slots:
 
     def grow(self, row: Row) -> bool:
         """Room for one more token; False if the cache has none. Other rows may move."""
-        return self._forward.reserve(row.slot, row.cached + 1, row.cached)
+        return self._forward.reserve(row.slot, row.cached + 1, row.cached, keep=self._kept)
+
+    @property
+    def _kept(self) -> int:
+        """Tokens that are for spare slots; none while there are rows in them."""
+        return 0 if len(self._held) > self._forward.max_rows else self._forward.spare_tokens
+
+    def kept_for_others(self, row: Row) -> int:
+        """Tokens that stay free when this row begins: those of the spare slots, if its key holds a slot already."""
+        key = row.ticket.share.key
+        holds = any(each.ticket.share.key == key for each in self.rows())
+        return self._kept if holds else 0
 
     def vacate(self, row: Row) -> None:
         """It leaves a hole, until `close_ranks`."""
