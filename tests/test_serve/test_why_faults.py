@@ -405,8 +405,8 @@ async def ejected_pod(world: World) -> Why:
         with socket.create_server(("127.0.0.1", 0)) as gone:
             port = gone.getsockname()[1]
         registry.add("m", f"http://127.0.0.1:{port}", good.address)
-        for _ in range(30):
-            await gate.post(chat("m"))
+        for number in range(30):
+            await gate.post(chat("m", words=number + 1))  # of one conversation all would go to one pod
         return await gate.why(model="m")
 
 
