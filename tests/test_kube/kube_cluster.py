@@ -92,6 +92,19 @@ class ControlPlane:
                     return
                 await asyncio.sleep(0.1)
 
+    @contextlib.contextmanager
+    def without_scheduler(self) -> Iterator[None]:
+        """It says nothing of pods meanwhile, and so writes nothing over what a test says of them as the scheduler."""
+        if self.folder is None:
+            yield
+            return
+        pid = int((self.folder / "run" / "kube-scheduler.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def reap(self) -> None:
         """The API server that was started here is a child of this process: `down` must not find a zombie."""
         if self._server is not None:
@@ -140,7 +153,6 @@ def bring_up() -> Iterator[ControlPlane]:
         plane = ControlPlane(folder / "kubeconfig", folder)
         try:
             if (said := _up(here, folder)) == "":
-                _end_scheduler(folder)
                 yield plane
                 return
         finally:
@@ -158,13 +170,6 @@ def _up(here: Path, folder: Path) -> str:
     except subprocess.TimeoutExpired:
         return f"nothing after {_UP_SECONDS} seconds"
     return "" if done.returncode == 0 else f"{done.stdout[-2000:]}{done.stderr[-2000:]}" or f"status {done.returncode}"
-
-
-def _end_scheduler(folder: Path) -> None:
-    """There is no node: tests write what a scheduler would say of a pod, and a real one would write over it."""
-    pid, started = (folder / "run" / "kube-scheduler.pid").read_text().split()
-    if _started(int(pid)) == started:
-        os.kill(int(pid), signal.SIGKILL)
 
 
 def _take_down(here: Path, folder: Path) -> None:

@@ -44,6 +44,7 @@ VALUES: dict[str, Any] = {
     "fallbacks": ["cpu"],
     "cache.size": "2Gi",
     "limits.contextTokens": 2048,
+    "limits.prefixCacheTokens": 64,
     "limits.maxNewTokens": 99,
     "limits.imagePixels": 1_000_000,
     "limits.maxBodyBytes": "1Mi",

@@ -58,6 +58,11 @@ async def test_the_reason_is_the_first_cause(
 async def test_which_node_lacks_what(
     control_plane: ControlPlane, kube: Client, home: str, operator: OperatorProcess
 ) -> None:
+    with control_plane.without_scheduler():
+        await _lacking(control_plane, kube, home)
+
+
+async def _lacking(control_plane: ControlPlane, kube: Client, home: str) -> None:
     mark = secrets.token_hex(3)
     small, tainted = f"small-{mark}", f"tainted-{mark}"
     await kube.create(NODES, None, {"metadata": {"name": small, "labels": {"why": mark}}})

@@ -118,8 +118,12 @@ def _files() -> Iterator[Path]:
         yield from (ROOT / package).rglob("*.py")
 
 
+_NO_NAMES_OF_PYTHON = ("_backend", "_backend_was_auto")  # fields that vLLM's clients send
+
+
 def _private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name not in ("_", "_exit", "_fields")
+    others = ("_", "_exit", "_fields", *_NO_NAMES_OF_PYTHON)
+    return name.startswith("_") and not name.startswith("__") and name not in others
 
 
 def _used(path: Path) -> Iterator[str]:

@@ -161,4 +161,4 @@ def test_ignored_fields_are_named_on_streams_too(gateway: LiveGateway) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hi", "name": "bob"}], "max_tokens": 1}
     for stream in (False, True):
         answer = gateway.client.post(CHAT, body | {"stream": stream, "user": "x", "zebra": 1})
-        assert answer.headers["X-AMS-Ignored-Fields"] == "messages[].name, zebra"
+        assert answer.headers["X-AMS-Ignored-Fields"] == "zebra"

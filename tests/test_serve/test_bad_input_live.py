@@ -209,7 +209,7 @@ TEXT_CASES = [
     Case("text: best_of", TEXT, {"best_of": 1, "n": 2}, 400, "invalid_parameter", "best_of"),
     Case("text: logprobs", TEXT, {"logprobs": 1000}, 400, "invalid_parameter", "logprobs: expected int <="),
     Case("text: 20 MB", TEXT, {"prompt": "z" * 20_000_000}, 400, "context_length_exceeded", LONG),
-    Case("unknown /v1 route", "/v1/embeddings", {}, 404, "not_found", "No such route: /v1/embeddings."),
+    Case("unknown /v1 route", "/v1/images/edits", {}, 404, "not_found", "No such route: /v1/images/edits."),
     Case("models: unknown", "/v1/models/gpt-5", b"", 404, "model_not_found", "Models: reasoner, tiny", "GET"),
     Case("models: method", "/v1/models", b"", 405, "method_not_allowed", "GET", "POST", {}, {"Allow": "GET, HEAD"}),
 ]  # fmt: skip

@@ -64,8 +64,9 @@ def test_every_answer_tells_what_it_used(metered: LivePod, path: str, fields: di
     answer = ask(metered, path, fields | {"stream": stream}, "k-1")
     assert answer.status == 200
     usage = told(answer, stream)
-    assert (usage.completion_tokens, usage.cached_tokens, usage.media) == (5, 0, 0)
+    assert (usage.completion_tokens, usage.media) == (5, 0)
     assert usage.prompt_tokens > 2
+    assert 0 <= usage.cached_tokens < usage.prompt_tokens  # what an earlier case has asked
     assert usage.compute_seconds == pytest.approx(computed(metered) - before, rel=0.01)
     assert collect(metered) == []
 

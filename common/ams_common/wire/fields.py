@@ -15,7 +15,7 @@ Penalty = Annotated[float, Meta(gt=0, le=10)]
 OffsetPenalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Meta(max_length=1024)]
-NoOrMoreTokens = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+NoOrMoreTokens = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 LogitBias = Annotated[dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Stop = StopString | Annotated[list[StopString], Meta(max_length=16)] | None

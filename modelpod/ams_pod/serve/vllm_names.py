@@ -71,9 +71,10 @@ def _of_engine(name: str, figures: Figures) -> Iterator[Metric]:
         "num_preemptions", "Requests that made way for others and were read again.", name,
         counters.set_aside + counters.preempted,
     )  # fmt: skip
-    for kind in ("prefix_cache", "gpu_prefix_cache"):  # the second is the older name
-        yield _counter(f"{kind}_queries", "Prompt tokens looked up in the cache.", name, counters.prefix_queries)
-        yield _counter(f"{kind}_hits", "Prompt tokens that the cache had.", name, counters.prefix_hits)
+    for kind in ("", "gpu_"):  # the second is the older name
+        queries, hits = f"{kind}prefix_cache_queries", f"{kind}prefix_cache_hits"
+        yield _counter(queries, "Prompt tokens looked up in the cache.", name, counters.prefix_queries)
+        yield _counter(hits, "Prompt tokens that the cache had.", name, counters.prefix_hits)
 
 
 def _counter(kind: str, text: str, name: str, value: float) -> Metric:
