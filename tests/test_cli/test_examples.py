@@ -14,6 +14,7 @@ from ams_cli.manifests import load_manifests
 from ams_cli.up import example
 from ams_common.families import FAMILIES
 from ams_common.quantity import format_bytes
+from fakehub import checkpoints
 from fakehub.faults import Fault
 from fakehub.server import FakeHub
 from test_cli import real_models
@@ -104,6 +105,16 @@ def ask(client: Client, model: str, **body: Any) -> dict[str, Any]:
     return found
 
 
+def vector_of(client: Client, model: str) -> list[float]:
+    deadline = time.monotonic() + 300
+    while True:
+        status, found = client.post("/v1/embeddings", {"model": model, "input": "What is this?"})
+        if status != 503 or time.monotonic() > deadline:
+            break
+    assert status == 200, found
+    return list(found["data"][0]["embedding"])
+
+
 def states(client: Client) -> dict[str, str]:
     _, found = client.get("/admin/model_status")
     return {name: found["model_configs"][name]["state"] for name in found["available_models"]}
@@ -133,6 +144,9 @@ def test_all_are_served_on_demand(machines: Callable[[str], Machine]) -> None:
         assert states(client)["qwen_vl"] == "idle"
         for row in FAMILIES:
             model = name_of(row).replace("-", "_")
+            if row.name == "embedding":
+                assert len(vector_of(client, name_of(row))) == checkpoints.HIDDEN
+                continue
             media = {kind: MEDIA[kind] for kind in row.modalities - {"text"}}
             found = ask(client, model, prompt="What is this? Analyze it", **media)
             assert found.get("model_type") == (row.model_type if row.answer_details else None)

@@ -37,7 +37,7 @@ class StuckEngine(ShoutingEngine):
 
     taken = 0
 
-    def submit(self, prepared, sampling, sink, share=EVERYBODY):
+    def submit(self, prepared, sampling, sink, share=EVERYBODY, cache_salt=""):
         self.taken += 1
         return Ticket(prepared, sampling, sink, 0.0, share)
 
