@@ -111,7 +111,6 @@ def test_every_api_says_which_conversation_it_is(
 )
 def test_what_makes_no_sense_is_the_pods_to_refuse(body: bytes) -> None:
     """It belongs to no conversation, or to one of its own, and nothing is raised."""
-    assert conversation_of(body, "") in (None, conversation_of(body, ""))
     assert conversation_of(body, "") != conversation_of(chat("hello"), "")
 
 

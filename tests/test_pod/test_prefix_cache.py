@@ -162,8 +162,9 @@ def test_a_request_that_computed_no_numbers_leaves_nothing(folder, model, monkey
     driver.run()
     assert outcome.finish == "failed"
     monkeypatch.undo()
-    _, outcome = ask(driver, ids)
+    ticket, outcome = ask(driver, ids)
     driver.run()
+    assert ticket.cached_tokens == 0
     assert outcome.tokens == reference(model, ids, 8)
 
 

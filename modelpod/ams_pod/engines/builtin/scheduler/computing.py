@@ -104,7 +104,6 @@ class Computation:
             row.read = chunk.end
             if chunk.last:
                 row.own_prefill = row.own_batch = False
-                self._prefixes.keep(row)
         for row, (token, logprobs) in zip(rows, chosen, strict=True):
             if token is None:
                 row.sound = False
@@ -113,6 +112,9 @@ class Computation:
                 events.append(_end_without_token(row))
             else:
                 self._accept(row, token, logprobs, events)
+        for row, chunk in chunked:
+            if chunk.last:
+                self._prefixes.keep(row)  # now that it is known whether numbers came out
 
     def _accept(self, row: Row, token: int, logprobs: TokenLogprobs | None, events: list[TokenEvent]) -> None:
         sampling, guide = row.ticket.sampling, row.guide
