@@ -6,6 +6,7 @@ import pytest
 import torch
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.prefix_tree import BLOCK
+from ams_pod.engines.builtin.model.sampling import NotNumbers
 from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.scheduler import schedule
 from ams_pod.engines.port import Prepared, Sampling
@@ -157,10 +158,10 @@ def test_a_request_that_computed_no_numbers_leaves_nothing(folder, model, monkey
     ids = text(10, 100)
     forward = driver.engine._forward
     step = forward.step
-    monkeypatch.setattr(forward, "step", lambda batch: step(batch).fill_(float("nan")))
+    monkeypatch.setattr(forward, "step", lambda batch: torch.full_like(step(batch), float("nan")))
     _, outcome = ask(driver, ids)
     driver.run()
-    assert outcome.finish == "failed"
+    assert isinstance(outcome.error, NotNumbers)
     monkeypatch.undo()
     ticket, outcome = ask(driver, ids)
     driver.run()
