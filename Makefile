@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly mutants clients e2e lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
+.PHONY: help up test fast nightly mutants clients e2e kernels lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -18,6 +18,7 @@ help:
 	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
 	@echo "make clients  test other people's clients, and some generated from the OpenAPI document   (needs npm)"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
+	@echo "make kernels  the compiled kernels for CPUs as a wheel, into dist/   (needs a C++ compiler)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure engine and gateway beside their peers, see benchmarks/README.md"
 	@echo "make crds   write crds/ from the types"
@@ -29,7 +30,7 @@ help:
 	@echo "make audit  look up known vulnerabilities of these packages   (needs the network)"
 	@echo "make clean  remove the virtual environment and caches; models that were downloaded stay"
 
-up: $(VENV)/.local
+up: $(VENV)/.local $(VENV)/.kernels
 	@exec $(VENV)/bin/ams up $(ARGS)
 
 # Two processes share the test modules, on a machine of two cores; 0 runs all in one.
@@ -82,7 +83,7 @@ e2e: $(VENV)/.dev
 	AMS_E2E=1 CLUSTER=$(CLUSTER) $(VENV)/bin/pytest tests/test_cluster $(ARGS); \
 	status=$$?; CLUSTER=$(CLUSTER) $(VENV)/bin/python tests/test_cluster/clusters.py; exit $$status
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev $(VENV)/.kernels
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -168,3 +169,21 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what tests need, the first time only ..."
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.local
+
+
+# Optional: a step of the engine in one compiled call. Without a compiler, or on another kind of machine, torch's own
+# operators serve, more slowly; a wheel of it that was built elsewhere does as well.
+KERNELS = kernels/setup.py kernels/pyproject.toml $(wildcard kernels/src/* kernels/ams_kernels/*.py)
+$(VENV)/.kernels: $(KERNELS) | $(VENV)/.local
+	@if command -v $${CXX:-c++} >/dev/null; then \
+	    echo "Compiling the kernels for CPUs, the first time only ..."; \
+	    $(PIP) --force-reinstall --no-deps ./kernels \
+	        || echo "The kernels could not be compiled: models run on torch's operators, which are slower on a CPU."; \
+	else \
+	    echo "No C++ compiler: models run on torch's operators, which are slower on a CPU (README.md, kernels)."; \
+	fi
+	@touch $@
+
+kernels: | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist ./kernels
+	@ls dist/ams_kernels-*.whl

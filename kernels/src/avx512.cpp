@@ -1,0 +1,401 @@
+// A decoder's layers: compiled for AVX512 with VNNI and bfloat16, called only where `ams_supported` says so.
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "attention.h"
+#include "team.h"
+
+namespace ams {
+namespace {
+
+AmsThreads threads_of{};
+int thread_count = 1;
+double part_seconds[AMS_PARTS];
+
+template <class T>
+class Room {  // aligned, grows, never shrinks
+  public:
+    T *get(int64_t count) {
+        if (count > count_) {
+            std::free(data_);
+            data_ = (T *)std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64);
+            count_ = data_ ? count : 0;
+            if (!data_) throw std::bad_alloc();
+        }
+        return data_;
+    }
+    ~Room() { std::free(data_); }
+
+  private:
+    T *data_ = nullptr;
+    int64_t count_ = 0;
+};
+
+struct InputRoom {
+    Room<uint16_t> pair;
+    Room<int8_t> codes;
+    Room<float> scale, sum;
+    Inputs get(int64_t rows, int64_t k, bool pairs, bool coded) {
+        Inputs in;
+        in.k = k;
+        if (pairs) in.pair = pair.get(rows * k);
+        if (coded) {
+            in.codes = codes.get(rows * k);
+            in.scale = scale.get(rows * (k / kGroup));
+            in.sum = sum.get(rows * (k / kGroup));
+        }
+        return in;
+    }
+};
+
+// What lies between the layers; kept from call to call, as calls come from one thread.
+struct Between {
+    InputRoom normed, attended, activated;
+    Room<float> qkv;
+    std::vector<std::unique_ptr<Scratch>> scratch;
+};
+Between between;
+std::mutex busy;  // calls may come from several threads, one after the other
+
+template <class Work>
+void run(const Work &work) {
+    Team team;
+    struct Both {
+        const Work *work;
+        Team *team;
+    } both{&work, &team};
+    auto each = [](void *data) {
+        Both *both = (Both *)data;
+        Member member(*both->team, threads_of.number(), threads_of.count(), part_seconds);
+        (*both->work)(member);
+    };
+    if (thread_count > 1) threads_of.parallel(each, &both, (unsigned)thread_count, 0);
+    else {
+        Member member(team, 0, 1, part_seconds);
+        work(member);
+    }
+}
+
+void make_scratch() {
+    while ((int)between.scratch.size() < thread_count) between.scratch.push_back(std::unique_ptr<Scratch>(new Scratch));
+}
+
+// Pieces of `tiles` tiles: large enough to be worth the taking, small enough that threads end together.
+int64_t piece_of(int64_t tiles, int threads, int64_t least) {
+    return std::max(least, (tiles / (threads * 6) + least - 1) / least * least);
+}
+
+template <class Each>
+void share(Member &member, int64_t count, const Each &each) {
+    for (int64_t piece; member.take(count, piece);) each(piece);
+}
+
+void norm_rows(Member &member, const float *x, int64_t rows, int64_t hidden, const float *weight, float epsilon, const Inputs &to) {
+    const int64_t piece = std::max<int64_t>(1, rows / (member.count * 4));
+    share(member, (rows + piece - 1) / piece, [&](int64_t p) {
+        for (int64_t r = p * piece; r < std::min(rows, (p + 1) * piece); ++r) norm_row(x + r * hidden, weight, epsilon, to, r);
+    });
+}
+
+struct Shape {
+    int64_t hidden, inner, queries, keys, size, group, width;  // width of one token's queries, keys and values
+    explicit Shape(const AmsModel &m)
+        : hidden(m.hidden), inner(m.inner), queries(m.query_heads), keys(m.key_heads), size(m.head_size),
+          group(m.query_heads / m.key_heads), width((m.query_heads + 2 * m.key_heads) * m.head_size) {}
+};
+
+// A head's values [size], normed where there is a norm, then turned.
+void turn(float *head, int64_t size, const float *norm, float epsilon, const float *cos, const float *sin) {
+    alignas(64) float other[kLargestHead];
+    if (norm) {
+        __m512 squares = _mm512_setzero_ps();
+        for (int64_t i = 0; i < size; i += 16) {
+            const __m512 v = _mm512_loadu_ps(head + i);
+            squares = _mm512_fmadd_ps(v, v, squares);
+        }
+        const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / (float)size + epsilon));
+        for (int64_t i = 0; i < size; i += 16)
+            _mm512_storeu_ps(head + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(head + i), factor), _mm512_loadu_ps(norm + i)));
+    }
+    const int64_t half = size / 2;
+    std::memcpy(other, head + half, half * sizeof(float));
+    std::memcpy(other + half, head, half * sizeof(float));
+    for (int64_t i = 0; i < size; i += 16)
+        _mm512_storeu_ps(head + i, _mm512_fmadd_ps(_mm512_loadu_ps(head + i), _mm512_loadu_ps(cos + i),
+                                                   _mm512_mul_ps(_mm512_load_ps(other + i), _mm512_loadu_ps(sin + i))));
+}
+
+void to_bf16(const float *from, int64_t count, uint16_t *to) {
+    for (int64_t i = 0; i < count; i += 16) store_bf16(to + i, _mm512_loadu_ps(from + i));
+}
+
+void put_sums(const float *sums, float total, int64_t size, const Inputs &to, int64_t row, int64_t at) {
+    const __m512 factor = _mm512_set1_ps(1.0f / total);
+    for (int64_t i = 0; i < size; i += kGroup)
+        put_group(to, row, (at + i) / kGroup, _mm512_mul_ps(_mm512_loadu_ps(sums + i), factor),
+                  _mm512_mul_ps(_mm512_loadu_ps(sums + i + 16), factor));
+}
+
+bool pairs(const AmsLinear &l) { return l.bits == 16; }
+
+struct Run {
+    const AmsModel &model;
+    const AmsStep &step;
+    const Shape shape;
+    Inputs normed, attended, activated;
+    float *qkv;
+
+    Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last) : model(model), step(step), shape(model) {
+        bool in[3][2] = {};
+        for (int64_t i = first; i < last; ++i) {
+            const AmsLayer &l = model.layers[i];
+            for (const AmsLinear *each : {&l.query, &l.key, &l.value, &l.gate, &l.up}) in[0][!pairs(*each)] = true;
+            in[1][!pairs(l.out)] = true;
+            in[2][!pairs(l.down)] = true;
+        }
+        normed = between.normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
+        attended = between.attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
+        activated = between.activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
+        qkv = between.qkv.get(step.tokens * shape.width + kTile);
+        make_scratch();
+    }
+
+    void layer(Member &member, const AmsLayer &l) const {
+        Scratch &scratch = *between.scratch[member.number];
+        norm_rows(member, step.x, step.tokens, shape.hidden, l.input_norm, model.epsilon, normed);
+        member.barrier(AMS_NORM);
+        project(member, l);
+        member.barrier(AMS_QKV);
+        if (step.tokens > step.rows) {
+            place_chunks(member, l);
+            member.barrier(AMS_ATTENTION);
+        }
+        attend(member, l, scratch);
+        member.barrier(AMS_ATTENTION);
+        add(member, l.out, attended);
+        member.barrier(AMS_OUT);
+        norm_rows(member, step.x, step.tokens, shape.hidden, l.post_norm, model.epsilon, normed);
+        member.barrier(AMS_NORM);
+        gate_up(member, l, scratch);
+        member.barrier(AMS_GATE_UP);
+        add(member, l.down, activated);
+        member.barrier(AMS_DOWN);
+    }
+
+    void project(Member &member, const AmsLayer &l) const {
+        const AmsLinear *three[3] = {&l.query, &l.key, &l.value};
+        const int64_t at[3] = {0, shape.queries * shape.size, (shape.queries + shape.keys) * shape.size};
+        const int64_t least = step.tokens == 1 ? 4 : 2;
+        const int64_t piece = piece_of(shape.width / kTile, member.count, least);
+        int64_t pieces[3];
+        for (int i = 0; i < 3; ++i) pieces[i] = (tiles_of(*three[i]) + piece - 1) / piece;
+        share(member, pieces[0] + pieces[1] + pieces[2], [&](int64_t p) {
+            int i = 0;
+            while (p >= pieces[i]) p -= pieces[i++];
+            const int64_t first = p * piece, count = std::min(piece, tiles_of(*three[i]) - first);
+            matmul_tiles(*three[i], normed, step.tokens, first, count, qkv + at[i] + first * kTile, shape.width, Mode::store);
+        });
+    }
+
+    uint16_t *keys(const AmsLayer &l, int64_t base, int64_t head, int64_t stride) const {
+        return l.cache + (base + head * stride) * shape.size;
+    }
+    int64_t values_behind() const { return model.pool_tokens * shape.keys * shape.size; }
+
+    void place(const AmsLayer &l, int64_t token, int64_t head) const {
+        float *key = qkv + token * shape.width + (shape.queries + head) * shape.size;
+        turn(key, shape.size, l.key_norm, model.epsilon, step.cos + token * shape.size, step.sin + token * shape.size);
+        uint16_t *to = keys(l, step.base[token], head, step.stride[token]) + step.position[token] * shape.size;
+        to_bf16(key, shape.size, to);
+        to_bf16(key + shape.keys * shape.size, shape.size, to + values_behind());
+    }
+    void turn_queries(const AmsLayer &l, int64_t token, int64_t head, uint16_t *to) const {
+        float *query = qkv + token * shape.width + head * shape.group * shape.size;
+        for (int64_t g = 0; g < shape.group; ++g, query += shape.size, to += shape.size) {
+            turn(query, shape.size, l.query_norm, model.epsilon, step.cos + token * shape.size, step.sin + token * shape.size);
+            to_bf16(query, shape.size, to);
+        }
+    }
+
+    void place_chunks(Member &member, const AmsLayer &l) const {
+        share(member, step.tokens - step.rows, [&](int64_t p) {
+            for (int64_t head = 0; head < shape.keys; ++head) place(l, step.rows + p, head);
+        });
+    }
+
+    void attend(Member &member, const AmsLayer &l, Scratch &s) const {
+        const int64_t positions = std::max<int64_t>(1, kQueries / shape.group);
+        int64_t pieces = 0;
+        for (int64_t c = 0; c < step.chunk_count; ++c) pieces += (step.chunks[c].count + positions - 1) / positions;
+        const int64_t large = pieces * shape.keys;
+        share(member, large + step.rows * shape.keys, [&](int64_t p) {
+            if (p >= large) return attend_token(l, (p - large) / shape.keys, (p - large) % shape.keys, s);
+            // Pieces from the end: the last one of a chunk reads the most keys.
+            const int64_t head = p % shape.keys;
+            int64_t piece = pieces - 1 - p / shape.keys;
+            const AmsChunk *chunk = step.chunks;
+            for (int64_t each; piece >= (each = (chunk->count + positions - 1) / positions); ++chunk) piece -= each;
+            const int64_t first = piece * positions, count = std::min(positions, chunk->count - first);
+            attend_tokens(l, *chunk, first, count, head, s);
+        });
+    }
+
+    void attend_token(const AmsLayer &l, int64_t token, int64_t head, Scratch &s) const {
+        place(l, token, head);
+        turn_queries(l, token, head, s.query);
+        const uint16_t *k = keys(l, step.base[token], head, step.stride[token]);
+        ams::attend_row(shape.size, s.query, shape.group, k, k + values_behind(), step.position[token] + 1, model.scale, s);
+        for (int64_t g = 0; g < shape.group; ++g)
+            put_sums(s.sums + g * shape.size, s.total[g], shape.size, attended, token, (head * shape.group + g) * shape.size);
+    }
+
+    void attend_tokens(const AmsLayer &l, const AmsChunk &chunk, int64_t first, int64_t count, int64_t head, Scratch &s) const {
+        for (int64_t i = 0; i < count; ++i)
+            turn_queries(l, chunk.first + first + i, head, s.query + i * shape.group * shape.size);
+        const int64_t rows = count * shape.group, position = chunk.keys - chunk.count + first;
+        const uint16_t *k = keys(l, chunk.base, head, chunk.stride);
+        attend_piece(shape.size, rows, shape.group, position, k, k + values_behind(), model.scale, s);
+        for (int64_t r = 0; r < rows; ++r)
+            put_sums(s.sums + r * shape.size, s.total[r], shape.size, attended, chunk.first + first + r / shape.group,
+                     (head * shape.group + r % shape.group) * shape.size);
+    }
+
+    void add(Member &member, const AmsLinear &linear, const Inputs &in) const {
+        const int64_t tiles = tiles_of(linear), piece = piece_of(tiles, member.count, step.tokens == 1 ? 4 : 2);
+        share(member, (tiles + piece - 1) / piece, [&](int64_t p) {
+            const int64_t first = p * piece, count = std::min(piece, tiles - first);
+            matmul_tiles(linear, in, step.tokens, first, count, step.x + first * kTile, shape.hidden, Mode::add);
+        });
+    }
+
+    void gate_up(Member &member, const AmsLayer &l, Scratch &s) const {
+        const int64_t width = 2 * kTile, pieces = shape.inner / width;
+        const int64_t each = step.tokens <= 32 ? piece_of(pieces, member.count, 1) : 1;
+        share(member, (pieces + each - 1) / each, [&](int64_t p) {
+            for (int64_t piece = p * each; piece < std::min(pieces, (p + 1) * each); ++piece)
+                for (int64_t first = 0; first < step.tokens; first += kQueries) {
+                    const int64_t rows = std::min(kQueries, step.tokens - first);
+                    matmul_tiles(l.gate, normed.from(first), rows, 2 * piece, 2, s.gate, width, Mode::store);
+                    matmul_tiles(l.up, normed.from(first), rows, 2 * piece, 2, s.up, width, Mode::store);
+                    for (int64_t r = 0; r < rows; ++r)
+                        put_group(activated, first + r, piece, swiglu(s.gate + r * width, s.up + r * width),
+                                  swiglu(s.gate + r * width + 16, s.up + r * width + 16));
+                }
+        });
+    }
+
+    static __m512 swiglu(const float *gate, const float *up) {
+        const __m512 g = _mm512_loadu_ps(gate), one = _mm512_set1_ps(1.0f);
+        // exp of a negative only, as exp_ps wants it: sigmoid(g) = e / (1 + e) or 1 / (1 + e), e = exp(-|g|).
+        const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(g)));
+        const __mmask16 negative = _mm512_cmp_ps_mask(g, _mm512_setzero_ps(), _CMP_LT_OQ);
+        const __m512 sigmoid = _mm512_div_ps(_mm512_mask_mov_ps(one, negative, e), _mm512_add_ps(one, e));
+        return _mm512_mul_ps(_mm512_mul_ps(g, sigmoid), _mm512_loadu_ps(up));
+    }
+};
+
+}  // namespace
+}  // namespace ams
+
+using namespace ams;
+
+extern "C" void ams_use(AmsThreads threads, int count) {
+    threads_of = threads;
+    thread_count = count < 1 || !threads.parallel ? 1 : count;
+}
+
+extern "C" int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last) {
+    const std::lock_guard<std::mutex> alone(busy);
+    try {
+        const Run all(*model, *step, first, last);
+        run([&](Member &member) {
+            for (int64_t i = first; i < last; ++i) all.layer(member, model->layers[i]);
+        });
+        return 0;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+
+// [count, outputs] in bfloat16 of the rows `which` of x, or of all where it is null.
+extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits) {
+    const std::lock_guard<std::mutex> alone(busy);
+    try {
+        const AmsLinear &head = model->head;
+        const Inputs in = between.normed.get(count, model->hidden, pairs(head), !pairs(head));
+        const int64_t tiles = tiles_of(head), outputs = head.outputs;
+        make_scratch();
+        run([&](Member &member) {
+            Scratch &s = *between.scratch[member.number];
+            share(member, count, [&](int64_t r) {
+                norm_row(x + (which ? which[r] : r) * model->hidden, model->final_norm, model->epsilon, in, r);
+            });
+            member.barrier(AMS_NORM);
+            const int64_t piece = 4;
+            const int64_t each = 4;  // pieces at a time
+            share(member, (tiles + piece * each - 1) / (piece * each), [&](int64_t p) {
+                for (int64_t first = p * each * piece; first < std::min(tiles, (p + 1) * each * piece); first += piece) {
+                    const int64_t there = std::min(piece, tiles - first), width = there * kTile;
+                    for (int64_t row = 0; row < count; row += kQueries / 2) {
+                        const int64_t rows = std::min(kQueries / 2, count - row);
+                        matmul_tiles(head, in.from(row), rows, first, there, s.gate, width, Mode::store);
+                        for (int64_t r = 0; r < rows; ++r)
+                            for (int64_t i = 0; i < width; i += 16) {
+                                const int64_t at = first * kTile + i, left = std::min<int64_t>(16, outputs - at);
+                                _mm256_mask_storeu_epi16(logits + (row + r) * outputs + at, (__mmask16)((1u << left) - 1),
+                                                         (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(s.gate + r * width + i)));
+                            }
+                    }
+                }
+            });
+            member.barrier(AMS_HEAD);
+        });
+        return 0;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+
+// y [tokens, outputs], for checks and for layers outside of the decoder.
+extern "C" int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y) {
+    const std::lock_guard<std::mutex> alone(busy);
+    try {
+        static InputRoom room;
+        const Inputs in = room.get(tokens, linear->k, pairs(*linear), !pairs(*linear));
+        const int64_t tiles = tiles_of(*linear);
+        make_scratch();
+        run([&](Member &member) {
+            Scratch &s = *between.scratch[member.number];
+            share(member, tokens, [&](int64_t r) {
+                const float *row = x + r * linear->k;
+                for (int64_t i = 0; i < linear->k; i += kGroup)
+                    put_group(in, r, i / kGroup, _mm512_loadu_ps(row + i), _mm512_loadu_ps(row + i + 16));
+            });
+            member.barrier(AMS_NORM);
+            share(member, (tiles + 1) / 2, [&](int64_t p) {
+                const int64_t first = 2 * p, there = std::min<int64_t>(2, tiles - first), width = there * kTile;
+                for (int64_t row = 0; row < tokens; row += kQueries) {
+                    const int64_t rows = std::min(kQueries, tokens - row);
+                    matmul_tiles(*linear, in.from(row), rows, first, there, s.gate, width, Mode::store);
+                    for (int64_t r = 0; r < rows; ++r)
+                        std::memcpy(y + (row + r) * linear->outputs + first * kTile, s.gate + r * width,
+                                    std::min(width, linear->outputs - first * kTile) * sizeof(float));
+                }
+            });
+            member.barrier(AMS_OUT);
+        });
+        return 0;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+
+extern "C" void ams_timings(double *seconds, int reset) {
+    for (int i = 0; i < AMS_PARTS; ++i) {
+        seconds[i] = part_seconds[i];
+        if (reset) part_seconds[i] = 0;
+    }
+}

@@ -1,0 +1,15 @@
+// Compiled for any x86-64, so that it can be asked on any.
+#include "kernels.h"
+
+extern "C" int ams_version(void) { return 1; }
+
+extern "C" int ams_supported(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
+}

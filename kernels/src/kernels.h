@@ -1,0 +1,65 @@
+// A decoder's step on a CPU, behind a C interface that ctypes can call. Layouts of weights are in README.md beside.
+#pragma once
+#include <cstdint>
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// y = x.Wt + b for x [tokens, k]. `bits`: 16 for bfloat16 in tiles, 8 or 4 for grouped weights. `outputs` rows of W;
+// tiles of 16, the last one padded with zeros. `bias` [outputs] or null.
+struct AmsLinear {
+    int64_t outputs, k;
+    const uint8_t *packed;
+    const float *bias;
+    int32_t bits, unused;
+};
+
+struct AmsLayer {
+    AmsLinear query, key, value, out, gate, up, down;
+    const float *input_norm, *post_norm, *query_norm, *key_norm;  // the last two [head size], or both null
+    uint16_t *cache;  // bfloat16 [2 * pool tokens * key heads, head size]: all keys, then all values
+};
+
+struct AmsModel {
+    const AmsLayer *layers;
+    int64_t layer_count, hidden, inner, query_heads, key_heads, head_size, pool_tokens;
+    const float *final_norm;
+    AmsLinear head;
+    float epsilon, scale;
+};
+
+// Tokens `first` to `first + count` are the last ones of `keys` that lie at `base` (in heads' rows) with so many
+// tokens of room a head as `stride`.
+struct AmsChunk {
+    int64_t first, count, keys, base, stride;
+};
+
+// The first `rows` of `tokens` decode, one of each request; chunks of prompts follow. x [tokens, hidden] is replaced by
+// what the last layer makes of it; cos and sin [tokens, head size], sin with the sign of the rotation in it.
+struct AmsStep {
+    int64_t tokens, rows, chunk_count;
+    float *x;
+    const float *cos, *sin;
+    const int64_t *base, *stride, *position;  // [tokens]: where keys and values go, and behind how many they are
+    const AmsChunk *chunks;
+};
+
+// OpenMP's functions, of the library that torch runs its own threads with.
+struct AmsThreads {
+    void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+    int (*number)(void);
+    int (*count)(void);
+};
+
+enum { AMS_QKV, AMS_ATTENTION, AMS_OUT, AMS_GATE_UP, AMS_DOWN, AMS_HEAD, AMS_NORM, AMS_WAITING, AMS_PARTS };
+
+int ams_supported(void);
+int ams_version(void);
+void ams_use(AmsThreads threads, int count);
+// 0, or 1 where memory for what lies between the layers couldn't be had.
+int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last);
+int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits);
+int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y);
+void ams_timings(double *seconds, int reset);
+}
+#pragma GCC visibility pop

@@ -1,0 +1,177 @@
+"""The decoder's layers by the compiled kernels: all layers of a step in one call, on bfloat16 and grouped weights."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ams_pod.engines.builtin.model.layers import Work
+from ams_pod.engines.builtin.model.native import library
+from ams_pod.engines.builtin.model.native.library import ChunkC, LayerC, LinearC, ModelC, StepC
+from ams_pod.engines.builtin.model.native.packing import (
+    GROUP,
+    Allocate,
+    Arena,
+    Packed,
+    pack,
+    packed_as_is,
+    tiled_elements,
+)
+from ams_pod.engines.builtin.model.pool import KeyValuePool
+from ams_pod.engines.builtin.model.stack import Stack
+
+_LARGEST_HEAD = 256
+_LARGEST_GROUP = 16  # query heads of a key head
+
+
+def can_serve(stack: Stack) -> bool:
+    """Whether the library is there and has kernels for layers of these sizes, in bfloat16 on a CPU."""
+    weight = stack.body.embed_tokens.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or library.load() is None:
+        return False
+    sizes = [
+        stack.head_size,
+        stack.head.in_features,
+        *(linear.in_features for linear in _linears(stack.body.layers[0])),
+    ]
+    return (
+        all(size % GROUP == 0 for size in sizes)
+        and stack.head_size <= _LARGEST_HEAD
+        and stack.query_heads % stack.key_heads == 0
+        and stack.query_heads // stack.key_heads <= _LARGEST_GROUP
+        and all(_kind(linear) is not None for linear in (stack.head, *_all_linears(stack)))
+    )
+
+
+class NativeLayers:
+    """`Layers`; hidden states are float32 between them."""
+
+    def __init__(self, stack: Stack, report: Callable[[float], None]) -> None:
+        self.between: Callable[[], None] | None = None
+        found = library.load()
+        assert found is not None
+        self._library = found
+        self._threads = torch.get_num_threads()
+        self._kept: list[Tensor | Packed] = []
+        layers, body = list(stack.body.layers), stack.body
+        plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == 16]
+        self._arena = Arena(Allocate(), tiled_elements(plain))
+        self._layers = (LayerC * len(layers))()
+        tied = stack.head.weight is body.embed_tokens.weight
+        for index, layer in enumerate(layers):
+            self._take(layer, self._layers[index])
+            report(100 * (index + 1) / len(layers))
+        first = layers[0].mlp.gate_proj
+        self._vocabulary = stack.head.out_features
+        self._model = ModelC(
+            self._layers, len(layers), first.in_features, first.out_features, stack.query_heads, stack.key_heads,
+            stack.head_size, 0, self._float(body.norm.weight), self._linear(stack.head, free=not tied), stack.epsilon,
+            stack.head_size**-0.5,
+        )  # fmt: skip
+
+    def bind(self, cache: KeyValuePool) -> None:
+        self._cache = cache
+        self._model.pool_tokens = cache.tokens
+        for index, layer in enumerate(cache.layers):
+            self._layers[index].cache = layer.data_ptr()
+
+    def forward(self, work: Work) -> Tensor:
+        x = work.x.float().contiguous()
+        cos, sin = work.cos.float().contiguous(), work.sin.float().contiguous()
+        heads = self._cache.heads
+        bases: list[int] = []
+        strides: list[int] = []
+        positions: list[int] = []
+        for place, start, end in work.places:
+            bases += [place.offset * heads] * (end - start)
+            strides += [place.capacity] * (end - start)
+            positions += range(start, end)
+        where = torch.tensor([bases, strides, positions])
+        chunks = (ChunkC * max(1, len(work.places) - work.rows))()
+        at = work.rows
+        for chunk, (place, start, end) in zip(chunks, work.places[work.rows :], strict=False):
+            chunk.first, chunk.count, chunk.keys = at, end - start, end
+            chunk.base, chunk.stride = place.offset * heads, place.capacity
+            at += end - start
+        step = StepC(
+            len(x), work.rows, len(work.places) - work.rows, x.data_ptr(), cos.data_ptr(), sin.data_ptr(),
+            where[0].data_ptr(), where[1].data_ptr(), where[2].data_ptr(), chunks,
+        )  # fmt: skip
+        library.use_threads(self._threads)
+        for first, last in self._stretches(work):
+            if self.between is not None:
+                self.between()
+            self._check(self._library.ams_layers(self._model, step, first, last))
+            for start, end, features in work.deep:
+                if last <= len(features):
+                    x[start:end] += features[last - 1]
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        result = torch.empty(len(x), self._vocabulary, dtype=torch.bfloat16)
+        library.use_threads(self._threads)
+        if len(x):
+            self._check(self._library.ams_logits(self._model, x.data_ptr(), None, len(x), result.data_ptr()))
+        return result
+
+    def _stretches(self, work: Work) -> Iterator[tuple[int, int]]:
+        """Layers that are computed in one call: each alone where something is to happen between them."""
+        count = len(self._layers)
+        alone = count if self.between is not None else max((len(each) for _, _, each in work.deep), default=0)
+        yield from ((index, index + 1) for index in range(min(alone, count)))
+        if alone < count:
+            yield alone, count
+
+    def _take(self, layer: Any, to: LayerC) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        to.query, to.key, to.value = map(self._linear, (attention.q_proj, attention.k_proj, attention.v_proj))
+        to.out = self._linear(attention.o_proj)
+        to.gate, to.up, to.down = map(self._linear, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        to.input_norm = self._float(layer.input_layernorm.weight)
+        to.post_norm = self._float(layer.post_attention_layernorm.weight)
+        if hasattr(attention, "q_norm"):
+            to.query_norm, to.key_norm = self._float(attention.q_norm.weight), self._float(attention.k_norm.weight)
+
+    def _linear(self, module: nn.Linear, *, free: bool = True) -> LinearC:
+        """The layer in tiles; what it was copied from is freed."""
+        bits = _kind(module)
+        if bits == 16:
+            packed = pack(module, self._arena)
+            if free:
+                module.weight.data = torch.empty(0, dtype=module.weight.dtype)
+        else:
+            assert bits is not None
+            packed = packed_as_is(module, module.packed, bits)
+        self._kept.append(packed)
+        return packed.c
+
+    def _float(self, weight: Tensor) -> int:
+        """Where its float32 copy lies."""
+        self._kept.append(copy := weight.data.float().contiguous())
+        return copy.data_ptr()
+
+    @staticmethod
+    def _check(status: int) -> None:
+        if status:
+            raise MemoryError("no memory for a step of the decoder")
+
+
+def _kind(module: nn.Linear) -> int | None:
+    """Bits of a layer's weights that there are kernels for: 16 for plain bfloat16, 8 or 4 for grouped ones."""
+    if type(module) is nn.Linear:
+        return 16 if module.weight.dtype == torch.bfloat16 else None
+    return getattr(module, "bits", None) if type(module).__name__ == "GroupedLinear" else None
+
+
+def _linears(layer: Any) -> list[nn.Linear]:
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+        *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+    ]
+
+
+def _all_linears(stack: Stack) -> list[nn.Linear]:
+    return [linear for layer in stack.body.layers for linear in _linears(layer)]

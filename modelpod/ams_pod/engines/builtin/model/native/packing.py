@@ -1,0 +1,79 @@
+"""Weights in the layout that the compiled kernels read: tiles of 16 outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ams_pod.engines.builtin.model.native.library import LinearC
+
+TILE, GROUP = 16, 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A linear layer as the kernels take it. `weights` and `bias` own the memory that `c` points to."""
+
+    c: LinearC
+    weights: Tensor
+    bias: Tensor | None
+
+
+class Arena:
+    """Memory for the tiles of many layers in huge pages: fewer misses of the address cache while they are read."""
+
+    def __init__(self, allocate: "Allocate", elements: int) -> None:
+        self._memory = allocate(elements)
+        self._used = 0
+
+    def take(self, elements: int) -> Tensor:
+        taken = self._memory[self._used : self._used + elements]
+        self._used += -(-elements // 32) * 32  # begins of cache lines
+        return taken
+
+
+class Allocate:
+    """bfloat16 in memory of its own."""
+
+    def __call__(self, elements: int) -> Tensor:
+        from ams_pod.engines.builtin.model.pool import zeros
+
+        return zeros((elements,), torch.bfloat16, "cpu")[0]
+
+
+def tiled_elements(modules: Sequence[nn.Linear]) -> int:
+    """How many elements an arena for these needs."""
+    return sum(-(-(_tiles(module.out_features) * TILE * module.in_features) // 32) * 32 for module in modules)
+
+
+def pack(module: nn.Linear, arena: Arena) -> Packed:
+    """A plain bfloat16 layer [outputs, k]: [tiles, k / 2, 16 outputs, 2] in the arena."""
+    outputs, k = module.out_features, module.in_features
+    tiles = _tiles(outputs)
+    target = arena.take(tiles * TILE * k).view(tiles, k // 2, TILE, 2)
+    weight = module.weight.data
+    whole = outputs // TILE
+    target[:whole] = weight[: whole * TILE].view(whole, TILE, k // 2, 2).transpose(1, 2)
+    if whole < tiles:
+        rest = outputs - whole * TILE
+        target[whole].zero_()
+        target[whole][:, :rest] = weight[whole * TILE :].view(rest, k // 2, 2).transpose(0, 1)
+    return _packed(module, target, 16)
+
+
+def packed_as_is(module: nn.Linear, codes: Tensor, bits: int) -> Packed:
+    """Grouped weights, which are stored in the kernels' layout."""
+    return _packed(module, codes, bits)
+
+
+def _packed(module: nn.Linear, weights: Tensor, bits: int) -> Packed:
+    bias = None if module.bias is None else module.bias.data.float().contiguous()
+    c = LinearC(
+        module.out_features, module.in_features, weights.data_ptr(), None if bias is None else bias.data_ptr(), bits, 0
+    )
+    return Packed(c, weights, bias)
+
+
+def _tiles(outputs: int) -> int:
+    return -(-outputs // TILE)

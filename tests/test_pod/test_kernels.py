@@ -1,0 +1,202 @@
+"""The compiled kernels compute what torch's operators do: single layers, and whole models of many shapes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from ams_pod.engines.builtin.model.batch import Batch, Chunk
+from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.native import library
+from ams_pod.engines.builtin.model.native.layers import NativeLayers
+from ams_pod.engines.builtin.model.native.packing import Allocate, Arena, pack, tiled_elements
+from ams_pod.engines.builtin.model.stack import find_stack
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+pytestmark = pytest.mark.skipif(
+    library.load() is None, reason="the kernels aren't built, or not for this processor (README.md, kernels)"
+)
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm().clamp(min=1e-9))
+
+
+def _apply(c: library.LinearC, x: Tensor, threads: int = 2) -> Tensor:
+    loaded = library.load()
+    assert loaded is not None
+    y = torch.full((len(x), c.outputs), float("nan"))
+    library.use_threads(threads)
+    assert loaded.ams_linear(c, x.data_ptr(), len(x), y.data_ptr()) == 0
+    return y
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 15, 130, 300])
+@pytest.mark.parametrize(("outputs", "k"), [(16, 32), (17, 64), (48, 96), (257, 2080), (1000, 4128)])
+def test_a_bfloat16_layer_is_torchs(tokens: int, outputs: int, k: int) -> None:
+    torch.manual_seed(tokens * k)
+    module = nn.Linear(k, outputs, dtype=torch.bfloat16)
+    packed = pack(module, Arena(Allocate(), tiled_elements([module])))
+    x = torch.randn(tokens, k).bfloat16()
+    expected = x.float() @ module.weight.data.float().T + module.bias.data.float()
+    assert _relative(_apply(packed.c, x.float()), expected) < 1e-5
+
+
+def test_what_is_no_number_stays_none() -> None:
+    module = nn.Linear(64, 32, bias=False, dtype=torch.bfloat16)
+    packed = pack(module, Arena(Allocate(), tiled_elements([module])))
+    x = torch.randn(3, 64)
+    x[1, 5] = float("nan")
+    found = _apply(packed.c, x)
+    assert found[1].isnan().all()
+    assert not found[[0, 2]].isnan().any()
+
+
+@dataclass(frozen=True)
+class Shape:
+    kind: str
+    hidden: int
+    heads: int
+    key_heads: int
+    head_size: int
+    inner: int = 96
+    vocabulary: int = 133
+    tied: bool = False
+
+
+SHAPES = {
+    "llama": Shape("llama", 64, 2, 2, 32),
+    "llama, grouped heads": Shape("llama", 192, 6, 2, 32, 160, tied=True),
+    "llama, heads of 64": Shape("llama", 192, 3, 1, 64, 512),
+    "qwen2, with biases": Shape("qwen2", 128, 4, 2, 32),
+    "qwen3, heads of 128": Shape("qwen3", 128, 8, 1, 128, 224),
+    "qwen3, sixteen of a group": Shape("qwen3", 64, 16, 1, 32),
+    "qwen3, heads of 256": Shape("qwen3", 64, 2, 1, 256),
+}
+
+
+def _model(shape: Shape) -> Any:
+    torch.manual_seed(0)
+    classes: dict[str, tuple[Any, Any]] = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }
+    config_class, model_class = classes[shape.kind]
+    config = config_class(
+        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=3,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.key_heads, head_dim=shape.head_size,
+        max_position_embeddings=1024, tie_word_embeddings=shape.tied,
+    )  # fmt: skip
+    model = model_class(config).bfloat16().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.3)
+            elif "norm" in name:
+                parameter.normal_(1, 0.2)
+            else:
+                parameter.normal_(0, 2 / parameter.shape[-1] ** 0.5)
+    return model
+
+
+def _decoder(shape: Shape, monkeypatch: pytest.MonkeyPatch, *, native: bool) -> Decoder:
+    with monkeypatch.context() as patch:
+        if not native:
+            patch.setattr("ams_pod.engines.builtin.model.decoder.can_serve", lambda stack: False)
+        decoder = Decoder(find_stack(_model(shape)), 6, 512)
+    assert isinstance(decoder._layers, NativeLayers) is native
+    return decoder
+
+
+def _conversation(decoder: Decoder, vocabulary: int) -> list[Tensor]:
+    """Logits of prompts read whole, in chunks, beside decoding rows, and of decoding behind them."""
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(vocabulary, (count,), generator=generator).tolist()
+
+    heard: list[Tensor] = []
+    more = Chunk(3, 0, ids(17), True)
+    told = [
+        decoder.step(Batch([], [], [], [], [Chunk(0, 0, ids(1), True), Chunk(1, 0, ids(150), True)])),
+        decoder.step(Batch([0, 1], ids(2), [1, 150], [0, 0], [Chunk(2, 0, ids(63), False), more])),
+        decoder.step(Batch([0, 1, 3], ids(3), [2, 151, 17], [0, 0, 0], [Chunk(2, 63, ids(200), True)])),
+        decoder.step(
+            Batch([], [], [], [], [Chunk(4, 0, ids(40), True, heard=lambda at, logits: heard.append(logits.clone()))])
+        ),
+    ]
+    lengths = [3, 152, 263, 18, 40]
+    for _ in range(5):
+        told.append(decoder.step(Batch(range(5), ids(5), list(lengths), [0] * 5, [])))
+        lengths = [length + 1 for length in lengths]
+    return [*told, *heard]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_model_is_nearer_to_exact_numbers_than_torchs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPES[name]
+    exact = _conversation(Decoder(find_stack(_model(shape).float()), 6, 512), shape.vocabulary)
+    distances = []
+    for native in (False, True):
+        found = _conversation(_decoder(shape, monkeypatch, native=native), shape.vocabulary)
+        assert [(each.shape, each.dtype) for each in found] == [(each.shape, torch.bfloat16) for each in exact]
+        distances.append([_relative(ours, theirs) for ours, theirs in zip(found, exact, strict=True)])
+    theirs, ours = distances
+    assert max(ours) < 1.2 * max(theirs)
+    assert sum(ours) < sum(theirs)  # hidden states are float32 between the layers
+
+
+def test_layer_by_layer_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something happens between the layers, they are called one at a time; to the last bit the same."""
+    shape = SHAPES["llama, grouped heads"]
+    whole = _conversation(_decoder(shape, monkeypatch, native=True), shape.vocabulary)
+    decoder, calls = _decoder(shape, monkeypatch, native=True), []
+    decoder.between = lambda: calls.append(1)
+    for ours, theirs in zip(_conversation(decoder, shape.vocabulary), whole, strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(calls) == 3 * 9
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPES["qwen2, with biases"]
+    results = []
+    for threads in (1, 2, 3):
+        decoder = _decoder(shape, monkeypatch, native=True)
+        decoder._layers._threads = threads  # type: ignore[attr-defined]
+        results.append(_conversation(decoder, shape.vocabulary))
+    for other in results[1:]:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(other, results[0], strict=True))
+
+
+def test_numbers_of_another_request_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the cache behind a request's tokens is whatever somebody left there."""
+    shape = SHAPES["llama, heads of 64"]
+    clean, dirty = (_decoder(shape, monkeypatch, native=True) for _ in range(2))
+    for layer in dirty.cache.layers:
+        layer.fill_(float("nan"))
+    for ours, theirs in zip(
+        _conversation(dirty, shape.vocabulary), _conversation(clean, shape.vocabulary), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_features_of_pictures_are_added_behind_the_first_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPES["qwen3, heads of 128"]
+    deep = torch.randn(2, 30, shape.hidden).bfloat16()
+    results = []
+    for native in (False, True):
+        decoder = _decoder(shape, monkeypatch, native=native)
+        embeds = torch.randn(30, shape.hidden, generator=torch.Generator().manual_seed(2)).bfloat16()
+        results.append(decoder.step(Batch([], [], [], [], [Chunk(0, 0, [0] * 30, True, embeds=embeds, deep=deep)])))
+    assert _relative(results[1], results[0]) < 0.06
+
+
+def test_the_switch_turns_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMS_KERNELS", "off")
+    library.load.cache_clear()
+    try:
+        assert library.load() is None
+    finally:
+        library.load.cache_clear()
