@@ -63,7 +63,7 @@ class PackedLinear:
 
 
 class ModuleLinear:
-    """Modules that keep their own weights: those of bitsandbytes, each with a matmul of its own."""
+    """Modules that keep their own weights: grouped ones and those of bitsandbytes, each with a matmul of its own."""
 
     def __init__(self, modules: Sequence[nn.Linear]) -> None:
         self.modules = list(modules)
@@ -83,8 +83,8 @@ class ModuleLinear:
 
 
 def is_quantized(module: nn.Linear) -> bool:
-    """Whether it is one of bitsandbytes' linear layers, which are nn.Linear with other weights."""
-    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+    """Whether it is a grouped linear layer or one of bitsandbytes': nn.Linear with other weights."""
+    return type(module).__name__ in ("GroupedLinear", "Linear4bit", "Linear8bitLt")
 
 
 def make_linear(modules: Sequence[nn.Linear], packed: bool) -> Linear:

@@ -62,8 +62,9 @@ class PaddedForward(EqualSlots):
         for cache, chunk in finished:
             self._join(cache, chunk)
         results.extend(chunk_logits)
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        return torch.cat(results) if results else torch.empty(0, vocabulary)
+        if not results:
+            return torch.empty(0, self.model.get_output_embeddings().weight.shape[0])
+        return torch.cat(results)
 
     def compact(self, order: Sequence[int], lengths: Sequence[int]) -> None:
         self._partial = {slot: self._partial[old] for slot, old in enumerate(order) if old in self._partial}

@@ -54,7 +54,7 @@ def text_probes(model: Any, rows: int = _PROMPTS) -> list[LogitsProbe]:
 
     Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator)
     positions = _probe_positions(model)

@@ -1,0 +1,158 @@
+"""Weights of 4 and 8 bits in groups: their layout, what quantizing loses, and layers that compute with them."""
+
+import pytest
+import torch
+from ams_pod.engines.builtin.model.grouped import (
+    GroupedEmbedding,
+    GroupedLinear,
+    dequantize,
+    dequantize_rows,
+    pack_codes,
+    packed_shape,
+    quantize,
+    unpack,
+)
+from torch import nn
+
+BITS = pytest.mark.parametrize("bits", [4, 8])
+
+
+def codes(outputs, inputs, bits, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randint(2**bits, (outputs, inputs), generator=generator, dtype=torch.uint8)
+    s, m = torch.randn(2, outputs, inputs // 32, generator=generator).half()
+    return q, s, m
+
+
+def weights(outputs, inputs, seed=0):
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+def by_the_contract(packed, bits, output, k):
+    """s, q and m of one weight, read byte by byte as the compiled kernels do."""
+    tile, o, group, k = output // 16, output % 16, k // 32, k % 32
+    block = packed[tile, group].numpy().tobytes()
+    s, m = (torch.frombuffer(bytearray(block[start : start + 32]), dtype=torch.float16)[o] for start in (0, 32))
+    if bits == 8:
+        return s, block[64 + (k // 4 * 16 + o) * 4 + k % 4], m
+    byte = block[64 + (k % 16 // 4 * 16 + o) * 4 + k % 4]
+    return s, byte & 15 if k < 16 else byte >> 4, m
+
+
+@BITS
+def test_each_weight_lies_where_the_kernels_look_for_it(bits):
+    q, s, m = codes(21, 64, bits)
+    packed = pack_codes(q, s, m, bits)
+    assert packed.dtype == torch.uint8
+    assert tuple(packed.shape) == packed_shape(21, 64, bits) == (2, 2, 64 + 64 * bits)
+    for output in range(21):
+        for k in range(64):
+            expected = (s[output, k // 32], int(q[output, k]), m[output, k // 32])
+            assert by_the_contract(packed, bits, output, k) == expected
+    for output in range(21, 32):
+        assert by_the_contract(packed, bits, output, 40) == (0, 0, 0)
+
+
+@BITS
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 32), (16, 32), (21, 96), (4096, 160)])
+def test_what_is_packed_is_unpacked(bits, outputs, inputs):
+    q, s, m = codes(outputs, inputs, bits)
+    packed = pack_codes(q, s, m, bits)
+    for found, expected in zip(unpack(packed, bits, outputs), (q, s, m), strict=True):
+        assert torch.equal(found, expected)
+    exact = s.float().repeat_interleave(32, 1) * q + m.float().repeat_interleave(32, 1)
+    assert torch.equal(dequantize(packed, bits, outputs), exact)
+    assert torch.equal(dequantize(packed, bits, outputs, torch.bfloat16), exact.bfloat16())
+    rows = torch.tensor([outputs - 1, 0, outputs // 2])
+    assert torch.equal(dequantize_rows(packed, bits, rows), exact[rows])
+
+
+def test_8_bits_are_symmetric_and_lose_half_a_step():
+    weight = weights(40, 96)
+    packed = quantize(weight, 8)
+    _, s, m = unpack(packed, 8, 40)
+    assert torch.equal(m, s * -128)
+    error = (dequantize(packed, 8, 40) - weight).abs().view(40, 3, 32)
+    assert bool((error <= weight.abs().view(40, 3, 32).amax(-1, keepdim=True) / 127 * 0.51).all())
+
+
+def test_4_bits_lose_less_than_scaling_the_range_does():
+    weight = weights(64, 256)
+    error = (dequantize(quantize(weight, 4), 4, 64) - weight).norm()
+    groups = weight.view(64, 8, 32)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    scale = (high - low) / 15
+    plain = ((groups - low) / scale).round() * scale + low
+    assert error < 0.92 * (plain - groups).norm()
+
+
+@BITS
+@pytest.mark.parametrize(
+    ("weight", "tolerance"),
+    [
+        (torch.zeros(3, 32), 0),
+        (torch.full((3, 32), 0.3), 1e-3),
+        (torch.full((3, 32), -0.3), 1e-3),
+        (torch.full((3, 32), 1e-9), 1e-7),
+        (torch.cat((torch.zeros(3, 31), torch.full((3, 1), 7.0)), 1), 5e-3),
+        (torch.linspace(5, 6, 96).view(3, 32), 0.2),
+        (weights(3, 32) * 1e-4, 2e-6),
+    ],
+)
+def test_odd_groups_are_quantized(bits, weight, tolerance):
+    assert torch.allclose(dequantize(quantize(weight, bits), bits, 3), weight, atol=tolerance, rtol=0)
+
+
+@BITS
+def test_what_is_no_number_stays_none(bits):
+    weight = weights(20, 64)
+    weight[17, 40] = torch.nan
+    found = dequantize(quantize(weight, bits), bits, 20)
+    assert bool(found[17, 32:].isnan().any())
+    assert not bool(found[:17].isnan().any())
+
+
+@BITS
+def test_pieces_make_no_difference(bits):
+    weight = weights(4096, 256)
+    packed = quantize(weight, bits)
+    assert torch.equal(quantize(weight[2048:2064], bits), packed[128:129])
+    assert torch.equal(quantize(weight.bfloat16(), bits), quantize(weight.bfloat16().float(), bits))
+
+
+@BITS
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_linear_layer_computes_with_its_dequantized_weights(bits, bias, dtype):
+    linear = nn.Linear(64, 24, bias=bias, dtype=dtype)
+    grouped = GroupedLinear.of(linear, bits)
+    assert isinstance(grouped, nn.Linear)
+    assert (grouped.in_features, grouped.out_features) == (64, 24)
+    assert grouped.weight.dtype == dtype
+    x = torch.randn(2, 5, 64, dtype=dtype)
+    assert torch.equal(grouped(x), nn.functional.linear(x, grouped.weight, grouped.bias))
+    assert set(grouped.state_dict()) == ({"packed", "bias"} if bias else {"packed"})
+    assert sum(p.numel() for p in grouped.parameters()) == (24 if bias else 0)
+
+
+@BITS
+def test_embeddings_are_the_rows_of_their_dequantized_weights(bits):
+    packed = quantize(weights(50, 64), bits)
+    embedding = GroupedEmbedding(packed, bits, 50, torch.bfloat16)
+    ids = torch.tensor([[0, 49, 7], [7, 16, 15]])
+    assert isinstance(embedding, nn.Embedding)
+    assert torch.equal(embedding(ids), nn.functional.embedding(ids, embedding.weight))
+    with pytest.raises(IndexError):
+        GroupedEmbedding(packed, bits, 50)(torch.tensor([1 << 20]))
+
+
+@BITS
+def test_tensors_of_another_shape_are_refused(bits):
+    packed = quantize(weights(50, 64), bits)
+    for wrong in (packed[:-1], packed[..., :-1], packed[0], packed.int(), packed[:, :0]):
+        with pytest.raises(ValueError, match="isn't"):
+            GroupedLinear(wrong, bits, 50)
+    with pytest.raises(ValueError, match="outputs"):
+        GroupedLinear(packed, 12 - bits, 50)
+    with pytest.raises(ValueError, match="can't be grouped"):
+        quantize(weights(16, 40), bits)
