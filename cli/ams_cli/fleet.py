@@ -154,7 +154,7 @@ class Fleet:
         if found is None or found.size is None or not found.size.parameters:
             return [weights.bytes_on_disk(folder)]
         spec = supervisor.resource.spec
-        needs = needs_for(spec, found.size)
+        needs = [need.on("cpu") for need in needs_for(spec, found.size)]
         return [need.total_bytes for need in needs if spec.quantization in ("auto", need.quantization)] or [
             needs[0].total_bytes
         ]

@@ -125,12 +125,15 @@ def _row(preview: Preview, places: Places) -> PlanRow:
     if not offers.options:
         return msgspec.structs.replace(row, verdict=offers.unknown)
     offer, fit = best_fit(resource.spec, size, offers.options)
+    device = "cuda" if offer.memory.gpus else "cpu"
+    needs = tuple(need.on(device) for need in needs)
     verdict = f"{'fits' if fit.fits else 'does not fit'} {offer.place}: {fit.reason}"
     if not fit.fits and min(need.cache_bytes for need in needs) > min(need.weights_bytes for need in needs):
         verdict += "; limits.contextTokens × concurrentRequests is what the cache is for"
     return msgspec.structs.replace(
         row,
-        device="cuda" if offer.memory.gpus else "cpu",
+        device=device,
+        memory_bytes={need.quantization: need.total_bytes for need in needs},
         quantization=fit.chosen,
         fits=fit.fits,
         verdict=verdict,

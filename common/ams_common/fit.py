@@ -4,7 +4,7 @@ The operator's preflight, `ams plan` and the pod decide by the same figures.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ams_common.families import language_config
@@ -18,7 +18,10 @@ AUTO_CONTEXT_TOKENS = 1024  # of a request in the estimate, where the model may 
 
 _CACHE_SHARE, _PLAIN_SHARE = 0.15, 0.14
 _PRECISION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-_QUANTIZED_BYTES: dict[Chosen, float] = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: a float32 scale for 64 weights
+# Of one weight. On a GPU by bitsandbytes: nf4 has a float32 scale for 64 weights, and embeddings stay as they are. On a
+# CPU in groups of 32 with a float16 scale and offset, embeddings in 8 bits.
+_GPU_BYTES: dict[Chosen, float] = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
+_CPU_BYTES: dict[Chosen, float] = {"8bit": 1 + 4 / 32, "4bit": 0.5 + 4 / 32}
 _WORDS: dict[Chosen, str] = {"8bit": "8-bit", "4bit": "4-bit"}
 
 
@@ -41,18 +44,25 @@ class Shape:
 
     @property
     def embeddings(self) -> int:
-        """Parameters that are never quantized."""
+        """Parameters that GPUs keep as they are, and CPUs in 8 bits."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a model takes in one quantization."""
+    """Bytes that a model takes in one quantization, on a GPU; `on` says what it takes elsewhere."""
 
     quantization: Chosen
     words: str  # "bfloat16", "4-bit"
     weights_bytes: int
     cache_bytes: int
+    cpu_weights_bytes: int | None = None  # where they are others than on a GPU
+
+    def on(self, device: str) -> "Need":
+        """What is needed on a device, "cpu" or a GPU."""
+        if device != "cpu" or self.cpu_weights_bytes is None:
+            return self
+        return replace(self, weights_bytes=self.cpu_weights_bytes, cpu_weights_bytes=None)
 
     @property
     def total_bytes(self) -> int:
@@ -124,19 +134,16 @@ def needs(
     if not shape.layers:  # nothing but the number of parameters is known: shares as most models of this size have
         cache, plain = int(parameters * size * _CACHE_SHARE), int(parameters * _PLAIN_SHARE)
     result = [Need("none", precision, parameters * size, cache)]
-    for name, each in _QUANTIZED_BYTES.items():
-        result.append(Need(name, _WORDS[name], int((parameters - plain) * each) + plain * size, cache))
+    for name, each in _GPU_BYTES.items():
+        gpu = int((parameters - plain) * each) + plain * size
+        cpu = int((parameters - plain) * _CPU_BYTES[name] + plain * _CPU_BYTES["8bit"])
+        result.append(Need(name, _WORDS[name], gpu, cache, cpu))
     return tuple(result)
 
 
 def choose_fit(needs: Sequence[Need], free_bytes: int, *, wanted: Quantization = "auto", device: str = "cuda") -> Fit:
-    """The first of none, 8bit and 4bit that fits `free_bytes`, or the one that is `wanted`, and whether that fits.
-
-    8-bit weights are passed over on a CPU, where they are slower than both others.
-    """
-    candidates = [need for need in needs if wanted in ("auto", need.quantization)]
-    if wanted == "auto" and device == "cpu":
-        candidates = [need for need in candidates if need.quantization != "8bit"]
+    """The first of none, 8bit and 4bit that fits `free_bytes`, or the one that is `wanted`, and whether that fits."""
+    candidates = [need.on(device) for need in needs if wanted in ("auto", need.quantization)]
     too_large: list[Need] = []
     for need in candidates:
         if need.total_bytes <= free_bytes:

@@ -1,10 +1,11 @@
 """Where a model may run, what it may take there, and whether it fits: one answer for operator and `ams plan`. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ams_common.fit import DeviceMemory, Fit, Need, Shape, fit_on, needs, shape_of, stored_bytes_per_parameter
+from ams_common.grouped_weights import grouped_weights
 from ams_common.pod_settings import Quantization
 from ams_common.resource.spec import Spec
 
@@ -29,20 +30,25 @@ class MemoryOffers:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What memory depends on. `quantized_by` is the method of weights that come quantized; they stay as they are."""
+    """What memory depends on. `quantized_by` is the method of weights that come quantized; they stay as they are.
+
+    `grouped` are those of a GGUF file, which stay so on a CPU, and which GPUs take unquantized.
+    """
 
     parameters: int
     shape: Shape
     weights_bytes: int
     quantized_by: str | None = None
+    grouped: bool = False
 
 
 def size_of(config: Mapping[str, Any], weights_bytes: int, parameters: int | None = None) -> ModelSize:
     """From config.json and the size of the files; parameters are counted from these where the hub didn't."""
     own = config.get("quantization_config")
     method = str(own.get("quant_method", "its authors")) if isinstance(own, Mapping) else None
-    count = parameters or weights_bytes // stored_bytes_per_parameter(config)
-    return ModelSize(count, shape_of(config), weights_bytes, method)
+    grouped = grouped_weights(config)
+    count = grouped.parameters if grouped else parameters or weights_bytes // stored_bytes_per_parameter(config)
+    return ModelSize(count, shape_of(config), weights_bytes, grouped.words if grouped else method, grouped is not None)
 
 
 def needs_for(spec: Spec, size: ModelSize) -> tuple[Need, ...]:
@@ -57,6 +63,8 @@ def needs_for(spec: Spec, size: ModelSize) -> tuple[Need, ...]:
     )
     if size.quantized_by is None:
         return result
+    if size.grouped:
+        return (replace(result[0], cpu_weights_bytes=size.weights_bytes),)
     return (Need("none", size.quantized_by, size.weights_bytes, result[0].cache_bytes),)
 
 

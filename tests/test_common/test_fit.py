@@ -58,7 +58,8 @@ def test_needs_of_eight_billion_parameters() -> None:
     [
         (24, "cuda", "none", True, "fits 24.0 GiB"),
         (16, "cuda", "8bit", True, "does not fit 16.0 GiB; "),
-        (16, "cpu", "4bit", True, "in 4-bit does"),
+        (16, "cpu", "8bit", True, "in 8-bit does"),
+        (9, "cpu", "4bit", True, "in 4-bit does"),
         (10, "cuda", "4bit", True, "does not fit 10.0 GiB; "),
         (4, "cuda", "4bit", False, "does not fit 4.0 GiB, the smallest there is"),
     ],
@@ -98,6 +99,16 @@ def test_a_number_of_no_sense_is_as_none(value: object) -> None:
 def test_embeddings_are_tied_unless_it_is_denied(given: dict[str, object], tied: bool) -> None:
     assert shape_of(given).tied is tied
     assert shape_of({**given, "text_config": {"hidden_size": 4}}).tied is tied
+
+
+def test_embeddings_take_8_bits_on_a_cpu_and_groups_their_scales() -> None:
+    shape = Shape(hidden=5, layers=2, key_value_heads=1, head=3, vocabulary=10, context_tokens=4096, tied=False)
+    given = needs(1700, shape, rows=3, context_tokens=7)
+    none, eight, four = (need.on("cpu") for need in given)
+    assert none == given[0]
+    assert (eight.weights_bytes, four.weights_bytes) == (1700 * 36 // 32, 1600 * 20 // 32 + 100 * 36 // 32)
+    assert four.on("cpu") == four
+    assert given[2].on("cuda") == given[2]
 
 
 def test_needs_in_numbers() -> None:
@@ -145,7 +156,8 @@ def test_on_several_gpus_what_no_quantization_fits_into_one_is_spread() -> None:
 
 def test_without_a_gpu_it_is_the_machine() -> None:
     given = needs(8_190_735_360, shape_of(QWEN3_8B), rows=16, context_tokens=1024)
-    assert fit_on(given, DeviceMemory((), 16 * GIB)).chosen == "4bit", "8-bit is slow on a CPU"
+    assert fit_on(given, DeviceMemory((), 16 * GIB)).chosen == "8bit"
+    assert fit_on(given, DeviceMemory((), 9 * GIB)).chosen == "4bit"
     assert not fit_on(given, DeviceMemory()).fits
 
 

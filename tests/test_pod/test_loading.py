@@ -46,7 +46,8 @@ def inputs(device: str, gib: float, ram: float = 64, **settings: Any) -> Placeme
         ("cuda", 80, {"quantization": "8bit"}, "8bit", "asked for; "),
         ("cuda", 7.5, {"quantization": "4bit"}, "4bit", "the weights do, with less for the cache"),
         ("cpu", 64, {}, "none", "fits 64.0 GiB"),
-        ("cpu", 16, {}, "4bit", "does not fit 16.0 GiB; "),
+        ("cpu", 16, {}, "8bit", "does not fit 16.0 GiB; "),
+        ("cpu", 9, {}, "4bit", "does not fit 9.0 GiB; "),
         ("cpu", 16, {"quantization": "8bit"}, "8bit", "asked for; "),
         ("cpu", 16, {"quantization": "none"}, "none", "the weights do, with less for the cache"),
     ],
@@ -96,7 +97,8 @@ def test_smaller_ones_until_nothing_is_left():
         tried.append((placement.quantization, placement.spread is not None))
         placement = next_smaller(placement, given)
     assert tried == [("none", False), ("8bit", False), ("4bit", False), ("none", True)]
-    assert next_smaller(Placement("cpu", torch.bfloat16), inputs("cpu", 64)).quantization == "4bit"
+    assert next_smaller(Placement("cpu", torch.bfloat16), inputs("cpu", 64)).quantization == "8bit"
+    assert next_smaller(Placement("cpu", torch.bfloat16, "8bit"), inputs("cpu", 64)).quantization == "4bit"
     assert next_smaller(Placement("cpu", torch.bfloat16), inputs("cpu", 64, quantization="none")) is None
 
 
@@ -145,7 +147,7 @@ def test_parameters_are_counted_before_anything_is_loaded(folder):
     assert placing.stored_parameters(folder, {}, "thinker.") == engine.info.parameters  # no part of another model
 
 
-def test_memory_that_runs_out_while_loading_leads_to_4_bit(folder, monkeypatch, caplog):
+def test_memory_that_runs_out_while_loading_leads_to_8_bit(folder, monkeypatch, caplog):
     real = text.AutoModelForCausalLM.from_pretrained
     given: list[bool] = []
 
@@ -159,7 +161,7 @@ def test_memory_that_runs_out_while_loading_leads_to_4_bit(folder, monkeypatch, 
     with caplog.at_level(logging.WARNING):
         engine, _ = load(folder)
     assert given[:2] == [False, True]
-    assert engine.info.quantization == "4bit"
+    assert engine.info.quantization == "8bit"
     assert engine.info.quantization_reason == "memory ran out while loading in float32"
     assert "memory ran out while loading (injected)" in caplog.text
 

@@ -9,13 +9,13 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model.grouped import GroupedEmbedding, GroupedLinear, dequantize
+from ams_pod.engines.builtin.model.grouping import dequantize_modules
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.port import Prepared, Sampling
 from engine_harness import Driver, forward_of, prompts, reference
 from fakehub import checkpoints
-from transformers import AutoModelForCausalLM
-
-pytest.importorskip("bitsandbytes")
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,10 @@ def quantized(folder, kind, dtype=torch.float32):
 def test_4_bit_in_a_mixed_batch_equals_its_own_generate(folder):
     wanted = prompts(5, seed=3)
     model = quantized(folder, "4bit")
-    assert type(model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
-    assert type(model.lm_head) is torch.nn.Linear
+    layer, head, table = model.model.layers[0].self_attn.q_proj, model.lm_head, model.model.embed_tokens
+    assert (type(layer), layer.bits) == (GroupedLinear, 4)
+    assert (type(head), head.bits, type(table), table.bits) == (GroupedLinear, 8, GroupedEmbedding, 8)
+    assert (head.packed.data_ptr() == table.packed.data_ptr()) == model.config.tie_word_embeddings
     expected = [reference(model, ids, 12) for ids in wanted]
     driver = Driver(forward_of("flat", model, 3, 160))
     outcomes = [driver.submit(ids, 12)[1] for ids in wanted]
@@ -82,4 +84,39 @@ def test_all_families_load_quantized_and_their_towers_stay(tmp_path_factory, che
         tower = model.get_submodule(path if family == "vqa" else path.removeprefix("model."))
         names = {type(module).__name__ for module in tower.modules()}
         assert "Linear" in names
-        assert not names & {"Linear4bit", "Linear8bitLt"}
+        assert "GroupedLinear" not in names
+
+
+@pytest.mark.parametrize(("kind", "nearest"), [("4bit", 0.1), ("8bit", 0.01)])
+def test_quantized_layers_are_near_what_the_folder_holds(folder, kind, nearest):
+    plain, near = quantized(folder, "none"), quantized(folder, kind)
+    for name, module in near.named_modules():
+        if isinstance(module, GroupedLinear | GroupedEmbedding):
+            weight = plain.get_submodule(name).weight.detach()
+            assert float((module.weight - weight).norm() / weight.norm()) < nearest
+    grouped = {name for name, module in near.named_modules() if isinstance(module, GroupedLinear)}
+    assert grouped == {name for name, module in plain.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+def test_unpacked_layers_compute_the_same(folder):
+    model = quantized(folder, "4bit")
+    ids = torch.tensor([prompts(1, seed=4)[0]])
+    expected = model(input_ids=ids).logits
+    dequantize_modules(model)
+    assert {type(module) for module in (model.lm_head, model.model.layers[0].mlp.up_proj)} == {torch.nn.Linear}
+    assert type(model.model.embed_tokens) is torch.nn.Embedding
+    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-5)
+    tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert tied == model.config.tie_word_embeddings
+
+
+def test_layers_of_gpt2s_kind_are_transposed(tmp_path):
+    config = GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=100, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    plain, near = quantized(tmp_path, "none"), quantized(tmp_path, "8bit")
+    layer = near.transformer.h[0].attn.c_attn
+    assert (layer.in_features, layer.out_features) == (64, 192)
+    weights = dequantize(layer.packed, 8, 192)
+    assert torch.allclose(weights, plain.transformer.h[0].attn.c_attn.weight.T, atol=1e-3)
+    ids = torch.arange(9)[None]
+    assert torch.allclose(near(input_ids=ids).logits, plain(input_ids=ids).logits, atol=0.02)

@@ -81,7 +81,7 @@ def _engine(
         engine="embedding",
         quantization=placement.quantization,
         quantization_reason=placement.reason,
-        vocabulary=model.get_input_embeddings().weight.shape[0],
+        vocabulary=model.get_input_embeddings().num_embeddings,
         embedding_size=None if scores else int(sizes[1]),
     )
     features: set[Feature] = {"rerank"} if scores else {"embeddings"}

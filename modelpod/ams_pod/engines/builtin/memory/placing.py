@@ -21,11 +21,13 @@ from ams_common.fit import (
     stored_bytes_per_parameter,
     too_large_sentence,
 )
+from ams_common.grouped_weights import GroupedWeights, grouped_weights
 from ams_common.outside import InvalidJson, read_json
 from ams_common.pod_settings import ServeSettings
 from ams_common.quantity import format_bytes
 from ams_common.reasons import Reason
 
+from ams_pod.engines.builtin.compiled import computes_grouped
 from ams_pod.engines.builtin.memory import device_memory
 from ams_pod.engines.builtin.memory.out_of_memory import drop_frames, is_out_of_memory, release
 from ams_pod.engines.port import LoadFailed
@@ -40,13 +42,17 @@ _SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`spread` is bytes for each device ("cpu" and GPUs by number) where one device is too small, else None."""
+    """`spread` is bytes for each device ("cpu" and GPUs by number) where one device is too small, else None.
+
+    `keeps_groups`: weights that a folder holds in groups stay so; else they are unpacked into `dtype`.
+    """
 
     device: str
     dtype: torch.dtype
     quantization: Chosen = "none"
     reason: str = ""
     spread: Mapping[int | str, int] | None = None
+    keeps_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
     """By `ams_common.fit`, as the operator and `ams plan` do. LoadFailed if the weights fit nowhere."""
     device, dtype, settings = inputs.device, inputs.dtype, inputs.settings
     setting = settings.quantization
+    if (grouped := grouped_weights(inputs.config)) is not None:
+        return _place_grouped(inputs, grouped)
     if (own := inputs.config.get("quantization_config")) is not None:
         method = own.get("quant_method", "its authors") if isinstance(own, dict) else "its authors"
         if setting in ("8bit", "4bit"):
@@ -85,15 +93,28 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
     return replace(placement, reason=f"{fit.reason}; the weights do, with less for the cache")
 
 
+def _place_grouped(inputs: PlacementInputs, grouped: GroupedWeights) -> Placement:
+    """As the file has them, where they are computed with so or memory is short; else unpacked."""
+    came = f"the weights come quantized ({grouped.words})"
+    if inputs.device == "cpu" and (computes_grouped() or inputs.settings.quantization in ("8bit", "4bit")):
+        return Placement(inputs.device, inputs.dtype, "none", came, keeps_groups=True)
+    free = inputs.ram if inputs.device == "cpu" else inputs.free[0]
+    plain = _needs(inputs)[0]
+    fits = plain.total_bytes <= free
+    words = f"; in {plain.words} they {'fit' if fits else 'do not fit'} {format_bytes(free)}"
+    return Placement(inputs.device, inputs.dtype, "none", came + words, keeps_groups=not fits)
+
+
 def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | None:
     """What to try when memory ran out while loading; None if there is nothing left."""
-    if placement.spread is not None:
+    if placement.spread is not None or placement.keeps_groups:
         return None
+    if grouped_weights(inputs.config) is not None:
+        reason = f"memory ran out while unpacking into {_needs(inputs)[0].words}"
+        return replace(placement, reason=reason, keeps_groups=True)
     sizes = _needs(inputs)
     if inputs.settings.quantization == "auto" and "quantization_config" not in inputs.config:
         for smaller in _SMALLER[placement.quantization]:
-            if smaller == "8bit" and placement.device == "cpu":
-                continue
             reason = f"memory ran out while loading in {_need(sizes, placement.quantization).words}"
             return replace(placement, quantization=smaller, reason=reason)
     if (placed := _spread(inputs, sizes[0])) is not None:
@@ -154,10 +175,12 @@ def measure(
 
 
 def stored_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "") -> int:
-    """From the headers of the weights' files; from their sizes where they have none.
+    """From the headers of the weights' files; from their sizes where they have none. Of grouped ones as they say.
 
     Only tensors whose names begin with `prefix` count, where there are any.
     """
+    if (grouped := grouped_weights(config)) is not None:
+        return grouped.parameters
     tensors = list(_tensors(folder))
     counts = [count for name, count in tensors if name.startswith(prefix)] or [count for _, count in tensors]
     if counts:
@@ -167,13 +190,14 @@ def stored_parameters(folder: Path, config: Mapping[str, Any], prefix: str = "")
 
 
 def _needs(inputs: PlacementInputs) -> tuple[Need, ...]:
-    return needs(
+    result = needs(
         inputs.parameters,
         shape_of(inputs.config),
         rows=inputs.settings.concurrent_requests,
         context_tokens=inputs.settings.context_tokens or None,
         precision=str(inputs.dtype).removeprefix("torch."),
     )
+    return tuple(need.on(inputs.device) for need in result)
 
 
 def _need(sizes: tuple[Need, ...], quantization: Chosen) -> Need:

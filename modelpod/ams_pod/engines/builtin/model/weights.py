@@ -15,6 +15,8 @@ from transformers.utils.logging import set_tqdm_hook
 
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model.grouped import Bits
+from ams_pod.engines.builtin.model.grouping import GroupedConfig, dequantize_modules, grouped_parameters, is_grouped
 from ams_pod.engines.port import LoadFailed, ReportPhase
 
 _SAMPLED_VALUES = 64
@@ -43,7 +45,7 @@ def load_weights(
         arguments = {"device_map": {"": placement.device}}  # each tensor goes to its device as it is read
     phase = Phase.READING if placement.quantization == "none" else Phase.QUANTIZING
     if placement.quantization != "none":
-        arguments["quantization_config"] = _bitsandbytes(placement, unquantized)
+        arguments["quantization_config"] = _quantization(placement, unquantized)
     try:
         with _percent(lambda percent: report(phase, percent)):
             model, found = model_class.from_pretrained(
@@ -57,6 +59,8 @@ def load_weights(
         if is_out_of_memory(error):
             raise
         raise LoadFailed(f"{type(error).__name__}: {error}") from error
+    if is_grouped(model) and placement.quantization == "none" and not placement.keeps_groups:
+        dequantize_modules(model)
     if missing := sorted(name for name in found["missing_keys"] if name.partition(".")[0] not in may_lack):
         raise LoadFailed(  # transformers would fill them at random
             f"the weights lack {len(missing)} tensors of {type(model).__name__}, {missing[0]} among them"
@@ -110,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def count_parameters(model: Any) -> int:
     """As the authors count them: a byte of 4-bit weights holds two."""
     packed = sum(parameter.numel() for parameter in model.parameters() if type(parameter).__name__ == "Params4bit")
-    return sum(parameter.numel() for parameter in model.parameters()) + packed
+    return sum(parameter.numel() for parameter in model.parameters()) + packed + grouped_parameters(model)
 
 
 def weight_bytes(model: Any) -> int:
@@ -118,10 +122,13 @@ def weight_bytes(model: Any) -> int:
     return int(model.get_memory_footprint())
 
 
-def _bitsandbytes(placement: Placement, unquantized: Sequence[str]) -> BitsAndBytesConfig:
+def _quantization(placement: Placement, unquantized: Sequence[str]) -> GroupedConfig | BitsAndBytesConfig:
+    if placement.device == "cpu":
+        bits: Bits = 8 if placement.quantization == "8bit" else 4
+        return GroupedConfig(bits=bits, skipped=_patterns(unquantized))
     for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).setLevel(logging.ERROR)  # one warning for each call of each layer
-    skipped = [rf"(?:.*\.)?{name}" for name in ("lm_head", *unquantized)]
+    skipped = _patterns(["lm_head", *unquantized])
     if placement.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
@@ -130,6 +137,10 @@ def _bitsandbytes(placement: Placement, unquantized: Sequence[str]) -> BitsAndBy
         bnb_4bit_compute_dtype=placement.dtype,
         llm_int8_skip_modules=skipped,
     )
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    return [rf"(?:.*\.)?{name}" for name in names]
 
 
 @contextlib.contextmanager

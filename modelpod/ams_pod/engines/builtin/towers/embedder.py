@@ -1,6 +1,7 @@
 """From a request's media to a prompt: features of the towers in the places of their placeholders."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class MediaEmbedder:
         positions: Positions | None = None,
     ) -> None:
         self._embedding = embedding
+        self._device = next(chain(embedding.parameters(), embedding.buffers())).device
         self._towers = towers
         self._positions = positions
         for module in modules:
@@ -63,7 +65,7 @@ class MediaEmbedder:
     @torch.inference_mode()
     def merge(self, prepared: Prepared, features: Sequence[Features]) -> Prompt:
         ids = torch.tensor(list(prepared.ids))
-        embeds = self._embedding(ids.to(self._embedding.weight.device))
+        embeds = self._embedding(ids.to(self._device))
         deep = _no_deep_features(features, embeds)
         by_token: dict[int, list[Features]] = {}
         for piece, result in zip(prepared.media.pieces, features, strict=True):
@@ -87,7 +89,7 @@ class MediaEmbedder:
             return None, 0
         positions = self._positions(ids, prepared.media)
         # New tokens follow the last one, as in `generate`. That of a long video's frames may lie further.
-        return positions.to(self._embedding.weight.device), int(positions[0, -1]) + 1 - len(ids)
+        return positions.to(self._device), int(positions[0, -1]) + 1 - len(ids)
 
 
 def _no_deep_features(features: Sequence[Features], embeds: Tensor) -> Tensor | None:

@@ -1,0 +1,188 @@
+"""Grouped weights as a quantization of transformers': made while a model is read, or read as a folder holds them.
+
+While it loads, a grouped weight is a uint8 parameter in the place of the plain one, so that transformers' own renaming
+and tying apply to it. Once all are there, the modules are replaced by those that compute with such weights.
+
+In a folder, such tensors are of type U8 and shape [tiles, groups, bytes] under the plain weights' names, and in
+config.json `quantization_config` is {"quant_method": "grouped", "version": 1, "bits": those of most weights,
+"parameters": how many in all, "file_type": the GGUF file's}.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from ams_common.grouped_weights import METHOD, VERSION
+from torch import Tensor, nn
+from transformers.core_model_loading import ConversionOps
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from ams_pod.engines.builtin.model.grouped import BYTES, GROUP, Bits, GroupedEmbedding, GroupedLinear, quantize
+
+_EMBEDDING_BITS: Bits = 8  # of the tables that every token passes: they lose the most and gain the least
+
+
+@register_quantization_config(METHOD)
+class GroupedConfig(QuantizationConfigMixin):
+    """`bits` of linear weights; `skipped` are patterns of module names that stay as they are."""
+
+    def __init__(self, version: int = VERSION, bits: Bits = 4, skipped: Sequence[str] = (), **others: Any) -> None:
+        if version != VERSION:
+            raise ValueError(
+                f"its weights are grouped in version {version!r} of the layout, and {VERSION} is known here"
+            )
+        if bits not in BYTES:
+            raise ValueError(f"its weights are grouped in {bits!r} bits, and 4 and 8 are known here")
+        self.quant_method = METHOD
+        self.version, self.bits, self.skipped = version, bits, skipped
+
+
+@register_quantizer(METHOD)
+class GroupedQuantizer(HfQuantizer):
+    """What `from_pretrained` asks on its way."""
+
+    quantization_config: GroupedConfig
+
+    def _process_model_before_weight_loading(self, model: Any, dtype: Any = None, **others: Any) -> None:
+        self.dtype = dtype or torch.get_default_dtype()
+        self._tables = set() if self.pre_quantized else _token_tables(model)
+
+    def bits_of(self, model: Any, name: str) -> Bits | None:
+        """In how many bits the parameter is made; None for one that stays as it is."""
+        module, parameter = get_module_from_name(model, name)
+        path = name.rpartition(".")[0]
+        if parameter != "weight" or not should_convert_module(path, self.quantization_config.skipped):
+            return None
+        if module in self._tables:
+            return _EMBEDDING_BITS
+        if type(module) is nn.Linear and module is not model.get_output_embeddings() and not module.in_features % GROUP:
+            return self.quantization_config.bits
+        if type(module) is Conv1D and not module.nx % GROUP:
+            return self.quantization_config.bits
+        return None
+
+    def param_needs_quantization(self, model: Any, param_name: str, **others: Any) -> bool:
+        """Also: whether another shape than the plain one's may be read for it. `_process_model_after…` looks at it."""
+        if self.pre_quantized:
+            module, parameter = get_module_from_name(model, param_name)
+            return parameter == "weight" and type(module) in (nn.Linear, nn.Embedding)
+        return self.bits_of(model, param_name) is not None
+
+    def get_quantize_ops(self) -> "_Quantize":
+        return _Quantize(self)
+
+    def _process_model_after_weight_loading(self, model: Any, **others: Any) -> Any:
+        """ValueError for a tensor that isn't what its module needs."""
+        for parent, name, module in list(_children(model)):
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, nn.Parameter) and weight.dtype == torch.uint8:
+                setattr(parent, name, _computing(module, weight.data, self.dtype))
+        for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                raise ValueError(f"the weights of {name} are {parameter.dtype}")
+        return model
+
+    def is_serializable(self) -> bool:
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+class _Quantize(ConversionOps):
+    def __init__(self, quantizer: GroupedQuantizer) -> None:
+        self.hf_quantizer = quantizer
+
+    def convert(self, input_dict: dict[str, Any], *others: Any, model: Any = None, **more: Any) -> dict[str, Tensor]:
+        result = {}
+        for name, value in input_dict.items():
+            weight: Tensor = value[0] if isinstance(value, list) else value
+            bits = self.hf_quantizer.bits_of(model, name)
+            if bits is None:
+                raise ValueError(f"the weights of {name} are not to be quantized")
+            module, _ = get_module_from_name(model, name)
+            if weight.shape != module.weight.shape:
+                raise ValueError(f"the weights of {name} are {tuple(weight.shape)}, not {tuple(module.weight.shape)}")
+            result[name] = quantize(weight.T if isinstance(module, Conv1D) else weight, bits)
+        return result
+
+
+def dequantize_modules(model: Any) -> None:
+    """Put plain layers in the place of grouped ones, with weights of their `dtype`: what is tied stays so."""
+    plain: dict[int, nn.Parameter] = {}
+    for parent, name, module in list(_children(model)):
+        if not isinstance(module, GroupedLinear | GroupedEmbedding):
+            continue
+        key = module.packed.data_ptr()
+        if key not in plain:
+            plain[key] = nn.Parameter(module.weight, requires_grad=False)
+        setattr(parent, name, _plain(module, plain[key]))
+
+
+def is_grouped(model: Any) -> bool:
+    """Whether any of its layers has grouped weights."""
+    return any(isinstance(module, GroupedLinear | GroupedEmbedding) for module in model.modules())
+
+
+def grouped_parameters(model: Any) -> int:
+    """How many weights its grouped layers hold; tied ones count once."""
+    layers = [module for module in model.modules() if isinstance(module, GroupedLinear | GroupedEmbedding)]
+    return sum(
+        {
+            layer.packed.data_ptr(): layer.in_features * layer.out_features
+            if isinstance(layer, GroupedLinear)
+            else layer.num_embeddings * layer.embedding_dim
+            for layer in layers
+        }.values()
+    )
+
+
+def _plain(module: GroupedLinear | GroupedEmbedding, weight: nn.Parameter) -> nn.Module:
+    with torch.device("meta"):
+        if isinstance(module, GroupedEmbedding):
+            made: nn.Module = nn.Embedding(module.num_embeddings, module.embedding_dim)
+        else:
+            made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+            made.bias = module.bias
+    made.weight = weight
+    return made
+
+
+def _computing(module: nn.Module, packed: Tensor, dtype: torch.dtype) -> GroupedLinear | GroupedEmbedding:
+    bits: Any = {size: bits for bits, size in BYTES.items()}.get(packed.shape[-1], 0) if packed.dim() == 3 else 0
+    if type(module) is nn.Embedding:
+        made: GroupedLinear | GroupedEmbedding = GroupedEmbedding(packed, bits, module.num_embeddings, dtype)
+        inputs, found = module.embedding_dim, made.embedding_dim
+    elif type(module) in (nn.Linear, Conv1D):
+        outputs, inputs = (
+            (module.nf, module.nx) if isinstance(module, Conv1D) else (module.out_features, module.in_features)
+        )
+        bias = None if module.bias is None else module.bias.data
+        made = GroupedLinear(packed, bits, outputs, bias, dtype)
+        found = made.in_features
+    else:
+        raise ValueError(f"{type(module).__name__} can't have grouped weights")
+    if found != inputs:
+        raise ValueError(f"grouped weights of {found} inputs are not {inputs}")
+    return made
+
+
+def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in model.modules():
+        for name, module in parent.named_children():
+            yield parent, name, module
+
+
+def _token_tables(model: Any) -> set[nn.Module]:
+    """The embeddings of tokens and the layer that tells them apart again, where both are plain; those of generators."""
+    try:
+        head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return set()
+    if type(head) is not nn.Linear or type(table) is not nn.Embedding or table.embedding_dim % GROUP:
+        return set()
+    return {head, table}
