@@ -58,6 +58,43 @@ inline void store_ordered(float *to, __m512 low, __m512 high) {
     _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(low, second, high));
 }
 
+// Adds what the weights of query heads `g` to `g + HEADS` make of `there` values to their sums.
+template <int PARTS, int HEADS>
+inline void add_values(Scratch &s, int64_t g, const uint16_t *values, int64_t there) {
+    constexpr int64_t size = PARTS * 32;
+    __m512 low[HEADS][PARTS], high[HEADS][PARTS];
+    for (int h = 0; h < HEADS; ++h)
+        for (int p = 0; p < PARTS; ++p) low[h][p] = high[h][p] = _mm512_setzero_ps();
+    for (int64_t j = 0; j < there; j += 2) {
+        const uint16_t *one = values + j * size;
+        const bool alone = j + 1 == there;  // the weight beside it is 0, but what lies beside it may be no number
+        const uint16_t *two = alone ? one : one + size;
+        __m512bh weight[HEADS];
+        for (int h = 0; h < HEADS; ++h) {
+            int32_t pair;
+            std::memcpy(&pair, s.weights + (g + h) * kKeys + j, 4);
+            weight[h] = (__m512bh)_mm512_set1_epi32(alone ? pair & 0xFFFF : pair);
+        }
+        for (int p = 0; p < PARTS; ++p) {
+            const __m512i a = _mm512_loadu_si512(one + 32 * p), b = _mm512_loadu_si512(two + 32 * p);
+            const __m512bh first = (__m512bh)_mm512_unpacklo_epi16(a, b), second = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            for (int h = 0; h < HEADS; ++h) {
+                low[h][p] = _mm512_dpbf16_ps(low[h][p], first, weight[h]);
+                high[h][p] = _mm512_dpbf16_ps(high[h][p], second, weight[h]);
+            }
+        }
+    }
+    for (int h = 0; h < HEADS; ++h)
+        for (int p = 0; p < PARTS; ++p) {
+            alignas(64) float part[32];
+            store_ordered(part, low[h][p], high[h][p]);
+            for (int i = 0; i < 32; i += 16) {
+                float *to = s.sums + (g + h) * size + 32 * p + i;
+                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_load_ps(part + i)));
+            }
+        }
+}
+
 // One token's `group` query heads [group, head size] over `count` keys and values of their head; to sums
 // [group, head size], not yet divided by the totals.
 template <int PARTS>  // 32 values each: the head size
@@ -109,32 +146,12 @@ inline void attend_row(const uint16_t *query, int64_t group, const uint16_t *key
             }
             s.total[g] += _mm512_reduce_add_ps(total);
         }
-        // Pairs of values of two keys, side by side in each lane, times pairs of weights.
-        for (int64_t g = 0; g < group; ++g) {
-            __m512 low[PARTS], high[PARTS];
-            for (int p = 0; p < PARTS; ++p) low[p] = high[p] = _mm512_setzero_ps();
-            for (int64_t j = 0; j < there; j += 2) {
-                const uint16_t *one = values + (first + j) * size;
-                int32_t pair;
-                std::memcpy(&pair, s.weights + g * kKeys + j, 4);
-                const bool alone = j + 1 == there;
-                if (alone) pair &= 0xFFFF;
-                const uint16_t *two = alone ? one : one + size;
-                const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
-                for (int p = 0; p < PARTS; ++p) {
-                    const __m512i a = _mm512_loadu_si512(one + 32 * p), b = _mm512_loadu_si512(two + 32 * p);
-                    low[p] = _mm512_dpbf16_ps(low[p], (__m512bh)_mm512_unpacklo_epi16(a, b), weight);
-                    high[p] = _mm512_dpbf16_ps(high[p], (__m512bh)_mm512_unpackhi_epi16(a, b), weight);
-                }
-            }
-            for (int p = 0; p < PARTS; ++p) {
-                alignas(64) float part[32];
-                store_ordered(part, low[p], high[p]);
-                for (int i = 0; i < 32; i += 16) {
-                    float *to = sums + g * size + 32 * p + i;
-                    _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_load_ps(part + i)));
-                }
-            }
+        // Pairs of values of two keys, side by side in each lane, times pairs of weights; of a few query heads at once.
+        constexpr int heads = PARTS >= 4 ? 2 : PARTS >= 2 ? 3 : 4;  // of which the sums fit the registers
+        for (int64_t g = 0; g < group; g += heads) {
+            if (group - g >= heads) add_values<PARTS, heads>(s, g, values + first * size, there);
+            else
+                for (int64_t h = g; h < group; ++h) add_values<PARTS, 1>(s, h, values + first * size, there);
         }
     }
 }

@@ -7,9 +7,10 @@ import pytest
 import torch
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear
 from ams_pod.engines.builtin.model.native import library
 from ams_pod.engines.builtin.model.native.layers import NativeLayers
-from ams_pod.engines.builtin.model.native.packing import Allocate, Arena, pack, tiled_elements
+from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
 from ams_pod.engines.builtin.model.stack import find_stack
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -37,20 +38,42 @@ def _apply(c: library.LinearC, x: Tensor, threads: int = 2) -> Tensor:
 def test_a_bfloat16_layer_is_torchs(tokens: int, outputs: int, k: int) -> None:
     torch.manual_seed(tokens * k)
     module = nn.Linear(k, outputs, dtype=torch.bfloat16)
-    packed = pack(module, Arena(Allocate(), tiled_elements([module])))
+    packed = pack(module, Arena(tiled_elements([module])))
     x = torch.randn(tokens, k).bfloat16()
     expected = x.float() @ module.weight.data.float().T + module.bias.data.float()
     assert _relative(_apply(packed.c, x.float()), expected) < 1e-5
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 8, 11, 140])
+@pytest.mark.parametrize(("outputs", "k"), [(16, 32), (17, 64), (257, 2112), (1000, 4128)])
+def test_a_grouped_layer_is_its_dequantized_weights(bits: Bits, tokens: int, outputs: int, k: int) -> None:
+    torch.manual_seed(tokens * k)
+    module = GroupedLinear.of(nn.Linear(k, outputs), bits)
+    x = torch.randn(tokens, k)
+    rounded = _rounded_by_groups(x)
+    exact = module(x).detach()
+    found = _apply(packed_as_is(module, module.packed, bits).c, x)
+    assert _relative(found, module(rounded).detach()) < 1e-4  # the same sums of integers
+    assert _relative(found, exact) < 0.01
+
+
+def _rounded_by_groups(x: Tensor) -> Tensor:
+    groups = x.view(len(x), -1, 32)
+    scale = groups.abs().amax(-1, keepdim=True) / 127
+    return (torch.round(groups / scale) * scale).view(x.shape)
+
+
 def test_what_is_no_number_stays_none() -> None:
     module = nn.Linear(64, 32, bias=False, dtype=torch.bfloat16)
-    packed = pack(module, Arena(Allocate(), tiled_elements([module])))
+    packed = pack(module, Arena(tiled_elements([module])))
     x = torch.randn(3, 64)
     x[1, 5] = float("nan")
-    found = _apply(packed.c, x)
-    assert found[1].isnan().all()
-    assert not found[[0, 2]].isnan().any()
+    grouped = GroupedLinear.of(module, 4)
+    for each in (packed, packed_as_is(grouped, grouped.packed, 4)):
+        found = _apply(each.c, x)
+        assert found[1].isnan().all()
+        assert not found[[0, 2]].isnan().any()
 
 
 @dataclass(frozen=True)

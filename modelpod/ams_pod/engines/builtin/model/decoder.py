@@ -7,7 +7,6 @@ forward computes (see `verify`), on its weights.
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
@@ -48,20 +47,18 @@ class Decoder:
         there is a spare slot, and room for it beside the others'.
         """
         body = stack.body
-        weight = body.embed_tokens.weight.data
-        self.dtype, self.device = weight.dtype, str(weight.device)
+        self.dtype, self.device = stack.dtype, str(stack.device)
         self.head_size = stack.head_size
-        self.max_rows, self.spare_rows = slots, 1 if weight.device.type == "cpu" else 0
+        self.max_rows, self.spare_rows = slots, 1 if stack.device.type == "cpu" else 0
         self._body = body
-        self._embeddings = weight
         self._layers: Layers = NativeLayers(stack, report) if can_serve(stack) else TorchLayers(stack, report)
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
-        self._cos, self._sin = self.rotary(torch.arange(length, device=weight.device))
+        self._cos, self._sin = self.rotary(torch.arange(length, device=stack.device))
         self.cache_tokens = slots * length if cache_tokens is None else cache_tokens
         self.spare_tokens = self.spare_rows * min(length, max(_LEAST_SPARE, self.cache_tokens // slots))
         tokens = self.cache_tokens + self.spare_tokens
         self.cache = KeyValuePool(
-            len(body.layers), tokens, length, stack.key_heads, stack.head_size, self.dtype, weight.device.type
+            len(body.layers), tokens, length, stack.key_heads, stack.head_size, self.dtype, stack.device.type
         )
         self._layers.bind(self.cache)
         self.prefixes = Prefixes(self.cache, prefix_tokens) if prefix_tokens >= BLOCK else None
@@ -72,7 +69,7 @@ class Decoder:
         if "mrope_section" in rope and positions.dim() == 1:
             positions = positions.expand(3, -1)
         shaped = positions[None] if positions.dim() == 1 else positions[:, None]
-        cos, sin = self._body.rotary_emb(self._embeddings[:1, None], shaped)
+        cos, sin = self._body.rotary_emb(torch.empty(1, 1, 1, dtype=self.dtype, device=self.device), shaped)
         cos, sin = cos.reshape(-1, self.head_size), sin.reshape(-1, self.head_size).clone()
         sin[:, : self.head_size // 2].neg_()
         return cos.to(self.dtype)[:, None].contiguous(), sin.to(self.dtype)[:, None].contiguous()
@@ -129,7 +126,7 @@ class Decoder:
         for chunk in batch.chunks:
             positions.extend(range(chunk.start, chunk.end))
         places = [(self.cache.place(slot), start, end) for slot, start, end in written]
-        x = F.embedding(ids.to(self.device), self._embeddings)
+        x = self._body.embed_tokens(ids.to(self.device))
         cos, sin = self._turns(positions)
         deep: list[tuple[int, int, Tensor]] = []
         at = rows

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ams_pod.engines.builtin.model.linear import is_quantized
@@ -25,6 +26,17 @@ class Stack:
     key_heads: int
     head_size: int
     epsilon: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states; weights may be grouped."""
+        dtype: torch.dtype = self.body.norm.weight.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.body.norm.weight.device
+        return device
 
 
 def find_body(model: Any) -> Any:

@@ -60,13 +60,12 @@ class TorchLayers:
 
     def __init__(self, stack: Stack, report: Callable[[float], None]) -> None:
         body = stack.body
-        weight = body.embed_tokens.weight.data
         self.between: Callable[[], None] | None = None
-        self.dtype, self.device = weight.dtype, str(weight.device)
+        self.dtype, self.device = stack.dtype, str(stack.device)
         self.query_heads, self.key_heads, self.head_size = stack.query_heads, stack.key_heads, stack.head_size
         self.group = self.query_heads // self.key_heads
         self.epsilon = stack.epsilon
-        packed = packing_works(self.dtype, weight.device.type)
+        packed = packing_works(self.dtype, stack.device.type)
         self._norm = body.norm.weight.data
         self._layers: list[_Layer] = []
         for index, layer in enumerate(body.layers):

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ams_pod.engines.builtin.model.grouped import GROUP, GroupedLinear
 from ams_pod.engines.builtin.model.layers import Work
 from ams_pod.engines.builtin.model.native import library
 from ams_pod.engines.builtin.model.native.library import ChunkC, LayerC, LinearC, ModelC, StepC
 from ams_pod.engines.builtin.model.native.packing import (
-    GROUP,
-    Allocate,
     Arena,
     Packed,
     pack,
@@ -27,8 +26,7 @@ _LARGEST_GROUP = 16  # query heads of a key head
 
 def can_serve(stack: Stack) -> bool:
     """Whether the library is there and has kernels for layers of these sizes, in bfloat16 on a CPU."""
-    weight = stack.body.embed_tokens.weight
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or library.load() is None:
+    if stack.device.type != "cpu" or stack.dtype != torch.bfloat16 or library.load() is None:
         return False
     sizes = [
         stack.head_size,
@@ -56,9 +54,9 @@ class NativeLayers:
         self._kept: list[Tensor | Packed] = []
         layers, body = list(stack.body.layers), stack.body
         plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == 16]
-        self._arena = Arena(Allocate(), tiled_elements(plain))
+        self._arena = Arena(tiled_elements(plain))
         self._layers = (LayerC * len(layers))()
-        tied = stack.head.weight is body.embed_tokens.weight
+        tied = _kind(stack.head) == 16 and stack.head.weight is body.embed_tokens.weight
         for index, layer in enumerate(layers):
             self._take(layer, self._layers[index])
             report(100 * (index + 1) / len(layers))
@@ -136,14 +134,12 @@ class NativeLayers:
 
     def _linear(self, module: nn.Linear, *, free: bool = True) -> LinearC:
         """The layer in tiles; what it was copied from is freed."""
-        bits = _kind(module)
-        if bits == 16:
+        if isinstance(module, GroupedLinear):
+            packed = packed_as_is(module, module.packed, module.bits)
+        else:
             packed = pack(module, self._arena)
             if free:
                 module.weight.data = torch.empty(0, dtype=module.weight.dtype)
-        else:
-            assert bits is not None
-            packed = packed_as_is(module, module.packed, bits)
         self._kept.append(packed)
         return packed.c
 
@@ -162,7 +158,7 @@ def _kind(module: nn.Linear) -> int | None:
     """Bits of a layer's weights that there are kernels for: 16 for plain bfloat16, 8 or 4 for grouped ones."""
     if type(module) is nn.Linear:
         return 16 if module.weight.dtype == torch.bfloat16 else None
-    return getattr(module, "bits", None) if type(module).__name__ == "GroupedLinear" else None
+    return module.bits if isinstance(module, GroupedLinear) else None
 
 
 def _linears(layer: Any) -> list[nn.Linear]:
