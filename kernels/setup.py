@@ -18,9 +18,14 @@ class BuildExt(build_ext):
         objects = []
         for source in ext.sources:
             flags = [*COMMON, *(AVX512 if "avx512" in source else [])]
-            objects += self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends)
+            objects += self.compiler.compile(
+                [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
+            )
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-static-libstdc++", "-static-libgcc"], target_lang="c++"
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=["-static-libstdc++", "-static-libgcc"],
+            target_lang="c++",
         )
 
     def get_ext_filename(self, fullname: str) -> str:

@@ -114,6 +114,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: Annotated[
         int, Meta(ge=0, description="CPU threads used for inference; 0: the physical cores, within the CPU limit")
     ] = 0
+    kernels: Annotated[
+        Literal["auto", "off"],
+        Meta(description="compiled CPU kernels: where they are installed and the processor fits, or never"),
+    ] = "auto"
     stall_seconds: Annotated[
         float,
         Meta(ge=0, description="seconds without any computing while requests wait after which /health fails; 0: never"),

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-VERSION = 1  # of the C interface in src/kernels.h, and what `ams_version` must return
-
 
 def library() -> Path | None:
     """The shared library; None where the package was built for another kind of machine."""

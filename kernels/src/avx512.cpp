@@ -11,7 +11,7 @@
 namespace ams {
 namespace {
 
-AmsThreads threads_of{};
+constexpr int kMostThreads = 256;
 int thread_count = 1;
 double part_seconds[AMS_PARTS];
 
@@ -55,32 +55,21 @@ struct InputRoom {
 struct Between {
     InputRoom normed, attended, activated;
     Room<float> qkv;
-    std::vector<std::unique_ptr<Scratch>> scratch;
+    std::unique_ptr<Scratch> scratch[kMostThreads];
 };
 Between between;
 std::mutex busy;  // calls may come from several threads, one after the other
 
-template <class Work>
-void run(const Work &work) {
-    Team team;
-    struct Both {
-        const Work *work;
-        Team *team;
-    } both{&work, &team};
-    auto each = [](void *data) {
-        Both *both = (Both *)data;
-        Member member(*both->team, threads_of.number(), threads_of.count(), part_seconds);
-        (*both->work)(member);
-    };
-    if (thread_count > 1) threads_of.parallel(each, &both, (unsigned)thread_count, 0);
-    else {
-        Member member(team, 0, 1, part_seconds);
-        work(member);
-    }
+Team &team() {
+    static Team *const one = new Team;  // never taken down: its threads wait for the end of the process
+    return *one;
 }
 
+void run(int64_t phases, Work work) { team().run(phases, thread_count, part_seconds, std::move(work)); }
+
 void make_scratch() {
-    while ((int)between.scratch.size() < thread_count) between.scratch.push_back(std::unique_ptr<Scratch>(new Scratch));
+    for (int i = 0; i < thread_count; ++i)
+        if (!between.scratch[i]) between.scratch[i].reset(new Scratch);
 }
 
 // Pieces of `tiles` tiles: large enough to be worth the taking, small enough that threads end together.
@@ -88,14 +77,9 @@ int64_t piece_of(int64_t tiles, int threads, int64_t least) {
     return std::max(least, (tiles / (threads * 6) + least - 1) / least * least);
 }
 
-template <class Each>
-void share(Member &member, int64_t count, const Each &each) {
-    for (int64_t piece; member.take(count, piece);) each(piece);
-}
-
 void norm_rows(Member &member, const float *x, int64_t rows, int64_t hidden, const float *weight, float epsilon, const Inputs &to) {
     const int64_t piece = std::max<int64_t>(1, rows / (member.count * 4));
-    share(member, (rows + piece - 1) / piece, [&](int64_t p) {
+    member.share(AMS_NORM, (rows + piece - 1) / piece, [&](int64_t p) {
         for (int64_t r = p * piece; r < std::min(rows, (p + 1) * piece); ++r) norm_row(x + r * hidden, weight, epsilon, to, r);
     });
 }
@@ -141,17 +125,23 @@ void put_sums(const float *sums, float total, int64_t size, const Inputs &to, in
 
 bool pairs(const AmsLinear &l) { return l.bits == 16; }
 
+constexpr int64_t kPhases = 8;  // of a layer, at most
+
 struct Run {
-    const AmsModel &model;
-    const AmsStep &step;
+    const AmsModel model;
+    AmsStep step;
+    // Copies, as a thread that comes late asks them how many pieces there were when the caller's memory may be gone.
+    std::vector<AmsLayer> layers;
+    std::vector<AmsChunk> chunks;
     const Shape shape;
     Inputs normed, attended, activated;
     float *qkv;
 
-    Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last) : model(model), step(step), shape(model) {
+    Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last)
+        : model(model), step(step), layers(model.layers + first, model.layers + last),
+          chunks(step.chunks, step.chunks + step.chunk_count), shape(model) {
         bool in[3][2] = {};
-        for (int64_t i = first; i < last; ++i) {
-            const AmsLayer &l = model.layers[i];
+        for (const AmsLayer &l : layers) {
             for (const AmsLinear *each : {&l.query, &l.key, &l.value, &l.gate, &l.up}) in[0][!pairs(*each)] = true;
             in[1][!pairs(l.out)] = true;
             in[2][!pairs(l.down)] = true;
@@ -166,23 +156,13 @@ struct Run {
     void layer(Member &member, const AmsLayer &l) const {
         Scratch &scratch = *between.scratch[member.number];
         norm_rows(member, step.x, step.tokens, shape.hidden, l.input_norm, model.epsilon, normed);
-        member.barrier(AMS_NORM);
         project(member, l);
-        member.barrier(AMS_QKV);
-        if (step.tokens > step.rows) {
-            place_chunks(member, l);
-            member.barrier(AMS_ATTENTION);
-        }
+        if (step.tokens > step.rows) place_chunks(member, l);
         attend(member, l, scratch);
-        member.barrier(AMS_ATTENTION);
-        add(member, l.out, attended);
-        member.barrier(AMS_OUT);
+        add(member, AMS_OUT, l.out, attended);
         norm_rows(member, step.x, step.tokens, shape.hidden, l.post_norm, model.epsilon, normed);
-        member.barrier(AMS_NORM);
         gate_up(member, l, scratch);
-        member.barrier(AMS_GATE_UP);
-        add(member, l.down, activated);
-        member.barrier(AMS_DOWN);
+        add(member, AMS_DOWN, l.down, activated);
     }
 
     void project(Member &member, const AmsLayer &l) const {
@@ -192,7 +172,7 @@ struct Run {
         const int64_t piece = piece_of(shape.width / kTile, member.count, least);
         int64_t pieces[3];
         for (int i = 0; i < 3; ++i) pieces[i] = (tiles_of(*three[i]) + piece - 1) / piece;
-        share(member, pieces[0] + pieces[1] + pieces[2], [&](int64_t p) {
+        member.share(AMS_QKV, pieces[0] + pieces[1] + pieces[2], [&](int64_t p) {
             int i = 0;
             while (p >= pieces[i]) p -= pieces[i++];
             const int64_t first = p * piece, count = std::min(piece, tiles_of(*three[i]) - first);
@@ -221,7 +201,7 @@ struct Run {
     }
 
     void place_chunks(Member &member, const AmsLayer &l) const {
-        share(member, step.tokens - step.rows, [&](int64_t p) {
+        member.share(AMS_ATTENTION, step.tokens - step.rows, [&](int64_t p) {
             for (int64_t head = 0; head < shape.keys; ++head) place(l, step.rows + p, head);
         });
     }
@@ -229,14 +209,14 @@ struct Run {
     void attend(Member &member, const AmsLayer &l, Scratch &s) const {
         const int64_t positions = std::max<int64_t>(1, kQueries / shape.group);
         int64_t pieces = 0;
-        for (int64_t c = 0; c < step.chunk_count; ++c) pieces += (step.chunks[c].count + positions - 1) / positions;
+        for (int64_t c = 0; c < (int64_t)chunks.size(); ++c) pieces += (chunks[c].count + positions - 1) / positions;
         const int64_t large = pieces * shape.keys;
-        share(member, large + step.rows * shape.keys, [&](int64_t p) {
+        member.share(AMS_ATTENTION, large + step.rows * shape.keys, [&](int64_t p) {
             if (p >= large) return attend_token(l, (p - large) / shape.keys, (p - large) % shape.keys, s);
             // Pieces from the end: the last one of a chunk reads the most keys.
             const int64_t head = p % shape.keys;
             int64_t piece = pieces - 1 - p / shape.keys;
-            const AmsChunk *chunk = step.chunks;
+            const AmsChunk *chunk = chunks.data();
             for (int64_t each; piece >= (each = (chunk->count + positions - 1) / positions); ++chunk) piece -= each;
             const int64_t first = piece * positions, count = std::min(positions, chunk->count - first);
             attend_tokens(l, *chunk, first, count, head, s);
@@ -263,9 +243,9 @@ struct Run {
                      (head * shape.group + r % shape.group) * shape.size);
     }
 
-    void add(Member &member, const AmsLinear &linear, const Inputs &in) const {
+    void add(Member &member, int part, const AmsLinear &linear, const Inputs &in) const {
         const int64_t tiles = tiles_of(linear), piece = piece_of(tiles, member.count, step.tokens == 1 ? 4 : 2);
-        share(member, (tiles + piece - 1) / piece, [&](int64_t p) {
+        member.share(part, (tiles + piece - 1) / piece, [&](int64_t p) {
             const int64_t first = p * piece, count = std::min(piece, tiles - first);
             matmul_tiles(linear, in, step.tokens, first, count, step.x + first * kTile, shape.hidden, Mode::add);
         });
@@ -274,7 +254,7 @@ struct Run {
     void gate_up(Member &member, const AmsLayer &l, Scratch &s) const {
         const int64_t width = 2 * kTile, pieces = shape.inner / width;
         const int64_t each = step.tokens <= 32 ? piece_of(pieces, member.count, 1) : 1;
-        share(member, (pieces + each - 1) / each, [&](int64_t p) {
+        member.share(AMS_GATE_UP, (pieces + each - 1) / each, [&](int64_t p) {
             for (int64_t piece = p * each; piece < std::min(pieces, (p + 1) * each); ++piece)
                 for (int64_t first = 0; first < step.tokens; first += kQueries) {
                     const int64_t rows = std::min(kQueries, step.tokens - first);
@@ -302,17 +282,14 @@ struct Run {
 
 using namespace ams;
 
-extern "C" void ams_use(AmsThreads threads, int count) {
-    threads_of = threads;
-    thread_count = count < 1 || !threads.parallel ? 1 : count;
-}
+extern "C" void ams_use(int count) { thread_count = std::max(1, std::min(count, kMostThreads)); }
 
 extern "C" int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last) {
     const std::lock_guard<std::mutex> alone(busy);
     try {
-        const Run all(*model, *step, first, last);
-        run([&](Member &member) {
-            for (int64_t i = first; i < last; ++i) all.layer(member, model->layers[i]);
+        Run all(*model, *step, first, last);
+        run((last - first) * kPhases, [all = std::move(all)](Member &member) {
+            for (const AmsLayer &layer : all.layers) all.layer(member, layer);
         });
         return 0;
     } catch (const std::bad_alloc &) {
@@ -324,19 +301,21 @@ extern "C" int ams_layers(const AmsModel *model, const AmsStep *step, int64_t fi
 extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits) {
     const std::lock_guard<std::mutex> alone(busy);
     try {
-        const AmsLinear &head = model->head;
-        const Inputs in = between.normed.get(count, model->hidden, pairs(head), !pairs(head));
+        const AmsLinear head = model->head;
+        const int64_t hidden = model->hidden;
+        const float *const norm = model->final_norm;
+        const float epsilon = model->epsilon;
+        const Inputs in = between.normed.get(count, hidden, pairs(head), !pairs(head));
         const int64_t tiles = tiles_of(head), outputs = head.outputs;
         make_scratch();
-        run([&](Member &member) {
+        run(2, [=](Member &member) {
             Scratch &s = *between.scratch[member.number];
-            share(member, count, [&](int64_t r) {
-                norm_row(x + (which ? which[r] : r) * model->hidden, model->final_norm, model->epsilon, in, r);
+            member.share(AMS_NORM, count, [&](int64_t r) {
+                norm_row(x + (which ? which[r] : r) * hidden, norm, epsilon, in, r);
             });
-            member.barrier(AMS_NORM);
             const int64_t piece = 4;
             const int64_t each = 4;  // pieces at a time
-            share(member, (tiles + piece * each - 1) / (piece * each), [&](int64_t p) {
+            member.share(AMS_HEAD, (tiles + piece * each - 1) / (piece * each), [&](int64_t p) {
                 for (int64_t first = p * each * piece; first < std::min(tiles, (p + 1) * each * piece); first += piece) {
                     const int64_t there = std::min(piece, tiles - first), width = there * kTile;
                     for (int64_t row = 0; row < count; row += kQueries / 2) {
@@ -351,7 +330,6 @@ extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *
                     }
                 }
             });
-            member.barrier(AMS_HEAD);
         });
         return 0;
     } catch (const std::bad_alloc &) {
@@ -364,28 +342,27 @@ extern "C" int ams_linear(const AmsLinear *linear, const float *x, int64_t token
     const std::lock_guard<std::mutex> alone(busy);
     try {
         static InputRoom room;
-        const Inputs in = room.get(tokens, linear->k, pairs(*linear), !pairs(*linear));
-        const int64_t tiles = tiles_of(*linear);
+        const AmsLinear layer = *linear;
+        const Inputs in = room.get(tokens, layer.k, pairs(layer), !pairs(layer));
+        const int64_t tiles = tiles_of(layer);
         make_scratch();
-        run([&](Member &member) {
+        run(2, [=](Member &member) {
             Scratch &s = *between.scratch[member.number];
-            share(member, tokens, [&](int64_t r) {
-                const float *row = x + r * linear->k;
-                for (int64_t i = 0; i < linear->k; i += kGroup)
+            member.share(AMS_NORM, tokens, [&](int64_t r) {
+                const float *row = x + r * layer.k;
+                for (int64_t i = 0; i < layer.k; i += kGroup)
                     put_group(in, r, i / kGroup, _mm512_loadu_ps(row + i), _mm512_loadu_ps(row + i + 16));
             });
-            member.barrier(AMS_NORM);
-            share(member, (tiles + 1) / 2, [&](int64_t p) {
+            member.share(AMS_OUT, (tiles + 1) / 2, [&](int64_t p) {
                 const int64_t first = 2 * p, there = std::min<int64_t>(2, tiles - first), width = there * kTile;
                 for (int64_t row = 0; row < tokens; row += kQueries) {
                     const int64_t rows = std::min(kQueries, tokens - row);
-                    matmul_tiles(*linear, in.from(row), rows, first, there, s.gate, width, Mode::store);
+                    matmul_tiles(layer, in.from(row), rows, first, there, s.gate, width, Mode::store);
                     for (int64_t r = 0; r < rows; ++r)
-                        std::memcpy(y + (row + r) * linear->outputs + first * kTile, s.gate + r * width,
-                                    std::min(width, linear->outputs - first * kTile) * sizeof(float));
+                        std::memcpy(y + (row + r) * layer.outputs + first * kTile, s.gate + r * width,
+                                    std::min(width, layer.outputs - first * kTile) * sizeof(float));
                 }
             });
-            member.barrier(AMS_OUT);
         });
         return 0;
     } catch (const std::bad_alloc &) {

@@ -44,18 +44,12 @@ struct AmsStep {
     const AmsChunk *chunks;
 };
 
-// OpenMP's functions, of the library that torch runs its own threads with.
-struct AmsThreads {
-    void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
-    int (*number)(void);
-    int (*count)(void);
-};
-
 enum { AMS_QKV, AMS_ATTENTION, AMS_OUT, AMS_GATE_UP, AMS_DOWN, AMS_HEAD, AMS_NORM, AMS_WAITING, AMS_PARTS };
 
 int ams_supported(void);
 int ams_version(void);
-void ams_use(AmsThreads threads, int count);
+// How many threads compute from now on, the caller's among them.
+void ams_use(int count);
 // 0, or 1 where memory for what lies between the layers couldn't be had.
 int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last);
 int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits);

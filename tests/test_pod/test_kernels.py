@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear
-from ams_pod.engines.builtin.model.native import library
-from ams_pod.engines.builtin.model.native.layers import NativeLayers
+from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
 from ams_pod.engines.builtin.model.stack import find_stack
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 pytestmark = pytest.mark.skipif(
-    library.load() is None, reason="the kernels aren't built, or not for this processor (README.md, kernels)"
+    compiled.load() is None, reason="the kernels aren't built, or not for this processor (README.md, kernels)"
 )
 
 
@@ -24,11 +24,11 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected.float()).norm() / expected.float().norm().clamp(min=1e-9))
 
 
-def _apply(c: library.LinearC, x: Tensor, threads: int = 2) -> Tensor:
-    loaded = library.load()
+def _apply(c: compiled.LinearC, x: Tensor, threads: int = 2) -> Tensor:
+    loaded = compiled.load()
     assert loaded is not None
     y = torch.full((len(x), c.outputs), float("nan"))
-    library.use_threads(threads)
+    compiled.use_threads(threads)
     assert loaded.ams_linear(c, x.data_ptr(), len(x), y.data_ptr()) == 0
     return y
 
@@ -127,7 +127,7 @@ def _model(shape: Shape) -> Any:
 def _decoder(shape: Shape, monkeypatch: pytest.MonkeyPatch, *, native: bool) -> Decoder:
     with monkeypatch.context() as patch:
         if not native:
-            patch.setattr("ams_pod.engines.builtin.model.decoder.can_serve", lambda stack: False)
+            patch.setattr("ams_pod.engines.builtin.model.decoder.why_not", lambda stack: "a test compares")
         decoder = Decoder(find_stack(_model(shape)), 6, 512)
     assert isinstance(decoder._layers, NativeLayers) is native
     return decoder
@@ -216,10 +216,12 @@ def test_features_of_pictures_are_added_behind_the_first_layers(monkeypatch: pyt
     assert _relative(results[1], results[0]) < 0.06
 
 
-def test_the_switch_turns_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AMS_KERNELS", "off")
-    library.load.cache_clear()
+def test_the_switch_turns_them_off() -> None:
+    stack = find_stack(_model(SHAPES["llama"]))
+    assert why_not(stack) == ""
+    compiled.allow(False)
     try:
-        assert library.load() is None
+        assert "AMS_KERNELS" in why_not(stack)
+        assert compiled.load() is None
     finally:
-        library.load.cache_clear()
+        compiled.allow(True)

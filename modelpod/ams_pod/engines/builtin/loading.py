@@ -8,6 +8,7 @@ import transformers
 from ams_common.families import UnsupportedArchitecture, family_of
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.embedding.pooling import is_sentence_transformer
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
@@ -23,6 +24,7 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
     Call it on the compute thread: a second thread with multi-threaded torch operations would slow both for good.
     """
     torch.set_num_threads(settings.threads or default_threads())
+    compiled.allow(settings.kernels == "auto")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     family = choose_family(settings.family, read_config(folder), makes_embeddings=is_sentence_transformer(folder))

@@ -4,6 +4,7 @@ All tokens of a step share every matmul; only attention looks at requests one by
 forward computes (see `verify`), on its weights.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.layers import Layers, Work
 from ams_pod.engines.builtin.model.logprobs import PIECE
-from ams_pod.engines.builtin.model.native.layers import NativeLayers, can_serve
+from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.pool import KeyValuePool, PoolFull
 from ams_pod.engines.builtin.model.prefix_tree import BLOCK
 from ams_pod.engines.builtin.model.prefixes import Prefixes
 from ams_pod.engines.builtin.model.stack import Stack
 from ams_pod.engines.builtin.model.torch_layers import TorchLayers
 
+log = logging.getLogger(__name__)
 _LEAST_SPARE = 1024  # tokens
 
 
@@ -51,7 +53,9 @@ class Decoder:
         self.head_size = stack.head_size
         self.max_rows, self.spare_rows = slots, 1 if stack.device.type == "cpu" else 0
         self._body = body
-        self._layers: Layers = NativeLayers(stack, report) if can_serve(stack) else TorchLayers(stack, report)
+        reason = why_not(stack)
+        log.info("layers run on %s", f"torch's operators: for the kernels, {reason}" if reason else "compiled kernels")
+        self._layers: Layers = TorchLayers(stack, report) if reason else NativeLayers(stack, report)
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=stack.device))
         self.cache_tokens = slots * length if cache_tokens is None else cache_tokens

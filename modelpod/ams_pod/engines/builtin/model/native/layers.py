@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin.compiled import ChunkC, LayerC, LinearC, ModelC, StepC
 from ams_pod.engines.builtin.model.grouped import GROUP, GroupedLinear
 from ams_pod.engines.builtin.model.layers import Work
-from ams_pod.engines.builtin.model.native import library
-from ams_pod.engines.builtin.model.native.library import ChunkC, LayerC, LinearC, ModelC, StepC
 from ams_pod.engines.builtin.model.native.packing import (
     Arena,
     Packed,
@@ -24,22 +24,22 @@ _LARGEST_HEAD = 256
 _LARGEST_GROUP = 16  # query heads of a key head
 
 
-def can_serve(stack: Stack) -> bool:
-    """Whether the library is there and has kernels for layers of these sizes, in bfloat16 on a CPU."""
-    if stack.device.type != "cpu" or stack.dtype != torch.bfloat16 or library.load() is None:
-        return False
-    sizes = [
-        stack.head_size,
-        stack.head.in_features,
-        *(linear.in_features for linear in _linears(stack.body.layers[0])),
-    ]
-    return (
-        all(size % GROUP == 0 for size in sizes)
-        and stack.head_size <= _LARGEST_HEAD
-        and stack.query_heads % stack.key_heads == 0
-        and stack.query_heads // stack.key_heads <= _LARGEST_GROUP
-        and all(_kind(linear) is not None for linear in (stack.head, *_all_linears(stack)))
-    )
+def why_not(stack: Stack) -> str:
+    """Why the kernels can't compute these layers, which they do in bfloat16 on a CPU; empty where they can."""
+    if stack.device.type != "cpu" or stack.dtype != torch.bfloat16:
+        return f"they compute in bfloat16 on a CPU, and the model in {stack.dtype} on {stack.device}"
+    if compiled.load() is None:
+        return compiled.unavailable()
+    inputs = {linear.in_features for linear in (stack.head, *_all_linears(stack))}
+    if odd := sorted(size for size in (stack.head_size, *inputs) if size % GROUP):
+        return f"they know sizes that go by {GROUP}, and the model has one of {odd[0]}"
+    if stack.head_size > _LARGEST_HEAD:
+        return f"they know heads of up to {_LARGEST_HEAD}, and the model has some of {stack.head_size}"
+    if stack.query_heads % stack.key_heads or stack.query_heads // stack.key_heads > _LARGEST_GROUP:
+        return f"they know groups of up to {_LARGEST_GROUP} query heads"
+    if any(_kind(linear) is None for linear in (stack.head, *_all_linears(stack))):
+        return "some layers have weights of a kind that they don't know"
+    return ""
 
 
 class NativeLayers:
@@ -47,7 +47,7 @@ class NativeLayers:
 
     def __init__(self, stack: Stack, report: Callable[[float], None]) -> None:
         self.between: Callable[[], None] | None = None
-        found = library.load()
+        found = compiled.load()
         assert found is not None
         self._library = found
         self._threads = torch.get_num_threads()
@@ -96,7 +96,7 @@ class NativeLayers:
             len(x), work.rows, len(work.places) - work.rows, x.data_ptr(), cos.data_ptr(), sin.data_ptr(),
             where[0].data_ptr(), where[1].data_ptr(), where[2].data_ptr(), chunks,
         )  # fmt: skip
-        library.use_threads(self._threads)
+        compiled.use_threads(self._threads)
         for first, last in self._stretches(work):
             if self.between is not None:
                 self.between()
@@ -109,7 +109,7 @@ class NativeLayers:
     def logits(self, x: Tensor) -> Tensor:
         x = x.contiguous()
         result = torch.empty(len(x), self._vocabulary, dtype=torch.bfloat16)
-        library.use_threads(self._threads)
+        compiled.use_threads(self._threads)
         if len(x):
             self._check(self._library.ams_logits(self._model, x.data_ptr(), None, len(x), result.data_ptr()))
         return result

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ams_pod.engines.builtin.compiled import LinearC
 from ams_pod.engines.builtin.model.grouped import TILE
-from ams_pod.engines.builtin.model.native.library import LinearC
 from ams_pod.engines.builtin.model.pool import zeros
 
 
