@@ -1,6 +1,7 @@
 """A tiny random model as one GGUF file."""
 
 from pathlib import Path
+from typing import Any
 
 from fakehub.tiny_tokenizer import CHATML, byte_pairs
 
@@ -8,23 +9,39 @@ HIDDEN = 64
 LAYERS = 2
 
 
-def make_gguf(path: Path, *, seed: int = 0, context: int = 2048) -> Path:
-    """A tiny random Llama as one GGUF file, with a ChatML template; its declared eos is the end of a text."""
+def make_gguf(
+    path: Path,
+    *,
+    seed: int = 0,
+    context: int = 2048,
+    kind: str = "F16",
+    architecture: str = "llama",
+    hidden: int = HIDDEN,
+    tied: bool = True,
+    extra: str = "",
+) -> Path:
+    """A tiny random model as one GGUF file, with a ChatML template; its declared eos is the end of a text.
+
+    `kind` is that of its matrices, of random blocks for K-quants. `extra` is one more tensor's name.
+    """
     import numpy as np
-    from gguf import GGUFWriter, TokenType
+    from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
     vocabulary, merges = byte_pairs()
     tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    heads, keys, length = 4, 2, HIDDEN // 4
-    writer = GGUFWriter(path, "llama")
+    heads, keys, length = 4, 2, 128 if architecture == "qwen3" else hidden // 4
+    writer = GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(context)
-    writer.add_embedding_length(HIDDEN)
+    writer.add_embedding_length(hidden)
     writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(2 * HIDDEN)
+    writer.add_feed_forward_length(2 * hidden)
     writer.add_head_count(heads)
     writer.add_head_count_kv(keys)
     writer.add_layer_norm_rms_eps(1e-5)
+    if architecture == "qwen3":
+        writer.add_key_length(length)
+        writer.add_value_length(length)
     writer.add_rope_freq_base(1e5)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
@@ -40,23 +57,63 @@ def make_gguf(path: Path, *, seed: int = 0, context: int = 2048) -> Path:
     random = np.random.default_rng(seed)
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, (random.standard_normal((rows, columns)) * 0.2).astype(np.float16))
+        if kind == "F16":
+            writer.add_tensor(name, (random.standard_normal((rows, columns)) * 0.2).astype(np.float16))
+        else:
+            writer.add_tensor(name, quantized_rows(kind, rows, columns, random), raw_dtype=GGMLQuantizationType[kind])
 
-    matrix("token_embd.weight", len(tokens), HIDDEN)
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
+    def vector(name: str, size: int, around: float) -> None:
+        writer.add_tensor(name, (around + 0.1 * random.standard_normal(size)).astype(np.float32))
+
+    matrix("token_embd.weight", len(tokens), hidden)
+    if not tied:
+        matrix("output.weight", len(tokens), hidden)
+    if extra:
+        vector(extra, 8, 1)
+    vector("output_norm.weight", hidden, 1)
     for layer in range(LAYERS):
         block = f"blk.{layer}"
-        writer.add_tensor(f"{block}.attn_norm.weight", np.ones(HIDDEN, np.float32))
-        writer.add_tensor(f"{block}.ffn_norm.weight", np.ones(HIDDEN, np.float32))
-        matrix(f"{block}.attn_q.weight", heads * length, HIDDEN)
-        matrix(f"{block}.attn_k.weight", keys * length, HIDDEN)
-        matrix(f"{block}.attn_v.weight", keys * length, HIDDEN)
-        matrix(f"{block}.attn_output.weight", HIDDEN, heads * length)
-        matrix(f"{block}.ffn_gate.weight", 2 * HIDDEN, HIDDEN)
-        matrix(f"{block}.ffn_up.weight", 2 * HIDDEN, HIDDEN)
-        matrix(f"{block}.ffn_down.weight", HIDDEN, 2 * HIDDEN)
+        vector(f"{block}.attn_norm.weight", hidden, 1)
+        vector(f"{block}.ffn_norm.weight", hidden, 1)
+        if architecture == "qwen3":
+            vector(f"{block}.attn_q_norm.weight", length, 1)
+            vector(f"{block}.attn_k_norm.weight", length, 1)
+        if architecture == "qwen2":
+            for name, rows in (("q", heads * length), ("k", keys * length), ("v", keys * length)):
+                vector(f"{block}.attn_{name}.bias", rows, 0)
+        matrix(f"{block}.attn_q.weight", heads * length, hidden)
+        matrix(f"{block}.attn_k.weight", keys * length, hidden)
+        matrix(f"{block}.attn_v.weight", keys * length, hidden)
+        matrix(f"{block}.attn_output.weight", hidden, heads * length)
+        matrix(f"{block}.ffn_gate.weight", 2 * hidden, hidden)
+        matrix(f"{block}.ffn_up.weight", 2 * hidden, hidden)
+        matrix(f"{block}.ffn_down.weight", hidden, 2 * hidden)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def quantized_rows(kind: str, rows: int, columns: int, random: Any) -> Any:
+    """Blocks [rows, bytes] of random weights in a quantized kind, each some 0.2 large."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import quantize
+
+    if not kind.endswith("_K"):
+        values = (random.standard_normal((rows, columns)) * 0.2).astype(np.float32)
+        return quantize(values, GGMLQuantizationType[kind])
+    size, width = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    blocks = random.integers(0, 256, (rows, columns // size, width), dtype=np.uint8)
+
+    def scale(start: int, value: float) -> None:
+        halves = np.full((rows, columns // size, 1), value, np.float16) * random.uniform(0.5, 1, (rows, 1, 1))
+        blocks[..., start : start + 2] = halves.astype(np.float16).view(np.uint8)
+
+    if kind == "Q6_K":
+        scale(208, 0.0002)
+    else:
+        scale(0, 0.0008 if kind == "Q4_K" else 0.0004)
+        scale(2, 0.006)
+    return blocks.reshape(rows, -1)

@@ -1,4 +1,6 @@
-"""Convert a GGUF file once to a folder of safetensors, tokenizer and configuration, in bfloat16.
+"""Convert a GGUF file once to a folder of safetensors, tokenizer and configuration.
+
+Quantized weights stay as the file has them where `gguf_folder` knows the architecture; else they become bfloat16.
 
     python -m ams_pod.engines.builtin.model.gguf model.gguf folder
 
@@ -7,11 +9,13 @@ is a pipe that the parent holds: when it closes, the parent is gone and this pro
 {reason, message, retryable} on standard output, exit status 1.
 """
 
+import logging
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,15 @@ from ams_common.printable import printable
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
-from ams_pod.engines.builtin.model.gguf_header import check_header
+from ams_pod.engines.builtin.model.gguf_file import GgufFile, read_gguf
+from ams_pod.engines.builtin.model.gguf_folder import Plan, Unplanned, plan, write_weights
+
+log = logging.getLogger(__name__)
 
 # Tokens that end an assistant's turn in common chat formats. GGUF has room for one id as "eos", which for some
 # models is the end of a text and not of a turn.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
+_END_TOKENS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 _SPARE_BYTES = 64 << 20
 
 
@@ -35,34 +43,69 @@ class _NotConverted(Exception):
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write `folder` (made if absent) from the GGUF file; it then loads with `from_pretrained(folder)`."""
-    metadata, parameters = _describe(gguf)
+    """Write `folder` (made if absent) from the GGUF file; `load_weights` then loads it."""
+    file = _describe(gguf)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_space(folder, needed=2 * parameters)
+    try:
+        made = plan(file)
+    except Unplanned as reason:
+        log.warning("%s is converted to bfloat16: %s isn't kept as it is", gguf.name, reason)
+        _check_space(folder, needed=2 * file.parameters)
+        _convert_plain(file, folder)
+    else:
+        _check_space(folder, needed=made.size)
+        _convert_as_it_is(file, made, folder)
 
+
+def _convert_as_it_is(file: GgufFile, made: Plan, folder: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write_weights, file, made, folder)  # meanwhile transformers is imported, for seconds
+        config, tokenizer = _config_and_tokenizer(file, made)
+        written.result()
+    from transformers import GenerationConfig
+
+    generation: Any = GenerationConfig.from_model_config(config)
+    _set_ends(generation, tokenizer, file)
+    for each in (config, generation, tokenizer):
+        each.save_pretrained(folder)
+
+
+def _config_and_tokenizer(file: GgufFile, made: Plan) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer, modeling_gguf_pytorch_utils
+
+    # Transformers would read the file once more, for seconds, to learn of which class the tokenizer is.
+    own = {name: value for name, value in made.config.items() if name != "quantization_config"}
+    reading: Any = modeling_gguf_pytorch_utils
+    reading.load_gguf_checkpoint = lambda *_, **__: {"config": own}
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
+    return AutoConfig.for_model(**made.config), tokenizer
+
+
+def _convert_plain(file: GgufFile, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    gguf = file.path
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # save_pretrained refuses a model that remembers its quantized origin.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    if template := metadata.get("tokenizer.chat_template"):
-        tokenizer.chat_template = template
-    model.generation_config.eos_token_id = (
-        end_tokens(
-            _numbers(
-                metadata, "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"
-            ),
-            tokenizer.get_vocab(),
-            template or "",
-        )
-        or model.generation_config.eos_token_id
-    )
+    _set_ends(model.generation_config, tokenizer, file)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _set_ends(generation: Any, tokenizer: Any, file: GgufFile) -> None:
+    """Put the file's chat template into the tokenizer, and the ends of an answer into the generation config."""
+    template = file.metadata.get("tokenizer.chat_template")
+    if isinstance(template, str) and template:
+        tokenizer.chat_template = template
+    declared = [file.number(name) for name in _END_TOKENS]
+    vocabulary, written = tokenizer.get_vocab(), template if isinstance(template, str) else ""
+    ends = end_tokens([token for token in declared if token is not None], vocabulary, written)
+    generation.eos_token_id = ends or generation.eos_token_id
 
 
 def end_tokens(declared: Iterable[int], vocabulary: dict[str, int], template: str) -> list[int]:
@@ -71,28 +114,16 @@ def end_tokens(declared: Iterable[int], vocabulary: dict[str, int], template: st
     return list(dict.fromkeys([*declared, *written]))
 
 
-def _describe(gguf: Path) -> tuple[dict[str, Any], int]:
-    from gguf import GGUFReader
-
+def _describe(gguf: Path) -> GgufFile:
     try:
-        check_header(gguf)
-        reader = GGUFReader(str(gguf))
-        names = {name for name in reader.fields if name.startswith("tokenizer.") and name.count("ggml.tokens") == 0}
-        told = {name: reader.fields[name] for name in names if "merges" not in name and "scores" not in name}
-        metadata = {name: field.contents() for name, field in told.items()}
-        parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
+        return read_gguf(gguf)
     except MemoryError:
         raise
-    except Exception as error:  # the reader takes what the file says for granted
+    except Exception as error:  # whatever a damaged file leads to
         sentence = printable(str(error), 200)
         raise _NotConverted(
             Reason.CONVERSION_FAILED, f"{gguf.name} is not a GGUF file that can be read ({sentence})."
         ) from None
-    return metadata, parameters
-
-
-def _numbers(metadata: dict[str, Any], *names: str) -> list[int]:
-    return [int(metadata[name]) for name in names if isinstance(metadata.get(name), int)]
 
 
 def _check_space(folder: Path, needed: int) -> None:

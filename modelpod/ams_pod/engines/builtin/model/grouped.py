@@ -22,7 +22,7 @@ TILE = 16  # outputs whose codes lie together
 _FACTORS = 4 * TILE  # bytes of s and m of a tile's group
 BYTES: dict[int, int] = {bits: _FACTORS + TILE * GROUP * bits // 8 for bits in (4, 8)}  # of one group of a tile
 
-_PIECE = 1 << 18  # values worked on at once: their intermediates stay in the processor's caches
+_PIECE = 1 << 20  # values worked on at once, so that what is made on the way stays small
 _LARGEST = 65504.0  # of float16
 # Where the search for 4 bits begins: the steps between the least and the largest value, of which the outermost values
 # are clipped or not, as in ggml's make_qkx2_quants.

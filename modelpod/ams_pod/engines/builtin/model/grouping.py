@@ -83,6 +83,11 @@ class GroupedQuantizer(HfQuantizer):
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point():
                 raise ValueError(f"the weights of {name} are {parameter.dtype}")
+        for name, module in model.named_modules():
+            if type(module) is nn.Linear and module.weight.shape != (module.out_features, module.in_features):
+                raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
+            if type(module) is nn.Embedding and module.weight.shape != (module.num_embeddings, module.embedding_dim):
+                raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
         return model
 
     def is_serializable(self) -> bool:
@@ -142,12 +147,13 @@ def grouped_parameters(model: Any) -> int:
 
 
 def _plain(module: GroupedLinear | GroupedEmbedding, weight: nn.Parameter) -> nn.Module:
-    with torch.device("meta"):
-        if isinstance(module, GroupedEmbedding):
-            made: nn.Module = nn.Embedding(module.num_embeddings, module.embedding_dim)
-        else:
-            made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-            made.bias = module.bias
+    made: nn.Module  # of one value, as making large ones would fill them with random numbers
+    if isinstance(module, GroupedEmbedding):
+        made = nn.Embedding(1, 1)
+        made.num_embeddings, made.embedding_dim = module.num_embeddings, module.embedding_dim
+    else:
+        made = nn.Linear(1, 1, bias=False)
+        made.in_features, made.out_features, made.bias = module.in_features, module.out_features, module.bias
     made.weight = weight
     return made
 

@@ -1,0 +1,254 @@
+"""A GGUF file's weights as a folder's: codes and scales of quantized tensors as they are, the others in bfloat16.
+
+`plan` says what becomes of each tensor, for the architectures whose tensors are known here; `write_weights` does it, a
+piece of rows at a time, so that memory doesn't depend on the model.
+"""
+
+import json
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from ams_common.grouped_weights import METHOD, VERSION
+from numpy.typing import NDArray
+
+from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits
+from ams_pod.engines.builtin.model.gguf_file import GgufFile, GgufTensor
+
+_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_BIASED = ("attn_q", "attn_k", "attn_v")  # of qwen2
+_PLAIN = ("F32", "F16", "BF16")
+_MOST_LAYERS = 10_000
+_TILE = 16
+_PIECE = 1 << 22  # values that are worked on at once
+_OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LAYER = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+_SPECIAL = {
+    "bos_token_id": "tokenizer.ggml.bos_token_id",
+    "eos_token_id": "tokenizer.ggml.eos_token_id",
+    "pad_token_id": "tokenizer.ggml.padding_token_id",
+}
+# Names of llama.cpp's enumeration of file types; of the others the kind of most tensors is told.
+_FILE_TYPES = {14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M"}
+
+
+class Unplanned(Exception):
+    """The file's tensors aren't known here; the message is a clause that says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A tensor of the folder, from one of the file. `heads`: its rows are those of so many heads, interleaved."""
+
+    name: str
+    tensor: GgufTensor
+    heads: int = 0
+
+    @property
+    def bits(self) -> int | None:
+        return grouped_bits(self.tensor.kind)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if self.bits is None:
+            return self.tensor.shape
+        rows, columns = self.tensor.shape
+        return -(-rows // _TILE), columns // 32, 64 + 64 * self.bits
+
+    @property
+    def size(self) -> int:
+        """Bytes in the folder."""
+        return math.prod(self.shape) * (2 if self.bits is None else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`config` is config.json, without what transformers fills in."""
+
+    config: dict[str, Any]
+    targets: tuple[Target, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(target.size for target in self.targets)
+
+
+def plan(file: GgufFile) -> Plan:
+    """Unplanned where the architecture, a tensor, its shape or its kind is none that is known here."""
+    architecture = file.metadata.get("general.architecture")
+    if architecture not in _CLASSES or file.metadata.get("general.name") == "mistral":
+        raise Unplanned(f"architecture {architecture!r}")
+    tensors = {tensor.name: tensor for tensor in file.tensors if tensor.name != "rope_freqs.weight"}
+    config = _config(file, architecture, tied="output.weight" not in tensors)
+    expected = _expected(config, architecture)
+    if different := expected.keys() ^ tensors.keys():
+        raise Unplanned(f"tensor {min(different)}")
+    targets = []
+    for name, (target, shape) in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise Unplanned(f"{name} of shape {list(tensor.shape)}")
+        if tensor.kind not in _PLAIN and (len(shape) != 2 or grouped_bits(tensor.kind) is None):
+            raise Unplanned(f"{name} of kind {tensor.kind}")
+        heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(name.split(".")[-2])
+        targets.append(Target(target, tensor, config[heads] if heads and architecture == "llama" else 0))
+    # Grouped ones first: their sizes are multiples of 64 bytes, so that each begins at one.
+    targets.sort(key=lambda target: target.bits is None)
+    if any(target.bits for target in targets):
+        config["quantization_config"] = _quantization(file, targets)
+    return Plan(config, tuple(targets))
+
+
+def write_weights(file: GgufFile, made: Plan, folder: Path) -> None:
+    """model.safetensors. OSError as the file system says."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for target in made.targets:
+        kind = "BF16" if target.bits is None else "U8"
+        header[target.name] = {"dtype": kind, "shape": target.shape, "data_offsets": [at, at + target.size]}
+        at += target.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    with file.path.open("rb") as source, (folder / "model.safetensors").open("wb") as sink:
+        sink.write(len(text).to_bytes(8, "little") + text)
+        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            for target in made.targets:
+                _write(mapped, target, sink)
+
+
+def _config(file: GgufFile, architecture: str, tied: bool) -> dict[str, Any]:
+    def number(name: str, default: int | None = None) -> int:
+        value = file.number(f"{architecture}.{name}")
+        value = default if value is None else value
+        if value is None or not 0 < value < 1 << 40:
+            raise Unplanned(f"{name} {file.metadata.get(f'{architecture}.{name}')!r}")
+        return value
+
+    hidden, heads = number("embedding_length"), number("attention.head_count")
+    head = number("attention.key_length", number("rope.dimension_count", max(1, hidden // heads)))
+    if number("attention.value_length", head) != head or number("rope.dimension_count", head) != head:
+        raise Unplanned("heads of several sizes")
+    if architecture == "qwen2" and head * heads != hidden:
+        raise Unplanned(f"heads of {head} values")
+    epsilon, theta = (
+        file.metadata.get(f"{architecture}.{name}", default)
+        for name, default in (("attention.layer_norm_rms_epsilon", 1e-6), ("rope.freq_base", 10000.0))
+    )
+    if not isinstance(epsilon, float) or not isinstance(theta, float):
+        raise Unplanned("settings that are no numbers")
+    tokens, layers = file.metadata.get("tokenizer.ggml.tokens"), number("block_count")
+    if layers > _MOST_LAYERS:
+        raise Unplanned(f"{layers} layers")
+    found: dict[str, Any] = {
+        "model_type": architecture,
+        "architectures": [_CLASSES[architecture]],
+        "dtype": "bfloat16",
+        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "hidden_size": hidden,
+        "intermediate_size": number("feed_forward_length"),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": number("attention.head_count_kv", heads),
+        "head_dim": head,
+        "max_position_embeddings": number("context_length"),
+        "rms_norm_eps": epsilon,
+        "rope_theta": theta,
+        "tie_word_embeddings": tied,
+    }
+    for name, key in _SPECIAL.items():
+        if (token := file.number(key)) is not None:
+            found[name] = token
+    return found
+
+
+def _expected(config: dict[str, Any], architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The folder's name and the shape of each tensor that the file must have, by its name there."""
+    hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    outside = {"token_embd.weight": (config["vocab_size"], hidden), "output_norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        outside["output.weight"] = (config["vocab_size"], hidden)
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (hidden,), "ffn_norm": (hidden,), "attn_q": (queries, hidden), "attn_k": (keys, hidden),
+        "attn_v": (keys, hidden), "attn_output": (hidden, queries), "ffn_gate": (inner, hidden),
+        "ffn_up": (inner, hidden), "ffn_down": (hidden, inner),
+    }  # fmt: skip
+    if architecture == "qwen3":
+        shapes |= {"attn_q_norm": (head,), "attn_k_norm": (head,)}
+    found = {name: (_OUTSIDE[name], shape) for name, shape in outside.items()}
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in shapes.items():
+            target = f"model.layers.{layer}.{_LAYER[name]}"
+            found[f"blk.{layer}.{name}.weight"] = f"{target}.weight", shape
+            if architecture == "qwen2" and name in _BIASED:
+                found[f"blk.{layer}.{name}.bias"] = f"{target}.bias", shape[:1]
+    return found
+
+
+def _quantization(file: GgufFile, targets: list[Target]) -> dict[str, Any]:
+    """What config.json says of the weights, for `ams_common.grouped_weights` and `grouping`."""
+    by_kind: dict[str, int] = {}
+    for target in targets:
+        if target.bits is not None:
+            by_kind[target.tensor.kind] = by_kind.get(target.tensor.kind, 0) + target.tensor.values
+    most = max(by_kind, key=by_kind.__getitem__)
+    return {
+        "quant_method": METHOD,
+        "version": VERSION,
+        "bits": grouped_bits(most),
+        "group_size": 32,
+        "parameters": sum(target.tensor.values for target in targets),
+        "file_type": _FILE_TYPES.get(file.number("general.file_type") or 0, most),
+    }
+
+
+def _write(mapped: mmap.mmap, target: Target, sink: BinaryIO) -> None:
+    tensor = target.tensor
+    data = np.frombuffer(mapped, np.uint8, tensor.size, tensor.start)
+    if target.bits is None and not target.heads:
+        for first in range(0, tensor.size, _PIECE):
+            sink.write(_bfloat16(tensor.kind, data[first : first + _PIECE]).tobytes())
+        return
+    rows = data.reshape(tensor.shape[0], -1)
+    for piece in _pieces(tensor.shape[0], tensor.shape[1]):
+        chosen = rows[_places(target, piece)] if target.heads else rows[piece]
+        made = _bfloat16(tensor.kind, chosen) if target.bits is None else group_rows(tensor.kind, chosen)
+        sink.write(made.tobytes())
+
+
+def _pieces(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _PIECE // columns // _TILE) * _TILE
+    return (slice(first, min(rows, first + step)) for first in range(0, rows, step))
+
+
+def _places(target: Target, piece: slice) -> NDArray[np.int64]:
+    """Which rows of the file are these of the folder: llama.cpp lays the halves of a head's rows in turns."""
+    half = target.tensor.shape[0] // target.heads // 2
+    rows = np.arange(piece.start, piece.stop)
+    head, place = np.divmod(rows, 2 * half)
+    return head * 2 * half + place % half * 2 + place // half
+
+
+def _bfloat16(kind: str, data: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Rounded to even, as torch does."""
+    data = np.ascontiguousarray(data)
+    if kind == "BF16":
+        return data.view(np.uint16)
+    values = data.view(np.float16).astype(np.float32) if kind == "F16" else data.view(np.float32)
+    words = values.view(np.uint32)
+    rounded = ((words >> 16 & 1) + 0x7FFF + words >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
