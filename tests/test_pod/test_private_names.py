@@ -55,10 +55,6 @@ NAMES = [
     Private("torch.ops", "mkldnn._linear_pointwise.binary", "pod: packed linear layers"),
     Private("torch.ops", "mkldnn._reorder_linear_weight", "pod: the same"),
     Private("torch.ops", "mkldnn._is_mkldnn_bf16_supported", "pod: bfloat16 on this CPU"),
-    Private(
-        "transformers.quantizers", "HfQuantizer._process_model_before_weight_loading", "weights: which are grouped"
-    ),
-    Private("transformers.quantizers", "HfQuantizer._process_model_after_weight_loading", "weights: the same"),
     Private("transformers", "PreTrainedModel._is_stateful", "pod: models that take one request at a time"),
     Private("transformers", "GenerationMixin._update_model_kwargs_for_generation", "pod: requests computed apart"),
     Private("transformers", "Qwen3VLProcessor._calculate_timestamps", "pod: the times in the prompt of a video"),
