@@ -1,15 +1,20 @@
 """What quantizing costs in quality: perplexity of a text, unquantized, in our 8 and 4 bits, and in bitsandbytes' nf4.
 
-    python benchmarks/perplexity.py FOLDER [--text FILE] [--windows 40] [--json FILE]
+    python benchmarks/perplexity.py FOLDER [--off-grid] [--text FILE] [--windows 40] [--json FILE]
 
 FOLDER holds a causal language model in bfloat16 (or a converted GGUF file, which is measured as it is). All weights are
 computed with dequantized, by transformers' own forward, so that the kernels' rounding is not in it. The text is this
 repository's documentation, unless another is given.
+
+Weights that were quantized before lie on a grid, which quantizing finds again: it would seem to cost nothing.
+--off-grid scales the channels of a Llama-style model by random factors, and what reads them by their inverse, so that
+the model computes the same with other weights.
 """
 
 import argparse
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--off-grid", action="store_true")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--json", type=Path)
@@ -34,18 +40,49 @@ def main() -> None:
     text = arguments.text.read_text("utf-8") if arguments.text else documentation()
     ids = torch.tensor(AutoTokenizer.from_pretrained(arguments.folder)(text)["input_ids"])
     windows = ids[: len(ids) // WINDOW * WINDOW].view(-1, WINDOW)[: arguments.windows]
-    own = "quantization_config" in json.loads((arguments.folder / "config.json").read_text())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = off_grid(arguments.folder, Path(scratch)) if arguments.off_grid else arguments.folder
+        results = compare(folder, windows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def compare(folder: Path, windows: torch.Tensor) -> dict[str, dict[str, float]]:
+    own = "quantization_config" in json.loads((folder / "config.json").read_text())
     results = {}
     for kind in ["as it is"] if own else ["bfloat16", "8bit", "4bit", "nf4"]:
         begun = time.perf_counter()
-        model = load(arguments.folder, kind)
+        model = load(folder, kind)
         seconds = time.perf_counter() - begun
         size = weight_bytes(model)
         dequantize_modules(model)
         results[kind] = {"perplexity": perplexity(model, windows), "weights_mib": size / 2**20, "load_s": seconds}
         print(f"{kind:10} {results[kind]['perplexity']:8.3f}  {size / 2**20:8.1f} MiB  {seconds:5.1f} s", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+@torch.inference_mode()
+def off_grid(folder: Path, scratch: Path) -> Path:
+    """A copy in `scratch` that computes the same with other weights."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        scale_channels(generator, [layer.input_layernorm], [attention.q_proj, attention.k_proj, attention.v_proj])
+        scale_channels(generator, [layer.post_attention_layernorm], [mlp.gate_proj, mlp.up_proj])
+        scale_channels(generator, [mlp.up_proj], [mlp.down_proj])
+    model.bfloat16().save_pretrained(scratch)
+    return scratch
+
+
+def scale_channels(generator: torch.Generator, makers: list[Any], readers: list[Any]) -> None:
+    """What the makers make times 0.7 to 1.4, channel by channel, which the readers undo."""
+    channels = readers[0].weight.shape[1]
+    factors = 2 ** (torch.rand(channels, generator=generator) - 0.5)
+    for module in makers:
+        module.weight.mul_(factors if module.weight.dim() == 1 else factors[:, None])
+    for module in readers:
+        module.weight.div_(factors)
 
 
 def documentation() -> str:

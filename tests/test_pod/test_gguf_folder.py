@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits, 
 from ams_pod.engines.builtin.model.gguf_file import read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan, write_weights
 from ams_pod.engines.builtin.model.grouped import GroupedEmbedding, GroupedLinear, dequantize
-from ams_pod.engines.builtin.model.weights import load_weights
+from ams_pod.engines.builtin.model.weights import count_parameters, load_weights, weight_bytes
 from ams_pod.engines.port import LoadFailed, Prepared, Sampling
 from fakehub.tiny_gguf import make_gguf, quantized_rows
 from safetensors.torch import load_file, save_file
@@ -130,7 +131,8 @@ def test_tensors_begin_where_kernels_read_fast(tmp_path):
     grouped = [module.packed for module in model.modules() if isinstance(module, GroupedLinear)]
     assert len(grouped) == 15
     assert not any(packed.data_ptr() % 64 for packed in grouped)
-    assert model.lm_head.packed.data_ptr() == model.model.embed_tokens.packed.data_ptr()
+    assert model.lm_head.packed is model.model.embed_tokens.packed
+    assert weight_bytes(model) < 0.8 * count_parameters(model) + 4096, "tied ones count once"
 
 
 def test_weights_are_mapped_from_the_file(tmp_path):
@@ -194,13 +196,13 @@ def engine(folder: Path, **settings: Any) -> Any:
         (False, "auto", False),
         (False, "4bit", True),
         (False, "8bit", True),
-        (False, "none", False),
+        (True, "none", False),
     ],
 )
 def test_groups_are_kept_where_they_are_computed_with_or_asked_for(folder, monkeypatch, kernels, setting, kept):
     monkeypatch.setattr(placing, "computes_grouped", lambda: kernels)
     served = engine(folder, quantization=setting)
-    assert served.info.quantization == "none"
+    assert served.info.quantization == ("4bit" if kept else "none")
     assert served.info.quantization_reason.startswith("the weights come quantized (GGUF Q4_1)")
     config = json.loads((folder / "config.json").read_text())
     assert served.info.parameters == config["quantization_config"]["parameters"]
@@ -215,7 +217,7 @@ def test_memory_that_is_short_keeps_groups(folder, monkeypatch):
     monkeypatch.setattr(placing, "computes_grouped", lambda: False)
     config = json.loads((folder / "config.json").read_text())
     given = placing.measure(folder, config, ServeSettings(name="m", source="file:///m"), "cpu", torch.bfloat16)
-    short = placing.replace(given, ram=given.parameters)
+    short = replace(given, ram=given.parameters)
     placement = placing.choose_placement(short)
     assert placement.keeps_groups
     assert "in bfloat16 they do not fit" in placement.reason
@@ -223,6 +225,8 @@ def test_memory_that_is_short_keeps_groups(folder, monkeypatch):
     assert not plain.keeps_groups
     assert placing.next_smaller(plain, given).keeps_groups
     assert placing.next_smaller(placement, given) is None
+    asked = replace(given, settings=ServeSettings(name="m", source="file:///m", quantization="none"))
+    assert placing.next_smaller(plain, asked) is None
 
 
 def test_compiled_kernels_are_found_or_not():

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_HEADER_BYTES = 100 << 20
 
+_BITS: dict[int, Chosen] = {4: "4bit", 8: "8bit"}
 _SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",), "4bit": ()}
 
 
@@ -44,7 +45,8 @@ _SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": 
 class Placement:
     """`spread` is bytes for each device ("cpu" and GPUs by number) where one device is too small, else None.
 
-    `keeps_groups`: weights that a folder holds in groups stay so; else they are unpacked into `dtype`.
+    `keeps_groups`: weights that a folder holds in groups stay so, `quantization` says of how many bits; else they are
+    unpacked into `dtype`.
     """
 
     device: str
@@ -96,22 +98,28 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
 def _place_grouped(inputs: PlacementInputs, grouped: GroupedWeights) -> Placement:
     """As the file has them, where they are computed with so or memory is short; else unpacked."""
     came = f"the weights come quantized ({grouped.words})"
-    if inputs.device == "cpu" and (computes_grouped() or inputs.settings.quantization in ("8bit", "4bit")):
-        return Placement(inputs.device, inputs.dtype, "none", came, keeps_groups=True)
+    kept = Placement(inputs.device, inputs.dtype, _BITS[grouped.bits], came, keeps_groups=True)
+    setting = inputs.settings.quantization
+    if inputs.device == "cpu" and (setting in ("8bit", "4bit") or (setting == "auto" and computes_grouped())):
+        return kept
     free = inputs.ram if inputs.device == "cpu" else inputs.free[0]
     plain = _needs(inputs)[0]
     fits = plain.total_bytes <= free
     words = f"; in {plain.words} they {'fit' if fits else 'do not fit'} {format_bytes(free)}"
-    return Placement(inputs.device, inputs.dtype, "none", came + words, keeps_groups=not fits)
+    if fits or setting == "none":
+        return replace(kept, quantization="none", reason=came + words, keeps_groups=False)
+    return replace(kept, reason=came + words)
 
 
 def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | None:
     """What to try when memory ran out while loading; None if there is nothing left."""
     if placement.spread is not None or placement.keeps_groups:
         return None
-    if grouped_weights(inputs.config) is not None:
+    if (grouped := grouped_weights(inputs.config)) is not None:
+        if inputs.settings.quantization == "none":
+            return None
         reason = f"memory ran out while unpacking into {_needs(inputs)[0].words}"
-        return replace(placement, reason=reason, keeps_groups=True)
+        return replace(placement, quantization=_BITS[grouped.bits], reason=reason, keeps_groups=True)
     sizes = _needs(inputs)
     if inputs.settings.quantization == "auto" and "quantization_config" not in inputs.config:
         for smaller in _SMALLER[placement.quantization]:

@@ -76,10 +76,11 @@ class GroupedQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **others: Any) -> Any:
         """ValueError for a tensor that isn't what its module needs."""
+        packed: dict[nn.Parameter, Tensor] = {}  # one tensor for tied ones, so that it counts once
         for parent, name, module in list(_children(model)):
             weight = getattr(module, "weight", None)
             if isinstance(weight, nn.Parameter) and weight.dtype == torch.uint8:
-                setattr(parent, name, _computing(module, weight.data, self.dtype))
+                setattr(parent, name, _computing(module, packed.setdefault(weight, weight.data), self.dtype))
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point():
                 raise ValueError(f"the weights of {name} are {parameter.dtype}")

@@ -43,8 +43,9 @@ def load_weights(
         arguments = {"device_map": "auto", "max_memory": dict(placement.spread)}
     elif placement.device != "cpu" or placement.quantization != "none":
         arguments = {"device_map": {"": placement.device}}  # each tensor goes to its device as it is read
-    phase = Phase.READING if placement.quantization == "none" else Phase.QUANTIZING
-    if placement.quantization != "none":
+    quantizes = placement.quantization != "none" and not placement.keeps_groups
+    phase = Phase.QUANTIZING if quantizes else Phase.READING
+    if quantizes:
         arguments["quantization_config"] = _quantization(placement, unquantized)
     try:
         with _percent(lambda percent: report(phase, percent)):
@@ -59,7 +60,7 @@ def load_weights(
         if is_out_of_memory(error):
             raise
         raise LoadFailed(f"{type(error).__name__}: {error}") from error
-    if is_grouped(model) and placement.quantization == "none" and not placement.keeps_groups:
+    if placement.quantization == "none" and not placement.keeps_groups and is_grouped(model):
         dequantize_modules(model)
     if missing := sorted(name for name in found["missing_keys"] if name.partition(".")[0] not in may_lack):
         raise LoadFailed(  # transformers would fill them at random
