@@ -131,10 +131,11 @@ BOARD = Board(
                         Query(
                             f"{rate('ams_pod_decode_tokens_total', OF_PODS)} / ({rate('ams_pod_steps_total', OF_PODS)}"
                             " > 0)",
-                            "width of the batch",
+                            "tokens",
                         )
                     ],
-                    "How many requests a step computes a token for.", empty="nothing was computed lately.",
+                    "How many a step makes: one of each request, and guessed ones.",
+                    empty="nothing was computed lately.",
                 ),
                 Panel(
                     "Busy",
@@ -163,6 +164,15 @@ BOARD = Board(
                     ],
                     "Part of the prompts' tokens that earlier requests had computed.", unit="percentunit",
                     empty="no prompt was read lately.",
+                ),
+                Panel(
+                    "Guessed tokens",
+                    [
+                        Query(rate("ams_pod_accepted_tokens_total", OF_PODS), "right"),
+                        Query(rate("ams_pod_drafted_tokens_total", OF_PODS), "verified"),
+                    ],
+                    "Tokens of answers that were guessed from what came before, and those of them that were right.",
+                    unit="tok/s",
                 ),
                 Panel(
                     "Memory",

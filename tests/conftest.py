@@ -102,6 +102,7 @@ SLOW = {
     "test_pod/test_quantize.py",
     "test_pod/test_sampling.py",
     "test_pod/test_separate.py",
+    "test_pod/test_speculation.py",
     "test_serve/test_ledger_live.py",
     "test_serve/test_admin_live.py",
     "test_serve/test_agents_live.py",

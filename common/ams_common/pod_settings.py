@@ -16,6 +16,7 @@ ToolParser = Literal[
     "auto", "hermes", "qwen3-coder", "llama3", "deepseek", "deepseek-v3.1", "mistral", "mistral-v11", "pythonic"
 ]
 Quantization = Literal["auto", "none", "8bit", "4bit"]
+Speculation = Literal["auto", "off"]
 
 
 class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +92,13 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
             "allows",
         ),
     ] = -1
+    speculation: Annotated[
+        Speculation,
+        Meta(
+            description="auto guesses tokens where up to four answers repeat what came before and verifies several in "
+            "one step, where that is measured to pay"
+        ),
+    ] = "auto"
     concurrent_requests: Annotated[int, Meta(ge=1, le=1024, description="requests decoded at the same time")] = 16
     queued_requests: Annotated[int, Meta(ge=0, description="requests that may wait; further ones get 429")] = 64
     request_timeout_seconds: Annotated[float, Meta(gt=0, description="time limit of a whole request, in seconds")] = (

@@ -24,8 +24,8 @@ class Outcome:
 class Driver:
     """An engine whose events are kept by request."""
 
-    def __init__(self, forward, stop_tokens=frozenset(), embedder=None, fallbacks=None):
-        self.engine = EngineCore(forward, stop_tokens, self._publish, embedder, fallbacks)
+    def __init__(self, forward, stop_tokens=frozenset(), embedder=None, fallbacks=None, *, speculate=False):
+        self.engine = EngineCore(forward, stop_tokens, self._publish, embedder, fallbacks, speculate=speculate)
 
     def submit(self, ids: Sequence[int], new: int, **sampling) -> tuple[Ticket, Outcome]:
         outcome = Outcome()

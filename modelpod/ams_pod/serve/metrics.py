@@ -174,6 +174,12 @@ def _of_figures(figures: Figures | None) -> Iterator[Metric]:
             "Prompt tokens that the cache had, so that they were not read again.",
             counters.prefix_hits,
         ),
+        ("ams_pod_drafted_tokens", "Tokens of answers that were guessed and verified.", counters.drafted_tokens),
+        (
+            "ams_pod_accepted_tokens",
+            "Tokens of answers that were guessed right, so that they took no step of their own.",
+            counters.accepted_tokens,
+        ),
         ("ams_pod_tower_calls", "Calls of the towers that read media.", counters.tower_calls),
         ("ams_pod_tower_seconds", "Time that the engine spent in towers.", counters.tower_seconds),
     ):

@@ -71,6 +71,8 @@ def _of_engine(name: str, figures: Figures) -> Iterator[Metric]:
         "num_preemptions", "Requests that made way for others and were read again.", name,
         counters.set_aside + counters.preempted,
     )  # fmt: skip
+    yield _counter("spec_decode_num_draft_tokens", "Tokens guessed and verified.", name, counters.drafted_tokens)
+    yield _counter("spec_decode_num_accepted_tokens", "Tokens guessed right.", name, counters.accepted_tokens)
     for kind in ("", "gpu_"):  # the second is the older name
         queries, hits = f"{kind}prefix_cache_queries", f"{kind}prefix_cache_hits"
         yield _counter(queries, "Prompt tokens looked up in the cache.", name, counters.prefix_queries)

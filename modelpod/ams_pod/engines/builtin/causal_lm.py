@@ -166,8 +166,9 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
     limits = device_memory.limits(request.settings.max_memory)
     ends = stop_tokens(request.folder, recipe.tokenizer)
     core = EngineCore(
-        forward, ends, request.publish, embedder, fallbacks, lambda: device_memory.is_short(request.device, limits)
-    )
+        forward, ends, request.publish, embedder, fallbacks, lambda: device_memory.is_short(request.device, limits),
+        speculate=request.settings.speculation == "auto",
+    )  # fmt: skip
     vocabulary = _vocabulary(loaded.model)
     compiler = Compiler(
         lambda: read_vocabulary(recipe.tokenizer.backend_tokenizer, vocabulary, ends, thinks=prompts.thinks)

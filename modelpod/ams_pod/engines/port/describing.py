@@ -106,6 +106,7 @@ class EngineCounters:
     by what was done about it. `set_aside` rows made way for other keys, `preempted` ones left as the cache was full;
     both were computed again. `by_key` is what was computed for whom; an engine that doesn't share out its steps leaves
     it empty. Of the tokens of prompts that the cache of prefixes was asked for, `prefix_queries`, it had `prefix_hits`.
+    Of `drafted_tokens`, which were guessed and verified, `accepted_tokens` were right, and took no step of their own.
     """
 
     steps: int = 0
@@ -119,6 +120,8 @@ class EngineCounters:
     preempted: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     out_of_memory: dict[tuple[str, str], int] = field(default_factory=dict)
     by_key: dict[str, KeyWork] = field(default_factory=dict)
 

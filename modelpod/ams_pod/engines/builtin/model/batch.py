@@ -29,6 +29,9 @@ class Chunk:
     [layers, tokens, hidden] is added to the hidden states behind each of the first layers. `inputs` are what the
     model's processor made beside the ids, for a forward that reads prompts whole. `heard`, where it is set, is called
     with a position and the logits [positions, vocabulary] behind the tokens from there on, a few positions at a time.
+
+    A chunk with `all_logits` is of a row: its last token and what may come behind it. `step` returns the logits behind
+    each of its tokens. Those that don't come after all are read again later, at the same places.
     """
 
     slot: int
@@ -40,6 +43,7 @@ class Chunk:
     deep: Tensor | None = None
     inputs: Mapping[str, Any] | None = None
     heard: Callable[[int, Tensor], None] | None = None
+    all_logits: bool = False
 
     @property
     def end(self) -> int:
@@ -65,9 +69,10 @@ class Forward(Protocol):
     """Runs batches and keeps the cache of their rows.
 
     `whole_prompts`: a prompt can't be read in several chunks. `any_rows`: rows may be left out of a step, to go on in a
-    later one. `spare_rows` are slots beyond `max_rows`. `between`, where it is set and the forward can, is called
-    within a step wherever another step may be computed, of chunks in slots that this one doesn't use. `prefixes`
-    is what is kept of requests that ended, None where nothing can be.
+    later one; where prompts are read in chunks too, rows may go on in chunks of `all_logits`. `spare_rows` are slots
+    beyond `max_rows`. `between`, where it is set and the forward can, is called within a step wherever another step may
+    be computed, of chunks in slots that this one doesn't use. `prefixes` is what is kept of requests that ended, None
+    where nothing can be.
     """
 
     name: str
@@ -113,6 +118,8 @@ class Forward(Protocol):
 
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot.
+
+        A chunk of `all_logits` has as many of them as it has tokens, in their order.
 
         SlotFailed where it is known whose fault a failure is; then only that row suffers.
         """

@@ -172,7 +172,9 @@ class Decoder:
             return None
         logit_rows, at = list(range(rows)), rows
         for chunk in chunks:
-            at += chunk.end - chunk.start
-            if chunk.last:
+            first, at = at, at + chunk.end - chunk.start
+            if chunk.all_logits:
+                logit_rows.extend(range(first, at))
+            elif chunk.last:
                 logit_rows.append(at - 1)
         return torch.tensor(logit_rows, device=self.device, dtype=torch.long)

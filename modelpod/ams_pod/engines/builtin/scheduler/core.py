@@ -32,6 +32,7 @@ from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.schedule import GAP_SECONDS
 from ams_pod.engines.builtin.scheduler.slots import Slots
+from ams_pod.engines.builtin.scheduler.speculation import NO_DRAFTS, Drafts, Speculation
 from ams_pod.engines.builtin.scheduler.turns import PUT_OFF_SECONDS
 from ams_pod.engines.builtin.towers.queue import Arrival, Embedder, Towers
 from ams_pod.engines.port import (
@@ -54,6 +55,7 @@ class EngineCore:
 
     `embedder` makes prompts of requests with media; without one they are read by their token ids. `fallbacks` is what
     may be done when memory runs out. `is_short` tells whether it is about to: what is kept of ended ones goes first.
+    `speculate`: tokens may be drafted where it pays, see `speculation`.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class EngineCore:
         embedder: Embedder | None = None,
         fallbacks: OomFallbacks | None = None,
         is_short: Callable[[], bool] = lambda: False,
+        *,
+        speculate: bool = False,
     ) -> None:
         self._is_short, self._looked_at = is_short, 0.0
         self.counters = EngineCounters()
@@ -81,6 +85,7 @@ class EngineCore:
             forward, self._slots, self._waiting, self._recovery, stop_tokens, self._oom_policy.fallbacks.device,
             self._prefixes,
         )  # fmt: skip
+        self._speculation = Speculation(forward, self._slots, self.counters, on=speculate)
         self._planner = Planner(forward, self._slots, self._waiting, self._shares, self._prefixes)
         self._returning: dict[int, Row] = {}  # in the towers once more, by their tickets
         self._computing: set[Share] = set()  # keys of the step that is computed
@@ -186,13 +191,20 @@ class EngineCore:
             self._nested_seconds = 0.0
             if not self._occupancy.running:  # a first step that hangs is not to look like an idle engine
                 self._note_occupancy()
+            drafts = NO_DRAFTS if chunked else self._speculation.drafts(decoding)
             try:
-                self._computation.step(decoding, chunked, events)
+                if not drafts:
+                    self._computation.step(decoding, chunked, events)
+                elif (failure := self._computation.verify(decoding, drafts, events)) is not None:
+                    self._speculation.failed(drafts, failure)
             except Exception as error:
                 self._give_up(error)
             finally:
                 nested, self._nested_seconds = self._nested_seconds, None
-            self._account(decoding, chunked, time.perf_counter() - started - nested)
+            seconds = time.perf_counter() - started - nested
+            self._account(decoding, chunked, drafts, seconds)
+            if not chunked:
+                self._speculation.note(decoding, drafts, None if nested else seconds)
         self._note_occupancy()
         if events:
             self._publish(events)
@@ -230,7 +242,7 @@ class EngineCore:
                 events: list[TokenEvent] = []
                 self._computation.read_at_once(chunked, events)
                 seconds = time.perf_counter() - started
-                self._account([], chunked, seconds)
+                self._account([], chunked, NO_DRAFTS, seconds)
                 spent += seconds
                 if events:
                     self._publish(events)
@@ -407,17 +419,17 @@ class EngineCore:
         self._publish([TokenEvent(ticket, None, "failed", error) for ticket in (*tickets, *self._everyone())])
         raise error
 
-    def _account(self, decoding: Sequence[Row], chunked: Chunks, seconds: float) -> None:
+    def _account(self, decoding: Sequence[Row], chunked: Chunks, drafts: Drafts, seconds: float) -> None:
         counters = self.counters
         read = sum(len(chunk.ids) for _, chunk in chunked)
         counters.steps += 1
         counters.busy_seconds += seconds
         counters.prefill_tokens += read
-        counters.decode_tokens += len(decoding)
-        share_out(step_parts(decoding, chunked), seconds, self._shares)
-        note_work(counters, decoding, chunked, seconds)
+        counters.decode_tokens += len(decoding) + sum(draft.accepted for draft in drafts.values())
+        share_out(step_parts(decoding, chunked, drafts), seconds, self._shares)
+        note_work(counters, decoding, chunked, drafts, seconds)
         note_waits(chunked, self._slots.reading(), self._waiting, self._planner.full, time.monotonic())
-        self._planner.note(read, bool(decoding), seconds)
+        self._planner.note(read, bool(decoding), seconds, usual=not drafts)
 
     def _note_occupancy(self) -> None:
         rows = self._slots.rows()

@@ -1,14 +1,16 @@
 """Who the engine's time was for: shared out over the requests that it computed, and over the causes that others waited.
 
-A step's time is shared out by the tokens in it: one of a prompt counts as much as the next one of an answer. In a flat
-batch that is what they cost, as all go through the same matmuls; what a step costs however few tokens it has (reading
-the weights) is so carried by all in it alike. A tower's call is shared out by the size of the pieces in it.
+A step's time is shared out by the tokens in it: one of a prompt, or of a draft, counts as much as the next one of an
+answer. In a flat batch that is what they cost, as all go through the same matmuls; what a step costs however few tokens
+it has (reading the weights) is so carried by all in it alike. A tower's call is shared out by the size of the pieces in
+it.
 """
 
 from collections.abc import Iterable, Sequence
 
 from ams_pod.engines.builtin.model.batch import Chunk
 from ams_pod.engines.builtin.scheduler.row import Row
+from ams_pod.engines.builtin.scheduler.speculation import Drafts
 from ams_pod.engines.port import EngineCounters, Ticket
 from ams_pod.shares import FairShares
 from ams_pod.waits import Cause
@@ -26,17 +28,23 @@ def share_out(parts: Sequence[tuple[Ticket, float]], seconds: float, shares: Fai
 
 
 def note_work(
-    counters: EngineCounters, decoding: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], seconds: float
+    counters: EngineCounters,
+    decoding: Sequence[Row],
+    chunked: Sequence[tuple[Row, Chunk]],
+    drafts: Drafts,
+    seconds: float,
 ) -> None:
     """Put a step's tokens and its time on the accounts of keys."""
-    total = len(decoding) + sum(len(chunk.ids) for _, chunk in chunked)
+    drafted = sum(len(draft.tokens) for draft in drafts.values())
+    total = len(decoding) + drafted + sum(len(chunk.ids) for _, chunk in chunked)
     if not total:
         return
     each = seconds / total
     for row in decoding:
         work = counters.work_of(row.ticket.share.key)
-        work.answer_tokens += 1
-        work.answer_seconds += each
+        draft = drafts.get(row)
+        work.answer_tokens += 1 if draft is None else 1 + draft.accepted
+        work.answer_seconds += each if draft is None else each * (1 + len(draft.tokens))
     for row, chunk in chunked:
         work = counters.work_of(row.ticket.share.key)
         work.prompt_tokens += len(chunk.ids)
@@ -50,9 +58,12 @@ def note_media(counters: EngineCounters, call: Sequence[tuple[Ticket, float]], s
         counters.work_of(ticket.share.key).media_seconds += seconds * size / total
 
 
-def step_parts(decoding: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]]) -> list[tuple[Ticket, float]]:
+def step_parts(
+    decoding: Sequence[Row], chunked: Sequence[tuple[Row, Chunk]], drafts: Drafts
+) -> list[tuple[Ticket, float]]:
     """Tokens of each request in a step."""
-    return [(row.ticket, 1.0) for row in decoding] + [(row.ticket, float(len(chunk.ids))) for row, chunk in chunked]
+    parts = [(row.ticket, 1.0 + len(drafts[row].tokens) if row in drafts else 1.0) for row in decoding]
+    return parts + [(row.ticket, float(len(chunk.ids))) for row, chunk in chunked]
 
 
 def note_waits(

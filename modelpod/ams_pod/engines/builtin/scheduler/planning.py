@@ -133,9 +133,10 @@ class Planner:
     def full(self) -> bool:
         return len(self._slots) >= self._forward.max_rows
 
-    def note(self, read: int, rows: bool, seconds: float) -> None:
-        """What a step took."""
-        self.pace.note(read, rows, seconds)
+    def note(self, read: int, rows: bool, seconds: float, *, usual: bool = True) -> None:
+        """What a step took; the `usual` ones verify no drafts, and are what prompts are read beside."""
+        if usual:
+            self.pace.note(read, rows, seconds)
         self._redone_allowance = min(MOST_REDONE_SECONDS, self._redone_allowance + REDONE * seconds)
 
     def _urgent(self, row: Row, computing: Collection[Share]) -> bool:

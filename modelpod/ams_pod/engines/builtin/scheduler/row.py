@@ -10,6 +10,7 @@ from ams_pod.engines.builtin.constraints.guide import Guide
 from ams_pod.engines.builtin.model.batch import Chunk
 from ams_pod.engines.builtin.model.logprobs import PromptLogprobs
 from ams_pod.engines.builtin.model.sampling import RowSampler
+from ams_pod.engines.builtin.scheduler.drafting import Copying
 from ams_pod.engines.builtin.towers.queue import Prompt
 from ams_pod.engines.port import Ticket
 from ams_pod.shares import Share
@@ -39,6 +40,8 @@ class Row:
     own_prefill: bool = False  # a step that read its prompt and others' failed: no other prompt in its step
     own_batch: bool = False  # memory ran out beside others: nothing else in the batch while it is read
     media_end: int = 0  # up to where a prompt without embeddings must be in the cache
+    copying: Copying | None = None  # where its answer repeats what came before; None until somebody asks
+    may_copy: bool = True  # a step with a draft of it failed otherwise
 
     @classmethod
     def of(cls, ticket: Ticket, prompt: Prompt | None = None) -> "Row":
@@ -74,6 +77,11 @@ class Row:
     @property
     def share(self) -> Share:
         return self.ticket.share
+
+    @property
+    def stateless(self) -> bool:
+        """Its next token depends on the logits alone: nothing is drawn, and no token changes what may come next."""
+        return self.ticket.sampling.temperature <= 0 and self.sampler.adjustments is None and self.guide is None
 
     def set_aside(self, *, alone: bool = True) -> None:
         """Back to the start: what was computed is computed again, without others if `alone`.
@@ -119,6 +127,16 @@ class Row:
         deep = prompt.deep[:, start:end] if prompt.deep is not None else None
         embeds = prompt.embeds[start:end]
         return Chunk(slot, start, ids, last, embeds=embeds, positions=positions, deep=deep, heard=heard)
+
+    def draft_chunk(self, draft: Sequence[int]) -> Chunk:
+        """Its last token, and what may come behind it."""
+        start = self.cached
+        ids = [self.tokens[-1], *draft]
+        positions = None
+        if self.prompt is not None and self.prompt.positions is not None:
+            device = self.prompt.positions.device
+            positions = torch.arange(start, start + len(ids), device=device).expand(3, -1) + self.delta
+        return Chunk(self.slot, start, ids, last=True, positions=positions, all_logits=True)
 
     def _heard(self) -> Callable[[int, Tensor], None] | None:
         """Who takes the logits of the prompt, if its logprobs are wanted."""

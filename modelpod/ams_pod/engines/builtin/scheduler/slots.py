@@ -61,6 +61,10 @@ class Slots:
         """Room for one more token; False if the cache has none. Other rows may move."""
         return self._forward.reserve(row.slot, row.cached + 1, row.cached, keep=self._kept)
 
+    def extend(self, row: Row, tokens: int) -> bool:
+        """Room for so many more than the next one; False if the cache has none, or others had to move."""
+        return self._forward.reserve(row.slot, row.cached + 1 + tokens, row.cached, may_move=False, keep=self._kept)
+
     @property
     def _kept(self) -> int:
         """Tokens that are for spare slots; none while there are rows in them."""
