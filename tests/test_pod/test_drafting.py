@@ -12,7 +12,7 @@ from ams_pod.engines.builtin.scheduler.drafting import (
     Copying,
     draft_lengths,
 )
-from ams_pod.engines.builtin.scheduler.prompt_lookup import Guess, PromptLookup
+from ams_pod.engines.builtin.scheduler.prompt_lookup import REPLACED, Guess, PromptLookup
 from ams_pod.engines.builtin.scheduler.step_times import StepTimes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +43,17 @@ def test_the_place_is_followed_while_it_agrees():
     told = [lookup.append(token) for token in [100, 101, 102, 103, 99, 106, 107, 108]]
     assert told[:3] == [None, Guess(2, True), Guess(3, False)]  # 77 had come there last
     assert told[3:5] == [Guess(3, True), Guess(4, False)]
-    assert told[5:] == [None, None, Guess(2, True)]
+    assert told[5:] == [Guess(REPLACED, False), None, Guess(2, True)]
     assert lookup.propose(3) == [109, 110, 111]
+
+
+def test_one_token_may_have_been_replaced():
+    lookup = PromptLookup([*range(100, 120), 50])
+    for token in (100, 101, 102, 103, 99):
+        lookup.append(token)
+    assert (lookup.matched, lookup.propose(3)) == (REPLACED, [105, 106, 107])
+    assert lookup.append(105) == Guess(REPLACED, True)
+    assert lookup.append(106) == Guess(2, True)
 
 
 def brute_force(tokens, most):
@@ -70,13 +79,15 @@ def test_the_index_finds_what_a_search_finds(tokens, most):
 
 @given(st.lists(st.integers(0, 2), max_size=30), st.lists(st.integers(0, 2), max_size=30))
 def test_what_is_followed_did_come_behind_as_many_tokens_as_it_says(prompt, answer):
-    lookup, tokens = PromptLookup(prompt), list(prompt)
+    lookup, tokens, replaced = PromptLookup(prompt), list(prompt), False
+    guess = None
     for token in answer:
         proposed, matched = lookup.propose(1), lookup.matched
-        if proposed:
-            last = tokens[-matched:]
-            places = [at for at in range(len(tokens) - matched) if tokens[at : at + matched] == last]
-            assert any(tokens[at + matched] == proposed[0] for at in places)
+        replaced = matched == REPLACED or (replaced and guess is not None and guess.right)
+        if agree := matched - replaced:
+            last = tokens[-agree:]
+            places = [at for at in range(len(tokens) - agree) if tokens[at : at + agree] == last]
+            assert any(tokens[at + agree] == proposed[0] for at in places)
         guess = lookup.append(token)
         assert guess == (Guess(matched, proposed[0] == token) if proposed else None)
         tokens.append(token)

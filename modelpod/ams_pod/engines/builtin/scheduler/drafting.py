@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ams_pod.engines.builtin.scheduler.prompt_lookup import Guess, PromptLookup
+from ams_pod.engines.builtin.scheduler.prompt_lookup import REPLACED, Guess, PromptLookup
 
 MOST_ROWS = 4
 """Rows of a step, above which nothing is drafted: the matmuls are then about as wide as pays."""
@@ -22,8 +22,8 @@ _CREDIT = 0.5  # plain steps that it may cost before it has saved any
 _MOST_SAVED = 4.0  # plain steps: what was saved long ago doesn't pay for what is lost now
 
 # Of guesses behind so many tokens that agree: how many are right, as long as the request has shown nothing else.
-_MATCHED = (2, 3, 5, 9)
-_AT_FIRST = (0.15, 0.3, 0.6, 0.85)
+_MATCHED = (REPLACED, 2, 3, 5, 9)
+_AT_FIRST = (0.3, 0.15, 0.3, 0.6, 0.85)
 _AT_FIRST_WEIGHT = 3.0  # guesses
 _FADING = 0.97  # of what was seen, with each further guess of its kind
 

@@ -2,7 +2,8 @@
 
 An answer that copies, as an edited text or the arguments of a tool do, goes on as the place did that it copies. That
 place is found by the last three tokens, or else the last two, wherever they came last in prompt and answer; from
-then on it is followed for as long as the answer agrees. Saxena, "Prompt Lookup Decoding" (2023); vLLM's `ngram`.
+then on it is followed for as long as the answer agrees. Where it doesn't, one token may have been replaced: then it
+goes on behind that one. Saxena, "Prompt Lookup Decoding" (2023); vLLM's `ngram`.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,16 @@ from typing import NamedTuple
 
 _MOST_INDEXED = 16_384  # tokens of a prompt, its last ones; those of the answer come on top
 _MOST_KEPT = 2 * _MOST_INDEXED  # tokens; beyond them all but the last _MOST_INDEXED are forgotten
+_FOLLOWED = 3  # tokens that must have agreed in front of one that may have been replaced
+REPLACED = 1  # in place of how many tokens agree
 _BASE = 1 << 21  # of n-grams as numbers, above the ids of tokens
 
 
 class Guess(NamedTuple):
-    """What became of a guess: so many tokens in front of it agreed, and it was `right` or not."""
+    """What became of a guess: so many tokens in front of it agreed, and it was `right` or not.
+
+    REPLACED of the first one behind a token that may have been replaced.
+    """
 
     matched: int
     right: bool
@@ -33,7 +39,7 @@ class PromptLookup:
 
     @property
     def matched(self) -> int:
-        """How many of the last tokens agree with those in front of what is proposed; 0 where nothing is."""
+        """How many of the last tokens agree with those in front of what is proposed, or REPLACED; 0: nothing is."""
         return self._matched
 
     def append(self, token: int) -> Guess | None:
@@ -45,6 +51,8 @@ class PromptLookup:
         found, length = self._add(token)
         if at is not None and guess is not None and guess.right:
             self._at, self._matched = at + 1, self._matched + 1
+        elif at is not None and found is None and self._matched >= _FOLLOWED:
+            self._at, self._matched = at + 1, REPLACED
         else:
             self._at, self._matched = found, length
         return guess
