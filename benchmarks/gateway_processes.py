@@ -70,14 +70,14 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and all below it, so far."""
-        ticks = 0
+        nanoseconds = 0
         for pid in self._tree():
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    nanoseconds += int(task.read_text().split()[0])
+                except OSError:
+                    continue
+        return nanoseconds / 1e9
 
     def resident_bytes(self) -> int:
         total = 0

@@ -45,7 +45,7 @@ async def main(port: int, count: int, prompt: str, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     body = json.dumps({"prompt": prompt, "stream": True}).encode()
     request = (
-        b"POST /generate/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"POST /generate/m HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     transports = []

@@ -14,6 +14,7 @@ KEPT_STRING_BYTES = 256
 """Longer strings are left out of an outline."""
 
 _MOST_KEPT_BYTES = 1 << 20
+_RARE = 256
 _WINDOW_BYTES = 64 << 10
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(_STRING, re.S)
@@ -94,19 +95,30 @@ def check_json_size(
     values: int = MOST_VALUES,
     depth: int | None = None,
 ) -> None:
-    """TooMuchJson if a whole text holds more than this. Small texts cost nothing, usual ones four counts of a byte."""
+    """TooMuchJson if a whole text holds more than this. Small texts cost nothing, usual ones four searches for a byte."""
     if len(data) <= min(structures, values, structures if depth is None else depth):
         return
-    brackets = data.count(b"{") + data.count(b"[")
+    brackets = _count(data, b"{") + _count(data, b"[")
     if (
-        brackets + data.count(b":") <= structures
-        and data.count(b",") <= values
+        brackets + _count(data, b":") <= structures
+        and _count(data, b",") <= values
         and (depth is None or brackets <= depth)
     ):
         return
     outline = Outline(keep=False, structures=structures, values=values, depth=depth)
     for at in range(0, len(data), _WINDOW_BYTES):
         outline.feed(data[at : at + _WINDOW_BYTES])
+
+
+def _count(data: bytes | bytearray, byte: bytes) -> int:
+    """How often a byte occurs. Where it is rare, as beside media, finding it is ten times faster than counting."""
+    found, at = 0, data.find(byte)
+    while at >= 0:
+        found += 1
+        if found == _RARE:
+            return found + data.count(byte, at + 1)
+        at = data.find(byte, at + 1)
+    return found
 
 
 def _shortened(match: re.Match[bytes]) -> bytes:

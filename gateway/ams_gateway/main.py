@@ -18,6 +18,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
 from ams_gateway.auth.key_secret import KeySecret
 from ams_gateway.auth.keys import Keys
+from ams_gateway.collector import leave_out_what_is_here
 from ams_gateway.redis_link import open_link
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
@@ -101,6 +102,7 @@ async def _run_in_cluster(settings: GatewaySettings, door: Door) -> None:
             return
         stopping.cancel()
         async with listen(Gateway(await entering, settings, door=door)) as listening:
+            leave_out_what_is_here()
             logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
             await stop.wait()
             logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
@@ -113,6 +115,7 @@ def _secret(settings: GatewaySettings, keys: Keys) -> KeySecret | None:
 async def _run(backends: dict[str, list[str]], settings: GatewaySettings, door: Door) -> None:
     stop = _stop_signal()
     async with StaticRegistry(backends) as registry, listen(Gateway(registry, settings, door=door)) as listening:
+        leave_out_what_is_here()
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)

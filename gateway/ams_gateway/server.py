@@ -172,6 +172,11 @@ class _Connection(web.RequestHandler):
             if error is not None:
                 running.content.set_exception(web.RequestPayloadError(error.message))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp calls it at each read, and then parses nothing and tells the transport, though nothing was paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -2,8 +2,10 @@
 
 import re
 import time
+from typing import cast
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 from ams_common.dialects import error_event
 from ams_common.errors import ApiError
 from ams_common.names import (
@@ -32,6 +34,7 @@ from ams_gateway.usage.plausible import plausible
 
 _WHOLE_BYTES = 256 << 10  # answers up to this size are sent in one piece, so that a cut one becomes an error
 _LONGEST_EVENT_BYTES = 1 << 20
+_MOST_UNREAD_BYTES = 64 << 10
 _LONGEST_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_SECONDS = 1e6
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
@@ -135,27 +138,15 @@ class Relay:
         recorder = call.recorder
         if recorder is not None:
             _begin_record(recorder, backend, answer, stream=True)
-        half = b""
-        while chunk := await answer.read_chunk():
-            if half:
-                chunk, half = half + chunk, b""
-            if not chunk.endswith(_EVENT_ENDS) and len(chunk) < _LONGEST_EVENT_BYTES:
-                end = _end_of_last_event(chunk)
-                chunk, half = chunk[:end], chunk[end:]
-                if not chunk:
-                    continue
-            if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, model, chunk)):
-                continue
-            call.events += 1
-            if _ERROR in chunk:
-                _note_error(call, chunk)
-            if recorder is not None:
-                recorder.feed(chunk)
+        writer = cast(StreamWriter, await stream.prepare(call.request))
+        writer.send_headers()  # if they wait to be sent with what follows
+        events = _Events(call, model, writer)
+        while await answer.pass_on(events.take):
             began = time.perf_counter()
-            await stream.write(chunk)  # it waits while the client doesn't read
+            await writer.drain()  # while the client doesn't read
             call.client_seconds += time.perf_counter() - began
-        if half:
-            await stream.write(half)
+        if events.half:
+            await stream.write(events.half)
         elif recorder is not None:
             recorder.end()
         return stream
@@ -183,6 +174,43 @@ class Relay:
             queued = _seconds(headers.get(HEADER_QUEUE_SECONDS)) + call.record.held_seconds
             headers[HEADER_QUEUE_SECONDS] = f"{queued:.3f}"
         return headers
+
+
+class _Events:
+    """The events of one answer on their way: read only as far as they tell the gateway something."""
+
+    __slots__ = ("_call", "_model", "_writer", "half")
+
+    def __init__(self, call: Call, model: Model, writer: StreamWriter) -> None:
+        self._call, self._model, self._writer = call, model, writer
+        self.half = b""
+
+    def take(self, chunk: bytes) -> bool:
+        """Write the whole events of what came; False where the client doesn't read as fast as they come."""
+        call = self._call
+        if self.half:
+            chunk, self.half = self.half + chunk, b""
+        if not chunk.endswith(_EVENT_ENDS) and len(chunk) < _LONGEST_EVENT_BYTES:
+            end = _end_of_last_event(chunk)
+            chunk, self.half = chunk[:end], chunk[end:]
+            if not chunk:
+                return True
+        if USAGE_COMMENT in chunk and not (chunk := _without_usage(call, self._model, chunk)):
+            return True
+        call.events += 1
+        if _ERROR in chunk:
+            _note_error(call, chunk)
+        if call.recorder is not None:
+            call.recorder.feed(chunk)
+        return self._write(chunk)
+
+    def _write(self, chunk: bytes) -> bool:
+        """What aiohttp's writer does with a piece of a stream, in a tenth of its time, and without waiting."""
+        transport = self._writer.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._writer.chunked else chunk)
+        return transport.get_write_buffer_size() <= _MOST_UNREAD_BYTES
 
 
 def _begin_record(recorder: AnswerRecorder, backend: Backend, answer: PodResponse, *, stream: bool) -> None:

@@ -15,19 +15,19 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, StreamReader
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 from ams_common.errors import ApiError
-from ams_common.printable import printable
 
 from ams_gateway.front.body import Body, WholeBody
-from ams_gateway.proxy.decisions import NoHttp, PodEnded, ResponseCut, StaleConnection, Unreachable
+from ams_gateway.proxy.connection import PodConnection, sentence
+from ams_gateway.proxy.decisions import NoHttp, PodEnded, StaleConnection, Unreachable
 from ams_gateway.registry.port import Backend, Registry
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # pods keep idle connections for 75 s: the gateway lets go first
 _READ_BUFFER_BYTES = 64 << 10
+_JOINED_BYTES = 16 << 10  # larger bodies aren't copied to be sent in one piece with their head
 _STALE_SECONDS = 1.0  # a closed connection shows within a round trip; what ends later had reached the pod
 _DEAD_PEER_MILLISECONDS = 30_000
 _MOST_INTERIM_RESPONSES = 16
@@ -45,7 +45,7 @@ class PodResponse:
         self,
         message: RawResponseMessage,
         payload: StreamReader,
-        connection: ResponseHandler,
+        connection: PodConnection,
         pool: "Pool",
         upload: asyncio.Task[None] | None,
     ) -> None:
@@ -61,10 +61,18 @@ class PodResponse:
         if self._ahead:
             chunk, self._ahead = self._ahead, b""
             return chunk
-        try:
-            return await self.payload.readany()
-        except (ClientError, OSError, HttpProcessingError) as error:
-            raise ResponseCut(_sentence(error)) from error
+        return await self._connection.read_any(self.payload)
+
+    async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
+        """Give what comes of the body to `take` at once, until it says False; True then, False at the body's end.
+
+        Raises ResponseCut, and what `take` raises.
+        """
+        if self._ahead:
+            chunk, self._ahead = self._ahead, b""
+            if not take(chunk):
+                return True
+        return await self._connection.pass_on(self.payload, take)
 
     async def read(self, most_bytes: int) -> bytes | None:
         """The whole body; None if it is larger. Raises ResponseCut."""
@@ -102,7 +110,7 @@ class Pool:
 
     def __init__(self, address: str) -> None:
         self.host, self._open = _dialer(address)
-        self._idle: deque[tuple[ResponseHandler, float]] = deque()
+        self._idle: deque[tuple[PodConnection, float]] = deque()
 
     async def send(self, head: bytes, body: Body, *, fresh: bool = False) -> PodResponse:
         """Send one request and wait for the head of its response; `fresh` avoids kept connections.
@@ -119,7 +127,7 @@ class Pool:
         upload: asyncio.Task[None] | None = None
         try:
             if isinstance(body, WholeBody):
-                _write(connection, head + body.data)
+                _write(connection, head, body.data)
             else:
                 upload = asyncio.create_task(_upload(connection, head, body))
             message, payload = await connection.read()
@@ -134,14 +142,14 @@ class Pool:
                 upload.cancel()
             connection.abort()
             if isinstance(error, HttpProcessingError):
-                raise NoHttp(_sentence(error)) from error
+                raise NoHttp(sentence(error)) from error
             if isinstance(error, ClientError | OSError):
                 soon = time.monotonic() - sent_at < _STALE_SECONDS
-                raise (StaleConnection if reused and soon else PodEnded)(_sentence(error)) from error
+                raise (StaleConnection if reused and soon else PodEnded)(sentence(error)) from error
             raise
         return PodResponse(message, payload, connection, self, upload)
 
-    def give_back(self, connection: ResponseHandler) -> None:
+    def give_back(self, connection: PodConnection) -> None:
         self._idle.append((connection, time.monotonic()))
 
     def close_idle(self, older_than: float | None = None) -> int:
@@ -151,7 +159,7 @@ class Pool:
             self._idle.popleft()[0].close()
         return len(self._idle)
 
-    def _take(self) -> ResponseHandler | None:
+    def _take(self) -> PodConnection | None:
         while self._idle:
             connection, since = self._idle.pop()
             if connection.is_connected() and not connection.should_close and time.monotonic() - since < _IDLE_SECONDS:
@@ -159,7 +167,7 @@ class Pool:
             connection.close()
         return None
 
-    async def _connect(self) -> ResponseHandler:
+    async def _connect(self) -> PodConnection:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 connection = await self._open()
@@ -170,7 +178,7 @@ class Pool:
                 raise ApiError(
                     "overloaded", "The gateway has no more connections to give.", retry_after=_RETRY_AFTER_SECONDS
                 ) from error
-            raise Unreachable(_sentence(error)) from error
+            raise Unreachable(sentence(error)) from error
         _notice_dead_peer(connection)
         connection.set_response_params(
             read_until_eof=True, auto_decompress=False, read_bufsize=_READ_BUFFER_BYTES, max_field_size=64 << 10
@@ -210,14 +218,17 @@ class Pools:
         self._pools.clear()
 
 
-def _write(connection: ResponseHandler, data: bytes) -> None:
+def _write(connection: PodConnection, head: bytes, data: bytes = b"") -> None:
     transport = connection.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("closed before the request was sent")
-    transport.write(data)
+    if len(data) <= _JOINED_BYTES:
+        transport.write(head + data)
+    else:
+        transport.writelines((head, data))
 
 
-async def _upload(connection: ResponseHandler, head: bytes, body: Body) -> None:
+async def _upload(connection: PodConnection, head: bytes, body: Body) -> None:
     """Send head and body as fast as the pod takes them. A failure to read the body ends the wait for the answer."""
     writer = StreamWriter(connection, asyncio.get_running_loop())
     try:
@@ -230,28 +241,28 @@ async def _upload(connection: ResponseHandler, head: bytes, body: Body) -> None:
         connection.set_exception(error)
 
 
-def _dialer(address: str) -> tuple[str, Callable[[], Awaitable[ResponseHandler]]]:
+def _dialer(address: str) -> tuple[str, Callable[[], Awaitable[PodConnection]]]:
     """(Host header, how to open a connection) of `http://host:port` or `unix:///path`. ValueError otherwise."""
     parts = urlsplit(address)
     if parts.scheme == "unix" and parts.path:
 
-        async def open_unix() -> ResponseHandler:
+        async def open_unix() -> PodConnection:
             loop = asyncio.get_running_loop()
-            return (await loop.create_unix_connection(lambda: ResponseHandler(loop), parts.path))[1]
+            return (await loop.create_unix_connection(lambda: PodConnection(loop), parts.path))[1]
 
         return "localhost", open_unix
     host, port = parts.hostname, parts.port or 80
     if parts.scheme != "http" or not host or parts.path.strip("/"):
         raise ValueError(f"{address!r} is not a pod's address: expected http://host:port or unix:///path")
 
-    async def open_tcp() -> ResponseHandler:
+    async def open_tcp() -> PodConnection:
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(lambda: ResponseHandler(loop), host, port))[1]
+        return (await loop.create_connection(lambda: PodConnection(loop), host, port))[1]
 
     return parts.netloc.rpartition("@")[2], open_tcp
 
 
-def _notice_dead_peer(connection: ResponseHandler) -> None:
+def _notice_dead_peer(connection: PodConnection) -> None:
     """Let the kernel end connections to a machine that vanished without a word."""
     sock = connection.transport.get_extra_info("socket") if connection.transport is not None else None
     if sock is None or sock.family == socket.AF_UNIX:
@@ -262,7 +273,3 @@ def _notice_dead_peer(connection: ResponseHandler) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MILLISECONDS)
-
-
-def _sentence(error: BaseException) -> str:
-    return printable(str(error).strip().partition("\n")[0], 300) or type(error).__name__
