@@ -28,6 +28,7 @@ SLOW = {
     "test_cluster/test_seen.py",
     "test_cluster/test_upgrade.py",
     "test_fuzz/test_parsers.py",
+    "test_gateway/test_processes.py",
     "test_gateway/test_bodies.py",
     "test_gateway/test_hostile_bodies.py",
     "test_gateway/test_hostile_pods.py",

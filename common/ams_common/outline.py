@@ -95,7 +95,7 @@ def check_json_size(
     values: int = MOST_VALUES,
     depth: int | None = None,
 ) -> None:
-    """TooMuchJson if a whole text holds more than this. Small texts cost nothing, usual ones four searches for a byte."""
+    """TooMuchJson if a whole text holds more than this. Small texts cost nothing, usual ones four searches."""
     if len(data) <= min(structures, values, structures if depth is None else depth):
         return
     brackets = _count(data, b"{") + _count(data, b"[")

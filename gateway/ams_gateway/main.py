@@ -19,6 +19,9 @@ from ams_gateway.auth.door import Door, open_door
 from ams_gateway.auth.key_secret import KeySecret
 from ams_gateway.auth.keys import Keys
 from ams_gateway.collector import leave_out_what_is_here
+from ams_gateway.front.log import RequestLog, write_lines, write_stdout
+from ams_gateway.processes.plan import VARIABLE, Part, check_processes, part_of, settings_of
+from ams_gateway.processes.supervisor import supervise
 from ams_gateway.redis_link import open_link
 from ams_gateway.registry.cluster.watching import watched
 from ams_gateway.registry.static import InvalidBackend, StaticRegistry, parse_backends
@@ -50,18 +53,28 @@ def main() -> None:
         door = open_door(settings, keys=keys)
         load_certificate(settings)
         check_tracing(settings.otlp_endpoint)
+        check_processes(settings)
+        part = part_of(os.environ.get(VARIABLE, ""))
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
-    if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND"})) is not None:
+    if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND", VARIABLE})) is not None:
         print(f"ams-gateway: {line}", file=sys.stderr)
     if settings.kubernetes and backends:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
+    port = settings.port
     try:
-        uvloop.run(_run_in_cluster(settings, door) if settings.kubernetes else _run(backends, settings, door))
+        if settings.processes > 1 and part is None:
+            port = settings.metrics_port
+            sys.exit(asyncio.run(supervise(settings)))
+        if part is not None:
+            settings = settings_of(settings, part)
+        uvloop.run(
+            _run_in_cluster(settings, door, part) if settings.kubernetes else _run(backends, settings, door, part)
+        )
     except NoCluster as error:
         sys.exit(f"ams-gateway: {error}")
     except OSError as error:
-        sys.exit(f"ams-gateway: can't listen on {settings.host}:{settings.port}: {error.strerror or error}")
+        sys.exit(f"ams-gateway: can't listen on {settings.host}:{port}: {error.strerror or error}")
 
 
 def _log_to_stderr(settings: GatewaySettings) -> None:
@@ -84,9 +97,9 @@ def _keys_of_secret(settings: GatewaySettings) -> Keys | None:
     return Keys(configured=True)
 
 
-async def _run_in_cluster(settings: GatewaySettings, door: Door) -> None:
+async def _run_in_cluster(settings: GatewaySettings, door: Door, part: Part | None) -> None:
     """Listen when the models are known: a gateway that starts without an API server isn't ready."""
-    stop = _stop_signal()
+    stop = _stop_signal(part)
     namespaces = [name.strip() for name in settings.namespaces.split(",") if name.strip()]
     async with AsyncExitStack() as stack:
         entering = asyncio.ensure_future(
@@ -101,7 +114,8 @@ async def _run_in_cluster(settings: GatewaySettings, door: Door) -> None:
             await asyncio.wait((entering,))
             return
         stopping.cancel()
-        async with listen(Gateway(await entering, settings, door=door)) as listening:
+        gateway = Gateway(await entering, settings, request_log=_log_of(settings), door=door)
+        async with listen(gateway, monitoring_socket=_socket(part)) as listening:
             leave_out_what_is_here()
             logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
             await stop.wait()
@@ -112,17 +126,31 @@ def _secret(settings: GatewaySettings, keys: Keys) -> KeySecret | None:
     return KeySecret(keys, *settings.keys_secret.split("/")) if settings.keys_secret else None
 
 
-async def _run(backends: dict[str, list[str]], settings: GatewaySettings, door: Door) -> None:
-    stop = _stop_signal()
-    async with StaticRegistry(backends) as registry, listen(Gateway(registry, settings, door=door)) as listening:
+async def _run(backends: dict[str, list[str]], settings: GatewaySettings, door: Door, part: Part | None) -> None:
+    stop = _stop_signal(part)
+    async with AsyncExitStack() as stack:
+        registry = await stack.enter_async_context(StaticRegistry(backends))
+        gateway = Gateway(registry, settings, request_log=_log_of(settings), door=door)
+        listening = await stack.enter_async_context(listen(gateway, monitoring_socket=_socket(part)))
         leave_out_what_is_here()
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
 
 
-def _stop_signal() -> asyncio.Event:
+def _log_of(settings: GatewaySettings) -> RequestLog:
+    return RequestLog(write_lines if settings.processes > 1 else write_stdout, settings.log_format)
+
+
+def _socket(part: Part | None) -> str:
+    return "" if part is None else part.socket
+
+
+def _stop_signal(part: Part | None) -> asyncio.Event:
+    """Set by SIGINT and SIGTERM, and in one of several processes when the first one is gone."""
     stop = asyncio.Event()
+    if part is not None:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)  # nothing is ever written to it
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop

@@ -45,8 +45,10 @@ class Listening:
 
 
 @asynccontextmanager
-async def listen(gateway: Gateway) -> AsyncIterator[Listening]:
+async def listen(gateway: Gateway, *, monitoring_socket: str = "") -> AsyncIterator[Listening]:
     """Listen on the settings' host and port until the block ends.
+
+    With `monitoring_socket` the port is shared with other processes, and the metrics' port is this Unix socket.
 
     Leaving the block stops accepting at once, gives running requests `grace_seconds`, then cancels them.
     Raises OSError when an address is taken, OptionError for a certificate that can't be used. The port of the metrics
@@ -61,11 +63,18 @@ async def listen(gateway: Gateway) -> AsyncIterator[Listening]:
             stack.push_async_callback(certificate.close)
         await gateway.start()
         stack.push_async_callback(gateway.close)
-        port = await stack.enter_async_context(_listening(_Server(gateway), gateway, settings.port, context))
+        shared = bool(monitoring_socket)
+        port = await stack.enter_async_context(
+            _listening(_Server(gateway), gateway, settings.port, context, shared=shared)
+        )
         metrics_port = port
         if settings.metrics_port:
             server = _Server(gateway, metrics_only=True)
-            metrics_port = await stack.enter_async_context(_listening(server, gateway, settings.metrics_port))
+            metrics_port = await stack.enter_async_context(
+                _listening_on_socket(server, gateway, monitoring_socket)
+                if shared
+                else _listening(server, gateway, settings.metrics_port)
+            )
         try:
             yield Listening(settings.host, port, metrics_port, tls=certificate is not None)
         finally:
@@ -74,13 +83,24 @@ async def listen(gateway: Gateway) -> AsyncIterator[Listening]:
 
 @asynccontextmanager
 async def _listening(
-    server: "_Server", gateway: Gateway, port: int, context: ssl.SSLContext | None = None
+    server: "_Server", gateway: Gateway, port: int, context: ssl.SSLContext | None = None, *, shared: bool = False
 ) -> AsyncIterator[int]:
     runner = web.ServerRunner(server, shutdown_timeout=gateway.settings.grace_seconds)
     await runner.setup()
     try:
-        await _Site(runner, gateway.settings.host, port, context).start()
+        await _Site(runner, gateway.settings.host, port, context, shared=shared).start()
         yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _listening_on_socket(server: "_Server", gateway: Gateway, path: str) -> AsyncIterator[int]:
+    runner = web.ServerRunner(server, shutdown_timeout=gateway.settings.grace_seconds)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, path).start()
+        yield gateway.settings.metrics_port
     finally:
         await runner.cleanup()
 
@@ -88,9 +108,12 @@ async def _listening(
 class _Site(web.TCPSite):
     """aiohttp's, which has no time for handshakes: a client that never ends one would keep its connection a minute."""
 
-    def __init__(self, runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        super().__init__(runner, host, port, backlog=_BACKLOG, ssl_context=context)
+    def __init__(
+        self, runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None, *, shared: bool
+    ) -> None:
+        super().__init__(runner, host, port, backlog=_BACKLOG, ssl_context=context, reuse_port=shared or None)
         self._context = context
+        self._shared = shared
 
     async def start(self) -> None:
         if self._context is None:
@@ -105,6 +128,7 @@ class _Site(web.TCPSite):
             self._port,
             ssl=self._context,
             backlog=_BACKLOG,
+            reuse_port=self._shared or None,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=_TLS_GOODBYE_SECONDS,
         )

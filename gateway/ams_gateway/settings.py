@@ -158,6 +158,15 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 class GatewaySettings(HttpSettings, frozen=True, kw_only=True):
     """Settings of `ams-gateway`; `ams up` makes them of its own."""
 
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="processes that share the port, at most one a core; several need --redis-url, by which they "
+            "share limits and usage, and --metrics-port",
+        ),
+    ] = 1
     kubernetes: Annotated[bool, Meta(description="serve the ModelDeployments of a cluster, instead of --backend")] = (
         False
     )

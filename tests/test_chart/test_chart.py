@@ -194,6 +194,13 @@ def test_redis_and_the_ledger() -> None:
     assert "is for one gateway" in said
 
 
+def test_several_processes_of_a_gateway_need_a_redis() -> None:
+    assert "AMS_PROCESSES" not in environment(render(), "gateway")
+    objects = render({"gateway": {"processes": 4, "redis": {"url": "redis://redis:6379/0"}}})
+    assert environment(objects, "gateway")["AMS_PROCESSES"] == "4"
+    assert "needs gateway.redis.url" in helm_template({"gateway": {"processes": 4}}, check=False).stderr
+
+
 def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
     objects = render({"watchNamespaces": ["a", "b"]})
     for part in ("operator", "gateway"):

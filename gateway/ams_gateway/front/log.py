@@ -13,6 +13,7 @@ from ams_common.request_usage import RequestUsage
 
 _FLUSH_SECONDS = 0.05
 _FLUSH_BYTES = 256 << 10
+_PIPE_BYTES = 4096  # PIPE_BUF of Linux
 
 
 class Record(msgspec.Struct, omit_defaults=True, gc=False):
@@ -53,6 +54,16 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
 def write_stdout(lines: bytes) -> None:
     sys.stdout.buffer.write(lines)
     sys.stdout.buffer.flush()
+
+
+def write_lines(lines: bytes) -> None:
+    """To a stdout that other processes write to as well: no more at once than a pipe takes in one piece."""
+    start = 0
+    while start < len(lines):
+        end = len(lines) if len(lines) - start <= _PIPE_BYTES else lines.rfind(b"\n", start, start + _PIPE_BYTES) + 1
+        end = end if end > start else lines.find(b"\n", start) + 1 or len(lines)
+        os.write(1, lines[start:end])
+        start = end
 
 
 class RequestLog:

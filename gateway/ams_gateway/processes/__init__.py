@@ -1,0 +1,1 @@
+"""One gateway as several processes on one port, for machines with cores to spare."""
