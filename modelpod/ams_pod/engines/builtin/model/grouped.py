@@ -9,11 +9,13 @@ The layout is that of the compiled kernels, so that what lies in a file is compu
 - 8 bits, bytes 64-575: byte 64 + (j·16 + o)·4 + i, j < 8, holds q[o, 4j+i].
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ams_pod.engines.builtin import compiled
 
 Bits = Literal[4, 8]
 
@@ -185,7 +187,7 @@ def _inverse(s: Tensor) -> Tensor:
 class GroupedLinear(nn.Linear):
     """A linear layer with grouped weights; `packed` [tiles, groups, bytes] may be the memory of a file.
 
-    Its forward dequantizes: for the model's own code. The decoder computes with `packed`.
+    Its forward is for the model's own code: by the compiled kernels where they are, else it dequantizes.
     """
 
     packed: Tensor
@@ -221,8 +223,23 @@ class GroupedLinear(nn.Linear):
         """Nothing: they come from a file."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and (library := compiled.load()) is not None:
+            return self._computed(library, x)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, dequantize(self.packed, self.bits, self.out_features, x.dtype), bias)
+
+    def _computed(self, library: Any, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features).float().contiguous()
+        result = torch.empty(len(rows), self.out_features)
+        bias = None if self.bias is None else self.bias.float().contiguous()
+        c = compiled.LinearC(
+            self.out_features, self.in_features, self.packed.data_ptr(), None if bias is None else bias.data_ptr(),
+            self.bits, 0,
+        )  # fmt: skip
+        compiled.use_threads(torch.get_num_threads())
+        if len(rows) and library.ams_linear(c, rows.data_ptr(), len(rows), result.data_ptr()):
+            raise MemoryError("no memory for the rows of a layer")
+        return result.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, bias={self.bias is not None}"
