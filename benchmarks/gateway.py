@@ -26,23 +26,30 @@ from gateway_processes import (
     Process,
     free_port,
     gateway,
+    gateway_of_processes,
     gateway_with_keys,
     litellm,
     nginx_proxy,
+    nginx_proxy_to,
     nginx_stub,
     redis_server,
     sglang_router,
 )
 
 HERE = Path(__file__).parent
-SERVERS = ("ams-gateway", "all-on", "all-on-redis", "nginx", "sglang-router", "litellm", "litellm-key")
+SERVERS = ("ams-gateway", "all-on", "all-on-redis", "processes", "nginx", "sglang-router", "litellm", "litellm-key")
 
 WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-local padding = string.rep("x", tonumber(os.getenv("PADDING") or "0"))
-wrk.body = '{"model":"m","messages":[{"role":"user","content":"What is the capital of France?' .. padding
-wrk.body = wrk.body .. '"}],"max_tokens":20}'
+local image = tonumber(os.getenv("IMAGE_BYTES") or "0")
+local content = '"What is the capital of France?"'
+if image > 0 then
+  local data = string.rep("iVBORw0KGgoAAAANSUhEUgAA", math.ceil(image / 24))
+  content = '[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,'
+  content = content .. data .. '"}}]'
+end
+wrk.body = '{"model":"m","messages":[{"role":"user","content":' .. content .. '}],"max_tokens":20}'
 local key = os.getenv("API_KEY") or ""
 if key ~= "" then wrk.headers["Authorization"] = "Bearer " .. key end
 local pause = tonumber(os.getenv("PAUSE_MS") or "0")
@@ -83,13 +90,14 @@ def main() -> None:
             "all-on-redis": lambda: gateway_with_keys(
                 folder / "all-on-redis", stub.port, redis(), "ams-gateway, all on, Redis"
             ),
+            "processes": lambda: gateway_of_processes(folder / "processes", stub.port, redis(), options.processes),
             "nginx": lambda: nginx_proxy(folder / "nginx", stub),
             "sglang-router": lambda: sglang_router(folder / "sglang", stub, cache),
             "litellm": lambda: litellm(folder / "litellm", stub, cache),
             "litellm-key": lambda: litellm(folder / "litellm-key", stub, cache, keys=True),
         }
         servers = []
-        for name in options.only.split(",") if options.only else makers:
+        for name in options.only.split(",") if options.only else [name for name in makers if name != "processes"]:
             try:
                 servers.append(makers[name]())
                 stack.callback(servers[-1].stop)
@@ -125,10 +133,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all servers (default 5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each measurement (default 5)")
     parser.add_argument("--connections", type=int, default=32, help="connections for requests a second (default 32)")
-    parser.add_argument("--large-bytes", type=int, default=0, help="also measure bodies of so many bytes (0: don't)")
+    parser.add_argument(
+        "--large-bytes", type=int, default=400_000, help="bytes of an image in base64 in large bodies (0: none)"
+    )
     parser.add_argument("--streams", type=int, default=1000, help="streams held at once; 0 leaves them out")
     parser.add_argument("--rate", type=float, default=20, help="events a second of each stream (default 20)")
-    parser.add_argument("--only", default="", help="servers to measure, separated by commas (default all)")
+    parser.add_argument(
+        "--only",
+        default="",
+        help=f"servers to measure, separated by commas: {', '.join(SERVERS)}",
+    )
+    parser.add_argument("--processes", type=int, default=2, help="how many of them the server `processes` has")
     parser.add_argument("--json", default="", help="file for all figures")
     parser.add_argument(
         "--cache",
@@ -155,14 +170,14 @@ def _round(
             "paced": _wrk(server, script, 10, options.seconds, pause_ms=10),
         }
         if options.large_bytes:
-            figures[server.name]["large"] = _wrk(server, script, 8, options.seconds, padding=options.large_bytes)
+            figures[server.name]["large"] = _wrk(server, script, 8, options.seconds, image=options.large_bytes)
         many = figures[server.name]["many"]
         print(f"round {number + 1} {server.name}: {many['rate']:.0f} requests/s", file=sys.stderr, flush=True)
     return figures
 
 
 def _wrk(
-    server: Process, script: Path, connections: int, seconds: int, pause_ms: int = 0, padding: int = 0
+    server: Process, script: Path, connections: int, seconds: int, pause_ms: int = 0, image: int = 0
 ) -> dict[str, float]:
     before = server.cpu_seconds()
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10s", "-s", str(script), server.url]
@@ -172,7 +187,7 @@ def _wrk(
         text=True,
         check=True,
         timeout=seconds + 60,
-        env={**os.environ, "PAUSE_MS": str(pause_ms), "PADDING": str(padding), "API_KEY": server.key},
+        env={**os.environ, "PAUSE_MS": str(pause_ms), "IMAGE_BYTES": str(image), "API_KEY": server.key},
     )
     found = re.search(r"^RESULT (.*)$", done.stdout, re.M)
     if found is None:
@@ -198,6 +213,7 @@ def _medians(rounds: list[dict[str, Any]], name: str) -> dict[str, float]:
         "paced_rate": round(median("paced", "rate")),
         "errors": sum(figures["errors"] for each in rounds for figures in each[name].values()),
         "large_per_second": round(median("large", "rate")) if "large" in rounds[0][name] else 0,
+        "large_cpu_us": round(median("large", "cpu_us")) if "large" in rounds[0][name] else 0,
     }
 
 
@@ -211,8 +227,20 @@ def _streams(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
     stack.callback(server.stop)
     empty = server.resident_bytes()
     idle, held = _hold(server.port, options.streams, "idle", 2, server)
-    running, _ = _hold(server.port, options.streams, f"ticks {options.rate}", options.seconds, server)
-    direct, _ = _hold(port, options.streams, f"ticks {options.rate}", options.seconds, None)
+    ways: dict[str, tuple[int, Process | None]] = {"direct": (port, None), "ams-gateway": (server.port, server)}
+    try:
+        nginx = nginx_proxy_to(folder / "nginx-streams", port, asked="/ready", streams=True)
+        stack.callback(nginx.stop)
+        ways["nginx"] = (nginx.port, nginx)
+    except Missing as error:
+        print(f"streams through nginx: left out: {error}", file=sys.stderr, flush=True)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for number in range(options.rounds):
+        names = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
+        for name in names:
+            figures, _ = _hold(ways[name][0], options.streams, f"ticks {options.rate}", options.seconds, ways[name][1])
+            found[name].append(figures)
+            print(f"streams, round {number + 1} {name}: {figures}", file=sys.stderr, flush=True)
     return {
         "streams": options.streams,
         "open_idle": idle["open"],
@@ -220,8 +248,17 @@ def _streams(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
         "resident_mb_with_idle_streams": round(held / 1e6, 1),
         "kb_per_stream": round((held - empty) / 1e3 / options.streams, 1),
         "events_per_second_each": options.rate,
-        "through_gateway": running,
-        "direct": direct,
+        "rounds": found,
+        "medians": {name: _stream_medians(rounds) for name, rounds in found.items()},
+    }
+
+
+def _stream_medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "delay_p50_ms": statistics.median(each["delay_ms"]["p50"] for each in rounds),
+        "delay_p99_ms": statistics.median(each["delay_ms"]["p99"] for each in rounds),
+        "cpu_us_per_event": statistics.median(each.get("cpu_us_per_event", 0.0) for each in rounds),
+        "fewest_open": min(each["open"] for each in rounds),
     }
 
 
@@ -262,8 +299,8 @@ def table(result: dict[str, Any]) -> str:
         f"at the end; medians of {options['rounds']} interleaved rounds of {options['seconds']:g} s.",
         "",
         f"| server | requests/s at {options['connections']} | CPU µs a request | p99 there | p50 at 1 | added p50 at 1 "
-        f"| p99 at ~1,000/s | requests/s of {options.get('large_bytes', 0) // 1000} KB | errors |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| p99 at ~1,000/s | requests/s of {options.get('large_bytes', 0) // 1000} KB | CPU µs of one | errors |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in result["medians"].items():
         shown = "stub alone" if name == "stub" else name
@@ -271,18 +308,25 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"| {shown} | {figures['requests_per_second']:,} | {figures['cpu_us_per_request']:g} "
             f"| {figures['p99_ms_at_many']:g} ms | {figures['p50_ms_at_one']:.3f} ms | {added} "
-            f"| {figures['p99_ms_paced']:g} ms | {figures.get('large_per_second', 0):,} | {figures['errors']:g} |"
+            f"| {figures['p99_ms_paced']:g} ms | {figures.get('large_per_second', 0):,} "
+            f"| {figures.get('large_cpu_us', 0):,} | {figures['errors']:g} |"
         )
     if streams := result["streams"]:
-        through, direct = streams["through_gateway"], streams["direct"]
         lines += [
             "",
             f"{streams['streams']:,} streams through ams-gateway: {streams['resident_mb_with_idle_streams']:g} MB when "
             f"idle ({streams['resident_mb_without_streams']:g} MB without, {streams['kb_per_stream']:g} KB each). At "
-            f"{streams['events_per_second_each']:g} events/s each: delay p50 {through['delay_ms']['p50']:g} ms, p99 "
-            f"{through['delay_ms']['p99']:g} ms ({direct['delay_ms']['p50']:g} and {direct['delay_ms']['p99']:g} ms "
-            f"without it), {through.get('cpu_us_per_event', 0):g} µs of CPU an event.",
+            f"{streams['events_per_second_each']:g} events/s each:",
+            "",
+            "| streams | delay p50 | delay p99 | added p99 | CPU µs an event |",
+            "|---|---|---|---|---|",
         ]
+        direct = streams["medians"]["direct"]["delay_p99_ms"]
+        for name, figures in streams["medians"].items():
+            lines.append(
+                f"| {name} | {figures['delay_p50_ms']:g} ms | {figures['delay_p99_ms']:g} ms "
+                f"| {figures['delay_p99_ms'] - direct:.1f} ms | {figures['cpu_us_per_event']:g} |"
+            )
     versions = "; ".join(f"{name}: {version}" for name, version in result["versions"].items())
     lines += ["", f"Versions: {versions}."]
     lines += [f"Left out: {name}: {reason}." for name, reason in result["skipped"].items()]

@@ -131,13 +131,16 @@ def nginx_proxy(folder: Path, stub: Process) -> Process:
     return nginx_proxy_to(folder, stub.port)
 
 
-def nginx_proxy_to(folder: Path, pod_port: int, *, asked: str = "") -> Process:
-    """nginx in front of a pod; it has started when it answers, to GET of the path `asked` where one is given."""
+def nginx_proxy_to(folder: Path, pod_port: int, *, asked: str = "", streams: bool = False) -> Process:
+    """nginx in front of a pod; it has started when it answers, to GET of the path `asked` where one is given.
+
+    With `streams` it passes on what comes at once.
+    """
     port = free_port()
     http = (
         f"upstream pod {{ server 127.0.0.1:{pod_port}; keepalive 256; keepalive_requests 1000000000; }} "
         f"server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://pod; "
-        "proxy_http_version 1.1; proxy_set_header Connection ''; } }"
+        f"proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering {'off' if streams else 'on'}; }} }}"
     )
     return _nginx("nginx", folder, port, http, asked)
 
@@ -181,6 +184,17 @@ def gateway_with_keys(folder: Path, backend_port: int, redis: str = "", name: st
     process = _start(name, versions, folder, command, port, _get(f"http://127.0.0.1:{port}/v1/models/m", key))
     process.key = key
     return process
+
+
+def gateway_of_processes(folder: Path, backend_port: int, redis: str, processes: int) -> Process:
+    """Ours as several processes on one port, without keys."""
+    port = free_port()
+    command = [sys.executable, "-c", "from ams_gateway.main import main; main()", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend", f"m=http://127.0.0.1:{backend_port}", "--log-format", "json"]
+    command += ["--processes", str(processes), "--metrics-port", str(free_port()), "--redis-url", redis]
+    versions = _pip_versions(sys.executable, ("ai-model-server", "aiohttp", "uvloop", "redis"))
+    ready = _get(f"http://127.0.0.1:{port}/v1/models/m")
+    return _start(f"ams-gateway, {processes} processes", versions, folder, command, port, ready)
 
 
 def redis_server(folder: Path) -> Process:
