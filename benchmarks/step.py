@@ -23,10 +23,14 @@ from typing import Any, Protocol
 
 import engine_servers as servers
 import torch
+from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.native.layers import NativeLayers
 from ams_pod.engines.builtin.model.sampling import RowSampler, sample
 from ams_pod.engines.builtin.model.stack import find_stack
+from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.port import Sampling
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -34,9 +38,11 @@ from transformers import AutoModelForCausalLM
 QKV, OUT, GATE_UP, DOWN, HEAD = "qkv", "out", "gate and up", "down", "head"
 ATTENTION, NORMS, ROTATION, CACHE = "attention", "norms", "rotation", "cache writes"
 PREPARING, SAMPLING, REST = "preparing the batch", "sampling", "Python and the rest"
-PARTS = (QKV, OUT, GATE_UP, DOWN, HEAD, ATTENTION, NORMS, ROTATION, CACHE, PREPARING, SAMPLING, REST)
+WAITING = "waiting for a thread"
+PARTS = (QKV, OUT, GATE_UP, DOWN, HEAD, ATTENTION, NORMS, ROTATION, CACHE, PREPARING, WAITING, SAMPLING, REST)
 MATMULS = (QKV, OUT, GATE_UP, DOWN, HEAD)
 _PROFILED_STEPS = 3
+_TIMED_STEPS = 9
 _OUTER = 1024  # rows of the matrices whose multiplication gives the rate
 _BUFFER = 256 << 20  # bytes; beyond every cache
 
@@ -105,17 +111,15 @@ class Parts(Protocol):
     def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]: ...
 
 
-class NativeParts:
-    """Of a library that computes a whole step in one call: `timings()` are seconds by part of the step that ended."""
-
-    def __init__(self, native: Any) -> None:
-        self._native = native
+class CompiledParts:
+    """Of the compiled kernels, which note what each part of their calls took, by the first of their threads."""
 
     def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for _ in range(_PROFILED_STEPS):
+        for _ in range(_TIMED_STEPS):
+            compiled.timings()
             run()
-            for name, part in self._native.timings().items():
+            for name, part in compiled.timings().items():
                 found.setdefault(name, []).append(part)
         parts = {name: statistics.median(times) for name, times in found.items()}
         return parts | {REST: max(0.0, seconds - sum(parts.values()))}
@@ -130,20 +134,23 @@ class ProfiledParts:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._cost = _profiler_cost()
-        layers: Any = decoder._layers
-        self._plain = layers, decoder._head
+        self._layers: Any = decoder._layers
+        layers = self._layers._layers
+        self._plain = layers, self._layers._head
         names = {"qkv": QKV, "out": OUT, "gate": GATE_UP, "up": GATE_UP, "gate_up": GATE_UP, "down": DOWN}
         self._named = [
             replace(layer, **{own: _Named(getattr(layer, own), names[own]) for own in names if hasattr(layer, own)})
             for layer in layers
-        ], _Named(decoder._head, HEAD)  # fmt: skip
+        ], _Named(self._layers._head, HEAD)  # fmt: skip
 
     def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]:
         decoder: Any = self._decoder
-        decoder._layers, decoder._head = self._named
-        methods = {"_attend": ATTENTION, "_attention": PREPARING, "_turns": PREPARING, "_logit_rows": PREPARING}
-        for method, name in methods.items():
-            setattr(decoder, method, _ranged(getattr(decoder, method), _MARK + name))
+        layers = self._layers
+        layers._layers, layers._head = self._named
+        methods = [(layers, "_attend", ATTENTION), (layers, "_attention", PREPARING)]
+        methods += [(decoder, "_turns", PREPARING), (decoder, "_logit_rows", PREPARING)]
+        for owner, method, name in methods:
+            setattr(owner, method, _ranged(getattr(owner, method), _MARK + name))
         decoder.cache.rows_of = _ranged(decoder.cache.rows_of, _MARK + PREPARING)
         step = _ranged(run, _STEP)
         try:
@@ -152,9 +159,9 @@ class ProfiledParts:
                 for _ in range(_PROFILED_STEPS):
                     step()
         finally:
-            decoder._layers, decoder._head = self._plain
-            for method in methods:
-                delattr(decoder, method)
+            layers._layers, layers._head = self._plain
+            for owner, method, _ in methods:
+                delattr(owner, method)
             del decoder.cache.rows_of
         events = list(profile.events())
         shortest = min((event for event in events if event.name == _STEP), key=lambda event: event.cpu_time_total)
@@ -236,12 +243,13 @@ class Steps:
     """A decoder whose steps are timed and divided."""
 
     def __init__(self, folder: Path, rows: int, length: int, bits: float) -> None:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        placement = Placement("cpu", torch.bfloat16)
+        model = load_weights(AutoModelForCausalLM, folder, placement, lambda phase, percent: None)
         stack = find_stack(model)
         self.shape = _shape(stack, bits or 8 * model.dtype.itemsize)
         self.decoder = Decoder(stack, rows, length)
-        native = getattr(self.decoder, "native", None)
-        self._parts: Parts = NativeParts(native) if hasattr(native, "timings") else ProfiledParts(self.decoder)
+        kernels = isinstance(self.decoder._layers, NativeLayers)
+        self._parts: Parts = CompiledParts() if kernels else ProfiledParts(self.decoder)
         self.how = type(self._parts).__name__
 
     def measure(self, work: Work, count: int, chunk: int) -> Figures:
@@ -431,8 +439,10 @@ def main() -> None:
     parser.add_argument(
         "--bits", type=float, default=0, help="bits of a weight in memory, for the limits (default: the dtype's)"
     )
+    parser.add_argument("--without-kernels", action="store_true", help="by torch's operators, to compare")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    compiled.allow(not arguments.without_kernels)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     rows = [int(count) for count in arguments.rows.split(",") if count]

@@ -8,7 +8,7 @@ from typing import Any
 
 _VERSION = 1  # of the C interface
 _allowed = True
-PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting")
+PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting for a thread")
 
 
 class LinearC(Structure):
