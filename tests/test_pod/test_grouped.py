@@ -6,6 +6,7 @@ from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.model.grouped import (
     GroupedEmbedding,
     GroupedLinear,
+    TorchInt4Linear,
     dequantize,
     dequantize_rows,
     pack_codes,
@@ -13,6 +14,7 @@ from ams_pod.engines.builtin.model.grouped import (
     quantize,
     unpack,
 )
+from ams_pod.engines.builtin.model.grouping import grouped_parameters, use_torchs_kernel
 from torch import nn
 
 BITS = pytest.mark.parametrize("bits", [4, 8])
@@ -158,3 +160,27 @@ def test_tensors_of_another_shape_are_refused(bits):
         GroupedLinear(packed, 12 - bits, 50)
     with pytest.raises(ValueError, match="can't be grouped"):
         quantize(weights(16, 40), bits)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("outputs", "inputs"), [(24, 64), (192, 576), (1, 32), (576, 192)])
+def test_torchs_kernel_computes_the_same(outputs, inputs, bias):
+    linear = nn.Linear(inputs, outputs, bias=bias, dtype=torch.bfloat16)
+    grouped = GroupedLinear.of(linear, 4)
+    repacked = TorchInt4Linear(grouped)
+    x = torch.randn(2, 5, inputs, dtype=torch.bfloat16)
+    expected = nn.functional.linear(x.float(), grouped.weight.float(), None if bias is False else linear.bias.float())
+    assert repacked(x).dtype == torch.bfloat16
+    assert repacked(x).shape == (2, 5, outputs)
+    assert float((repacked(x).float() - expected).detach().norm() / expected.detach().norm()) < 0.01
+    assert torch.allclose(repacked.weight.float(), grouped.weight.float(), atol=0.005)
+
+
+def test_layers_of_4_bits_get_torchs_kernel_and_others_stay():
+    model = nn.Sequential(
+        GroupedLinear(quantize(weights(32, 64), 4), 4, 32), GroupedLinear(quantize(weights(8, 32), 8), 8, 8)
+    )
+    counted = grouped_parameters(model)
+    use_torchs_kernel(model)
+    assert [type(layer) for layer in model] == [TorchInt4Linear, GroupedLinear]
+    assert grouped_parameters(model) == counted == 32 * 64 + 8 * 32

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from ams_common.families import BY_NAME
 from ams_common.lifecycle import Phase
 
+from ams_pod.engines.builtin.compiled import computes_grouped
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.device_memory import CacheSize
 from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
@@ -15,6 +17,7 @@ from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model import verify, verify_separate
 from ams_pod.engines.builtin.model.batch import Forward, SlotFailed
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.grouping import use_torchs_kernel
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.separate import SeparateForward
 from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
@@ -38,7 +41,10 @@ class Serving:
 def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
     """The weights in the recipe's class. LoadFailed if they don't fit it."""
     unquantized = BY_NAME[recipe.family].unquantized
-    return load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
+    model = load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
+    if placement.device == "cpu" and placement.dtype == torch.bfloat16 and not computes_grouped():
+        use_torchs_kernel(model)
+    return model
 
 
 def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, size: CacheSize) -> Serving:

@@ -245,6 +245,45 @@ class GroupedLinear(nn.Linear):
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, bias={self.bias is not None}"
 
 
+class TorchInt4Linear(nn.Linear):
+    """A linear layer with 4-bit groups in the layout of torch's own kernel, which computes in bfloat16 alone.
+
+    For machines without the compiled kernels: faster than bfloat16 weights for up to a dozen rows, slower for more.
+    Scales are rounded to bfloat16. `codes` [outputs filled up to 16, inputs / 2], `factors` [groups, outputs, 2] of
+    s and m + 8·s.
+    """
+
+    codes: Tensor
+    factors: Tensor
+
+    def __init__(self, grouped: GroupedLinear) -> None:
+        """Takes the weights of a 4-bit layer."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = grouped.in_features, grouped.out_features
+        q, s, m = unpack(grouped.packed, 4, grouped.packed.shape[0] * TILE)
+        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.int(), 1))
+        offsets = torch.add(m.float(), s.float(), alpha=8)
+        self.register_buffer("factors", torch.stack((s.float(), offsets), -1).transpose(0, 1).bfloat16().contiguous())
+        self.bias = grouped.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """Dequantized [outputs, inputs], anew with each call."""
+        return self._times(torch.eye(self.in_features, dtype=torch.bfloat16)).T
+
+    def reset_parameters(self) -> None:
+        """Nothing: they come from a file."""
+
+    def _times(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.codes, GROUP, self.factors)
+        return product[:, : self.out_features]
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self._times(x.reshape(-1, self.in_features).bfloat16()).to(x.dtype)
+        result = result.view(*x.shape[:-1], self.out_features)
+        return result if self.bias is None else result + self.bias.to(x.dtype)
+
+
 class GroupedEmbedding(nn.Embedding):
     """Embeddings with grouped weights, a token an output; rows are dequantized as they are looked up."""
 

@@ -9,6 +9,7 @@ config.json `quantization_config` is {"quant_method": "grouped", "version": 1, "
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,15 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ams_pod.engines.builtin.model.grouped import BYTES, GROUP, Bits, GroupedEmbedding, GroupedLinear, quantize
+from ams_pod.engines.builtin.model.grouped import (
+    BYTES,
+    GROUP,
+    Bits,
+    GroupedEmbedding,
+    GroupedLinear,
+    TorchInt4Linear,
+    quantize,
+)
 
 _EMBEDDING_BITS: Bits = 8  # of the tables that every token passes: they lose the most and gain the least
 
@@ -129,6 +138,27 @@ def dequantize_modules(model: Any) -> None:
         setattr(parent, name, _plain(module, plain[key]))
 
 
+def use_torchs_kernel(model: Any) -> None:
+    """Put layers that torch's own kernel computes in the place of 4-bit ones, one by one; nothing where it doesn't."""
+    for parent, name, module in list(_children(model)):
+        if isinstance(module, GroupedLinear) and module.bits == 4 and _torchs_kernel_works():
+            setattr(parent, name, TorchInt4Linear(module))
+
+
+@cache
+def _torchs_kernel_works() -> bool:
+    """Whether this torch computes bfloat16 with 4-bit groups, as it should."""
+    try:
+        generator = torch.Generator().manual_seed(0)
+        weight, x = torch.randn(48, 64, generator=generator), torch.randn(3, 64, generator=generator).bfloat16()
+        packed = quantize(weight, 4)
+        expected = GroupedLinear(packed, 4, 48)(x.float())
+        found = TorchInt4Linear(GroupedLinear(packed, 4, 48))(x)
+        return torch.allclose(found.float(), expected, atol=0.2, rtol=0.05)
+    except (AttributeError, RuntimeError):
+        return False
+
+
 def is_grouped(model: Any) -> bool:
     """Whether any of its layers has grouped weights."""
     return any(isinstance(module, GroupedLinear | GroupedEmbedding) for module in model.modules())
@@ -137,7 +167,8 @@ def is_grouped(model: Any) -> bool:
 def grouped_parameters(model: Any) -> int:
     """How many weights its grouped layers hold; tied ones count once."""
     layers = [module for module in model.modules() if isinstance(module, GroupedLinear | GroupedEmbedding)]
-    return sum(
+    repacked = [module for module in model.modules() if isinstance(module, TorchInt4Linear)]
+    return sum(module.in_features * module.out_features for module in repacked) + sum(
         {
             layer.packed.data_ptr(): layer.in_features * layer.out_features
             if isinstance(layer, GroupedLinear)

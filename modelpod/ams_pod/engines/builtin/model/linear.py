@@ -84,7 +84,7 @@ class ModuleLinear:
 
 def is_quantized(module: nn.Linear) -> bool:
     """Whether it is a grouped linear layer or one of bitsandbytes': nn.Linear with other weights."""
-    return type(module).__name__ in ("GroupedLinear", "Linear4bit", "Linear8bitLt")
+    return type(module).__name__ in ("GroupedLinear", "TorchInt4Linear", "Linear4bit", "Linear8bitLt")
 
 
 def make_linear(modules: Sequence[nn.Linear], packed: bool) -> Linear:
