@@ -52,6 +52,8 @@ NAMES = [
     Private("kopf._cogs.clients", None, "operator: loggers that repeat what we say"),
     Private("kopf._core", None, "operator: the same"),
     Private("bitsandbytes.autograd._functions", None, "pod: a logger that warns at each call"),
+    Private("torch", "ops.aten._convert_weight_to_int4pack_for_cpu", "weights: 4 bits without compiled kernels"),
+    Private("torch", "ops.aten._weight_int4pack_mm_for_cpu", "weights: the same"),
     Private("torch.ops", "mkldnn._linear_pointwise.binary", "pod: packed linear layers"),
     Private("torch.ops", "mkldnn._reorder_linear_weight", "pod: the same"),
     Private("torch.ops", "mkldnn._is_mkldnn_bf16_supported", "pod: bfloat16 on this CPU"),
