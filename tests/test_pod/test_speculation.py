@@ -3,20 +3,24 @@
 In float32, where the shape of a batch changes no token of these models.
 """
 
+import json
 import random
 
 import pytest
 import torch
+from ams_pod.engines.builtin.constraints.compiling import Compiler
+from ams_pod.engines.builtin.constraints.vocabulary import read_vocabulary
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.scheduler import drafting, schedule, speculation
 from ams_pod.engines.builtin.scheduler.step_times import StepTimes
-from ams_pod.engines.port import Prepared, Sampling
+from ams_pod.engines.port import Constraint, Prepared, Sampling
 from ams_pod.shares import Share
 from engine_harness import Driver, Outcome, load_model, reference
 from fakehub import checkpoints
+from tokenizers import Tokenizer
 
 pytestmark = pytest.mark.family("text")
 
@@ -105,6 +109,27 @@ def test_every_kind_of_sampling_chooses_as_it_does_without(folder, always, sampl
     assert answers(driver, PROMPTS, 40, **sampling) == expected
     assert driver.engine.counters.drafted_tokens > 100
     assert driver.engine.counters.accepted_tokens > 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_that_are_held_to_a_form_follow_it_through_a_draft(folder, always, temperature):
+    """Some end within a draft, where nothing may follow."""
+    config = json.loads((folder / "config.json").read_text())
+    ends = frozenset({config["eos_token_id"]})
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    compiler = Compiler(lambda: read_vocabulary(tokenizer, config["vocab_size"], ends, thinks=False))
+    made = []
+    for speculate in (False, True):
+        driver, outcomes = driver_of(folder, speculate=speculate, ends=ends), []
+        for form in ("(ab|cd|ef){4,20}", "(xyz){12}", "a{9}b*c", '(\\{"k": [01]\\},){3,6}'):
+            compiled = compiler.prepare(Constraint("regex", form))
+            for seed in range(3):
+                sampling = {"temperature": temperature, "seed": seed, "constraint": compiled}
+                outcomes.append(driver.submit(repetitive(seed), 60, **sampling)[1])
+            driver.run()
+        made.append([(outcome.tokens, outcome.finish) for outcome in outcomes])
+        assert bool(driver.engine.counters.accepted_tokens) == speculate
+    assert made[0] == made[1]
 
 
 def test_logprobs_are_told_of_each_token(folder, always):
