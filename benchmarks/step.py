@@ -41,8 +41,8 @@ PREPARING, SAMPLING, REST = "preparing the batch", "sampling", "Python and the r
 WAITING = "waiting for a thread"
 PARTS = (QKV, OUT, GATE_UP, DOWN, HEAD, ATTENTION, NORMS, ROTATION, CACHE, PREPARING, WAITING, SAMPLING, REST)
 MATMULS = (QKV, OUT, GATE_UP, DOWN, HEAD)
-_PROFILED_STEPS = 3
-_TIMED_STEPS = 9
+_PROFILED_STEPS = 6
+_PROFILED_PROMPTS = 2
 _OUTER = 1024  # rows of the matrices whose multiplication gives the rate
 _BUFFER = 256 << 20  # bytes; beyond every cache
 
@@ -106,17 +106,17 @@ class Figures:
 
 
 class Parts(Protocol):
-    """Divides the seconds of a step, of which one takes `seconds` without being watched."""
+    """Divides the seconds of a step, of which one takes `seconds` without being watched, by watching a few."""
 
-    def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]: ...
+    def divide(self, run: Callable[[], None], seconds: float, times: int) -> dict[str, float]: ...
 
 
 class CompiledParts:
     """Of the compiled kernels, which note what each part of their calls took, by the first of their threads."""
 
-    def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]:
+    def divide(self, run: Callable[[], None], seconds: float, times: int) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for _ in range(_TIMED_STEPS):
+        for _ in range(times):
             compiled.timings()
             run()
             for name, part in compiled.timings().items():
@@ -143,7 +143,7 @@ class ProfiledParts:
             for layer in layers
         ], _Named(self._layers._head, HEAD)  # fmt: skip
 
-    def divide(self, run: Callable[[], None], seconds: float) -> dict[str, float]:
+    def divide(self, run: Callable[[], None], seconds: float, times: int) -> dict[str, float]:
         decoder: Any = self._decoder
         layers = self._layers
         layers._layers, layers._head = self._named
@@ -156,7 +156,7 @@ class ProfiledParts:
         try:
             run()
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-                for _ in range(_PROFILED_STEPS):
+                for _ in range(times):
                     step()
         finally:
             layers._layers, layers._head = self._plain
@@ -188,13 +188,13 @@ def _profiler_cost() -> float:
     value = torch.zeros(1)
 
     def many() -> None:
-        for _ in range(2000):
+        for _ in range(100):  # so few that other programs leave some of the tries alone
             value.add_(1)
 
-    plain = _shortest(many, 5)
+    plain = _shortest(many, 50)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
-        watched = _shortest(many, 5)
-    return max(0.0, watched - plain) / 2000
+        watched = _shortest(many, 50)
+    return max(0.0, watched - plain) / 100
 
 
 _OPERATORS = {
@@ -266,7 +266,7 @@ class Steps:
         busy = (time.process_time() - cpu) / wall / torch.get_num_threads()
         preempted = (_preemptions() - preempted) / count
         seconds = _lower(times)
-        parts = self._parts.divide(run, seconds)
+        parts = self._parts.divide(run, seconds, _PROFILED_PROMPTS if work.prompt else _PROFILED_STEPS)
         self.decoder.reset()
         if sampled:
             parts[SAMPLING] = parts.get(SAMPLING, 0.0) + sampled
