@@ -206,25 +206,37 @@ struct Run {
         });
     }
 
+    // Rows, and then tokens of a chunk: how many of them are one piece, and how many pieces a chunk has.
+    int64_t positions_of(const AmsChunk &chunk) const {
+        return chunk.singly ? 1 : std::max<int64_t>(1, kQueries / shape.group);
+    }
+    int64_t pieces_of(const AmsChunk &chunk) const {
+        return (chunk.count + positions_of(chunk) - 1) / positions_of(chunk);
+    }
+
     void attend(Member &member, const AmsLayer &l, Scratch &s) const {
-        const int64_t positions = std::max<int64_t>(1, kQueries / shape.group);
         int64_t pieces = 0;
-        for (int64_t c = 0; c < (int64_t)chunks.size(); ++c) pieces += (chunks[c].count + positions - 1) / positions;
+        for (const AmsChunk &chunk : chunks) pieces += pieces_of(chunk);
         const int64_t large = pieces * shape.keys;
         member.share(AMS_ATTENTION, large + step.rows * shape.keys, [&](int64_t p) {
-            if (p >= large) return attend_token(l, (p - large) / shape.keys, (p - large) % shape.keys, s);
+            if (p >= large) {
+                const int64_t token = (p - large) / shape.keys, head = (p - large) % shape.keys;
+                place(l, token, head);
+                return attend_token(l, token, head, s);
+            }
             // Pieces from the end: the last one of a chunk reads the most keys.
             const int64_t head = p % shape.keys;
             int64_t piece = pieces - 1 - p / shape.keys;
             const AmsChunk *chunk = chunks.data();
-            for (int64_t each; piece >= (each = (chunk->count + positions - 1) / positions); ++chunk) piece -= each;
+            for (int64_t each; piece >= (each = pieces_of(*chunk)); ++chunk) piece -= each;
+            const int64_t positions = positions_of(*chunk);
             const int64_t first = piece * positions, count = std::min(positions, chunk->count - first);
-            attend_tokens(l, *chunk, first, count, head, s);
+            if (chunk->singly) attend_token(l, chunk->first + first, head, s);
+            else attend_tokens(l, *chunk, first, count, head, s);
         });
     }
 
     void attend_token(const AmsLayer &l, int64_t token, int64_t head, Scratch &s) const {
-        place(l, token, head);
         turn_queries(l, token, head, s.query);
         const uint16_t *k = keys(l, step.base[token], head, step.stride[token]);
         ams::attend_row(shape.size, s.query, shape.group, k, k + values_behind(), step.position[token] + 1, model.scale, s);

@@ -30,8 +30,9 @@ struct AmsModel {
 
 // Tokens `first` to `first + count` are the last ones of `keys` that lie at `base` (in heads' rows) with so many
 // tokens of room a head as `stride`.
+// `singly`: each token is computed as if it decoded, to the last bit.
 struct AmsChunk {
-    int64_t first, count, keys, base, stride;
+    int64_t first, count, keys, base, stride, singly;
 };
 
 // The first `rows` of `tokens` decode, one of each request; chunks of prompts follow. x [tokens, hidden] is replaced by

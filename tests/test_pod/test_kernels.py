@@ -206,6 +206,22 @@ def test_numbers_of_another_request_are_never_read(monkeypatch: pytest.MonkeyPat
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_verified_at_once_is_what_is_decoded_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, whatever else is in the step: a greedy answer can't depend on it."""
+    shape = SHAPES[name]
+    ids = torch.randint(shape.vocabulary, (130,), generator=torch.Generator().manual_seed(3)).tolist()
+    apart, at_once = (_decoder(shape, monkeypatch, native=True) for _ in range(2))
+    for decoder in (apart, at_once):
+        for slot in (0, 1):
+            decoder.step(Batch([], [], [], [], [Chunk(slot, 0, ids[:120], True)]))
+    one_by_one = [apart.step(Batch([0], [ids[at]], [at], [0], []))[0] for at in range(120, 130)]
+    draft = Chunk(0, 120, ids[120:], False, all_logits=True)
+    beside = Chunk(2, 0, ids[:77], True)
+    found = at_once.step(Batch([1], [5], [120], [0], [draft, beside]))
+    assert torch.equal(found[1:11], torch.stack(one_by_one))
+
+
 def test_features_of_pictures_are_added_behind_the_first_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = SHAPES["qwen3, heads of 128"]
     deep = torch.randn(2, 30, shape.hidden).bfloat16()

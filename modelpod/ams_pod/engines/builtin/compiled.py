@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int6
 from functools import cache
 from typing import Any
 
-_VERSION = 1  # of the C interface
+_VERSION = 2  # of the C interface
 _allowed = True
 PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting for a thread")
 
@@ -52,7 +52,7 @@ class ModelC(Structure):
 class ChunkC(Structure):
     """`AmsChunk`."""
 
-    _fields_ = tuple((name, c_int64) for name in ("first", "count", "keys", "base", "stride"))
+    _fields_ = tuple((name, c_int64) for name in ("first", "count", "keys", "base", "stride", "singly"))
 
 
 class StepC(Structure):

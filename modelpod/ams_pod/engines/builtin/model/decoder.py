@@ -144,7 +144,7 @@ class Decoder:
                 deep.append((at, end, chunk.deep.to(x.device)))
             at = end
         logit_rows = self._logit_rows(rows, batch.chunks)
-        x = self._layers.forward(Work(x, cos, sin, rows, places, deep))
+        x = self._layers.forward(Work(x, cos, sin, rows, places, [chunk.all_logits for chunk in batch.chunks], deep))
         self._tell(x, rows, batch.chunks)
         return self._layers.logits(x if logit_rows is None else x[logit_rows])
 

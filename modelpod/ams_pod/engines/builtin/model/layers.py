@@ -16,7 +16,8 @@ class Work:
 
     `x` [tokens, hidden], `cos` and `sin` [tokens, 1, head size], sin with its sign folded in. `places` are of each row
     and chunk its extent of the cache, its first token there and its end. `deep` is first token, end and what is added
-    to the hidden states of those [layers, tokens, hidden] behind each of the first layers.
+    to the hidden states of those [layers, tokens, hidden] behind each of the first layers. `singly` says of each chunk
+    whether its tokens are best computed exactly as if each decoded: who can't does as with any other.
     """
 
     x: Tensor
@@ -24,6 +25,7 @@ class Work:
     sin: Tensor
     rows: int
     places: Sequence[tuple[Extent, int, int]]
+    singly: Sequence[bool]
     deep: Sequence[tuple[int, int, Tensor]] = field(default_factory=list)
 
 

@@ -88,8 +88,8 @@ class NativeLayers:
         where = torch.tensor([bases, strides, positions])
         chunks = (ChunkC * max(1, len(work.places) - work.rows))()
         at = work.rows
-        for chunk, (place, start, end) in zip(chunks, work.places[work.rows :], strict=False):
-            chunk.first, chunk.count, chunk.keys = at, end - start, end
+        for chunk, (place, start, end), singly in zip(chunks, work.places[work.rows :], work.singly, strict=False):
+            chunk.first, chunk.count, chunk.keys, chunk.singly = at, end - start, end, singly
             chunk.base, chunk.stride = place.offset * heads, place.capacity
             at += end - start
         step = StepC(
