@@ -1,5 +1,6 @@
 """From a folder of weights to a running engine."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
 
     Call it on the compute thread: a second thread with multi-threaded torch operations would slow both for good.
     """
+    gc.freeze()  # what was imported stays: a full collection that walks it stops everything for 50 ms
     torch.set_num_threads(settings.threads or default_threads())
     compiled.allow(settings.kernels == "auto")
     transformers.logging.set_verbosity_error()
