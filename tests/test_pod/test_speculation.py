@@ -15,6 +15,7 @@ from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.scheduler import drafting, schedule, speculation
+from ams_pod.engines.builtin.scheduler.speculation import Speculation
 from ams_pod.engines.builtin.scheduler.step_times import StepTimes
 from ams_pod.engines.port import Constraint, Prepared, Sampling
 from ams_pod.shares import Share
@@ -25,6 +26,7 @@ from tokenizers import Tokenizer
 pytestmark = pytest.mark.family("text")
 
 ROWS, LENGTH = 4, 320
+_FAILED = Speculation.failed
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,15 @@ def model(folder):
 
 @pytest.fixture
 def always(monkeypatch):
-    """Whatever is guessed is drafted: as if verifying cost nothing."""
+    """Whatever is guessed is drafted: as if verifying cost nothing. A step with drafts mustn't fail."""
 
     def lengths(rows, time):
         return [min(len(row.chances), 6) for row in rows]
 
+    def failed(self, drafts, error):
+        raise AssertionError("a step with drafts failed") from error
+
+    monkeypatch.setattr(Speculation, "failed", failed)
     monkeypatch.setattr(speculation, "draft_lengths", lengths)
     monkeypatch.setattr(StepTimes, "of", lambda self, rows: lambda drafted: 1.0)
 
@@ -157,16 +163,28 @@ def cycle(model) -> tuple[list[int], list[int]]:
     raise AssertionError("no answer repeats itself")
 
 
-@pytest.mark.parametrize("at", range(34, 42))
-def test_an_answer_ends_at_an_end_token_within_a_draft(folder, model, always, at):
-    """It is the same token at another time, so it comes first where it first stands."""
-    ids, tokens = cycle(model)
-    for how in ({"ends": frozenset({tokens[at]})}, {"stop_tokens": (tokens[at],)}):
-        driver = driver_of(folder, speculate=True, ends=how.pop("ends", frozenset()))
-        _, outcome = driver.submit(ids, 60, **how)
-        driver.run()
-        assert (outcome.finish, outcome.tokens) == ("stop", tokens[: tokens.index(tokens[at]) + 1])
-        assert driver.engine.counters.decode_tokens == len(outcome.tokens) - 1
+def test_an_answer_ends_at_an_end_token_within_a_draft(folder, model, always):
+    """The prompt holds it, and what came behind it there."""
+    within = 0
+    for seed in range(12):
+        ids = repetitive(seed)
+        ids = [*ids, *reference(model, ids, 40)]
+        tokens = reference(model, ids, 12)
+        for at in range(2, 8):
+            if tokens.index(tokens[at]) < at:
+                continue
+            how = {"ends": frozenset({tokens[at]})} if at % 2 else {"stop_tokens": (tokens[at],)}
+            driver, last = driver_of(folder, speculate=True, ends=how.pop("ends", frozenset())), []
+            driver.engine._publish = lambda events, driver=driver, last=last: (
+                driver._publish(events),
+                last.append(events),
+            )
+            _, outcome = driver.submit(ids, 60, **how)
+            driver.run()
+            assert (outcome.finish, outcome.tokens) == ("stop", tokens[: at + 1])
+            assert driver.engine.counters.decode_tokens == at
+            within += len(last[-1]) > 1
+    assert within > 5
 
 
 def test_an_end_token_in_the_prompt_is_drafted_and_ends_the_answer(folder, model, always):
@@ -291,7 +309,8 @@ def test_events_of_a_step_are_in_order_and_counted_for_whom_they_are(folder, alw
     assert sum(ticket.compute_seconds for ticket in tickets) == pytest.approx(counters.busy_seconds)
 
 
-def test_a_step_that_fails_with_drafts_is_computed_again_without(folder, model, always, caplog):
+def test_a_step_that_fails_with_drafts_is_computed_again_without(folder, model, always, caplog, monkeypatch):
+    monkeypatch.setattr(Speculation, "failed", _FAILED)
     driver = driver_of(folder, speculate=True)
     forward = driver.engine._forward
     whole_step = forward.step
