@@ -198,6 +198,7 @@ def test_several_processes_of_a_gateway_need_a_redis() -> None:
     assert "AMS_PROCESSES" not in environment(render(), "gateway")
     objects = render({"gateway": {"processes": 4, "redis": {"url": "redis://redis:6379/0"}}})
     assert environment(objects, "gateway")["AMS_PROCESSES"] == "4"
+    assert container(objects, "gateway")["livenessProbe"]["httpGet"]["port"] == "metrics"
     assert "needs gateway.redis.url" in helm_template({"gateway": {"processes": 4}}, check=False).stderr
 
 

@@ -200,6 +200,11 @@ async def test_two_processes_are_one_gateway(redis: RedisServer, pod, tmp_path: 
         async with client.get(gateway.metrics_url + "/internal/demand") as response:
             report = await response.json()
         assert report["models"]["m"]["in_flight"] == 6
+        began = time.monotonic()
+        async with client.get(f"{gateway.metrics_url}/internal/demand?since={report['version']}&wait=0.5") as response:
+            again = await response.json()
+        assert 0.4 < time.monotonic() - began < 5, "a report without news is held back"
+        assert again == report
 
         # A process that is killed takes its requests along, and another takes its place.
         first, second = gateway.children()

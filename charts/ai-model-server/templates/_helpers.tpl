@@ -85,9 +85,12 @@ http{{ if .Values.gateway.tls.secretName }}s{{ end }}
 {{- if ne $port (ternary 443 80 (eq $scheme "https")) }}:{{ $port }}{{ end }}
 {{- end -}}
 
-{{/* Where the kubelet asks whether a gateway is well. It has no client certificate to show. */}}
+{{/*
+Where the kubelet asks whether a gateway is well. It has no client certificate to show, and of several processes all must be
+well, of which only one answers the other port.
+*/}}
 {{- define "ams.gatewayProbe" -}}
-{{- if .tls.clientCASecret -}}
+{{- if or .tls.clientCASecret (gt (int .processes) 1) -}}
 port: metrics
 {{- else if .tls.secretName -}}
 port: http, scheme: HTTPS
