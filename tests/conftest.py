@@ -92,6 +92,7 @@ SLOW = {
     "test_pod/test_families_image_text.py",
     "test_pod/test_families_media.py",
     "test_pod/test_families_vqa.py",
+    "test_pod/test_gguf_folder.py",
     "test_pod/test_image_text_architectures.py",
     "test_pod/test_interruptible.py",
     "test_pod/test_ladder_engine.py",

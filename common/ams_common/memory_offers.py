@@ -1,11 +1,11 @@
 """Where a model may run, what it may take there, and whether it fits: one answer for operator and `ams plan`. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from ams_common.fit import DeviceMemory, Fit, Need, Shape, fit_on, needs, shape_of, stored_bytes_per_parameter
-from ams_common.grouped_weights import grouped_weights
+from ams_common.fit import Chosen, DeviceMemory, Fit, Need, Shape, fit_on, needs, shape_of, stored_bytes_per_parameter
+from ams_common.grouped_weights import GroupedWeights, grouped_weights
 from ams_common.pod_settings import Quantization
 from ams_common.resource.spec import Spec
 
@@ -32,14 +32,14 @@ class MemoryOffers:
 class ModelSize:
     """What memory depends on. `quantized_by` is the method of weights that come quantized; they stay as they are.
 
-    `grouped` are those of a GGUF file, which stay so on a CPU, and which GPUs take unquantized.
+    `grouped` are those of a GGUF file, which stay so or are unpacked.
     """
 
     parameters: int
     shape: Shape
     weights_bytes: int
     quantized_by: str | None = None
-    grouped: bool = False
+    grouped: GroupedWeights | None = None
 
 
 def size_of(config: Mapping[str, Any], weights_bytes: int, parameters: int | None = None) -> ModelSize:
@@ -48,7 +48,7 @@ def size_of(config: Mapping[str, Any], weights_bytes: int, parameters: int | Non
     method = str(own.get("quant_method", "its authors")) if isinstance(own, Mapping) else None
     grouped = grouped_weights(config)
     count = grouped.parameters if grouped else parameters or weights_bytes // stored_bytes_per_parameter(config)
-    return ModelSize(count, shape_of(config), weights_bytes, grouped.words if grouped else method, grouped is not None)
+    return ModelSize(count, shape_of(config), weights_bytes, grouped.words if grouped else method, grouped)
 
 
 def needs_for(spec: Spec, size: ModelSize) -> tuple[Need, ...]:
@@ -63,8 +63,9 @@ def needs_for(spec: Spec, size: ModelSize) -> tuple[Need, ...]:
     )
     if size.quantized_by is None:
         return result
-    if size.grouped:
-        return (replace(result[0], cpu_weights_bytes=size.weights_bytes),)
+    if size.grouped is not None:
+        kept: Chosen = "8bit" if size.grouped.bits == 8 else "4bit"
+        return result[0], Need(kept, size.grouped.words, size.weights_bytes, result[0].cache_bytes)
     return (Need("none", size.quantized_by, size.weights_bytes, result[0].cache_bytes),)
 
 

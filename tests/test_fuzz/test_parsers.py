@@ -41,6 +41,7 @@ from ams_pod.download.manifest import read_manifest
 from ams_pod.download.signature import Signer
 from ams_pod.engines.builtin.memory.placing import _tensors
 from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
+from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
 from ams_pod.media.base64text import decoded_base64
 from ams_pod.serve.golden import parse_golden_prompts
 from hypothesis import HealthCheck, given, settings
@@ -258,7 +259,9 @@ PARSERS = {
         JSON_SEEDS,
     ),
     "safetensors": Parser(in_file("model.safetensors", lambda folder: list(_tensors(folder))), (), SAFETENSORS_SEEDS),
-    "gguf": Parser(in_file("m.gguf", lambda folder: _describe(folder / "m.gguf")), (_NotConverted,), GGUF_SEEDS),
+    "gguf": Parser(
+        in_file("m.gguf", lambda folder: plan(_describe(folder / "m.gguf"))), (_NotConverted, Unplanned), GGUF_SEEDS
+    ),
     "signature": Parser(lambda data, _: Signer(PUBLIC_KEY, "s").signed(data), (Failed,), SIGNATURE_SEEDS),
     "key": Parser(
         lambda data, _: Signer(text(data), "s").signed(b"{}"), (Failed,), [PUBLIC_KEY.encode(), b"-----BEGIN"]

@@ -11,8 +11,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from ams_common.fit import DeviceMemory
 from ams_common.grouped_weights import GroupedWeights, grouped_weights
-from ams_common.memory_offers import needs_for, size_of
+from ams_common.memory_offers import MemoryOffer, best_fit, needs_for, size_of
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import ModelSpec, Spec
 from ams_pod.engines.builtin import compiled
@@ -163,6 +164,7 @@ def test_factors_of_ropes_are_passed_over_as_transformers_does(tmp_path):
     ("field", "value", "words"),
     [
         ("general.architecture", "phi3", "architecture 'phi3'"),
+        ("general.architecture", ["llama"], "architecture"),
         ("llama.block_count", 1, "tensor blk.1"),
         ("llama.block_count", 1 << 30, "1073741824 layers"),
         ("llama.attention.head_count", 0, "attention.head_count 0"),
@@ -290,10 +292,13 @@ def test_what_config_json_says_of_them(own, known):
         assert found == GroupedWeights(7, own["bits"], found.file_type)
 
 
-def test_plans_count_what_a_device_takes(folder):
+def test_plans_count_weights_unpacked_and_as_they_are(folder):
     config = json.loads((folder / "config.json").read_text())
     size = size_of(config, 98_000)
     assert size.parameters == config["quantization_config"]["parameters"]
-    (need,) = needs_for(Spec(model=ModelSpec(source="hf://acme/tiny")), size)
-    assert need.on("cpu").weights_bytes == 98_000
-    assert need.on("cuda").weights_bytes == 2 * size.parameters
+    unpacked, kept = needs_for(Spec(model=ModelSpec(source="hf://acme/tiny")), size)
+    assert (unpacked.quantization, unpacked.weights_bytes) == ("none", 2 * size.parameters)
+    assert (kept.quantization, kept.words, kept.on("cpu").weights_bytes) == ("4bit", "GGUF Q4_1", 98_000)
+    little = MemoryOffer("here", DeviceMemory(ram=kept.total_bytes))
+    asked = Spec(model=ModelSpec(source="hf://acme/tiny"), quantization="8bit")
+    assert best_fit(asked, size, [little])[1].chosen == "4bit"

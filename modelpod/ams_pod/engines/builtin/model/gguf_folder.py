@@ -90,7 +90,11 @@ class Plan:
 def plan(file: GgufFile) -> Plan:
     """Unplanned where the architecture, a tensor, its shape or its kind is none that is known here."""
     architecture = file.metadata.get("general.architecture")
-    if architecture not in _CLASSES or file.metadata.get("general.name") == "mistral":
+    if (
+        not isinstance(architecture, str)
+        or architecture not in _CLASSES
+        or file.metadata.get("general.name") == "mistral"
+    ):
         raise Unplanned(f"architecture {architecture!r}")
     tensors = {tensor.name: tensor for tensor in file.tensors if tensor.name != "rope_freqs.weight"}
     config = _config(file, architecture, tied="output.weight" not in tensors)
