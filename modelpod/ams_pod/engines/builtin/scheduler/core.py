@@ -192,6 +192,7 @@ class EngineCore:
             if not self._occupancy.running:  # a first step that hangs is not to look like an idle engine
                 self._note_occupancy()
             drafts = NO_DRAFTS if chunked else self._speculation.drafts(decoding)
+            failure: Exception | None = None
             try:
                 if not drafts:
                     self._computation.step(decoding, chunked, events)
@@ -204,7 +205,7 @@ class EngineCore:
             seconds = time.perf_counter() - started - nested
             self._account(decoding, chunked, drafts, seconds)
             if not chunked:
-                self._speculation.note(decoding, drafts, None if nested else seconds)
+                self._speculation.note(decoding, drafts, None if nested or failure is not None else seconds)
         self._note_occupancy()
         if events:
             self._publish(events)
