@@ -16,7 +16,7 @@ from ams_common.grouped_weights import GroupedWeights, grouped_weights
 from ams_common.memory_offers import MemoryOffer, best_fit, needs_for, size_of
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import ModelSpec, Spec
-from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin import choosing, compiled
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import placing
@@ -202,7 +202,8 @@ def engine(folder: Path, **settings: Any) -> Any:
     ],
 )
 def test_groups_are_kept_where_they_are_computed_with_or_asked_for(folder, monkeypatch, kernels, setting, kept):
-    monkeypatch.setattr(placing, "computes_grouped", lambda: kernels)
+    for module in (placing, choosing):
+        monkeypatch.setattr(module, "computes_grouped", lambda: kernels)
     served = engine(folder, quantization=setting)
     assert served.info.quantization == ("4bit" if kept else "none")
     assert served.info.quantization_reason.startswith("the weights come quantized (GGUF Q4_1)")

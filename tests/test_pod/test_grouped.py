@@ -180,7 +180,8 @@ def test_layers_of_4_bits_get_torchs_kernel_and_others_stay():
     model = nn.Sequential(
         GroupedLinear(quantize(weights(32, 64), 4), 4, 32), GroupedLinear(quantize(weights(8, 32), 8), 8, 8)
     )
+    model.append(GroupedLinear(quantize(weights(8, 32), 8), 8, 8))
     counted = grouped_parameters(model)
-    use_torchs_kernel(model)
-    assert [type(layer) for layer in model] == [TorchInt4Linear, GroupedLinear]
-    assert grouped_parameters(model) == counted == 32 * 64 + 8 * 32
+    use_torchs_kernel(model, model[2])
+    assert [type(layer) for layer in model] == [TorchInt4Linear, GroupedLinear, nn.Linear]
+    assert grouped_parameters(model) == counted - 8 * 32 == 32 * 64 + 8 * 32

@@ -43,7 +43,7 @@ def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> An
     unquantized = BY_NAME[recipe.family].unquantized
     model = load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
     if placement.device == "cpu" and placement.dtype == torch.bfloat16 and not computes_grouped():
-        use_torchs_kernel(model)
+        use_torchs_kernel(model, model.get_output_embeddings())
     return model
 
 

@@ -138,10 +138,23 @@ def dequantize_modules(model: Any) -> None:
         setattr(parent, name, _plain(module, plain[key]))
 
 
-def use_torchs_kernel(model: Any) -> None:
-    """Put layers that torch's own kernel computes in the place of 4-bit ones, one by one; nothing where it doesn't."""
+def use_torchs_kernel(model: Any, head: nn.Module | None = None) -> None:
+    """Put layers that torch's own kernel computes in the place of 4-bit ones, one by one; nothing where it doesn't.
+
+    An 8-bit `head`, which each step would unpack again, is unpacked for good, and the embeddings with it where they are
+    tied.
+    """
+    if not _torchs_kernel_works():
+        return
+    table = head.packed if isinstance(head, GroupedLinear) and head.bits == 8 else None
+    plain: nn.Parameter | None = None
     for parent, name, module in list(_children(model)):
-        if isinstance(module, GroupedLinear) and module.bits == 4 and _torchs_kernel_works():
+        if not isinstance(module, GroupedLinear | GroupedEmbedding):
+            continue
+        if module.packed is table:
+            plain = plain if plain is not None else nn.Parameter(module.weight, requires_grad=False)
+            setattr(parent, name, _plain(module, plain))
+        elif isinstance(module, GroupedLinear) and module.bits == 4:
             setattr(parent, name, TorchInt4Linear(module))
 
 
