@@ -209,7 +209,7 @@ def test_groups_are_kept_where_they_are_computed_with_or_asked_for(folder, monke
     assert served.info.quantization_reason.startswith("the weights come quantized (GGUF Q4_1)")
     config = json.loads((folder / "config.json").read_text())
     assert served.info.parameters == config["quantization_config"]["parameters"]
-    assert (served.info.weights_bytes < 1.3 * served.info.parameters) == kept
+    assert (served.info.weights_bytes < 1.6 * served.info.parameters) == kept
     ticket = served.submit(Prepared([7, 8, 9]), Sampling(4, ignore_eos=True), None)
     while served.core.step():
         pass

@@ -141,12 +141,15 @@ def dequantize_modules(model: Any) -> None:
 def use_torchs_kernel(model: Any, head: nn.Module | None = None) -> None:
     """Put layers that torch's own kernel computes in the place of 4-bit ones, one by one; nothing where it doesn't.
 
-    An 8-bit `head`, which each step would unpack again, is unpacked for good, and the embeddings with it where they are
-    tied.
+    A `head` of 8 bits, which each step would unpack again, or one that is tied to the embeddings, is unpacked for good,
+    and they with it.
     """
     if not _torchs_kernel_works():
         return
-    table = head.packed if isinstance(head, GroupedLinear) and head.bits == 8 else None
+    table = head.packed if isinstance(head, GroupedLinear) else None
+    tied = any(isinstance(module, GroupedEmbedding) and module.packed is table for module in model.modules())
+    if isinstance(head, GroupedLinear) and head.bits == 4 and not tied:
+        table = None
     plain: nn.Parameter | None = None
     for parent, name, module in list(_children(model)):
         if not isinstance(module, GroupedLinear | GroupedEmbedding):
