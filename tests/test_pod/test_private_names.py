@@ -38,9 +38,7 @@ class Private:
 NAMES = [
     Private("aiohttp.web", "RequestHandler._messages", "gateway: broken framing in the middle of a body"),
     Private("aiohttp.web", "RequestHandler._current_request", "gateway: the same"),
-    Private(
-        "aiohttp.base_protocol", "BaseProtocol._reading_paused", "gateway: whether reading is paused"
-    ),
+    Private("aiohttp.base_protocol", "BaseProtocol._reading_paused", "gateway: whether reading is paused"),
     Private("aiohttp.client_proto", "ResponseHandler", "gateway: connections to pods"),
     Private("aiohttp.http_parser", "RawRequestMessage.compression", "gateway: whether a body is compressed"),
     Private("huggingface_hub.utils._headers", "build_hf_headers", "download: requests to the hub"),
