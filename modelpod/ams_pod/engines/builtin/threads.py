@@ -3,6 +3,8 @@
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,6 +31,27 @@ def use_one_thread() -> None:
     if not getattr(_limited, "once", False):
         torch.set_num_threads(1)
         _limited.once = True
+
+
+_one_between = threading.Event()
+
+
+def keep_one_between_steps() -> None:
+    """`between_steps` uses one thread from now on: OpenMP's would spin where the kernels' own compute next."""
+    _one_between.set()
+
+
+@contextmanager
+def between_steps() -> Iterator[None]:
+    """For small operators on a step's results."""
+    if not _one_between.is_set() or (count := torch.get_num_threads()) == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def choose_threads(physical: int, allowed: int, quota: str) -> int:

@@ -18,6 +18,7 @@ from ams_pod.engines.builtin.scheduler.row import Row
 from ams_pod.engines.builtin.scheduler.row_prefixes import RowPrefixes
 from ams_pod.engines.builtin.scheduler.slots import Slots
 from ams_pod.engines.builtin.scheduler.speculation import NO_DRAFTS, Drafts
+from ams_pod.engines.builtin.threads import between_steps
 from ams_pod.engines.port import EngineRefusal, Finish, TokenEvent, TokenLogprobs
 
 log = logging.getLogger(__name__)
@@ -235,6 +236,13 @@ def _choose(
     logits: Tensor, rows: Sequence[Row], stop_tokens: Collection[int], masks: ComingMasks | None
 ) -> list[_Chosen]:
     """The next token of each row, and its logprobs where they are wanted."""
+    with between_steps():
+        return _chosen(logits, rows, stop_tokens, masks)
+
+
+def _chosen(
+    logits: Tensor, rows: Sequence[Row], stop_tokens: Collection[int], masks: ComingMasks | None
+) -> list[_Chosen]:
     tokens = sample(logits, [row.sampler for row in rows], stop_tokens, None if masks is None else masks.masks())
     told: dict[int, TokenLogprobs] = {}
     wanted = {

@@ -19,6 +19,7 @@ from ams_pod.engines.builtin.model.native.packing import (
 )
 from ams_pod.engines.builtin.model.pool import KeyValuePool
 from ams_pod.engines.builtin.model.stack import Stack
+from ams_pod.engines.builtin.threads import keep_one_between_steps
 
 _LARGEST_HEAD = 256
 _LARGEST_GROUP = 16  # query heads of a key head
@@ -51,6 +52,7 @@ class NativeLayers:
         assert found is not None
         self._library = found
         self._threads = torch.get_num_threads()
+        keep_one_between_steps()
         self._kept: list[Tensor | Packed] = []
         layers, body = list(stack.body.layers), stack.body
         plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == 16]
