@@ -29,6 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gguf", type=Path, help="GGUF of the same model, for llama-server")
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        help="folder that `ams download` makes of that GGUF: both serve the file's own weights, too",
+    )
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache" / "ai-model-server-bench")
     parser.add_argument("--streams", default="1,8,32")
     parser.add_argument("--tokens", type=int, default=128)
@@ -53,8 +58,12 @@ def main() -> None:
 def _start(arguments: argparse.Namespace, counts: list[int], folder: Path) -> list[servers.Server]:
     gguf = folder / "model-bf16.gguf"
     makers: list[Callable[[], Iterable[servers.Server]]] = [
-        lambda: [servers.ours(arguments.model, max(counts))],
-        lambda: servers.llama(arguments.peers, gguf, counts, arguments.threads),
+        lambda: [servers.ours(arguments.model, max(counts), caches=False)],
+        lambda: [servers.ours(arguments.kept, max(counts), " GGUF", caches=False)] if arguments.kept else [],
+        lambda: servers.llama(arguments.peers, gguf, counts, arguments.threads, "bf16"),
+        lambda: (
+            servers.llama(arguments.peers, arguments.gguf, counts, arguments.threads, "GGUF") if arguments.kept else []
+        ),
         lambda: [servers.sequential(arguments.model)],
         lambda: [servers.transformers_serve(arguments.peers, arguments.model)],
         lambda: [servers.vllm(arguments.peers, arguments.model, max(counts))],
@@ -92,7 +101,7 @@ def _measure(running: list[servers.Server], counts: list[int], tokens: int, roun
                     continue
                 if server.name.startswith("generate") and count > 1:
                     continue  # one at a time is as fast at any count
-                for how in (_GREEDY, _SAMPLED) if count > 1 else (_GREEDY,):
+                for how in (_GREEDY, _SAMPLED):
                     server.go_on()
                     asked = [_request(server, i, tokens, how) for i in range(count)]
                     result = uvloop.run(load.measure(server.url, asked))

