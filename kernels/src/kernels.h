@@ -54,6 +54,9 @@ void ams_use(int count);
 // 0, or 1 where memory for what lies between the layers couldn't be had.
 int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last);
 int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits);
+// Of each row of logits [rows, vocabulary]: the first token of the highest value; -1 where there is a NaN, -2 where all
+// are minus infinity.
+void ams_likeliest(const uint16_t *logits, int64_t rows, int64_t vocabulary, int64_t *tokens);
 int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y);
 void ams_timings(double *seconds, int reset);
 }

@@ -11,7 +11,9 @@ from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear
 from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
+from ams_pod.engines.builtin.model.sampling import NOTHING, RowSampler, sample
 from ams_pod.engines.builtin.model.stack import find_stack
+from ams_pod.engines.port import Sampling
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -231,6 +233,21 @@ def test_features_of_pictures_are_added_behind_the_first_layers(monkeypatch: pyt
         embeds = torch.randn(30, shape.hidden, generator=torch.Generator().manual_seed(2)).bfloat16()
         results.append(decoder.step(Batch([], [], [], [], [Chunk(0, 0, [0] * 30, True, embeds=embeds, deep=deep)])))
     assert _relative(results[1], results[0]) < 0.06
+
+
+@pytest.mark.parametrize("vocabulary", [1, 15, 16, 133, 49_152])
+def test_the_likeliest_tokens_are_those_that_torch_finds(vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(40, vocabulary, generator=generator).bfloat16()  # many of which are equal
+    logits[3] = float("-inf")
+    logits[4, :-1] = float("-inf")
+    logits[5, vocabulary // 2] = float("nan")
+    logits[6, -1] = float("inf")
+    rows = [RowSampler(Sampling(max_new_tokens=1, temperature=0), [1]) for _ in logits]
+    found = sample(logits, rows)
+    monkeypatch.setattr(compiled, "_allowed", False)
+    assert found == sample(logits, rows)
+    assert found[3:7] == [NOTHING, vocabulary - 1, None, vocabulary - 1]
 
 
 def test_the_switch_turns_them_off() -> None:

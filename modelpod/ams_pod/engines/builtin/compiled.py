@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int6
 from functools import cache
 from typing import Any
 
-_VERSION = 2  # of the C interface
+_VERSION = 3  # of the C interface
 _allowed = True
 PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting for a thread")
 
@@ -95,6 +95,8 @@ def _find() -> tuple[Any | None, str]:
         library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64]
         library.ams_logits.argtypes = [POINTER(ModelC), c_void_p, c_void_p, c_int64, c_void_p]
         library.ams_linear.argtypes = [POINTER(LinearC), c_void_p, c_int64, c_void_p]
+        library.ams_likeliest.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
+        library.ams_likeliest.restype = None
         library.ams_use.argtypes = [c_int]
         library.ams_use.restype = None
         library.ams_timings.argtypes = [POINTER(c_double * len(PARTS)), c_int]

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.model.adjusting import Adjustments, adjust
 from ams_pod.engines.builtin.model.drawing import AGAIN, BLOCK, Drawing
 from ams_pod.engines.builtin.model.masking import Masks
@@ -32,6 +33,11 @@ class RowSampler:
         self.sampling = sampling
         self.random = random.Random(sampling.seed)
         self.adjustments = Adjustments.of(sampling, prompt)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its token is the likeliest one, whatever came before."""
+        return self.sampling.temperature <= 0 and self.adjustments is None
 
     def accept(self, token: int) -> None:
         if self.adjustments is not None:
@@ -57,6 +63,8 @@ def sample(
     """
     if not rows:
         return []
+    if masks is None and all(row.plain for row in rows) and (told := _compiled(logits)) is not None:
+        return told
     values = _copied(logits)
     vocabulary = logits.shape[1]
     adjust(values, vocabulary, [row.adjustments for row in rows], ends)
@@ -78,6 +86,16 @@ def sample(
     while again := [at for at, index in enumerate(drawn) if tokens[index] == AGAIN]:
         tokens = _told(highest, likeliest.index_copy(0, where, drawing.draw_again(again)))
     return tokens
+
+
+def _compiled(logits: Tensor) -> list[int | None] | None:
+    """The likeliest token of each row by one call of the kernels; None where there are none for such logits."""
+    if logits.device.type != "cpu" or logits.dtype != torch.bfloat16 or (library := compiled.load()) is None:
+        return None
+    logits = logits.contiguous()
+    tokens = torch.empty(len(logits), dtype=torch.long)
+    library.ams_likeliest(logits.data_ptr(), len(logits), logits.shape[1], tokens.data_ptr())
+    return [None if token == -1 else NOTHING if token == -2 else token for token in tokens.tolist()]
 
 
 def _copied(logits: Tensor) -> Tensor:
