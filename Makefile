@@ -173,7 +173,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # Optional: a step of the engine in one compiled call. Without a compiler, or on another kind of machine, torch's own
 # operators serve, more slowly; a wheel of it that was built elsewhere does as well.
-KERNELS = kernels/setup.py kernels/pyproject.toml $(wildcard kernels/src/* kernels/ams_kernels/*.py)
+KERNELS = kernels/hatch_build.py kernels/pyproject.toml $(wildcard kernels/src/* kernels/ams_kernels/*.py)
 $(VENV)/.kernels: $(KERNELS) | $(VENV)/.local
 	@if command -v $${CXX:-c++} >/dev/null; then \
 	    echo "Compiling the kernels for CPUs, the first time only ..."; \
