@@ -36,7 +36,7 @@ class Room {  // aligned, grows, never shrinks
 
 struct InputRoom {
     Room<uint16_t> pair;
-    Room<int8_t> codes;
+    Room<int8_t> codes, finer;
     Room<float> scale, sum;
     Inputs get(int64_t rows, int64_t k, bool pairs, bool coded) {
         Inputs in;
@@ -44,6 +44,7 @@ struct InputRoom {
         if (pairs) in.pair = pair.get(rows * k);
         if (coded) {
             in.codes = codes.get(rows * k);
+            in.finer = finer.get(rows * k);
             in.scale = scale.get(rows * (k / kGroup));
             in.sum = sum.get(rows * (k / kGroup));
         }

@@ -15,6 +15,8 @@ constexpr int64_t kTile = 16, kGroup = 32, kScaleBytes = 64;
 constexpr int64_t kRows = 8;          // of one kernel call
 constexpr int64_t kInnerBlock = 2048;  // inputs at a time, so that two tiles of weights stay in the second cache
 
+constexpr float kFiner = 254;  // parts of a code's step
+
 enum class Mode { store, add };
 
 inline int64_t tiles_of(const AmsLinear &linear) { return (linear.outputs + kTile - 1) / kTile; }
@@ -23,16 +25,18 @@ inline int64_t tile_bytes(const AmsLinear &linear) {
     return linear.bits == 16 ? linear.k * kTile * 2 : linear.k / kGroup * group_bytes(linear.bits);
 }
 
-// Rows of what goes into a linear layer, in the forms that its kinds of weights take. `pair` is bfloat16; `codes`
-// int8, with a scale of each group, and that scale times the sum of the group's codes.
+// Rows of what goes into a linear layer, in the forms that its kinds of weights take. `pair` is bfloat16; `codes` are
+// int8 with a scale of each group, `finer` what they leave of the values in 254ths of that scale, and `sum` is the sum
+// of the group's values.
 struct Inputs {
     int64_t k = 0;
     uint16_t *pair = nullptr;
-    int8_t *codes = nullptr;
+    int8_t *codes = nullptr, *finer = nullptr;
     float *scale = nullptr, *sum = nullptr;
 
     Inputs from(int64_t row) const {
         return {k, pair ? pair + row * k : nullptr, codes ? codes + row * k : nullptr,
+                finer ? finer + row * k : nullptr,
                 scale ? scale + row * (k / kGroup) : nullptr, sum ? sum + row * (k / kGroup) : nullptr};
     }
 };
@@ -58,15 +62,21 @@ inline void put_group(const Inputs &to, int64_t row, int64_t group, __m512 low, 
         const __m512 largest = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
         const float most = _mm512_reduce_max_ps(largest), scale = most / 127.0f;
         const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-        const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-        const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-        _mm_storeu_si128((__m128i *)(to.codes + at), _mm512_cvtsepi32_epi8(a));
-        _mm_storeu_si128((__m128i *)(to.codes + at + 16), _mm512_cvtsepi32_epi8(b));
+        const __m512 steps[2] = {_mm512_mul_ps(low, inverse), _mm512_mul_ps(high, inverse)};
+        __m512i whole[2], rest[2];
+        for (int i = 0; i < 2; ++i) {
+            whole[i] = _mm512_cvtps_epi32(steps[i]);
+            rest[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(steps[i], _mm512_cvtepi32_ps(whole[i])), _mm512_set1_ps(kFiner)));
+            _mm_storeu_si128((__m128i *)(to.codes + at + 16 * i), _mm512_cvtsepi32_epi8(whole[i]));
+            _mm_storeu_si128((__m128i *)(to.finer + at + 16 * i), _mm512_cvtsepi32_epi8(rest[i]));
+        }
+        const float sum = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(whole[0], whole[1])) +
+                          (float)_mm512_reduce_add_epi32(_mm512_add_epi32(rest[0], rest[1])) / kFiner;
         const int64_t groups = to.k / kGroup;
         // What is no number must stay none: an int can't say so, a scale can.
         const float honest = std::isfinite(most) && !any_nan(low, high) ? scale : NAN;
         to.scale[row * groups + group] = honest;
-        to.sum[row * groups + group] = honest * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+        to.sum[row * groups + group] = honest * sum;
     }
 }
 
@@ -140,15 +150,18 @@ inline void code_kernel(const Inputs &in, const uint8_t *w, int64_t groups, floa
         const __m512 s = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
         const __m512 m = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(w + 32)));
         for (int r = 0; r < ROWS; ++r) {
-            const int8_t *x = in.codes + r * in.k + g * kGroup;
-            __m512i dot = _mm512_setzero_si512();
+            const int8_t *x = in.codes + r * in.k + g * kGroup, *y = in.finer + r * in.k + g * kGroup;
+            __m512i dot = _mm512_setzero_si512(), rest = _mm512_setzero_si512();
             for (int j = 0; j < 8; ++j) {
-                int32_t four;
+                int32_t four, finer;
                 std::memcpy(&four, x + 4 * j, 4);
+                std::memcpy(&finer, y + 4 * j, 4);
                 dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(four));
+                rest = _mm512_dpbusd_epi32(rest, codes[j], _mm512_set1_epi32(finer));
             }
+            const __m512 product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(1 / kFiner), _mm512_cvtepi32_ps(dot));
             const __m512 scale = _mm512_mul_ps(s, _mm512_set1_ps(in.scale[r * all + g]));
-            sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sums[r]);
+            sums[r] = _mm512_fmadd_ps(product, scale, sums[r]);
             sums[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(in.sum[r * all + g]), sums[r]);
         }
     }
@@ -201,6 +214,7 @@ inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows
         } else {
             Inputs from = in;
             from.codes += k;
+            from.finer += k;
             from.scale += k / kGroup;
             from.sum += k / kGroup;
             for (int64_t t = 0; t < count; ++t) {
