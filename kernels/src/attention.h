@@ -47,6 +47,7 @@ struct Scratch {
     alignas(64) float sums[kQueries * kLargestHead];
     alignas(64) float gate[kQueries * 2 * kTile], up[kQueries * 2 * kTile];
     float most[kQueries], total[kQueries];
+    alignas(64) uint16_t unpacked[2 * kInnerBlock * kTile];
 };
 
 // The order in which `interleaved` pairs leave the values of a head: undone when they are written.

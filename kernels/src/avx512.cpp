@@ -126,7 +126,8 @@ void put_sums(const float *sums, float total, int64_t size, const Inputs &to, in
 
 bool pairs(const AmsLinear &l) { return l.bits == 16; }
 
-constexpr int64_t kPhases = 8;  // of a layer, at most
+constexpr int64_t kPhases = 8;      // of a layer, at most
+constexpr int64_t kUnpackFrom = 64;  // tokens of prompts: fewer cost less than unpacking
 
 struct Run {
     const AmsModel model;
@@ -137,16 +138,23 @@ struct Run {
     const Shape shape;
     Inputs normed, attended, activated;
     float *qkv;
+    int64_t single_tokens;
 
     Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last)
         : model(model), step(step), layers(model.layers + first, model.layers + last),
           chunks(step.chunks, step.chunks + step.chunk_count), shape(model) {
+        single_tokens = step.rows;
+        for (const AmsChunk &chunk : chunks) {
+            if (!chunk.singly) break;
+            single_tokens += chunk.count;
+        }
         bool in[3][2] = {};
         for (const AmsLayer &l : layers) {
             for (const AmsLinear *each : {&l.query, &l.key, &l.value, &l.gate, &l.up}) in[0][!pairs(*each)] = true;
             in[1][!pairs(l.out)] = true;
             in[2][!pairs(l.down)] = true;
         }
+        if (step.tokens - single_tokens >= kUnpackFrom) in[0][0] = in[1][0] = in[2][0] = true;
         normed = between.normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
         attended = between.attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
         activated = between.activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
@@ -154,19 +162,31 @@ struct Run {
         make_scratch();
     }
 
+    // The first tokens, rows and drafts, are computed by codes whatever else is in the step, so that they come out the
+    // same; those of prompts, if they are many, by tiles that are unpacked.
+    void product(const AmsLinear &linear, const Inputs &in, int64_t row, int64_t rows, int64_t first, int64_t count, float *c,
+                 int64_t ldc, Mode mode, Scratch &s) const {
+        int64_t singles = rows;
+        if (linear.bits != 16 && step.tokens - single_tokens >= kUnpackFrom)
+            singles = std::max<int64_t>(0, std::min(rows, single_tokens - row));
+        if (singles) matmul_tiles(linear, in.from(row), singles, first, count, c, ldc, mode);
+        if (singles < rows)
+            matmul_unpacked(linear, in.from(row + singles), rows - singles, first, count, c + singles * ldc, ldc, mode, s.unpacked);
+    }
+
     void layer(Member &member, const AmsLayer &l) const {
         Scratch &scratch = *between.scratch[member.number];
         norm_rows(member, step.x, step.tokens, shape.hidden, l.input_norm, model.epsilon, normed);
-        project(member, l);
+        project(member, l, scratch);
         if (step.tokens > step.rows) place_chunks(member, l);
         attend(member, l, scratch);
-        add(member, AMS_OUT, l.out, attended);
+        add(member, AMS_OUT, l.out, attended, scratch);
         norm_rows(member, step.x, step.tokens, shape.hidden, l.post_norm, model.epsilon, normed);
         gate_up(member, l, scratch);
-        add(member, AMS_DOWN, l.down, activated);
+        add(member, AMS_DOWN, l.down, activated, scratch);
     }
 
-    void project(Member &member, const AmsLayer &l) const {
+    void project(Member &member, const AmsLayer &l, Scratch &s) const {
         const AmsLinear *three[3] = {&l.query, &l.key, &l.value};
         const int64_t at[3] = {0, shape.queries * shape.size, (shape.queries + shape.keys) * shape.size};
         const int64_t least = step.tokens == 1 ? 4 : 2;
@@ -177,7 +197,7 @@ struct Run {
             int i = 0;
             while (p >= pieces[i]) p -= pieces[i++];
             const int64_t first = p * piece, count = std::min(piece, tiles_of(*three[i]) - first);
-            matmul_tiles(*three[i], normed, step.tokens, first, count, qkv + at[i] + first * kTile, shape.width, Mode::store);
+            product(*three[i], normed, 0, step.tokens, first, count, qkv + at[i] + first * kTile, shape.width, Mode::store, s);
         });
     }
 
@@ -256,11 +276,11 @@ struct Run {
                      (head * shape.group + r % shape.group) * shape.size);
     }
 
-    void add(Member &member, int part, const AmsLinear &linear, const Inputs &in) const {
+    void add(Member &member, int part, const AmsLinear &linear, const Inputs &in, Scratch &s) const {
         const int64_t tiles = tiles_of(linear), piece = piece_of(tiles, member.count, step.tokens == 1 ? 4 : 2);
         member.share(part, (tiles + piece - 1) / piece, [&](int64_t p) {
             const int64_t first = p * piece, count = std::min(piece, tiles - first);
-            matmul_tiles(linear, in, step.tokens, first, count, step.x + first * kTile, shape.hidden, Mode::add);
+            product(linear, in, 0, step.tokens, first, count, step.x + first * kTile, shape.hidden, Mode::add, s);
         });
     }
 
@@ -271,8 +291,8 @@ struct Run {
             for (int64_t piece = p * each; piece < std::min(pieces, (p + 1) * each); ++piece)
                 for (int64_t first = 0; first < step.tokens; first += kQueries) {
                     const int64_t rows = std::min(kQueries, step.tokens - first);
-                    matmul_tiles(l.gate, normed.from(first), rows, 2 * piece, 2, s.gate, width, Mode::store);
-                    matmul_tiles(l.up, normed.from(first), rows, 2 * piece, 2, s.up, width, Mode::store);
+                    product(l.gate, normed, first, rows, 2 * piece, 2, s.gate, width, Mode::store, s);
+                    product(l.up, normed, first, rows, 2 * piece, 2, s.up, width, Mode::store, s);
                     for (int64_t r = 0; r < rows; ++r)
                         put_group(activated, first + r, piece, swiglu(s.gate + r * width, s.up + r * width),
                                   swiglu(s.gate + r * width + 16, s.up + r * width + 16));

@@ -179,10 +179,8 @@ inline void code_rows(int64_t rows, Inputs in, const uint8_t *w, int64_t groups,
     }
 }
 
-// c [rows, 16 * count] = (or +=, with `Mode::add`) x . W of `count` tiles from `first` on, with their bias. Rows of c
-// have room for whole tiles.
-inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
-                         float *c, int64_t ldc, Mode mode) {
+// The bias into (or, with `Mode::add`, on top of) c, so that what follows adds.
+inline void put_bias(const AmsLinear &linear, int64_t rows, int64_t first, int64_t count, float *c, int64_t ldc, Mode &mode) {
     if (linear.bias) {
         alignas(64) float bias[kTile];
         for (int64_t t = 0; t < count; ++t) {
@@ -196,6 +194,65 @@ inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows
         }
         mode = Mode::add;
     }
+}
+
+// So many groups of one grouped tile, as a bfloat16 tile.
+template <int BITS>
+inline void unpack_tile(const uint8_t *w, int64_t groups, uint16_t *to) {
+    const __m512i mask = _mm512_set1_epi8(15), byte = _mm512_set1_epi32(255);
+    for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8, to += kGroup * kTile) {
+        const __m512 s = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
+        const __m512 m = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(w + 32)));
+        for (int j = 0; j < 8; ++j) {
+            __m512i codes;
+            if (BITS == 4) {
+                codes = _mm512_loadu_si512(w + kScaleBytes + 64 * (j & 3));
+                codes = _mm512_and_si512(j < 4 ? codes : _mm512_srli_epi16(codes, 4), mask);
+            } else {
+                codes = _mm512_loadu_si512(w + kScaleBytes + 64 * j);
+            }
+            for (int half = 0; half < 2; ++half) {
+                const __m512i one = _mm512_and_si512(_mm512_srli_epi32(codes, 16 * half), byte);
+                const __m512i two = _mm512_and_si512(_mm512_srli_epi32(codes, 16 * half + 8), byte);
+                const __m512 low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), s, m);
+                const __m512 high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(two), s, m);
+                const __m512i pairs = _mm512_or_si512(
+                    _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low)),
+                    _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high)), 16));
+                _mm512_storeu_si512(to + (4 * j + 2 * half) * kTile, pairs);
+            }
+        }
+    }
+}
+
+// As `matmul_tiles` for many rows of grouped weights: a tile is unpacked once for all of them. `room` is of one thread,
+// [2, kInnerBlock, 16].
+inline void matmul_unpacked(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
+                            float *c, int64_t ldc, Mode mode, uint16_t *room) {
+    put_bias(linear, rows, first, count, c, ldc, mode);
+    const int64_t bytes = tile_bytes(linear);
+    for (int64_t t = 0; t < count; t += 2) {
+        const int64_t tiles = std::min<int64_t>(2, count - t);
+        for (int64_t k = 0; k < linear.k; k += kInnerBlock) {
+            const int64_t part = std::min(kInnerBlock, linear.k - k);
+            for (int64_t i = 0; i < tiles; ++i) {
+                const uint8_t *w = linear.packed + (first + t + i) * bytes + k / kGroup * group_bytes(linear.bits);
+                if (linear.bits == 4) unpack_tile<4>(w, part / kGroup, room + i * part * kTile);
+                else unpack_tile<8>(w, part / kGroup, room + i * part * kTile);
+            }
+            const Mode how = k == 0 ? mode : Mode::add;
+            float *to = c + t * kTile;
+            if (tiles == 2) pair_rows<2>(rows, in.pair + k, in.k, room, part * kTile, part, to, ldc, how);
+            else pair_rows<1>(rows, in.pair + k, in.k, room, part * kTile, part, to, ldc, how);
+        }
+    }
+}
+
+// c [rows, 16 * count] = (or +=, with `Mode::add`) x . W of `count` tiles from `first` on, with their bias. Rows of c
+// have room for whole tiles.
+inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
+                         float *c, int64_t ldc, Mode mode) {
+    put_bias(linear, rows, first, count, c, ldc, mode);
     const int64_t bytes = tile_bytes(linear);
     const uint8_t *w = linear.packed + first * bytes;
     for (int64_t k = 0; k < linear.k; k += kInnerBlock) {
