@@ -14,7 +14,7 @@ from test_docs.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 LAPTOP = ("journeys/try.md", "journeys/use.md", "journeys/save.md", "journeys/run.md", "operations/backup.md")
-_OURS = ("charts", "crds", "examples", "Makefile", "pyproject.toml", "constraints.txt", "main.py")
+_OURS = ("kernels", "charts", "crds", "examples", "Makefile", "pyproject.toml", "constraints.txt", "main.py")
 
 
 def _environment(data: Path, home: Path) -> dict[str, str]:
