@@ -105,7 +105,7 @@ def test_unpacked_layers_compute_the_same(folder):
     dequantize_modules(model)
     assert {type(module) for module in (model.lm_head, model.model.layers[0].mlp.up_proj)} == {torch.nn.Linear}
     assert type(model.model.embed_tokens) is torch.nn.Embedding
-    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-5)
+    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-3)
     tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     assert tied == model.config.tie_word_embeddings
 

@@ -90,11 +90,12 @@ def sample(
 
 def _compiled(logits: Tensor) -> list[int | None] | None:
     """The likeliest token of each row by one call of the kernels; None where there are none for such logits."""
+    rows, vocabulary = logits.shape
     if logits.device.type != "cpu" or logits.dtype != torch.bfloat16 or (library := compiled.load()) is None:
         return None
     logits = logits.contiguous()
-    tokens = torch.empty(len(logits), dtype=torch.long)
-    library.ams_likeliest(logits.data_ptr(), len(logits), logits.shape[1], tokens.data_ptr())
+    tokens = torch.empty(rows, dtype=torch.long)
+    library.ams_likeliest(logits.data_ptr(), rows, vocabulary, tokens.data_ptr())
     return [None if token == -1 else NOTHING if token == -2 else token for token in tokens.tolist()]
 
 
