@@ -90,7 +90,8 @@ def test_blocks_become_groups_without_loss(kind):
     + [("llama", kind, True) for kind in ("Q4_0", "Q5_1", "Q4_K", "Q6_K")]
     + [("llama", "Q4_1", False)],
 )
-def test_what_is_served_is_what_transformers_reads(tmp_path, architecture, kind, tied):
+def test_what_is_served_is_what_transformers_reads(tmp_path, architecture, kind, tied, monkeypatch):
+    monkeypatch.setattr(compiled, "_allowed", False)  # what is in the folder counts here, not who adds it up
     hidden = 256 if kind.endswith("_K") else 64
     path = make_gguf(tmp_path / "m.gguf", architecture=architecture, kind=kind, hidden=hidden, tied=tied)
     folder = convert(path)
@@ -108,12 +109,12 @@ def test_what_is_served_is_what_transformers_reads(tmp_path, architecture, kind,
             error = (model.get_submodule(name).weight.detach() - weight).norm() / weight.norm()
             assert float(error) <= NEAR.get(kind, 0)
     difference = (logits(model) - logits(expected)).norm() / logits(expected).norm()
-    assert float(difference) < {"Q6_K": 0.1, "Q4_K": 0.1}.get(kind, 3e-4), "random blocks make an excitable model"
+    assert float(difference) < {"Q6_K": 0.1, "Q4_K": 0.1}.get(kind, 1e-5), "random blocks make an excitable model"
     same = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == same.get_vocab()
     unpacked = load(folder, keeps_groups=False)
     assert type(unpacked.model.layers[0].self_attn.q_proj) is torch.nn.Linear
-    assert torch.allclose(logits(unpacked), logits(model), atol=2e-3)
+    assert torch.allclose(logits(unpacked), logits(model), atol=1e-4)
 
 
 def test_rows_of_llamas_queries_and_keys_are_in_the_folders_order(tmp_path):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
@@ -98,14 +99,15 @@ def test_quantized_layers_are_near_what_the_folder_holds(folder, kind, nearest):
     assert grouped == {name for name, module in plain.named_modules() if isinstance(module, torch.nn.Linear)}
 
 
-def test_unpacked_layers_compute_the_same(folder):
+def test_unpacked_layers_compute_the_same(folder, monkeypatch):
+    monkeypatch.setattr(compiled, "_allowed", False)
     model = quantized(folder, "4bit")
     ids = torch.tensor([prompts(1, seed=4)[0]])
     expected = model(input_ids=ids).logits
     dequantize_modules(model)
     assert {type(module) for module in (model.lm_head, model.model.layers[0].mlp.up_proj)} == {torch.nn.Linear}
     assert type(model.model.embed_tokens) is torch.nn.Embedding
-    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-3)
+    assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-5)
     tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     assert tied == model.config.tie_word_embeddings
 
