@@ -180,14 +180,36 @@ def load(found: list[str], key: str, requests: int) -> tuple[Counter[int], float
         return Counter(answers), time.monotonic() - began
 
 
+def decided_alone(found: list[str], key: str) -> float:
+    """Requests that gateways let in or refused by their own part of limits, as Redis gave no answer in time."""
+    return sum(metric(base, key, "ams_gateway_limit_alone_total") for base in found)
+
+
+def metric(base: str, key: str, name: str) -> float:
+    """The sum of a gateway's series of that name."""
+    request = urllib.request.Request(base + "/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{name}[{{ ]", line))
+
+
 @pytest.mark.usefixtures("redis")
 def test_a_limit_holds_over_both_gateways(closed: Closed) -> None:
-    key = closed.ams("create", "--name", "limited", "--requests-per-minute", "60")
+    """Exactly, whenever Redis answers in time; on a busy machine it may not, and then limits are only roughly kept."""
+    tried = []
     with gateways(closed.product) as found:
-        until(found, key, 200, 5.0)
-        statuses, seconds = load(found, key, 600)
-    assert set(statuses) == {200, 429}, statuses
-    assert 58 <= statuses[200] <= 62 + seconds, (statuses, seconds)  # one more comes in each second
+        for attempt in range(4):
+            key = closed.ams("create", "--name", f"limited-{attempt}", "--requests-per-minute", "60")
+            until(found, key, 200, 5.0)
+            before = decided_alone(found, closed.key)
+            statuses, seconds = load(found, key, 600)
+            alone = decided_alone(found, closed.key) - before
+            tried.append((statuses, seconds, alone))
+            assert set(statuses) == {200, 429}, tried
+            if not alone:
+                break
+    assert not alone, tried
+    assert 58 <= statuses[200] <= 62 + seconds, tried  # one more comes in each second
 
 
 @pytest.mark.usefixtures("redis")

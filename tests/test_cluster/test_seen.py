@@ -33,6 +33,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 Watched = tuple[Installed, Prometheus, float]  # and since when
 _PATIENCE_SECONDS = 120.0
+# A leader that the API server keeps waiting for 10 s steps down, and another one may begin 15 s after its last renewal:
+# on a busy machine that happens, is no fault, and five minutes leave plenty of room for it. Five seconds don't.
+_TAKEOVER_SECONDS = 30
 _LOAD_SECONDS = float(os.environ.get("AMS_E2E_LOAD_SECONDS", "20"))  # longer for pictures
 
 
@@ -95,12 +98,19 @@ def told_by(server: Prometheus, since: float) -> Fired:
     return {each for each in found if each[0] != "AMSVolumeNearlyFull"}
 
 
+def operator_logs(product: Installed) -> str:
+    """The end of what operators said: why nobody led, for instance."""
+    operators = "app.kubernetes.io/component=operator"
+    return product.kubectl("logs", "-l", operators, "--prefix", "--tail=40") + product.kubectl("get", "pods", "-A")
+
+
 @pytest.fixture(scope="module")
 def watched(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Four models that answer, and a Prometheus that has watched them start under an operator that leads."""
     folder = tmp_path_factory.mktemp("seen")
     installed.kubectl("delete", "mdep", "--all", "--wait=true", timeout=180)
-    with prometheus(folder, rules=faster.rules_file()) as server, followed(installed, server):
+    rules = faster.rules_file({"AMSNoLeader": _TAKEOVER_SECONDS})
+    with prometheus(folder, rules=rules) as server, followed(installed, server):
         server.until("sum(ams_operator_leads) == 1")
         for name, limits in MODELS.items():
             installed.apply(name, "hf://acme/tiny", limits=limits, cache={"size": "1Gi"})
@@ -138,7 +148,7 @@ def test_every_panel_shows_data_or_says_why_not(watched: Watched) -> None:
     steps = {each["metric"]["phase"] for each in server.query("ams_operator_startup_seconds_count > 0")}
     assert steps == {"schedule", "pull", "download", "load", "total"}
     assert server.value("max(max_over_time(ams_operator_queue_age_seconds[1m]))") < 30  # of those that wait too
-    assert told_by(server, since) == set(), server.alerts()
+    assert told_by(server, since) == set(), (server.alerts(), operator_logs(product))
 
 
 def test_each_fault_raises_its_alert_and_nothing_else(watched: Watched) -> None:
@@ -163,7 +173,7 @@ def test_each_fault_raises_its_alert_and_nothing_else(watched: Watched) -> None:
                 came[each] = time.monotonic() - began
             time.sleep(1)
         print("\n".join(f"{name} {about}: {seconds:.0f} s" for (name, about), seconds in came.items()))
-        assert found == expected, server.alerts()
+        assert found == expected, (server.alerts(), operator_logs(product))
     product.kubectl("scale", "deployment/ams-ai-model-server-operator", "--replicas=0")
-    server.until('ALERTS{alertname="AMSNoLeader",alertstate="firing"}', 60)
+    server.until('ALERTS{alertname="AMSNoLeader",alertstate="firing"}', 60 + _TAKEOVER_SECONDS)
     assert told_by(server, since) - expected == {("AMSNoLeader", "")}, server.alerts()
