@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.engines.names import EngineName
 from ams_common.families import FamilySetting
 from ams_common.tracing_settings import OtlpEndpoint, TraceSampleRatio
 
@@ -33,6 +34,16 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     signature_file: Annotated[str, Meta(description="file of the signature, beside the weights")] = "model.sig"
     allow_pickle: Annotated[bool, Meta(description="accept pickled weights if there are no others")] = False
+    engine: Annotated[
+        EngineName, Meta(description="engine that the weights are for: what it reads itself isn't converted")
+    ] = "builtin"
+    link_dir: Annotated[
+        str,
+        Meta(
+            description="folder that gets a link to the weights once they are complete: `model`, or `model.gguf` "
+            "for an engine that reads a GGUF file; empty: none"
+        ),
+    ] = ""
     retry_seconds: Annotated[
         float, Meta(ge=0, description="time without a byte after which a failing hub ends the download")
     ] = 600.0
@@ -61,6 +72,30 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     tool_parser: Annotated[
         ToolParser, Meta(description="how the model writes calls of tools; auto reads its chat template")
     ] = "auto"
+    engine: Annotated[EngineName, Meta(description="what computes: the builtin engine, or a server beside it")] = (
+        "builtin"
+    )
+    engine_address: Annotated[
+        str,
+        Meta(description="where an engine of another make listens that runs beside already: http://127.0.0.1:PORT"),
+    ] = ""
+    engine_command: Annotated[
+        str,
+        Meta(
+            description="JSON list: program and arguments of an engine of another make that is started and supervised "
+            "here; {model} and {port} in them are replaced"
+        ),
+    ] = ""
+    engine_variables: Annotated[
+        str, Meta(description="JSON object: variables of the environment of that program, beside ours")
+    ] = ""
+    engine_log: Annotated[
+        str, Meta(description="file that the engine's output is appended to, which tells how far it is; empty: none")
+    ] = ""
+    engine_sleep_seconds: Annotated[
+        float,
+        Meta(ge=0, description="seconds without requests after which an engine that can is put to sleep; 0: never"),
+    ] = 0.0
     precision: Annotated[Precision, Meta(description="number format of the weights")] = "auto"
     quantization: Annotated[
         Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")

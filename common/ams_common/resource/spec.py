@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.engines.names import EngineSetting
 from ams_common.families import FamilySetting
 from ams_common.names import API_VERSION, KIND
 from ams_common.pod_settings import Precision, Quantization, ToolParser
@@ -90,6 +91,32 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
         list[Annotated[str, Meta(min_length=1, max_length=200)]],
         Meta(max_length=16, description="other names that clients may use"),
     ] = []
+
+
+class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What computes. Everything but `name` is for engines of other makes, which run as a container of their own."""
+
+    name: Annotated[
+        EngineSetting,
+        Meta(
+            description="auto chooses, and status.engine says why; custom is any server that speaks OpenAI's protocol"
+        ),
+    ] = "auto"
+    image: (
+        Annotated[str, Meta(min_length=1, max_length=1024, description="its image; else the installation's")] | None
+    ) = None
+    args: Annotated[
+        list[Annotated[str, Meta(max_length=4096)]],
+        Meta(max_length=128, description="arguments after those that the other fields become; the last one wins"),
+    ] = []
+    env: Annotated[list[EnvVar], Meta(max_length=128, description="of its container, as in core/v1")] = []
+    port: Annotated[int, Meta(ge=1024, le=65535, description="port that it listens on, inside of the pod")] | None = (
+        None
+    )
+    resources: Annotated[
+        ResourceRequirements | None,
+        Meta(description="of its container; else spec.resources, and the container beside it takes little"),
+    ] = None
 
 
 class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -191,6 +218,13 @@ class AutoscalingSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
         Positive, Meta(description="requests in flight that autoscaling aims at per replica")
     ] = 8
     idle_seconds: Annotated[Count, Meta(description="time without requests after which the last replica stops")] = 300
+    idle: Annotated[
+        Literal["stop", "sleep"],
+        Meta(
+            description="what happens to the last replica after idleSeconds: it stops, or its engine sleeps where it "
+            "can, which frees the GPU's memory and wakes in seconds"
+        ),
+    ] = "stop"
     stable_window_seconds: Annotated[Positive, Meta(description="window over which load is averaged")] = 60
     panic_window_seconds: Annotated[Positive, Meta(description="shorter window for reacting to bursts")] = 6
 
@@ -224,6 +258,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     model: ModelSpec
+    engine: EngineSpec = EngineSpec()
     quantization: Annotated[
         Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")
     ] = "auto"

@@ -38,6 +38,14 @@ class QuantizationStatus(msgspec.Struct, frozen=True, kw_only=True, rename="came
     reason: Annotated[str | None, Meta(description="why, with the numbers")] = None
 
 
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What computes."""
+
+    name: str | None = None
+    version: Annotated[str | None, Meta(description="as the engine tells it, once it runs")] = None
+    reason: Annotated[str | None, Meta(description="why this one")] = None
+
+
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The lock of the weights that are served."""
 
@@ -56,6 +64,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     selector: Annotated[str | None, Meta(description="selects the pods; the scale subresource reads it")] = None
     endpoint: Annotated[str | None, Meta(description="URL that answers for the model")] = None
     model: ModelStatus | None = None
+    engine: EngineStatus | None = None
     quantization: QuantizationStatus | None = None
     download: Download | None = None
     lock: LockStatus | None = None
