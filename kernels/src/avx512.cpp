@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "drawing.h"
 #include "team.h"
 
 namespace ams {
@@ -370,32 +371,26 @@ extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *
     }
 }
 
-extern "C" void ams_likeliest(const uint16_t *logits, int64_t rows, int64_t vocabulary, int64_t *tokens) {
-    for (int64_t r = 0; r < rows; ++r) {
-        const uint16_t *row = logits + r * vocabulary;
-        const __m512 least = _mm512_set1_ps(-INFINITY);
-        __m512 highest = least;
-        __mmask16 nan = 0;
-        const int64_t whole = vocabulary / 16 * 16;
-        const __mmask16 rest = (__mmask16)((1u << (vocabulary - whole)) - 1);
-        const auto load = [&](int64_t at) {
-            if (at < whole) return load_bf16(row + at);
-            const __m256i some = _mm256_maskz_loadu_epi16(rest, row + at);
-            return _mm512_mask_mov_ps(least, rest, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(some), 16)));
-        };
-        for (int64_t at = 0; at < vocabulary; at += 16) {
-            const __m512 values = load(at);
-            nan |= _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-            highest = _mm512_max_ps(values, highest);
-        }
-        const float most = _mm512_reduce_max_ps(highest);
-        tokens[r] = nan ? -1 : -2;
-        if (nan || most == -INFINITY) continue;
-        for (int64_t at = 0; at < vocabulary; at += 16)
-            if (const __mmask16 found = _mm512_cmp_ps_mask(load(at), _mm512_set1_ps(most), _CMP_EQ_OQ)) {
-                tokens[r] = at + __builtin_ctz(found);
-                break;
-            }
+extern "C" int ams_draw(const void *logits, int wide, int64_t rows, int64_t vocabulary, int64_t stride,
+                        const AmsDraw *draws, int64_t *tokens) {
+    const std::lock_guard<std::mutex> alone(busy);
+    try {
+        static Weights weights[kMostThreads];
+        std::atomic<int> failed{0};
+        run(1, [=, &failed](Member &member) {
+            member.share(AMS_HEAD, rows, [&](int64_t r) {
+                const Logits row{wide ? nullptr : (const uint16_t *)logits + r * stride,
+                                 wide ? (const float *)logits + r * stride : nullptr, vocabulary};
+                try {
+                    tokens[r] = draw(row, draws ? draws[r] : AmsDraw{}, weights[member.number]);
+                } catch (const std::bad_alloc &) {
+                    failed = 1;
+                }
+            });
+        });
+        return failed;
+    } catch (const std::bad_alloc &) {
+        return 1;
     }
 }
 

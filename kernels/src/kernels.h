@@ -45,6 +45,15 @@ struct AmsStep {
     const AmsChunk *chunks;
 };
 
+// How a row's token is chosen: the likeliest one where `temperature` isn't above 0. `top_k` 0, `top_p` 1 and `min_p` 0
+// keep all tokens. Rows of the same logits, settings and seed give the same token.
+struct AmsDraw {
+    uint64_t seed;
+    int64_t top_k;
+    float temperature, top_p, min_p;
+    int32_t unused;
+};
+
 enum { AMS_QKV, AMS_ATTENTION, AMS_OUT, AMS_GATE_UP, AMS_DOWN, AMS_HEAD, AMS_NORM, AMS_WAITING, AMS_PARTS };
 
 int ams_supported(void);
@@ -54,9 +63,10 @@ void ams_use(int count);
 // 0, or 1 where memory for what lies between the layers couldn't be had.
 int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last);
 int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits);
-// Of each row of logits [rows, vocabulary]: the first token of the highest value; -1 where there is a NaN, -2 where all
-// are minus infinity.
-void ams_likeliest(const uint16_t *logits, int64_t rows, int64_t vocabulary, int64_t *tokens);
+// One token of each row of logits [rows, vocabulary], rows so many values apart: bfloat16, or float32 where `wide` isn't 0.
+// -1 where there is a NaN, -2 where all are minus infinity. `draws` [rows], or null for the first likeliest of each.
+int ams_draw(const void *logits, int wide, int64_t rows, int64_t vocabulary, int64_t stride, const AmsDraw *draws,
+             int64_t *tokens);
 int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y);
 void ams_timings(double *seconds, int reset);
 }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.model import drawing, masking
 from ams_pod.engines.builtin.model.logprobs import logprobs_of
 from ams_pod.engines.builtin.model.masking import Masks
@@ -18,10 +19,15 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+COMPILED = compiled.load() is not None
 
-@pytest.fixture(params=["row by row", "together"], autouse=True)
+
+@pytest.fixture(params=["compiled", "row by row", "together"], autouse=True)
 def _ways(request, monkeypatch):
-    """As on a CPU, and as on a GPU."""
+    """As on a CPU with and without kernels, and as on a GPU."""
+    if request.param == "compiled" and not COMPILED:
+        pytest.skip(compiled.unavailable())
+    monkeypatch.setattr(compiled, "_allowed", request.param == "compiled")
     for module in (drawing, masking):
         monkeypatch.setattr(module, "row_by_row", lambda device: request.param == "row by row")
 
@@ -101,6 +107,30 @@ def test_draws_do_not_depend_on_the_batch():
         for _ in range(5):
             [token] = sample(logits[index : index + 1], [alone])
         assert token == tokens[index], index
+
+
+@pytest.mark.parametrize("kind", [{"top_p": 0.9}, {"top_k": 40, "min_p": 0.01}, {"top_k": 49_000, "top_p": 0.999}, {}])
+def test_a_row_is_drawn_alike_in_either_number_format_and_beside_rows_that_change_their_logits(kind):
+    logits = (torch.randn(3, 50_001, generator=torch.Generator().manual_seed(4)) * 3).bfloat16()
+
+    def drawn(values: Tensor, *neighbours: Sampling) -> list[int | None]:
+        rows = [RowSampler(Sampling(1, temperature=0.9, seed=seed, **kind), ()) for seed in range(3 - len(neighbours))]
+        rows += [RowSampler(each, [1, 2]) for each in neighbours]
+        return [token for _ in range(8) for token in sample(values, rows)[:2]]
+
+    expected = drawn(logits)
+    assert drawn(logits.float()) == expected
+    assert drawn(logits, Sampling(1, temperature=1.0, repetition_penalty=1.5)) == expected
+    assert drawn(logits, Sampling(1)) == expected
+
+
+def test_what_is_banned_is_never_drawn_however_hot_the_row():
+    logits = torch.zeros(64, 1000)
+    banned = tuple(range(0, 1000, 2))
+    rows = [RowSampler(Sampling(1, temperature=50.0, seed=seed, banned_tokens=banned), ()) for seed in range(64)]
+    tokens = [token for _ in range(5) for token in sample(logits, rows)]
+    assert len(set(tokens)) > 100
+    assert all(token is not None and token % 2 for token in tokens)
 
 
 def test_greedy_rows_neighbours_and_what_is_no_number():

@@ -2,11 +2,11 @@
 
 import ctypes
 import importlib.util
-from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
-_VERSION = 3  # of the C interface
+_VERSION = 4  # of the C interface
 _allowed = True
 PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting for a thread")
 
@@ -65,6 +65,17 @@ class StepC(Structure):
     )
 
 
+class DrawC(Structure):
+    """`AmsDraw`."""
+
+    _fields_ = (
+        ("seed", c_uint64),
+        ("top_k", c_int64),
+        *((name, c_float) for name in ("temperature", "top_p", "min_p")),
+        ("unused", c_int32),
+    )
+
+
 def allow(wanted: bool) -> None:
     """Whether models that are loaded from now on may use the kernels."""
     global _allowed
@@ -95,8 +106,7 @@ def _find() -> tuple[Any | None, str]:
         library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64]
         library.ams_logits.argtypes = [POINTER(ModelC), c_void_p, c_void_p, c_int64, c_void_p]
         library.ams_linear.argtypes = [POINTER(LinearC), c_void_p, c_int64, c_void_p]
-        library.ams_likeliest.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
-        library.ams_likeliest.restype = None
+        library.ams_draw.argtypes = [c_void_p, c_int, c_int64, c_int64, c_int64, POINTER(DrawC), c_void_p]
         library.ams_use.argtypes = [c_int]
         library.ams_use.restype = None
         library.ams_timings.argtypes = [POINTER(c_double * len(PARTS)), c_int]

@@ -7,6 +7,7 @@ don't depend on the batch that it happens to run in.
 
 import random
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +35,6 @@ class RowSampler:
         self.random = random.Random(sampling.seed)
         self.adjustments = Adjustments.of(sampling, prompt)
 
-    @property
-    def plain(self) -> bool:
-        """Whether its token is the likeliest one, whatever came before."""
-        return self.sampling.temperature <= 0 and self.adjustments is None
-
     def accept(self, token: int) -> None:
         if self.adjustments is not None:
             self.adjustments.accept(token)
@@ -63,13 +59,17 @@ def sample(
     """
     if not rows:
         return []
-    if masks is None and all(row.plain for row in rows) and (told := _compiled(logits)) is not None:
-        return told
-    values = _copied(logits)
     vocabulary = logits.shape[1]
+    plain = masks is None and all(row.adjustments is None for row in rows)
+    library = compiled.load() if logits.device.type == "cpu" else None
+    if plain and library is not None and logits.dtype in (torch.bfloat16, torch.float32):
+        return _compiled(library, logits, vocabulary, rows)
+    values = _copied(logits)
     adjust(values, vocabulary, [row.adjustments for row in rows], ends)
     if masks is not None:
         masks.apply(values)
+    if library is not None:
+        return _compiled(library, values, vocabulary, rows)
     highest, likeliest = _likeliest(values)
     drawn = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
     if not drawn:
@@ -88,14 +88,28 @@ def sample(
     return tokens
 
 
-def _compiled(logits: Tensor) -> list[int | None] | None:
-    """The likeliest token of each row by one call of the kernels; None where there are none for such logits."""
-    rows, vocabulary = logits.shape
-    if logits.device.type != "cpu" or logits.dtype != torch.bfloat16 or (library := compiled.load()) is None:
-        return None
-    logits = logits.contiguous()
-    tokens = torch.empty(rows, dtype=torch.long)
-    library.ams_likeliest(logits.data_ptr(), rows, vocabulary, tokens.data_ptr())
+def _compiled(library: Any, logits: Tensor, vocabulary: int, rows: Sequence[RowSampler]) -> list[int | None]:
+    """By one call of the kernels, which draw without torch's operators and with numbers of their own.
+
+    Whether a row is drawn so depends on the machine alone, never on its neighbours: its seed gives the same answer.
+    """
+    draws = None
+    if any(row.sampling.temperature > 0 for row in rows):
+        draws = (compiled.DrawC * len(rows))()
+        for draw, row in zip(draws, rows, strict=True):
+            sampling = row.sampling
+            if sampling.temperature > 0:
+                draw.seed, draw.top_k = row.random.getrandbits(64), min(sampling.top_k, vocabulary)
+                draw.temperature, draw.top_p, draw.min_p = sampling.temperature, sampling.top_p, sampling.min_p
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    tokens = torch.empty(len(rows), dtype=torch.long)
+    wide = logits.dtype == torch.float32
+    failed = library.ams_draw(
+        logits.data_ptr(), wide, len(rows), vocabulary, logits.stride(0), draws, tokens.data_ptr()
+    )
+    if failed:
+        raise MemoryError("there is no memory to draw tokens in")
     return [None if token == -1 else NOTHING if token == -2 else token for token in tokens.tolist()]
 
 
