@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,14 @@ from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model import verify, verify_separate
 from ams_pod.engines.builtin.model.batch import Forward, SlotFailed
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.grouped import has_grouped
 from ams_pod.engines.builtin.model.grouping import use_torchs_kernel
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.separate import SeparateForward
 from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.builtin.recipe import Recipe
+from ams_pod.engines.builtin.threads import one_thread
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared
 
@@ -54,7 +57,8 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
         return Serving(model, choose_separate(model, recipe.separate_probes, request, size.context_each), None)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     with_media = _media_probes(recipe, model, embedder, size.context_each)
-    probes = with_media or verify.text_probes(model, rows)
+    with one_thread() if computes_grouped() and has_grouped(model) else nullcontext():
+        probes = with_media or verify.text_probes(model, rows)
     if not verify.has_numbers(probes):
         raise LoadFailed(
             "the model computes what is no number (NaN): its weights are damaged, or their number format is too narrow"

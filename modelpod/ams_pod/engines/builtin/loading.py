@@ -27,6 +27,7 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
     gc.freeze()  # what was imported stays: a full collection that walks it stops everything for 50 ms
     torch.set_num_threads(settings.threads or default_threads())
     compiled.allow(settings.kernels == "auto")
+    compiled.use_threads(torch.get_num_threads())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     family = choose_family(settings.family, read_config(folder), makes_embeddings=is_sentence_transformer(folder))

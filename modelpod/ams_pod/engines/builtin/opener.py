@@ -19,6 +19,7 @@ _PRELOAD = (
     "safetensors.torch",
     "tokenizers.decoders",
     "jinja2",
+    "ams_pod.engines.builtin.model.prepared",
 )
 
 

@@ -44,9 +44,17 @@ def keep_one_between_steps() -> None:
 @contextmanager
 def between_steps() -> Iterator[None]:
     """For small operators on a step's results."""
-    if not _one_between.is_set() or (count := torch.get_num_threads()) == 1:
+    if not _one_between.is_set():
         yield
         return
+    with one_thread():
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For small operators between calls of the kernels, as a thread of OpenMP's that waits for its part spins."""
+    count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield

@@ -46,6 +46,11 @@ def check_packed(packed: Tensor, bits: int, outputs: int) -> None:
         raise ValueError(f"{packed.dtype} {tuple(packed.shape)} isn't {bits}-bit weights of {outputs} outputs")
 
 
+def has_grouped(model: nn.Module) -> bool:
+    """Whether any layer's weights are grouped."""
+    return any(isinstance(module, GroupedLinear) for module in model.modules())
+
+
 def pack_codes(q: Tensor, s: Tensor, m: Tensor, bits: Bits) -> Tensor:
     """[tiles, groups, bytes] of codes [outputs, inputs] uint8 below 2^bits, s and m [outputs, groups]."""
     outputs, inputs = q.shape
@@ -236,7 +241,6 @@ class GroupedLinear(nn.Linear):
             self.out_features, self.in_features, self.packed.data_ptr(), None if bias is None else bias.data_ptr(),
             self.bits, 0,
         )  # fmt: skip
-        compiled.use_threads(torch.get_num_threads())
         if len(rows) and library.ams_linear(c, rows.data_ptr(), len(rows), result.data_ptr()):
             raise MemoryError("no memory for the rows of a layer")
         return result.to(x.dtype).view(*x.shape[:-1], self.out_features)
