@@ -12,8 +12,8 @@ from ams_pod.engines.builtin.loading import load_engine
 from ams_pod.engines.builtin.memory import placing
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.weights import load_weights, read_config
-from ams_pod.engines.builtin.prompts.text import sampling_defaults
 from ams_pod.engines.port import LoadFailed, SamplingDefaults
+from ams_pod.engines.prompts.text import sampling_defaults
 from fakehub import checkpoints
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from ams_pod.engines.builtin.prompts.text import TextPrompts
-from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.port import ChatOptions, EngineRefusal
+from ams_pod.engines.prompts.text import TextPrompts
+from ams_pod.engines.prompts.token_bytes import TokenBytes
 from fakehub.tiny_tokenizer import CHATML, HERMES, REASONING, qwen_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from ams_pod.engines.builtin.families import family_module
-from ams_pod.engines.builtin.prompts import control_tokens
-from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
-from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.port import EngineRefusal
+from ams_pod.engines.prompts import control_tokens
+from ams_pod.engines.prompts.control_tokens import ControlTokens
+from ams_pod.engines.prompts.text import TextPrompts
 from fakehub import checkpoints
 from families_harness import image, torchvision_shim
 from hypothesis import HealthCheck, given, settings

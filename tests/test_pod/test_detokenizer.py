@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer
+from ams_pod.engines.prompts.text import StreamDetokenizer
 from fakehub.tiny_tokenizer import qwen_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st

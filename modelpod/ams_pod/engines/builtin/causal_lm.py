@@ -23,7 +23,6 @@ from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
 from ams_pod.engines.builtin.model.weights import count_parameters, read_config, weight_bytes
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.scheduler import admission
 from ams_pod.engines.builtin.scheduler.core import EngineCore
@@ -47,6 +46,7 @@ from ams_pod.engines.port import (
     Sink,
     Ticket,
 )
+from ams_pod.engines.prompts.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.media.sizing import Sizes
 from ams_pod.shares import EVERYBODY, Share
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ams_pod.engines.builtin.prompts.media_probe import MediaProbe
-from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.port import Prepared
+from ams_pod.engines.prompts.text import TextPrompts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from tokenizers import Tokenizer
 
 from ams_pod.engines.builtin.embedding.core import EmbeddingCore
 from ams_pod.engines.builtin.memory import device_memory
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer
-from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.port import (
     PLAIN_CHAT,
     Capabilities,
@@ -25,6 +23,8 @@ from ams_pod.engines.port import (
     Ticket,
     context_exceeded,
 )
+from ams_pod.engines.prompts.text import StreamDetokenizer
+from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.shares import EVERYBODY, Share
 
 

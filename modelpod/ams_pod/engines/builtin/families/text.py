@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.model.weights import load_processor
-from ams_pod.engines.builtin.prompts.text import TextPrompts
 from ams_pod.engines.builtin.recipe import Recipe
+from ams_pod.engines.prompts.text import TextPrompts
 
 # Of the architectures that are served most; another is imported when it is loaded.
 PRELOAD = (

@@ -19,9 +19,6 @@ from ams_pod.engines.builtin.model.weights import (
     read_config,
     weight_bytes,
 )
-from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens
-from ams_pod.engines.builtin.prompts.text import StreamDetokenizer, unsupported_modality
-from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
 from ams_pod.engines.port import (
@@ -40,6 +37,9 @@ from ams_pod.engines.port import (
     Ticket,
     context_exceeded,
 )
+from ams_pod.engines.prompts.control_tokens import ControlTokens
+from ams_pod.engines.prompts.text import StreamDetokenizer, unsupported_modality
+from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.media.items import Image
 from ams_pod.shares import EVERYBODY, Share
 

@@ -1,1 +1,1 @@
-"""From messages to token ids, and from tokens to text."""
+"""Prompts with media, and how processors take them."""

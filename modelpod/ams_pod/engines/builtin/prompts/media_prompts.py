@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ams_pod.engines.builtin.prompts.contents import content_of, number_of
 from ams_pod.engines.builtin.prompts.pieces import Piece
-from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, Prepared, context_exceeded
+from ams_pod.engines.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.media.sizing import Sizes
 
 

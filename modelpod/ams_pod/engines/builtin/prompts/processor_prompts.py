@@ -10,10 +10,10 @@ import PIL.Image
 from transformers import BatchEncoding
 
 from ams_pod.engines.builtin.prompts.chat_format import ChatFormat
-from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
-from ams_pod.engines.builtin.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.engines.builtin.threads import use_one_thread
 from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, Prepared
+from ams_pod.engines.prompts.control_tokens import ControlTokens, Disguise
+from ams_pod.engines.prompts.text import TextPrompts, unsupported_modality
 from ams_pod.media.items import Image
 
 # What processors raise for an image that they can't divide or resize: too narrow, for one.

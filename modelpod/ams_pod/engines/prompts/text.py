@@ -5,17 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from ams_common.outside import InvalidJson, read_json
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
-from transformers import PreTrainedTokenizerBase
 
-from ams_pod.engines.builtin.prompts.chat_templates import Habits, Templates, habits_of, texts_in, worn_by
-from ams_pod.engines.builtin.prompts.control_tokens import ControlTokens, Disguise
-from ams_pod.engines.builtin.prompts.token_bytes import TokenBytes
 from ams_pod.engines.port import (
     PLAIN_CHAT,
     ChatOptions,
@@ -25,7 +21,13 @@ from ams_pod.engines.port import (
     SamplingDefaults,
     context_exceeded,
 )
+from ams_pod.engines.prompts.chat_templates import Habits, Templates, habits_of, texts_in, worn_by
+from ams_pod.engines.prompts.control_tokens import ControlTokens, Disguise
+from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.media.sizing import NO_RULES, Sizes
+
+if TYPE_CHECKING:  # importing it takes a second, and not every engine has it in its process
+    from transformers import PreTrainedTokenizerBase
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _THINK_TAGS = re.compile(f"{THINK_OPEN}|{THINK_CLOSE}")
@@ -63,7 +65,7 @@ class TextPrompts:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         context_tokens: int,
         template: str | None = None,
         marks: Sequence[str] = (),
@@ -251,7 +253,7 @@ def _only_text(content: str | Sequence[dict[str, Any]]) -> str:
     return "\n".join(part["text"] for part in content)
 
 
-def stop_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def stop_tokens(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """Tokens that end an answer: those of generation_config.json and config.json, and the tokenizer's own."""
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):

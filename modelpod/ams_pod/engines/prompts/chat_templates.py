@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ams_pod.engines.builtin.prompts.control_tokens import Disguise
+from ams_pod.engines.prompts.control_tokens import Disguise
 
 _NAME, _KEY = "ams47tool11", "ams47key11"  # no template has them, and none changes them
 
