@@ -8,7 +8,7 @@ from ams_common.errors import ApiError
 
 from ams_pod.engines.port import EngineError, EngineRefusal, RefusalKind
 
-_MEMORY_RETRY_SECONDS = 10.0
+_RETRY_SECONDS: dict[RefusalKind, float] = {"out-of-memory": 10.0, "engine-lost": 2.0}
 _KINDS: dict[RefusalKind, str] = {
     "invalid-prompt": "invalid_parameter",
     "invalid-constraint": "invalid_parameter",
@@ -17,6 +17,7 @@ _KINDS: dict[RefusalKind, str] = {
     "unsupported-modality": "unsupported_modality",
     "context-length-exceeded": "context_length_exceeded",
     "out-of-memory": "insufficient_memory",
+    "engine-lost": "backend_failed",
 }
 
 
@@ -29,7 +30,7 @@ def api_error(error: BaseException) -> ApiError:
     return ApiError(
         _KINDS[error.kind],
         str(error),
-        retry_after=_MEMORY_RETRY_SECONDS if error.kind == "out-of-memory" else None,
+        retry_after=_RETRY_SECONDS.get(error.kind),
         **{name: value for name, value in details.items() if value is not None},
     )
 

@@ -8,12 +8,14 @@ from ams_pod.engines.port.describing import (
     OTHER_KEYS,
     Capabilities,
     EngineCounters,
+    EngineHealth,
     Feature,
     GpuMemory,
     KeyWork,
     MemoryUsage,
     ModelInfo,
     Occupancy,
+    Restart,
     SamplingDefaults,
 )
 from ams_pod.engines.port.engine import (
@@ -21,6 +23,7 @@ from ams_pod.engines.port.engine import (
     Engine,
     Opener,
     ReportPhase,
+    Supervised,
 )
 from ams_pod.engines.port.errors import (
     EngineError,
@@ -58,6 +61,7 @@ __all__ = [
     "Engine",
     "EngineCounters",
     "EngineError",
+    "EngineHealth",
     "EngineRefusal",
     "Feature",
     "Finish",
@@ -72,9 +76,11 @@ __all__ = [
     "Publish",
     "RefusalKind",
     "ReportPhase",
+    "Restart",
     "Sampling",
     "SamplingDefaults",
     "Sink",
+    "Supervised",
     "Ticket",
     "TokenEvent",
     "TokenLogprobs",

@@ -159,3 +159,28 @@ class MemoryUsage:
     ram_available_bytes: int
     process_bytes: int
     gpu: GpuMemory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """One time that an engine in a process of its own was started again: Unix time, kind, and a sentence why."""
+
+    at: float
+    reason: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """How an engine is that computes in a process of its own. `alive` is false where it hangs and is to be ended.
+
+    `available`: it takes requests now; while it doesn't, they wait. `message` says why it isn't, or that it sleeps.
+    `restarts` are the last ones, the newest last; `counts` all of them by reason.
+    """
+
+    alive: bool
+    available: bool
+    message: str = ""
+    version: str = ""
+    restarts: tuple[Restart, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)

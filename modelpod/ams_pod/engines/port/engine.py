@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
-from ams_pod.engines.port.describing import Capabilities, EngineCounters, MemoryUsage, ModelInfo, Occupancy
+from ams_pod.engines.port.describing import (
+    Capabilities,
+    EngineCounters,
+    EngineHealth,
+    MemoryUsage,
+    ModelInfo,
+    Occupancy,
+)
 from ams_pod.engines.port.requests import (
     PLAIN_CHAT,
     ChatOptions,
@@ -101,6 +108,14 @@ class Engine(Protocol):
         """Compute until `stop`; requests that are left then end with `cancelled`."""
 
     def stop(self) -> None: ...
+
+
+@runtime_checkable
+class Supervised(Protocol):
+    """An engine that computes in a process of its own, which may end and be started again while it is open."""
+
+    @property
+    def health(self) -> EngineHealth: ...
 
 
 class Opener(Protocol):

@@ -17,6 +17,7 @@ RefusalKind = Literal[
     "unsupported",
     "context-length-exceeded",
     "out-of-memory",
+    "engine-lost",
 ]
 
 

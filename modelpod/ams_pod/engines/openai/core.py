@@ -1,0 +1,355 @@
+"""The requests of one engine: which are sent, which wait, and the events that come back. All of it on one loop."""
+
+import asyncio
+import collections
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.flight import Attempts, Flight
+from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
+from ams_pod.engines.openai.pieces import Asked, MediaChat
+from ams_pod.engines.openai.slots import Slots
+from ams_pod.engines.openai.watch import Signs
+from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
+from ams_pod.shares import FairShares, Share
+
+log = logging.getLogger(__name__)
+_MOST_SENT = 2  # times, of a request that got nothing: one that ends its engine must not do so for ever
+_BUSY_SECONDS = 0.25  # until an engine is asked again that had no room
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer."""
+
+    model: str
+    context_tokens: int
+    rows: int
+    ends: frozenset[int]
+    vocabulary: int | None = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    flight: Flight
+    exchange: Exchange | None = None
+    opening: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+
+class Core:
+    """Requests wait here while the engine has no place for them, or isn't there."""
+
+    def __init__(self, dialect: Dialect, publish: Publish, suspect: Callable[[], None]) -> None:
+        """`suspect` is called when a request lost its engine."""
+        self.counters = EngineCounters()
+        self.address = Address()
+        self.terms = Terms("", 4096, 1, frozenset())
+        self._dialect, self._publish, self._suspect = dialect, publish, suspect
+        self._slots: Slots | None = None
+        self._waiting: collections.deque[tuple[Ticket, Attempts]] = collections.deque()
+        self._sent: dict[Ticket, _Sent] = {}
+        self._shares = FairShares()
+        self._available = False
+        self._outbox: list[TokenEvent] = []
+        self._integral, self._integral_at = 0.0, 0.0  # of 1/n over the time in which n requests run
+        self._stopped = False
+        now = time.monotonic()
+        self.answered_at = self.progress_at = self.idle_since = now
+        self._running_since: float | None = None
+        self.cancelled_at: float | None = None  # and the engine wasn't seen idle since
+
+    def begin(self, address: Address, terms: Terms) -> None:
+        """An engine is there, perhaps a new one."""
+        if self._slots is None or terms.rows != self.terms.rows:
+            self._slots = Slots(terms.rows) if self._dialect.picks_slots else None
+        elif self._slots is not None:
+            self._slots.forget()
+        self.address, self.terms = address, terms
+        self._answered()
+        self.resume()
+
+    def restarted(self, address: Address) -> None:
+        """The same engine anew, perhaps elsewhere."""
+        self.begin(address, self.terms)
+
+    def resume(self) -> None:
+        self._available = True
+        self._dispatch()
+
+    def pause(self) -> None:
+        """Nothing more is sent until `resume`."""
+        self._available = False
+
+    @property
+    def running(self) -> int:
+        return len(self._sent)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens of prompts and answers that run."""
+        return sum(each.flight.prompt_tokens + each.flight.count for each in list(self._sent.values()))
+
+    def signs(self) -> Signs:
+        return Signs(self.answered_at, self.progress_at, self._running_since)
+
+    def answered(self) -> None:
+        """The engine answered something, no matter what."""
+        self._answered()
+
+    def add(self, ticket: Ticket) -> None:
+        if ticket.cancelled:
+            self._end_unsent(ticket)
+            return
+        self._shares.enter(ticket.share)
+        self._waiting.append((ticket, Attempts()))
+        self._dispatch()
+
+    def cancel(self, ticket: Ticket) -> None:
+        sent = self._sent.get(ticket)
+        if sent is not None:
+            sent.flight.cancel()
+            self._land(sent)
+            self.cancelled_at = time.monotonic()
+            return
+        for entry in self._waiting:
+            if entry[0] is ticket:
+                self._waiting.remove(entry)
+                self._end_unsent(ticket)
+                return
+
+    def lose_all(self, sentence: str) -> None:
+        """The engine is gone, or will be: what it computed is lost."""
+        for sent in list(self._sent.values()):
+            self._lost(sent, sentence)
+
+    def close(self) -> None:
+        self._stopped = True
+        self._available = False
+        for sent in list(self._sent.values()):
+            sent.flight.cancel()
+            self._land(sent)
+        while self._waiting:
+            self._end_unsent(self._waiting.popleft()[0])
+        self._flush()
+
+    def _end_unsent(self, ticket: Ticket) -> None:
+        self._emit(TokenEvent(ticket, None, "cancelled"))
+
+    def _dispatch(self) -> None:
+        while self._available and self._waiting and len(self._sent) < self.terms.rows:
+            ticket, attempts = self._next()
+            if ticket.cancelled:
+                self._end_unsent(ticket)
+                continue
+            self._send(ticket, attempts)
+
+    def _next(self) -> tuple[Ticket, Attempts]:
+        """Of the key whose turn it is, the first."""
+        if len(self._waiting) == 1:
+            return self._waiting.popleft()
+        entry = self._shares.in_order(self._waiting, _share)[0]
+        self._waiting.remove(entry)
+        return entry
+
+    def _send(self, ticket: Ticket, attempts: Attempts) -> None:
+        now = time.monotonic()
+        flight = Flight(ticket, self._emit, self.terms.ends, attempts)
+        attempts.sent += 1
+        reuses, salt = True, _salt(ticket)
+        if self._slots is not None and not isinstance(ticket.prepared.media, MediaChat):
+            flight.slot, reuses = self._slots.take(ticket.prepared.ids, salt)
+        asked = self._asked(ticket, flight.slot, salt, reuses=reuses)
+        sent = _Sent(flight)
+        try:
+            path, body = self._dialect.request(asked)
+        except EngineRefusal as refusal:
+            if flight.slot is not None and self._slots is not None:
+                self._slots.give_back(flight.slot)
+            flight.fail(refusal)
+            return
+        if ticket.started_at is None:
+            ticket.waits.note("slot", now)
+            ticket.started_at = now
+        self._tick(now)
+        flight.mark = self._integral
+        self._sent[ticket] = sent
+        if self._running_since is None:
+            self._running_since = now
+        self.progress_at = max(self.progress_at, now)
+        streams = self._dialect.streams(asked)
+        sent.exchange = Exchange(
+            self.address.head("POST", path, len(body)) + body,
+            lambda result: self._ended(sent, asked, result),
+            (lambda events: self._take(sent, events)) if streams else None,
+        )
+        sent.opening = asyncio.get_running_loop().create_task(self._open(sent, sent.exchange))
+
+    def _asked(self, ticket: Ticket, slot: int | None, salt: str, *, reuses: bool) -> Asked:
+        prepared = ticket.prepared
+        return Asked(
+            prepared.ids,
+            ticket.sampling,
+            self.terms.model,
+            self.terms.context_tokens,
+            chat=prepared.media if isinstance(prepared.media, MediaChat) else None,
+            thinking=prepared.thinking,
+            salt=salt,
+            slot=slot,
+            reuses=reuses,
+            vocabulary=self.terms.vocabulary,
+        )
+
+    async def _open(self, sent: _Sent, exchange: Exchange) -> None:
+        try:
+            await connect(self.address, exchange)
+        except EngineUnreachable as error:
+            self._lost(sent, str(error))
+
+    def _take(self, sent: _Sent, events: list[bytes]) -> None:
+        """What a read brought."""
+        self.answered_at = self.progress_at = time.monotonic()
+        flight = sent.flight
+        if flight.count == 0:
+            flight.ticket.waits.note("reading", self.progress_at)
+        before = flight.count
+        try:
+            for data in events:
+                piece = self._dialect.pieces(data)
+                if piece is not None:
+                    flight.take(piece)
+                elif flight.finished:  # [DONE]
+                    flight.complete()
+        except EngineError as error:
+            flight.fail(error)
+        self.counters.decode_tokens += flight.count - before
+        if flight.ended:
+            self._land(sent)
+
+    def _ended(self, sent: _Sent, asked: Asked, result: Answer | EngineUnreachable | None) -> None:
+        """The exchange is over."""
+        self._answered()
+        flight = sent.flight
+        if sent.flight.ended:
+            return
+        if isinstance(result, EngineUnreachable):
+            if flight.finished:
+                flight.complete()
+                self._land(sent)
+            else:
+                self._lost(sent, str(result))
+            return
+        if isinstance(result, Answer):
+            if result.status in (429, 503):
+                self._put_off(sent)
+                return
+            try:
+                if result.status != 200:
+                    raise self._dialect.failure(result.status, result.body, asked)
+                if (piece := self._dialect.pieces(result.body)) is not None:
+                    flight.take(piece)
+                    self.counters.decode_tokens += flight.count
+            except EngineError as error:
+                flight.fail(error)
+        flight.complete()
+        self._land(sent)
+
+    def _lost(self, sent: _Sent, why: str) -> None:
+        """Its engine is gone: sent once more where the client got nothing, an error else."""
+        flight = sent.flight
+        if flight.ended:
+            return
+        if flight.count == 0 and flight.attempts.sent < _MOST_SENT and not self._stopped:
+            self._land(sent)
+            self._waiting.appendleft((flight.ticket, flight.attempts))
+        else:
+            title = self._dialect.title
+            flight.fail(
+                EngineRefusal(
+                    "engine-lost",
+                    f"{title}, which computed this answer, ended before it was complete ({why}); it is started again.",
+                )
+            )
+            self._land(sent)
+        self.pause()
+        self._suspect()
+
+    def _put_off(self, sent: _Sent) -> None:
+        """The engine has no room, or isn't ready: asked again in a moment."""
+        flight = sent.flight
+        flight.attempts.sent -= 1
+        self._land(sent)
+        self._waiting.appendleft((flight.ticket, flight.attempts))
+        self.pause()
+        asyncio.get_running_loop().call_later(_BUSY_SECONDS, self._suspect)
+
+    def _land(self, sent: _Sent) -> None:
+        """It runs no longer, however it ended."""
+        flight = sent.flight
+        if flight.ticket not in self._sent:
+            return
+        now = time.monotonic()
+        self._tick(now)
+        del self._sent[flight.ticket]
+        if sent.exchange is not None:
+            sent.exchange.abort()
+        if self._slots is not None and flight.slot is not None:
+            self._slots.give_back(flight.slot)
+        self._account(flight)
+        if not self._sent:
+            self._running_since, self.idle_since = None, now
+        if not self._stopped:
+            self._dispatch()
+
+    def _account(self, flight: Flight) -> None:
+        ticket, seconds = flight.ticket, self._integral - flight.mark
+        ticket.compute_seconds += seconds
+        self._shares.charge(ticket.share, seconds)
+        work = self.counters.work_of(ticket.share.key)
+        work.answer_seconds += seconds
+        work.answer_tokens += flight.count
+        if flight.count:
+            read = max(0, flight.prompt_tokens - flight.cached)
+            self.counters.prefill_tokens += read
+            self.counters.prefix_queries += flight.prompt_tokens
+            self.counters.prefix_hits += flight.cached
+            work.prompt_tokens += read
+
+    def _tick(self, now: float) -> None:
+        """The engine's time until now, shared out among the requests that ran."""
+        if self._sent:
+            self._integral += (now - self._integral_at) / len(self._sent)
+            self.counters.busy_seconds += now - self._integral_at
+        self._integral_at = now
+
+    def _answered(self) -> None:
+        self.answered_at = time.monotonic()
+
+    def _emit(self, event: TokenEvent) -> None:
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(event)
+
+    def _flush(self) -> None:
+        if self._outbox:
+            events, self._outbox = self._outbox, []
+            self.counters.steps += 1
+            self._publish(events)
+
+
+def _share(entry: tuple[Ticket, Attempts]) -> Share:
+    return entry[0].share
+
+
+def _salt(ticket: Ticket) -> str:
+    """What stands for the salt at an engine: empty where all may share what is cached."""
+    if not ticket.cache_salt.strip():
+        return ""
+    return hashlib.blake2b(ticket.cache_salt.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,328 @@
+"""OpenAI's protocol as most engines speak it; an engine's own dialect says where it differs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from ams_common.lifecycle import Phase
+from ams_common.outside import InvalidJson, read_json
+
+from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece
+from ams_pod.engines.port import (
+    Constraint,
+    EngineError,
+    EngineRefusal,
+    Finish,
+    Sampling,
+    TokenLogprobs,
+    context_exceeded,
+)
+
+PhasePattern = tuple[re.Pattern[str], Phase]
+"""A line of the engine's log that begins a phase; its first group, if it has one, is a percentage."""
+
+_FINISHES: dict[str, Finish] = {"length": "length"}  # all others are a `stop`: by a token, a text, a call of a tool
+_TOO_LONG = re.compile(
+    r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long", re.I | re.S
+)
+_NUMBER = re.compile(r"\d+")
+_LOGGED = 300
+
+
+class Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: Details | None = None
+
+
+class ChatLogprob(msgspec.Struct):
+    token: str = ""
+    logprob: float = 0.0
+    id: int | None = None
+    top_logprobs: list["ChatLogprob"] = []
+
+    @property
+    def number(self) -> int:
+        return self.id if self.id is not None else _token_id(self.token)
+
+
+class CompletionLogprobs(msgspec.Struct):
+    """Of a completion; `content` of a chat."""
+
+    content: list[ChatLogprob] | None = None
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(msgspec.Struct):
+    """Of a completion (`text`), a streamed chat (`delta`) or a whole one (`message`)."""
+
+    text: str | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    logprobs: msgspec.Raw | None = None
+    prompt_logprobs: list[dict[str, dict[str, Any]] | None] | None = None
+
+
+class Chunk(msgspec.Struct):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+
+
+class _Model(msgspec.Struct):
+    id: str = ""
+    max_model_len: int | None = None
+    context_length: int | None = None
+    meta: dict[str, Any] | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+_CHUNKS = msgspec.json.Decoder(Chunk)
+_LOGPROBS = msgspec.json.Decoder(CompletionLogprobs)
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Dialect:
+    """A server that speaks OpenAI's protocol and of which nothing else is known. All of it is pure."""
+
+    title: ClassVar[str] = "The engine"
+    health_path: ClassVar[str] = "/health"
+    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models",)
+    metrics_path: ClassVar[str] = ""
+    metric_names: ClassVar[Mapping[str, str]] = {}  # series to the field of `EngineFigures`
+    tells_ids: ClassVar[bool] = False
+    picks_slots: ClassVar[bool] = False
+    logprobs: ClassVar[bool] = False
+    prompt_logprobs: ClassVar[bool] = False
+    constraint_kinds: ClassVar[frozenset[str]] = frozenset()
+    phases: ClassVar[tuple[PhasePattern, ...]] = ()
+    gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)
+    sleep_path: ClassVar[str] = ""
+    wake_path: ClassVar[str] = ""
+    key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
+    extra_variables: ClassVar[Mapping[str, str]] = {}
+
+    # What is asked.
+
+    def refusal(self, sampling: Sampling) -> EngineRefusal | None:
+        """What of it this engine can't do; None where it can do all."""
+        for asked, name in (
+            (sampling.allowed_tokens is not None, "allowed_token_ids"),
+            (sampling.min_new_tokens > 0, "min_tokens"),
+            (sampling.top_k != 0, "top_k"),
+            (sampling.min_p > 0, "min_p"),
+            (sampling.repetition_penalty != 1.0, "repetition_penalty"),
+            (sampling.ignore_eos, "ignore_eos"),
+            (sampling.logprobs is not None, "logprobs"),
+            (sampling.prompt_logprobs is not None, "prompt_logprobs"),
+        ):
+            if asked:
+                return self._cannot(name)
+        return None
+
+    def _cannot(self, what: str) -> EngineRefusal:
+        return EngineRefusal("unsupported", f"{self.title}, which serves this model, can't do this: {what}.")
+
+    def held(self, constraint: Constraint) -> Held:
+        """A constraint in the engine's fields. EngineRefusal for one that it can't follow."""
+        if constraint.kind not in self.constraint_kinds:
+            raise self.cannot_hold(constraint)
+        return Held(self.constraint_fields(constraint), constraint.reasoning)
+
+    def cannot_hold(self, constraint: Constraint, why: str = "") -> EngineRefusal:
+        kinds = {"lark": "a grammar", "regex": "a regular expression", "choice": "a choice of texts"}
+        what = kinds.get(constraint.kind, "a JSON form")
+        return EngineRefusal(
+            "invalid-constraint", f"{self.title}, which serves this model, can't hold answers to {what}{why}."
+        )
+
+    def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:
+        raise self.cannot_hold(constraint)
+
+    def request(self, asked: Asked) -> tuple[str, bytes]:
+        """(path, body) of a request; its answer is a stream where `streams` says so."""
+        path = "/v1/completions" if asked.chat is None else "/v1/chat/completions"
+        body: dict[str, Any] = {"model": asked.model, **self.sampling_fields(asked)}
+        if asked.chat is None:
+            body["prompt"] = asked.ids
+        else:
+            body |= {"messages": asked.chat.messages, **asked.chat.fields}
+            if asked.sampling.max_new_tokens >= asked.context_tokens - len(asked.ids):
+                body.pop("max_tokens")  # as much as its media leave, which the engine knows
+        if self.streams(asked):
+            body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+        return path, _ENCODE(body)
+
+    def streams(self, asked: Asked) -> bool:
+        return asked.sampling.prompt_logprobs is None
+
+    def sampling_fields(self, asked: Asked) -> dict[str, Any]:
+        """OpenAI's own fields."""
+        sampling = asked.sampling
+        fields: dict[str, Any] = {
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.presence_penalty:
+            fields["presence_penalty"] = sampling.presence_penalty
+        if sampling.frequency_penalty:
+            fields["frequency_penalty"] = sampling.frequency_penalty
+        if sampling.seed is not None:
+            fields["seed"] = sampling.seed
+        if biases := self.biases(asked):
+            fields["logit_bias"] = {str(token): bias for token, bias in biases.items()}
+        if isinstance(sampling.constraint, Held):
+            fields |= sampling.constraint.fields
+        return fields
+
+    def biases(self, asked: Asked) -> dict[int, float]:
+        """What is added to logits, within what OpenAI's field allows; a token that is never chosen gets the least."""
+        known = {
+            token: max(-100.0, min(100.0, bias))
+            for token, bias in asked.sampling.logit_bias
+            if asked.vocabulary is None or token < asked.vocabulary
+        }
+        return known | dict.fromkeys(asked.sampling.banned_tokens, -100.0)
+
+    # What comes back.
+
+    def pieces(self, data: bytes) -> Piece | None:
+        """Of one event of a stream, or of a whole answer; None where it tells nothing. EngineError for garbage."""
+        if data == b"[DONE]":
+            return None
+        try:
+            chunk = _CHUNKS.decode(data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise EngineError(f"{self.title} sent what is no answer: {ascii(str(error))[1:200]}") from None
+        if chunk.error is not None:
+            return Piece(error=self.failure(500, data))
+        piece = Piece()
+        if (usage := chunk.usage) is not None:
+            piece.prompt_tokens, piece.count = usage.prompt_tokens, usage.completion_tokens
+            if usage.prompt_tokens_details is not None:
+                piece.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        if chunk.choices:
+            self._read(chunk.choices[0], piece)
+        return piece
+
+    def _read(self, choice: Choice, piece: Piece) -> None:
+        if (said := choice.delta or choice.message) is not None:
+            piece.text = said.content or said.reasoning_content or said.reasoning
+        else:
+            piece.text = choice.text
+        if self.tells_ids and choice.token_ids is not None:
+            piece.tokens = choice.token_ids
+        if choice.logprobs is not None and self.logprobs:
+            piece.logprobs = self.read_logprobs(choice.logprobs)
+        if choice.prompt_logprobs is not None:
+            piece.prompt_logprobs = [_prompt_logprobs(each) for each in choice.prompt_logprobs]
+        if choice.finish_reason is not None:
+            if choice.finish_reason in ("error", "abort"):
+                piece.error = EngineError(f"{self.title} gave this request up.")
+            piece.finish = _FINISHES.get(choice.finish_reason, "stop")
+
+    def read_logprobs(self, raw: msgspec.Raw) -> Sequence[TokenLogprobs]:
+        """Those of completions and chats with `return_tokens_as_token_ids`."""
+        if bytes(raw) == b"null":
+            return ()
+        try:
+            found = _LOGPROBS.decode(raw)
+        except (msgspec.DecodeError, UnicodeError):
+            return ()
+        if found.content is not None:
+            return [
+                TokenLogprobs(each.number, each.logprob, tuple((top.number, top.logprob) for top in each.top_logprobs))
+                for each in found.content
+            ]
+        tops = found.top_logprobs or [None] * len(found.tokens)
+        return [
+            TokenLogprobs(
+                _token_id(token),
+                logprob if logprob is not None else 0.0,
+                tuple(sorted(((_token_id(each), value) for each, value in (top or {}).items()), key=lambda x: -x[1])),
+            )
+            for token, logprob, top in zip(found.tokens, found.token_logprobs, tops, strict=False)
+        ]
+
+    def failure(self, status: int, body: bytes, asked: Asked | None = None) -> EngineError:
+        """The error of an answer that is none."""
+        message = _message_of(body)
+        if status in (401, 403):
+            return EngineError(f"{self.title} doesn't take the key that it was started with.")
+        if 400 <= status < 500 and status != 408:
+            if _TOO_LONG.search(message) and asked is not None:
+                numbers = [int(found) for found in _NUMBER.findall(message)]
+                given = max([number for number in numbers if number >= asked.context_tokens], default=len(asked.ids))
+                return context_exceeded(asked.context_tokens, given, at_least=True)
+            part: Literal["messages", "prompt"] = "messages" if asked is None or asked.chat else "prompt"
+            held = asked is not None and asked.sampling.constraint is not None
+            return EngineRefusal(
+                "invalid-constraint" if held else "invalid-prompt",
+                f"{self.title}, which serves this model, refuses the request: {message[:_LOGGED]}",
+                part=None if held else part,
+            )
+        return EngineError(f"{self.title} failed on this request ({status}): {message[:_LOGGED]}")
+
+    def facts(self, answers: Mapping[str, bytes]) -> Facts:
+        """From the answers of `facts_paths`, those that there were."""
+        model = self.first_model(answers)
+        return Facts(model=model.id, context_tokens=model.max_model_len or model.context_length)
+
+    def first_model(self, answers: Mapping[str, bytes]) -> _Model:
+        try:
+            return next(iter(read_json(answers.get("/v1/models", b"{}"), _Models).data), _Model())
+        except InvalidJson:
+            return _Model()
+
+    def is_gpu(self, facts: Facts, log: str) -> bool:
+        """Whether it computes on a GPU, from what it says."""
+        return self.gpu_words.search(log) is not None
+
+
+def _prompt_logprobs(entry: Mapping[str, Mapping[str, Any]] | None) -> TokenLogprobs | None:
+    """vLLM's: by id, the prompt's own token first, and then the likeliest."""
+    if not entry:
+        return None
+    found = [(int(token), float(each.get("logprob", 0.0))) for token, each in entry.items() if token.isdigit()]
+    if not found:
+        return None
+    (token, logprob), top = found[0], sorted(found, key=lambda each: -each[1])
+    return TokenLogprobs(token, logprob, tuple(top))
+
+
+def _token_id(text: str) -> int:
+    number = text.removeprefix("token_id:")
+    return int(number) if number.isdigit() else 0
+
+
+def _message_of(body: bytes) -> str:
+    """The sentence of an error's body, whatever shape it has; on one line."""
+    try:
+        found = read_json(body)
+    except InvalidJson:
+        found = body[:_LOGGED].decode("utf-8", "replace")
+    for name in ("error", "message", "detail"):
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+    if isinstance(found, dict):
+        found = found.get("message", "")
+    return " ".join(str(found).split())[:1000]

@@ -1,0 +1,176 @@
+"""An engine of another make as an `Engine` of the port: our prompts, its tokens."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ams_pod.engines.openai.core import Core
+from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.machine import memory_usage
+from ams_pod.engines.openai.media_chat import count_media, has_media, media_chat
+from ams_pod.engines.openai.pieces import Held
+from ams_pod.engines.openai.supervisor import Supervisor
+from ams_pod.engines.port import (
+    PLAIN_CHAT,
+    Capabilities,
+    ChatOptions,
+    Constraint,
+    EngineCounters,
+    EngineHealth,
+    EngineRefusal,
+    MemoryUsage,
+    ModelInfo,
+    Occupancy,
+    Prepared,
+    Sampling,
+    Sink,
+    Ticket,
+    context_exceeded,
+)
+from ams_pod.engines.prompts.text import StreamDetokenizer, TextPrompts, unsupported_modality
+from ams_pod.shares import EVERYBODY, Share
+
+
+class OtherEngine:
+    """Lives on a loop of its own, in the thread of `run`; what others call hands over to it."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        capabilities: Capabilities,
+        prompts: TextPrompts,
+        dialect: Dialect,
+        core: Core,
+        supervisor: Supervisor,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.info, self.capabilities = info, capabilities
+        self._prompts, self._dialect = prompts, dialect
+        self._core, self._supervisor, self._loop = core, supervisor, loop
+        self._stopping = asyncio.Event()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def counters(self) -> EngineCounters:
+        return self._core.counters
+
+    @property
+    def health(self) -> EngineHealth:
+        return self._supervisor.health
+
+    def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
+        if not has_media(messages):
+            return self._prompts.chat(messages, options)
+        for message in messages:
+            for part in () if isinstance(message["content"], str) else message["content"]:
+                if part["type"] != "text" and part["type"] not in self.capabilities.modalities:
+                    raise unsupported_modality(part["type"], self.capabilities.modalities)
+        texts = [
+            {**message, "content": message["content"] if isinstance(message["content"], str) else _texts_of(message)}
+            for message in messages
+        ]
+        text = self._prompts.chat(texts, options)
+        return Prepared(
+            text.ids, thinking=text.thinking, media=media_chat(messages, options), media_items=count_media(messages)
+        )
+
+    def prepare_text(self, text: str) -> Prepared:
+        return self._prompts.text(text)
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        return self._prompts.ids(ids)
+
+    def prepare_pair(self, query: str, text: str) -> Prepared:
+        raise EngineRefusal("unsupported", "This model doesn't compare texts.")
+
+    def prepare_constraint(self, constraint: Constraint) -> Held:
+        return self._dialect.held(constraint)
+
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
+        return self._prompts.detokenizer(after, special=special)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._prompts.token_bytes(token)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return self._prompts.text_of(ids)
+
+    def submit(
+        self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
+    ) -> Ticket:
+        """Queue a request, its answer as long as the context allows. EngineRefusal for what the engine can't do."""
+        if (refusal := self._dialect.refusal(sampling)) is not None:
+            raise refusal
+        room = self.info.context_tokens - len(prepared.ids)
+        if room < 1:
+            raise context_exceeded(self.info.context_tokens, len(prepared.ids))
+        if sampling.max_new_tokens > room:
+            sampling = replace(sampling, max_new_tokens=room)
+        ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, cache_salt)
+        self._hand_over(self._core.add, ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        ticket.cancelled = True
+        self._hand_over(self._core.cancel, ticket)
+
+    def _hand_over(self, function: Any, ticket: Ticket) -> None:
+        with self._lock:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(function, ticket)
+
+    def occupancy(self) -> Occupancy:
+        """What runs and waits, here and, where it tells, in the engine.
+
+        Engines that tell nothing of their cache hold at least the tokens of what runs.
+        """
+        core, figures = self._core, self._supervisor.state.figures
+        capacity = self.info.context_tokens * self.info.concurrent_requests
+        behind = min(int(figures.waiting or 0), core.running)
+        if figures.cache_tokens is not None:
+            held = int(figures.cache_tokens)
+        elif figures.cache_used is not None:
+            held = int(figures.cache_used * capacity)
+        else:
+            held = core.cache_tokens
+        return Occupancy(core.running - behind, core.waiting + behind, min(held, capacity), capacity)
+
+    def memory(self) -> MemoryUsage:
+        state = self._supervisor.state
+        return memory_usage(self.info.device, state.resident_bytes or int(state.figures.process_bytes or 0))
+
+    def free_memory(self) -> None:
+        """The engine's caches are its own."""
+
+    def run(self) -> None:
+        self._loop.run_until_complete(self._run())
+        with self._lock:
+            self._closed = True
+        self._loop.close()
+
+    async def _run(self) -> None:
+        watching = self._loop.create_task(self._supervisor.watch(self._core))
+        stopping = self._loop.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()  # raises what ended it
+        finally:
+            self._core.close()
+            for task in (watching, stopping):
+                task.cancel()
+            await asyncio.gather(watching, stopping, return_exceptions=True)
+            await self._supervisor.close()
+
+    def stop(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+def _texts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part for part in message["content"] if part["type"] == "text"]

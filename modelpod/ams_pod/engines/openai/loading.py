@@ -1,0 +1,171 @@
+"""From a folder and an engine of another make to an `Engine` of the port."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
+from ams_common.pod_settings import ServeSettings
+
+from ams_pod.engines.openai.core import Core, Terms
+from ams_pod.engines.openai.dialects import dialect_of
+from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.engine import OtherEngine
+from ams_pod.engines.openai.http import EngineUnreachable
+from ams_pod.engines.openai.pieces import Facts
+from ams_pod.engines.openai.supervisor import State, Supervisor
+from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
+from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
+from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
+
+_FALLBACK_CONTEXT = 4096
+_BYTES_A_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> OtherEngine:
+    """LoadFailed if the folder has no tokenizer, or the engine doesn't start."""
+    config = read_model_config(folder)
+    family = _family(settings, config)
+    dialect = dialect_of(settings.engine)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report)
+    made: list[Any] = []
+    reading = threading.Thread(target=lambda: made.append(_attempt(lambda: load_tokenizer(folder))), daemon=True)
+    reading.start()  # while the engine loads
+    try:
+        loop.run_until_complete(supervisor.open())
+    except EngineUnreachable as error:
+        loop.run_until_complete(supervisor.close())
+        raise LoadFailed(f"{dialect.title} can't be asked for its model: {error}") from None
+    except BaseException:
+        loop.run_until_complete(supervisor.close())
+        raise
+    try:
+        reading.join()
+        [tokenizer] = made
+        if isinstance(tokenizer, BaseException):
+            raise tokenizer
+        return _engine(folder, settings, publish, config, family, tokenizer, dialect, supervisor, loop)
+    except BaseException:
+        loop.run_until_complete(supervisor.close())
+        raise
+
+
+def model_path(folder: Path, settings: ServeSettings) -> str:
+    """What `{model}` in an engine's command stands for: a GGUF file in the folder, or the folder itself."""
+    if settings.engine == "llamacpp":
+        files = sorted(path for path in folder.glob("**/*.gguf") if not path.name.startswith("mmproj"))
+        if files:
+            return str(files[0])  # of several parts, llama.cpp finds the others by their names
+    return str(folder)
+
+
+def _engine(
+    folder: Path,
+    settings: ServeSettings,
+    publish: Publish,
+    config: Mapping[str, Any],
+    family: str,
+    tokenizer: Any,
+    dialect: Dialect,
+    supervisor: Supervisor,
+    loop: asyncio.AbstractEventLoop,
+) -> OtherEngine:
+    facts = supervisor.state.facts
+    context = _context(settings, config, facts)
+    rows = min(settings.concurrent_requests, facts.concurrent_requests or settings.concurrent_requests)
+    prompts = TextPrompts(tokenizer, context)
+    core = Core(dialect, publish, supervisor.suspect)
+    info = _info(folder, settings, config, family, prompts, dialect, supervisor.state, context, rows)
+    features: set[Feature] = {"raw-prompts"}
+    features |= {"reasoning"} if prompts.thinks else set()
+    features |= {"tools"} if prompts.habits.tools else set()
+    features |= {"constraints"} if dialect.constraint_kinds else set()
+    features |= {"logprobs"} if dialect.logprobs else set()
+    engine = OtherEngine(
+        info, Capabilities(_modalities(family, facts), frozenset(features)), prompts, dialect, core, supervisor, loop
+    )
+    ends = stop_tokens(folder, tokenizer)
+    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary)
+    loop.call_soon(core.begin, supervisor.address, terms)
+    return engine
+
+
+def _info(
+    folder: Path,
+    settings: ServeSettings,
+    config: Mapping[str, Any],
+    family: str,
+    prompts: TextPrompts,
+    dialect: Dialect,
+    state: State,
+    context: int,
+    rows: int,
+) -> ModelInfo:
+    facts = state.facts
+    own = language_config(config)
+    precision = next(
+        (str(each) for each in (own.get("dtype"), own.get("torch_dtype"), config.get("torch_dtype")) if each),
+        "bfloat16",
+    )
+    precision = precision if settings.precision == "auto" else settings.precision
+    weights = facts.weights_bytes or sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    quantized = config.get("quantization_config")
+    method = str(quantized.get("quant_method", "")) if isinstance(quantized, Mapping) else ""
+    quantization = facts.quantization or method or "none"
+    parameters = facts.parameters or (weights // _BYTES_A_PARAMETER.get(precision, 2) if quantization == "none" else 0)
+    architectures = config.get("architectures")
+    vocabulary = facts.vocabulary or own.get("vocab_size")
+    return ModelInfo(
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "unknown",
+        family=family,
+        device="cuda" if state.is_gpu else "cpu",
+        precision=precision,
+        parameters=parameters,
+        weights_bytes=weights,
+        context_tokens=context,
+        cache_bytes_per_token=0,  # engines don't tell
+        concurrent_requests=rows,
+        engine=f"{dialect.title} {facts.version}".strip() if settings.engine != "custom" else "custom",
+        defaults=sampling_defaults(folder),
+        quantization=quantization,
+        quantization_reason=f"as {dialect.title} loaded it",
+        vocabulary=vocabulary if isinstance(vocabulary, int) else None,
+        chat_template=prompts.template,
+        added_tokens=prompts.added_tokens,
+        special_tokens=prompts.special_tokens,
+    )
+
+
+def _context(settings: ServeSettings, config: Mapping[str, Any], facts: Facts) -> int:
+    """What the engine says, else the model's configuration; within what is set."""
+    own = language_config(config).get("max_position_embeddings")
+    found = facts.context_tokens or (own if isinstance(own, int) and own > 0 else _FALLBACK_CONTEXT)
+    return min(found, settings.context_tokens) if settings.context_tokens else found
+
+
+def _family(settings: ServeSettings, config: Mapping[str, Any]) -> str:
+    """The one that is set or that the architecture belongs to; `text` for one that only other engines know."""
+    if settings.family != "auto":
+        return settings.family
+    architectures = config.get("architectures")
+    try:
+        return family_of(architectures if isinstance(architectures, list) else []).name
+    except UnsupportedArchitecture:
+        return "text"
+
+
+def _modalities(family: str, facts: Facts) -> tuple[Modality, ...]:
+    taken = modalities_of(family) if family in BY_NAME else ("text",)
+    return tuple(each for each in taken if facts.modalities is None or each in facts.modalities)
+
+
+def _attempt(make: Any) -> Any:
+    try:
+        return make()
+    except BaseException as error:
+        return error

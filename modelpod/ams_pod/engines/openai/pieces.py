@@ -1,0 +1,90 @@
+"""What is asked of another engine, and what comes back, whichever it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ams_common.families import Modality
+
+from ams_pod.engines.port import EngineError, Finish, Sampling, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A constraint in an engine's own fields; `reasoning` as of a `Constraint`."""
+
+    fields: Mapping[str, Any]
+    reasoning: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MediaChat:
+    """A chat with media, for an engine that makes the prompt itself: messages and fields of OpenAI's API."""
+
+    messages: Sequence[Mapping[str, Any]]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request. `ids` are the prompt, unless there is a `chat`. `salt` tells whose cached prompts it may use.
+
+    `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
+    `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
+    """
+
+    ids: Sequence[int]
+    sampling: Sampling
+    model: str
+    context_tokens: int
+    chat: MediaChat | None = None
+    thinking: bool = False
+    salt: str = ""
+    slot: int | None = None
+    reuses: bool = True
+    vocabulary: int | None = None
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one event tells. `tokens` are ids of the answer, where the engine gives them; `text` is theirs.
+
+    `count` is how many tokens the answer has so far, where it is told. `stops` is the id of the token that ended the
+    answer, where that isn't among `tokens`. All numbers of the prompt come at the latest with the end.
+    """
+
+    tokens: Sequence[int] = ()
+    text: str | None = None
+    count: int | None = None
+    finish: Finish | None = None
+    logprobs: Sequence[TokenLogprobs] = ()
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    error: EngineError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an engine tells of itself and its model; None or empty where it is silent."""
+
+    model: str = ""
+    version: str = ""
+    context_tokens: int | None = None
+    concurrent_requests: int | None = None
+    parameters: int | None = None
+    weights_bytes: int | None = None
+    quantization: str = ""
+    vocabulary: int | None = None
+    modalities: tuple[Modality, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """What an engine's metrics tell; None where they don't. `cache_used` is 0 to 1."""
+
+    running: float | None = None
+    waiting: float | None = None
+    cache_used: float | None = None
+    cache_tokens: float | None = None
+    process_bytes: float | None = None
