@@ -125,7 +125,7 @@ def operator() -> str:
 def pod() -> str:
     counters = EngineCounters(out_of_memory={("decode", "cpu"): 1})
     memory = MemoryUsage("cpu", 1, 1, 1)
-    figures = PodFigures(Occupancy(), counters, 0, 1, 1, 0.0, memory)
+    figures = PodFigures(Occupancy(), counters, 0, 1, 1, 0.0, memory, engine_restarts={"ended": 1})
     metrics = PodMetrics(lambda: figures, Undelivered(), name="m", volume=lambda: VolumeSpace(2, 1))
     metrics.counts.note_startup("load", 1.0)
     metrics.requests.labels("stop").inc()

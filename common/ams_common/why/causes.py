@@ -30,6 +30,7 @@ class CauseCode(StrEnum):
     POD_STOPPED = "pod-stopped"
     POD_FAILED = "pod-failed"
     POD_SILENT = "pod-silent"
+    ENGINE_RESTARTED = "engine-restarted"
     # other requests
     NEIGHBOUR_PROMPT = "neighbour-prompt"
     NEIGHBOUR_MEDIA = "neighbour-media"
@@ -145,6 +146,11 @@ ROWS: Final[dict[CauseCode, CauseRow]] = {
     CauseCode.POD_SILENT: CauseRow(
         "The pod was slow, and doesn't say why",
         "Its record of the request is gone, or it was built by somebody else. Ask again soon after a slow request.",
+    ),
+    CauseCode.ENGINE_RESTARTED: CauseRow(
+        "The engine of the model was started again",
+        "Its own log says what happened before (`kubectl logs -c engine --previous`, or the engine's log beside the "
+        "model's). Often memory ran out: lower `limits.contextTokens` or `limits.concurrentRequests`.",
     ),
     CauseCode.NEIGHBOUR_PROMPT: CauseRow(
         "Prompts of others were read",

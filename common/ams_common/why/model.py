@@ -98,6 +98,14 @@ def _pod(pod: PodAccount) -> Cause | None:
             f"{count(pod.failures, 'failure')} in a row.",
             help=row.help,
         )  # fmt: skip
+    if (restarts := number_of(pod.machine, "engine_restarts")) >= 1:
+        row, ago = ROWS[CauseCode.ENGINE_RESTARTED], number_of(pod.machine, "engine_restart_seconds_ago")
+        return Cause(
+            code=CauseCode.ENGINE_RESTARTED,
+            sentence=f"{row.title}: pod {pod.pod}, {count(int(restarts), 'time')} in the last hour, the last time "
+            f"{duration(ago)} ago: {str(pod.machine.get('engine_restart', '')).rstrip('.')}.",
+            help=row.help,
+        )  # fmt: skip
     running, queued, places = pod.running or 0, pod.queued or 0, pod.places or 0
     if queued > 0 and running >= places > 0:
         full = queued >= (pod.queue_places or 0) > 0

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +18,8 @@ from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE
 from ams_common.undelivered import USAGE_PATH
 from ams_common.why.story import PodTimelines
 
-from ams_pod.serve import admin, embeddings, models, native, openai, tokenizing, transcription
+from ams_pod.serve import admin, embeddings, engine, models, native, openai, tokenizing, transcription
+from ams_pod.serve.engine import ENGINE_ALIVE_PATH, ENGINE_DRAINED_PATH
 from ams_pod.serve.keys import METER, POD, REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.messages.route import count_tokens, messages
 from ams_pod.serve.pod import ModelPod
@@ -61,6 +63,8 @@ def make_app(pod: ModelPod) -> web.Application:
     app.router.add_post("/v1/audio/transcriptions", transcription.transcriptions)
     app.router.add_post(USAGE_PATH, undelivered_usage)
     app.router.add_get(TIMELINES_PATH, timelines)
+    app.router.add_get(ENGINE_ALIVE_PATH, engine.alive)
+    app.router.add_get(ENGINE_DRAINED_PATH, engine.drained)
     app.router.add_get("/admin/memory_status", admin.memory_status)
     app.router.add_get("/admin/model_status", admin.model_status)
     app.router.add_get("/admin/temp_status", admin.temp_status)
@@ -115,7 +119,7 @@ async def timelines(request: web.Request) -> web.Response:
             reaches_back_to=pod.recent.reaches_back_to,
             progress=pod.progress,
             load=pod.load(),
-            machine=pod.machine.lately(),
+            machine={**pod.machine.lately(), **engine.lately(pod.engine_health, time.time())},
         )
     )
 

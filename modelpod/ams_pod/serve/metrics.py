@@ -1,13 +1,13 @@
 """Prometheus metrics of one model pod. Labels are bounded: outcomes, phases and kinds only."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ams_common.histogram import Histogram as PlainHistogram
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from ams_pod.engines.port import EngineCounters, MemoryUsage, Occupancy
+from ams_pod.engines.port import RESTART_REASONS, EngineCounters, MemoryUsage, Occupancy
 from ams_pod.serve.counts import REQUEST_SECONDS, RequestCounts
 from ams_pod.serve.request_meter import Undelivered
 from ams_pod.serve.vllm_names import vllm_metrics
@@ -25,6 +25,7 @@ class Figures:
     queued_requests: int
     stalled_seconds: float
     memory: MemoryUsage
+    engine_restarts: Mapping[str, int] | None = None  # of an engine in a process of its own, by reason
 
 
 class PodMetrics:
@@ -192,6 +193,20 @@ def _of_figures(figures: Figures | None) -> Iterator[Metric]:
     for key, times in list(counters.out_of_memory.items()):
         setbacks.add_metric(list(key), times)
     yield setbacks
+    if figures.engine_restarts is not None:
+        yield _of_restarts(figures.engine_restarts)
+
+
+def _of_restarts(counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "ams_pod_engine_restarts",
+        "Times that an engine in a process of its own was started again: it had ended, answered nothing, or gave "
+        "requests no token.",
+        labels=["reason"],
+    )
+    for reason in sorted({*RESTART_REASONS, *counts}):
+        family.add_metric([reason], counts.get(reason, 0))
+    return family
 
 
 def _of_memory(memory: MemoryUsage) -> Metric:

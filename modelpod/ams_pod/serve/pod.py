@@ -19,7 +19,17 @@ from ams_common.resource.spec import GoldenPrompt
 from ams_common.room import Room
 from ams_tracing.tracer import open_tracer
 
-from ams_pod.engines.port import Capabilities, Engine, EngineCounters, LoadFailed, Occupancy, Opener, TokenEvent
+from ams_pod.engines.port import (
+    Capabilities,
+    Engine,
+    EngineCounters,
+    EngineHealth,
+    LoadFailed,
+    Occupancy,
+    Opener,
+    Supervised,
+    TokenEvent,
+)
 from ams_pod.engines.registry import open_engine
 from ams_pod.media.decoding import DecodeOptions, preload_codecs
 from ams_pod.media.fair_pool import FairPool
@@ -56,6 +66,7 @@ class ModelPod:
         self.engine: Engine | None = None
         self.answer_version = ""
         self.draining = False
+        self.drained = asyncio.Event()  # nothing runs any more, or what runs had its time
         self.active = 0
         self.started = int(time.time())
         self.failure: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
@@ -82,6 +93,7 @@ class ModelPod:
         self._phase: tuple[Phase, float] | None = None
         self._began = time.monotonic()
         self._in_place_at: float | None = None
+        self._moved_at = self._began  # when loading last got anywhere
         self._stall = StallWatch(settings.stall_seconds)
         self._checking: asyncio.Task[None] | None = None
         self._recent_seconds = 1.0  # of a request, moving average
@@ -230,9 +242,27 @@ class ModelPod:
 
     def stalled_seconds(self) -> float | None:
         """For how long the engine has hung, where that is longer than `stall_seconds` allows."""
-        if self.engine is None or self.progress.phase is not Phase.READY:
-            return None
+        if self.engine is None or self.progress.phase is not Phase.READY or isinstance(self.engine, Supervised):
+            return None  # an engine in a process of its own is watched there, and started again without this one
         return self._stall.stalled_seconds(self.engine.occupancy(), self.engine.counters, time.monotonic())
+
+    @property
+    def engine_health(self) -> EngineHealth | None:
+        """Of an engine in a process of its own, once it is open."""
+        return self.engine.health if isinstance(self.engine, Supervised) else None
+
+    def engine_complaint(self) -> str | None:
+        """Why whoever started the engine should end it; None while it does what it should."""
+        if self.failure.done():
+            return self.failure.result().message
+        if self.engine is None:
+            still = time.monotonic() - self._moved_at
+            patience = self.settings.stall_seconds
+            if patience and still > patience:
+                return f"The engine has said nothing for {still:.0f} s while it loads ({self.progress.comment()})."
+            return None
+        health = self.engine_health
+        return None if health is None or health.alive else health.message
 
     async def drain(self) -> None:
         """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
@@ -244,6 +274,7 @@ class ModelPod:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 await self._idle.wait()
+        self.drained.set()
         if self.engine is not None:
             self.engine.stop()
         if self.engine is not None or self._checking is not None:
@@ -291,6 +322,7 @@ class ModelPod:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _note_phase(self, phase: Phase, percent: float | None, now: float) -> None:
+        self._moved_at = now
         if self._phase is None or self._phase[0] != phase:
             if self._phase is not None:
                 name, since = self._phase
@@ -307,7 +339,7 @@ class ModelPod:
         if self._in_place_at is None:
             self._in_place_at = now
             self.metrics.counts.note_startup("load", now - self._began)
-        if phase is Phase.READY:
+        if phase is Phase.READY and self.engine is None:
             self.metrics.counts.note_startup("warm-up", now - self._in_place_at)
 
     def _be_checked(self, engine: Engine) -> None:
@@ -360,6 +392,7 @@ class ModelPod:
             queued_requests=load.queued_requests,
             stalled_seconds=self.stalled_seconds() or 0.0,
             memory=engine.memory(),
+            engine_restarts=dict(health.counts) if (health := self.engine_health) is not None else None,
         )
 
 

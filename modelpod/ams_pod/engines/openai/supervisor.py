@@ -169,6 +169,7 @@ class Supervisor:
         log.error("%s hangs: %s", self._dialect.title, found.sentence)
         core.pause()
         if self._child is not None:
+            core.lose_all(found.sentence)
             await self._child.end(at_once=True)
             await self._come_back(core, found)
             return
@@ -232,9 +233,10 @@ class Supervisor:
     async def _until_healthy(self) -> None:
         """LoadFailed if a child of ours ends meanwhile. One that somebody else started may end and come again."""
         while not await self._is_healthy():
-            self._seen = [*self._seen, *self._log.news()][-200:]
+            news = self._log.news()
+            self._seen = [*self._seen, *news][-200:]
             if (found := phase_of(self._seen, self._dialect.phases)) is not None:
-                self._tell(*found)
+                self._tell(*found, anew=bool(news))
             if self._child is not None and (how := self._child.ended()) is not None:
                 raise LoadFailed(f"{self._dialect.title} {how} before it was ready{self._last_words()}")
             await asyncio.sleep(_LOOK_SECONDS)
@@ -336,8 +338,9 @@ class Supervisor:
         words = telling_line(self._log.tail())
         return f"; its log ends with: {words}" if words else ""
 
-    def _tell(self, phase: Phase, percent: float | None) -> None:
-        if (phase, percent) != self._told:
+    def _tell(self, phase: Phase, percent: float | None, *, anew: bool = False) -> None:
+        """`anew`: also where it was told already, as something moved."""
+        if anew or (phase, percent) != self._told:
             self._told = (phase, percent)
             self._report(phase, percent)
 

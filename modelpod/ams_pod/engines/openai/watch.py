@@ -1,14 +1,11 @@
 """When an engine counts as hung. Pure: times come in as arguments, monotonic seconds."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from ams_pod.engines.port import RestartReason
 
 SILENT_SECONDS = 15.0
 """For so long an engine may leave its health route and all its requests without a byte."""
-
-RestartReason = Literal["ended", "silent", "stalled"]
-"""`ended`: its process is gone. `silent`: it answers nothing, not even its health route. `stalled`: its health route
-answers, and requests that run get no token."""
 
 
 @dataclass(frozen=True, slots=True)

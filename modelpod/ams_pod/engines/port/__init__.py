@@ -6,6 +6,7 @@ An engine loads one model and computes for many requests at once. `ams_pod.engin
 from ams_pod.engines.port.describing import (
     MOST_KEYS,
     OTHER_KEYS,
+    RESTART_REASONS,
     Capabilities,
     EngineCounters,
     EngineHealth,
@@ -16,6 +17,7 @@ from ams_pod.engines.port.describing import (
     ModelInfo,
     Occupancy,
     Restart,
+    RestartReason,
     SamplingDefaults,
 )
 from ams_pod.engines.port.engine import (
@@ -52,6 +54,7 @@ __all__ = [
     "MOST_KEYS",
     "OTHER_KEYS",
     "PLAIN_CHAT",
+    "RESTART_REASONS",
     "Capabilities",
     "ChatOptions",
     "Constraint",
@@ -77,6 +80,7 @@ __all__ = [
     "RefusalKind",
     "ReportPhase",
     "Restart",
+    "RestartReason",
     "Sampling",
     "SamplingDefaults",
     "Sink",

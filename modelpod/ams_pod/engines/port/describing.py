@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from ams_common.families import Modality
 
@@ -161,12 +161,19 @@ class MemoryUsage:
     gpu: GpuMemory | None = None
 
 
+RestartReason = Literal["ended", "silent", "stalled"]
+"""`ended`: the engine's process was gone. `silent`: it answered nothing, not even its health route. `stalled`: its
+health route answered, and requests that ran got no token."""
+
+RESTART_REASONS: tuple[RestartReason, ...] = get_args(RestartReason)
+
+
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One time that an engine in a process of its own was started again: Unix time, kind, and a sentence why."""
+    """One time that an engine in a process of its own was started again: Unix time, kind, and a clause why."""
 
     at: float
-    reason: str
+    reason: RestartReason
     sentence: str
 
 
