@@ -35,6 +35,12 @@ NAME = (
 SCHEMES = "must be hf://owner/name[@revision], wheel://distribution==version/path, pvc://claim/path or file:///path"
 QUANTITY = "must be a quantity such as 512Mi, 8Gi or 500m"
 
+OF_A_NAMED_ENGINE = (
+    "image, args, env, port and resources are for an engine that name names: vllm, sglang, llamacpp or custom"
+)
+ENGINES = "expected auto, builtin, custom, llamacpp, sglang or vllm, got 'llama.cpp'; did you mean llamacpp?"
+SLEEP = "autoscaling.idle: sleep needs autoscaling.minReplicas: 0, and an engine that can sleep: vllm, or auto"
+
 GOOD: list[dict[str, Any]] = [
     manifest(),
     manifest(metadata__name="a" + "b" * 49),
@@ -86,6 +92,21 @@ GOOD: list[dict[str, Any]] = [
         spec__podLabels={"team": "search"},
         spec__imagePullPolicy="Always",
     ),
+    manifest(spec__engine={"name": "auto"}),
+    manifest(
+        spec__engine={
+            "name": "vllm",
+            "image": "vllm/vllm-openai:v0.32.0",
+            "args": ["--enforce-eager"],
+            "env": [{"name": "A", "value": "b"}],
+            "port": 9000,
+            "resources": {"limits": {"nvidia.com/gpu": 1}},
+        },
+        spec__resources={"limits": {"memory": "2Gi"}},
+        spec__autoscaling={"idle": "sleep"},
+    ),
+    manifest(spec__engine={"name": "custom", "args": ["--model", "{model}"]}),
+    manifest(spec__autoscaling={"idle": "sleep"}),
     manifest(spec__autoscaling=None, spec__cache=None, spec__suspend=True),
 ]
 
@@ -243,5 +264,49 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (manifest(spec__env=[{"name": "A=B"}]), "spec.env[0].name", "must not hold ="),
     (manifest(spec__nodeSelector={"gpu": True}), "spec.nodeSelector.gpu", "expected str, got bool; write it in quotes"),
     (manifest(spec__podLabels={"a": "b" * 64}), "spec.podLabels.a", "expected at most 63 characters, got 64"),
+    *(
+        (manifest(spec__engine={"name": name, **own}), "spec.engine", OF_A_NAMED_ENGINE)
+        for name in ("auto", "builtin")
+        for own in (
+            {"image": "a"},
+            {"args": ["--a"]},
+            {"env": [{"name": "A"}]},
+            {"port": 9000},
+            {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+        )
+    ),
+    (manifest(spec__engine__name="llama.cpp"), "spec.engine.name", ENGINES),
+    *(
+        (
+            manifest(spec__engine={"name": "vllm", "port": port}),
+            "spec.engine.port",
+            "8080 and 8081 are taken in the pod; choose another port",
+        )
+        for port in (8080, 8081)
+    ),
+    (manifest(spec__engine={"name": "vllm", "port": 80}), "spec.engine.port", "expected int >= 1024, got 80"),
+    (
+        manifest(
+            spec__engine={"name": "vllm", "resources": {"limits": {"memory": "8Gi"}}},
+            spec__resources={"limits": {"nvidia.com/gpu": 1}},
+        ),
+        "spec",
+        "engine.resources are those of the engine's container, so GPUs belong there and not into resources",
+    ),
+    (
+        manifest(spec__engine={"name": "vllm", "resources": {"limits": {"memory": "16 Gi"}}}),
+        "spec.engine.resources.limits.memory",
+        QUANTITY,
+    ),
+    (
+        manifest(spec__engine={"name": "vllm", "env": [{"name": "A", "value": "1", "valueFrom": {}}]}),
+        "spec.engine.env[0]",
+        "takes value or valueFrom, not both",
+    ),
+    (manifest(spec__engine={"name": "vllm", "env": [{"name": "A=B"}]}), "spec.engine.env[0].name", "must not hold ="),
+    *(
+        (manifest(spec__autoscaling={"idle": "sleep", **more}, spec__engine__name=engine), "spec", SLEEP)
+        for engine, more in (("builtin", {}), ("llamacpp", {}), ("vllm", {"minReplicas": 1}))
+    ),
     (manifest(spec__tolerations={}), "spec.tolerations", "expected list, got mapping"),
 ]

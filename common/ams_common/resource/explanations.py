@@ -79,6 +79,7 @@ _TEXTS = {
     "status.readyReplicas": "pods that answer",
     "status.quantization": "precision of the weights that are served",
     "quantization.chosen": "none, 8bit or 4bit",
+    "status.engine.name": "builtin, vllm, sglang, llamacpp or custom",
     "status.conditions": "what holds; Ready is the one to wait for",
     "conditions[*].type": "what it is about",
     "conditions[*].status": "True, False or Unknown",

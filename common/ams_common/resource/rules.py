@@ -15,7 +15,7 @@ from ams_common.quantity import PATTERN as QUANTITY
 from ams_common.quantity import InvalidQuantity, parse_bytes, parse_memory, parse_quantity
 from ams_common.resource.check import FieldProblem, join
 from ams_common.resource.core import EnvVar
-from ams_common.resource.spec import AutoscalingSpec, CacheSpec, GoldenPrompt, ModelDeployment, Spec
+from ams_common.resource.spec import AutoscalingSpec, CacheSpec, EngineSpec, GoldenPrompt, ModelDeployment, Spec
 from ams_common.source import InvalidSource, parse_source
 
 
@@ -103,6 +103,27 @@ def _one_volume(cache: CacheSpec) -> bool:
     return not (cache.per_replica and cache.claim_name)
 
 
+def _of_a_named_engine(engine: EngineSpec) -> bool:
+    own = engine.image or engine.args or engine.env or engine.port or engine.resources
+    return engine.name not in _OURS or not own
+
+
+def _gpus_for_one(spec: Spec) -> bool:
+    """The container beside the engine's computes nothing."""
+    beside = {**spec.resources.limits, **spec.resources.requests}
+    return spec.engine.resources is None or not any("/" in name for name in beside)
+
+
+def _can_sleep(spec: Spec) -> bool:
+    autoscaling = spec.autoscaling
+    if autoscaling is None or autoscaling.idle != "sleep":
+        return True
+    return autoscaling.min_replicas == 0 and spec.engine.name in _SLEEPERS
+
+
+_OURS = ("auto", "builtin")
+_SLEEPERS = ("auto", "vllm")  # auto: it sleeps if that is what is chosen
+_POD_PORTS = (8080, 8081)  # of serving, and of the download's progress
 _IS_QUANTITY = {"minimum": 0, "pattern": QUANTITY}
 _QUANTITY_MESSAGE = "must be a quantity such as 512Mi, 8Gi or 500m"
 _SCHEMES = ("hf", "wheel", "pvc", "file")
@@ -158,6 +179,43 @@ RULES: tuple[Rule, ...] = (
         "!self.startsWith('file://') || self.startsWith('file:///')",
         "must hold an absolute path, as in file:///srv/models/name",
         lambda text: not text.startswith("file://") or _is_source(text),
+    ),
+    Rule(
+        "spec.engine",
+        "!(self.name in ['auto', 'builtin']) || !(has(self.image) || has(self.port) || has(self.resources) || "
+        "(has(self.args) && size(self.args) > 0) || (has(self.env) && size(self.env) > 0))",
+        "image, args, env, port and resources are for an engine that name names: vllm, sglang, llamacpp or custom",
+        _of_a_named_engine,
+    ),
+    Rule(
+        "spec.engine.port",
+        "!(self in [8080, 8081])",
+        "8080 and 8081 are taken in the pod; choose another port",
+        lambda port: port not in _POD_PORTS,
+    ),
+    Rule(
+        "spec",
+        "!has(self.engine.resources) || (!(has(self.resources.limits) && self.resources.limits.exists(name, "
+        "name.contains('/'))) && !(has(self.resources.requests) && self.resources.requests.exists(name, "
+        "name.contains('/'))))",
+        "engine.resources are those of the engine's container, so GPUs belong there and not into resources",
+        _gpus_for_one,
+    ),
+    Rule("spec.engine.resources.limits.*", None, _QUANTITY_MESSAGE, _is_quantity, _IS_QUANTITY),
+    Rule("spec.engine.resources.requests.*", None, _QUANTITY_MESSAGE, _is_quantity, _IS_QUANTITY),
+    Rule(
+        "spec.engine.env[*]",
+        "!(has(self.value) && has(self.valueFrom))",
+        "takes value or valueFrom, not both",
+        _one_value,
+    ),
+    Rule("spec.engine.env[*].name", "!self.contains('=')", "must not hold =", lambda name: "=" not in name),
+    Rule(
+        "spec",
+        "!has(self.autoscaling) || self.autoscaling.idle != 'sleep' || "
+        "(self.autoscaling.minReplicas == 0 && self.engine.name in ['auto', 'vllm'])",
+        "autoscaling.idle: sleep needs autoscaling.minReplicas: 0, and an engine that can sleep: vllm, or auto",
+        _can_sleep,
     ),
     Rule("spec.model.lock.*", f"self.matches(r'{SHA256}')", "must be a sha256: 64 of 0-9 and a-f", _matches(SHA256)),
     Rule(

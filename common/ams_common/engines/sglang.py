@@ -1,0 +1,65 @@
+"""SGLang, from 0.5.5: https://docs.sglang.io/advanced_features/server_arguments.html."""
+
+import json
+
+from ams_common.engines import refusing
+from ams_common.engines.row import EngineRow, no_variables
+from ams_common.engines.wishes import EngineWishes
+
+_LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
+
+
+def command(wishes: EngineWishes) -> list[str]:
+    """`sglang serve`. Sampling parameters that a request lacks are for who asks, not for the model's folder."""
+    result = ["sglang", "serve", "--model-path", wishes.model]
+    result += ["--served-model-name", wishes.name, "--host", wishes.host, "--port", wishes.port]
+    result += ["--max-running-requests", str(wishes.concurrent_requests)]
+    result += ["--sampling-defaults", "openai", "--enable-metrics", "--enable-cache-report"]
+    if wishes.context_tokens is not None:
+        result += ["--context-length", str(wishes.context_tokens)]
+    if wishes.precision != "auto":
+        result += ["--dtype", wishes.precision]
+    if wishes.gpus > 1:
+        result += ["--tp-size", str(wishes.gpus)]
+    if not wishes.prefix_cache:
+        result += ["--disable-radix-cache"]
+    kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
+    if any(kinds.values()):
+        taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
+        result += ["--enable-multimodal", "--limit-mm-data-per-request", json.dumps(taken)]
+    return result
+
+
+ROW = EngineRow(
+    name="sglang",
+    title="SGLang",
+    program="sglang",
+    port=30000,
+    command=command,
+    variables=no_variables,
+    rules=(
+        refusing.families,
+        refusing.folder,
+        refusing.quantization,
+        refusing.fallbacks,
+        refusing.no_max_memory,
+        refusing.prefix_cache,
+        refusing.image_pixels,
+        refusing.video_frames,
+    ),
+    fields=(
+        ("metadata.name", "`--served-model-name`"),
+        ("engine.port", "`--port`"),
+        ("limits.contextTokens", "`--context-length`"),
+        ("limits.concurrentRequests", "`--max-running-requests`"),
+        ("limits.prefixCacheTokens", "0: `--disable-radix-cache`; a number is refused"),
+        ("limits.videoFrames", "refused"),
+        ("limits.imagePixels", "refused"),
+        ("precision", "`--dtype`"),
+        ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
+        ("maxMemory", "refused: `--mem-fraction-static` in `engine.args` is a part of the GPU, not bytes"),
+        ("resources (GPUs)", "`--tp-size`"),
+        ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
+        ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,79 @@
+"""vLLM, from 0.14: https://docs.vllm.ai/en/latest/cli/serve. Arguments as `vllm/engine/arg_utils.py` has them."""
+
+import json
+
+from ams_common.engines import refusing
+from ams_common.engines.row import EngineRow
+from ams_common.engines.wishes import EngineWishes
+
+_LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
+
+
+def command(wishes: EngineWishes) -> list[str]:
+    """`vllm serve`. Sampling parameters that a request lacks are for who asks, not for the model's folder."""
+    result = ["vllm", "serve", wishes.model]
+    result += ["--served-model-name", wishes.name, "--host", wishes.host, "--port", wishes.port]
+    result += ["--max-model-len", str(wishes.context_tokens or "auto")]
+    result += ["--max-num-seqs", str(wishes.concurrent_requests)]
+    result += ["--generation-config", "vllm", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    if wishes.precision != "auto":
+        result += ["--dtype", wishes.precision]
+    if wishes.gpus > 1:
+        result += ["--tensor-parallel-size", str(wishes.gpus)]
+    if wishes.cache_bytes is not None:
+        result += ["--kv-cache-memory-bytes", str(wishes.cache_bytes)]
+    if not wishes.prefix_cache:
+        result += ["--no-enable-prefix-caching"]
+    kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
+    if any(kinds.values()):
+        taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
+        result += ["--limit-mm-per-prompt", json.dumps(taken)]
+    if wishes.videos:
+        result += ["--media-io-kwargs", json.dumps({"video": {"num_frames": wishes.video_frames}})]
+    if wishes.image_pixels is not None:
+        result += ["--mm-processor-kwargs", json.dumps({"max_pixels": wishes.image_pixels})]
+    if wishes.sleep:
+        result += ["--enable-sleep-mode"]
+    return result
+
+
+def variables(wishes: EngineWishes) -> dict[str, str]:
+    """Nothing is told to anybody. Its routes for sleeping are among those for development, on loopback alone."""
+    told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    return told | ({"VLLM_SERVER_DEV_MODE": "1"} if wishes.sleep else {})
+
+
+ROW = EngineRow(
+    name="vllm",
+    title="vLLM",
+    program="vllm",
+    port=8000,
+    command=command,
+    variables=variables,
+    rules=(
+        refusing.families,
+        refusing.folder,
+        refusing.quantization,
+        refusing.fallbacks,
+        refusing.max_memory,
+        refusing.prefix_cache,
+        refusing.qwen_image_pixels,
+    ),
+    fields=(
+        ("metadata.name", "`--served-model-name`"),
+        ("engine.port", "`--port`"),
+        ("limits.contextTokens", "`--max-model-len`; auto: `auto`, the longest that fits"),
+        ("limits.concurrentRequests", "`--max-num-seqs`"),
+        ("limits.prefixCacheTokens", "0: `--no-enable-prefix-caching`; a number is refused"),
+        ("limits.videoFrames", "`--media-io-kwargs`, of families that take video"),
+        ("limits.imagePixels", "`--mm-processor-kwargs`, of Qwen's vision and omni families; refused for others"),
+        ("precision", "`--dtype`"),
+        ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
+        ("maxMemory", "`--kv-cache-memory-bytes`: what it leaves beside the weights, whose size must be known"),
+        ("resources (GPUs)", "`--tensor-parallel-size`"),
+        ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
+        ("(families that take media)", "`--limit-mm-per-prompt`"),
+        ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
+    ),
+    sleeps=True,
+)  # fmt: skip
