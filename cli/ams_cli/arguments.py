@@ -5,6 +5,7 @@ import argparse
 from ams_common.options import add_flags
 
 from ams_cli import keys
+from ams_cli.importing.products import PRODUCTS
 from ams_cli.settings import ClientSettings, FetchSettings, UpSettings
 
 
@@ -30,6 +31,18 @@ def command_line() -> argparse.ArgumentParser:
     _add_cluster(plan)
     plan.add_argument("-o", "--output", choices=("table", "json"), default="table", help="format of the output")
     add_flags(plan, FetchSettings)
+    importing = commands.add_parser(
+        "import",
+        help="ModelDeployments from models of KubeAI, KServe, KAITO or llama-swap",
+        description="Reads a Model of KubeAI, an InferenceService of KServe (runtimes for Hugging Face and vLLM), a "
+        "Workspace of KAITO or a configuration of llama-swap, and writes ModelDeployments, with a comment for each "
+        "thing that has no counterpart. Exit status 1 if a model couldn't be imported; the others are all the same.",
+    )
+    importing.add_argument("file", nargs="+", metavar="FILE", help="file or folder, - for standard input")
+    importing.add_argument(
+        "--from", dest="product", choices=("auto", *PRODUCTS), default="auto", help="read only what is of this product"
+    )
+    importing.add_argument("-o", "--output", default="", metavar="FILE", help="write to this file")
     download = commands.add_parser(
         "download",
         help="download the weights of models ahead of their first request",

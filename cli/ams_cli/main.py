@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None, programs: "Programs | None" = None) 
                 return _up(arguments, programs)
             case "plan":
                 return _plan(arguments)
+            case "import":
+                return _import(arguments)
             case "download":
                 return _download(arguments, programs)
             case "status":
@@ -130,6 +132,13 @@ def _plan(arguments: argparse.Namespace) -> int:
         for line in plan.remarks(made, str(folder)):
             print(line)
     return _FAILED if made.disk_fits is False or any(row.fits is False for row in made.models) else 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ams_cli.importing import command
+
+    complete = command.run(arguments.file, arguments.product, arguments.output, os.environ)
+    return 0 if complete else _FAILED
 
 
 def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int:

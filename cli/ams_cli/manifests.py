@@ -16,7 +16,7 @@ from ams_cli.yaml_loader import load_yaml
 
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 _SUFFIXES = (".yaml", ".yml", ".json")
-_STDIN = "-"
+STDIN = "-"
 _MOST_BYTES = 16 << 20
 
 
@@ -33,7 +33,9 @@ class Manifests:
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class Document:
+    """One document, and where it is: its file, and which of several it is."""
+
     where: str
     value: Any
 
@@ -43,7 +45,7 @@ def load_manifests(paths: Sequence[str]) -> Manifests:
     found: list[tuple[str, ModelDeployment]] = []
     notes: list[str] = []
     mistakes: list[str] = []
-    for document in _documents(paths):
+    for document in read_documents(paths):
         kind = document.value.get("kind") if isinstance(document.value, dict) else None
         if isinstance(kind, str) and kind != KIND:
             notes.append(f"{document.where}: skipped {kind}: only {KIND} is served here")
@@ -73,7 +75,8 @@ def _clashes(found: Iterable[tuple[str, ModelDeployment]]) -> Iterator[str]:
                 yield f"{where}: {path}: {claim!r} is already {owner} in {owned_by}"
 
 
-def _documents(paths: Sequence[str]) -> Iterator[_Document]:
+def read_documents(paths: Sequence[str]) -> Iterator[Document]:
+    """The documents of files, folders and `-`, those of a List one by one. ManifestError names what can't be read."""
     for path in paths:
         for name, text in _texts(path):
             try:
@@ -82,12 +85,15 @@ def _documents(paths: Sequence[str]) -> Iterator[_Document]:
                 raise ManifestError(f"{name}{_yaml_problem(error)}") from None
             flat = [item for value in values for item in _items(value)]
             for number, value in enumerate(flat, start=1):
-                yield _Document(name if len(flat) == 1 else f"{name} (document {number})", value)
+                yield Document(name if len(flat) == 1 else f"{name} (document {number})", value)
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:
-    if path == _STDIN:
-        yield "standard input", sys.stdin.read()
+    if path == STDIN:
+        text = sys.stdin.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ManifestError(f"standard input: larger than {format_bytes(_MOST_BYTES)}, so not a manifest")
+        yield "standard input", text
         return
     here = Path(path)
     try:

@@ -19,6 +19,7 @@ from ams_cli import weights
 from ams_cli.chat import Conversation
 from ams_cli.exit_reason import reported_failure
 from ams_cli.gateway_client import GatewayError
+from ams_cli.importing.command import imported_text
 from ams_cli.manifests import ManifestError, load_manifests
 from ams_common import key_changes
 from ams_common.errors import ApiError
@@ -68,6 +69,18 @@ YAML_SEEDS = [
     b"spec: {model: {source: 'hf://a/b@main'}, limits: {contextTokens: auto, maxBodyBytes: 1Mi}}\n",
     b"kind: List\nitems: [{kind: ModelDeployment}]\n", b"a: &a [*a]", b"a: &a {b: 1}\nc: {<<: *a}\n", b"? [1]\n: 2\n",
     b"!!python/object:os.system {}", b"2026-01-01", b"a: !!binary AAAA", b"--- \n...\n---\n", DEEP[:3000],
+]  # fmt: skip
+FOREIGN_SEEDS = [
+    *YAML_SEEDS,
+    b"apiVersion: kubeai.org/v1\nkind: Model\nmetadata: {name: m}\nspec: {url: 'hf://a/b', engine: VLLM, "
+    b"args: [--max-model-len=1k, -q, awq], resourceProfile: 'nvidia-gpu-l4:2', adapters: [{name: x}]}\n",
+    b"apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: m}\nspec: {predictor: {model: "
+    b"{modelFormat: {name: vLLM}, storageUri: 'pvc://a/b', args: [--model_id=a/b], resources: {limits: {cpu: 1}}}}}\n",
+    b"apiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {name: m}\nresource: {instanceType: g5.xlarge, "
+    b"labelSelector: {matchLabels: {a: b}}}\ninference: {preset: {name: phi-4}, config: c}\n---\n"
+    b"kind: ConfigMap\nmetadata: {name: c}\ndata: {inference_config.yaml: 'vllm: {max-model-len: 1}'}\n",
+    b"macros: {a: '${PORT}'}\nglobalTTL: 3\nmodels: {m: {cmd: 'llama-server -m ${a}.gguf -c 8 -np 2', ttl: 5}}\n",
+    b"models: {m: {cmd: \"docker run -v /a:/b vllm/vllm-openai --model '/b/c'\", env: [A=1], concurrencyLimit: 2}}\n",
 ]  # fmt: skip
 TEXT_SEEDS = [
     b"hf://owner/name@refs/pr/1?file=a.gguf", b"wheel://a==1/b/c.gguf", b"pvc://claim/a%2e%2e/b", b"file:///a?file=b",
@@ -237,6 +250,9 @@ LISTING = [RemoteFile("config.json", 1), RemoteFile("model.safetensors.index.jso
 
 PARSERS = {
     "manifest": Parser(in_file("m.yaml", lambda folder: load_manifests([str(folder)])), (ManifestError,), YAML_SEEDS),
+    "import": Parser(
+        in_file("m.yaml", lambda folder: imported_text([str(folder)], "auto", {})), (ManifestError,), FOREIGN_SEEDS
+    ),
     "source": Parser(lambda data, _: parse_source(text(data)), (InvalidSource,), TEXT_SEEDS),
     "quantity": Parser(lambda data, _: parse_quantity(text(data)), (InvalidQuantity,), TEXT_SEEDS),
     "memory": Parser(lambda data, _: parse_memory(text(data)), (InvalidQuantity,), TEXT_SEEDS),

@@ -1,0 +1,1 @@
+"""`ams import`: models of other products as ModelDeployments. Pure but for `command`, which reads and prints."""

@@ -1,0 +1,183 @@
+"""llama-swap's configuration file; its keys are those of config-schema.json."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from ams_cli.importing import llamacpp_options, vllm_options
+from ams_cli.importing.llama_swap_commands import EngineCommand, as_variables, read_command, without_comments
+from ams_cli.importing.llama_swap_macros import expand, read_macros
+from ams_cli.importing.reading import Section
+from ams_cli.importing.results import Draft, Note, NotImported, Outcome, Refused
+
+_ABOUT_FILE = {
+    "apiKeys": "keys are made by `ams keys create`",
+    "groups": "models make room for each other by memory: --memory-limit of `ams up`",
+    "matrix": "models make room for each other by memory: --memory-limit of `ams up`",
+    "routing": "models make room for each other by memory: --memory-limit of `ams up`",
+    "peers": "other servers are not passed on to; a gateway serves its own models",
+    "selectors": "a request names its model, or an alias of it",
+    "profiles": "a request names its model, or an alias of it",
+    "hooks": "a model whose autoscaling.minReplicas is 1, or that has none, starts with `ams up`",
+    "startPort": "not needed: engines get free ports",
+    "healthCheckTimeout": "not needed: a start ends when its process does",
+    "logLevel": "not needed: --debug of `ams up`, and a log file for each model",
+    "logRequests": "not needed: requests are always logged",
+    "logToStdout": "not needed: a log file for each model",
+    "logTimeFormat": "not needed: times are ISO 8601",
+    "sendLoadingState": "not needed: streams say while they wait how far a start is",
+    "includeAliasesInList": "not needed: aliases are told with the model",
+    "unloadTimeout": "not needed: --grace-seconds of `ams up`",
+}
+_ABOUT_MODEL = {
+    "name": "what people see is metadata.name",
+    "description": "an annotation of yours can hold it",
+    "filters": "requests are taken as they are",
+    "checkEndpoint": "not needed: each engine's own is known",
+    "proxy": "not needed: engines get free ports",
+    "cmdStop": "not needed: an engine gets SIGTERM once its requests are done",
+    "unlisted": "a key that may use the models that it names doesn't see others: `ams keys create --model`",
+    "timeouts": "see limits.requestTimeoutSeconds",
+    "metadata": "",
+    "capabilities": "not needed: read from config.json",
+    "sendLoadingState": "not needed: streams say while they wait how far a start is",
+    "unloadTimeout": "not needed: --grace-seconds of `ams up`",
+    "compat": "not needed",
+}
+_VLLM_SPELLINGS = {  # of SGLang's options
+    "--model-path": "--model",
+    "--context-length": "--max-model-len",
+    "--max-running-requests": "--max-num-seqs",
+}
+_ANY_PORT = "5800"  # of which nothing is kept
+_NEVER_SECONDS = 86_400
+
+
+def translate(document: Section, folder: str, environment: Mapping[str, str]) -> Outcome:
+    """All models of a file.
+
+    `folder` is where paths that aren't absolute begin, `environment` what `${env.NAME}` is read from.
+    """
+    outcome = Outcome()
+    macros = read_macros(document.section("macros"), {})
+    ttl = document.number("globalTTL") or 0
+    models = document.section("models")
+    for name in models.names():
+        title = f"llama-swap model {name}"
+        try:
+            model = models.section(name)
+            known = read_macros(model.section("macros"), {**macros, "MODEL_ID": name})
+            outcome.drafts.append(
+                _model(title, name, model, {**known, "PORT": _ANY_PORT}, ttl, PurePosixPath(folder), environment)
+            )
+        except NotImported as error:
+            outcome.refused.append(Refused(title, str(error)))
+    for name, text in _ABOUT_FILE.items():
+        if name in document:
+            document.ignore(name)
+            outcome.notes.append(Note(name, text, lost=not text.startswith("not needed")))
+    document.ignore(*(name for name in document.names() if name.startswith("x-")))
+    outcome.notes += [
+        Note(f"{path} ({value})" if value else path, "", lost=True)
+        for path, value in document.left()
+        if not path.startswith("models")
+    ]
+    return outcome
+
+
+def _model(
+    title: str,
+    name: str,
+    model: Section,
+    macros: Mapping[str, str],
+    global_ttl: int,
+    folder: PurePosixPath,
+    environment: Mapping[str, str],
+) -> Draft:
+    draft = Draft(title, name)
+    written = model.text("cmd")
+    command = read_command(expand(without_comments(written), macros, environment))
+    at = model.at("cmd")
+    draft.set("engine.name", command.engine)
+    draft.set("engine.image", command.image)
+    arguments = [command.host_path(word) for word in command.arguments]
+    match command.engine:
+        case "llamacpp":
+            llamacpp_options.apply(draft, arguments, at, folder)
+        case "vllm":
+            vllm_options.apply(draft, _local_models(arguments, folder), at)
+        case _:
+            vllm_options.apply(draft, _of_sglang(arguments), at)
+    if draft.get("model.source") is None:
+        raise NotImported(f"{at}: names no model of the hub and no file")
+    if not command.image:
+        draft.say(at, f"the program is found on PATH, or by --engine-path {command.engine}={command.program}")
+    _variables(draft, model, command, environment)
+    draft.aliases += model.texts("aliases")
+    if used := model.text("useModelName"):
+        draft.aliases.append(used)
+    _idle(draft, model, global_ttl)
+    _limit(draft, model)
+    for field, text in _ABOUT_MODEL.items():
+        if field in model:
+            model.ignore(field)
+            say = draft.say if text.startswith("not needed") else draft.lose
+            say(model.at(field), text)
+    draft.lose_all(model.left())
+    return draft
+
+
+def _variables(draft: Draft, model: Section, command: EngineCommand, environment: Mapping[str, str]) -> None:
+    variables = dict(command.variables)
+    for index, pair in enumerate(model.texts("env")):
+        name, equals, value = pair.partition("=")
+        if "${env." in value or not equals:
+            draft.lose(f"{model.at('env')}[{index}] ({name})", f"set {name} in the environment of `ams up`")
+        else:
+            variables[name] = value
+    draft.set("engine.env", as_variables(variables))
+    devices = variables.get("CUDA_VISIBLE_DEVICES", "")
+    if devices and devices != "-1":
+        draft.set("resources.limits", {"nvidia.com/gpu": len(devices.split(","))})
+    elif command.gpus:
+        draft.set("resources.limits", {"nvidia.com/gpu": 1})
+
+
+def _idle(draft: Draft, model: Section, global_ttl: int) -> None:
+    """A model is started by its first request; without a time to live it stays."""
+    ttl = model.number("ttl")
+    ttl = global_ttl if ttl is None or ttl < 0 else ttl
+    if ttl > 0:
+        draft.spec["autoscaling"] = {"minReplicas": 0, "maxReplicas": 1, "idleSeconds": ttl}
+    else:
+        draft.spec["autoscaling"] = {"minReplicas": 0, "maxReplicas": 1, "idleSeconds": _NEVER_SECONDS}
+        draft.say(
+            model.at("ttl"),
+            "never unloaded there; here it starts with its first request, and stops after a day without",
+        )
+
+
+def _limit(draft: Draft, model: Section) -> None:
+    most = model.number("concurrencyLimit")
+    if most is not None and most > 0:
+        at_once = draft.get("limits.concurrentRequests") or 16
+        vllm_options.set_requests(draft, min(at_once, most), model.at("concurrencyLimit"))
+        draft.spec.setdefault("limits", {})["queuedRequests"] = max(0, most - at_once)
+
+
+def _local_models(arguments: list[str], folder: PurePosixPath) -> list[str]:
+    """vLLM's model as a source, where it is a folder of this machine."""
+    result = list(arguments)
+    for index, word in enumerate(result[:-1]):
+        value = result[index + 1]
+        if word == "--model" and value.startswith((".", "/", "~")):
+            result[index + 1] = f"file://{folder / value}"
+    return result
+
+
+def _of_sglang(arguments: list[str]) -> list[str]:
+    """SGLang's options that vLLM spells otherwise."""
+    words = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        words.append(_VLLM_SPELLINGS.get(name, name) + equals + value)
+    return words

@@ -1,0 +1,3 @@
+"""Whose models can be imported."""
+
+PRODUCTS = ("kubeai", "kserve", "kaito", "llama-swap")

@@ -1,0 +1,146 @@
+"""Which product each document is of, and all of them as drafts of ModelDeployments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import yaml
+from ams_common.names import API_VERSION, KIND
+from ams_common.resource.parse import InvalidResource, parse_model_deployment
+from ams_common.resource.spec import Spec
+
+from ams_cli.importing import kaito, kserve, kubeai, llama_swap
+from ams_cli.importing.naming import settle
+from ams_cli.importing.reading import Section
+from ams_cli.importing.results import Draft, ForeignError, Note, NotImported, Outcome, Refused
+from ams_cli.yaml_loader import load_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document: where it was, what it holds, and the folder of its file."""
+
+    where: str
+    value: Any
+    folder: str
+
+
+def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[str, str]) -> Outcome:
+    """`wanted` is one of PRODUCTS, or `auto` for all. ForeignError names the document and the field at fault."""
+    outcome = Outcome()
+    profiles: dict[str, Any] = {}
+    configs: dict[str, Any] = {}
+    known = [(source, _product(source.value, wanted)) for source in sources]
+    for source, product in known:
+        if product is None:
+            profiles |= _profiles(source)
+            configs |= _configs(source)
+    for source, product in known:
+        try:
+            match product:
+                case None:
+                    outcome.notes += _skipped(source)
+                case "kubeai":
+                    _one(outcome, source, lambda document: kubeai.translate(document, profiles))
+                case "kserve":
+                    _one(outcome, source, kserve.translate)
+                case "kaito":
+                    kind = str(source.value["kind"])
+                    _one(outcome, source, lambda document, kind=kind: kaito.translate(document, kind, configs))  # type: ignore[misc]
+                case _:
+                    found = llama_swap.translate(Section(source.value), source.folder, environment)
+                    outcome.drafts += found.drafts
+                    outcome.refused += found.refused
+                    outcome.notes += found.notes
+        except ForeignError as error:
+            raise ForeignError(f"{source.where}: {error}") from None
+    settle(outcome.drafts)
+    _check(outcome)
+    return outcome
+
+
+def document_of(draft: Draft) -> dict[str, Any]:
+    """The draft as a document, its fields in the order of their reference."""
+    order = [field.encode_name for field in msgspec.structs.fields(Spec)]
+    spec = {name: draft.spec[name] for name in order if name in draft.spec}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": draft.metadata, "spec": spec}
+
+
+def _product(value: Any, wanted: str) -> str | None:
+    """Of which product a document is; None if it is of none, or of one that isn't wanted."""
+    found = None
+    if isinstance(value, dict):
+        group = str(value.get("apiVersion", "")).partition("/")[0]
+        kind = value.get("kind")
+        if (group, kind) == (kubeai.API_GROUP, kubeai.KIND):
+            found = "kubeai"
+        elif (group, kind) == (kserve.API_GROUP, kserve.KIND):
+            found = "kserve"
+        elif group == kaito.API_GROUP and kind in kaito.KINDS:
+            found = "kaito"
+        elif not group and kind is None and "models" in value and "resourceProfiles" not in value:
+            found = "llama-swap"
+    return found if wanted in ("auto", found) else None
+
+
+def _one(outcome: Outcome, source: Source, translate: Callable[[Section], Draft]) -> None:
+    try:
+        draft = translate(Section(source.value))
+        if not draft.name:
+            raise ForeignError("metadata.name: is required")
+        outcome.drafts.append(draft)
+    except NotImported as error:
+        metadata = source.value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        outcome.refused.append(Refused(f"{source.value['kind']} {name}", str(error)))
+
+
+def _check(outcome: Outcome) -> None:
+    """Leave out what breaks a rule of ours: it can't be applied, and the rule says why."""
+    good = []
+    for draft in outcome.drafts:
+        try:
+            parse_model_deployment(document_of(draft))
+            good.append(draft)
+        except InvalidResource as error:
+            outcome.refused.append(Refused(draft.title, "; ".join(map(str, error.problems))))
+    outcome.drafts = good
+
+
+def _skipped(source: Source) -> list[Note]:
+    value = source.value
+    if _profiles(source) or _configs(source):
+        return []
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return [Note(source.where, f"skipped {kind or 'a document of no kind that is known'}")]
+
+
+def _profiles(source: Source) -> dict[str, Any]:
+    """Resource profiles of KubeAI, from the chart's values or from the ConfigMap that they become."""
+    value = source.value
+    if isinstance(value, dict) and value.get("kind") == "ConfigMap" and isinstance(value.get("data"), dict):
+        value = _inner(source, value["data"].get("system.yaml"))
+    return kubeai.profiles_in(value)
+
+
+def _configs(source: Source) -> dict[str, Any]:
+    """The inference configuration of KAITO in a ConfigMap, by the ConfigMap's name."""
+    value = source.value
+    if not isinstance(value, dict) or value.get("kind") != "ConfigMap":
+        return {}
+    metadata = value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    config = _inner(source, kaito.config_in(value))
+    return {str(name): config} if config is not None else {}
+
+
+def _inner(source: Source, text: Any) -> Any:
+    """YAML inside of a ConfigMap; None if there is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return next(load_yaml(text), None)
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise ForeignError(f"{source.where}: the YAML in its data can't be read: {problem}") from None
