@@ -5,6 +5,8 @@
     <models_dir>/<owner>--<name>/refs/<revision>            the commit that a branch or tag meant last time
     <models_dir>/wheels/<distribution>==<version>/<path>/   out of a Python wheel
     <models_dir>/files/<name>-<digest>/<version>/           converted from a GGUF file of this machine
+    <a folder of a GGUF file>--kept/                        the file as it is, for an engine that reads it, with what
+                                                            prompts need
     <any of these folders>.partial/                         not finished
 
 A folder with a manifest is complete: it came there by one rename. Names in these paths come from resources, hubs and
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+from ams_common.engines.names import EngineName
 from ams_common.hub_files import MANIFEST, is_gguf, is_inside
 from ams_common.source import ClaimSource, FileSource, HubSource, Source, WheelSource
 
@@ -94,8 +97,36 @@ def local_gguf(source: FileSource) -> Path | None:
     return path if is_gguf(path.name) and not path.is_dir() else None  # folders here are called after their file
 
 
-def find_model(source: Source, models_dir: Path) -> Path | None:
-    """The folder that `serve` loads for this source, or None if it isn't there (completely) yet."""
+def keeps_gguf(engine: EngineName) -> bool:
+    """Whether the engine reads GGUF files itself."""
+    return engine in ("llamacpp", "custom")
+
+
+def gguf_of(source: Source) -> str | None:
+    """The GGUF file that a source names; None where it names a model of several files."""
+    match source:
+        case HubSource():
+            return source.file
+        case WheelSource():
+            return source.path if is_gguf(source.path) else None
+        case FileSource():
+            return str(local_gguf(source) or "") or None
+        case ClaimSource():
+            return None
+
+
+def kept_folder(folder: Path) -> Path:
+    """The folder of a GGUF file that is kept, from that of what it would be converted to."""
+    return folder.with_name(f"{folder.name}--kept")
+
+
+def engine_folder(folder: Path, source: Source, engine: EngineName) -> Path:
+    """The folder of a source as this engine needs it, from that of the builtin one."""
+    return kept_folder(folder) if keeps_gguf(engine) and gguf_of(source) is not None else folder
+
+
+def find_model(source: Source, models_dir: Path, engine: EngineName = "builtin") -> Path | None:
+    """The folder that `serve` loads for this source and engine, or None if it isn't there (completely) yet."""
     folder: Path | None
     match source:
         case HubSource():
@@ -112,6 +143,8 @@ def find_model(source: Source, models_dir: Path) -> Path | None:
                 return None
         case ClaimSource():
             return None
+    if folder is not None:
+        folder = engine_folder(folder, source, engine)
     return folder if folder is not None and is_published(folder) else None
 
 

@@ -1,4 +1,4 @@
-"""GGUF to safetensors, in a process of its own: torch never enters this one."""
+"""GGUF to safetensors, or to what prompts need beside it, in a process of its own: torch never enters this one."""
 
 import os
 import shutil
@@ -17,7 +17,8 @@ from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.progress import Tracker
 
-_MODULE = "ams_pod.engines.builtin.model.gguf"
+_CONVERTER = "ams_pod.engines.builtin.model.gguf"
+_DESCRIBER = "ams_pod.engines.builtin.gguf_prompts"
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -29,10 +30,20 @@ _QUIET = {
 def convert(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) -> None:
     """Convert the file into `partial` and record the result. Failed, FolderLeaseLost or OSError."""
     tracker.begin(Phase.CONVERTING, message=f"{gguf.name} to safetensors")
+    _make(_CONVERTER, gguf, partial, lease)
+
+
+def describe(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) -> None:
+    """Put tokenizer and configuration of a file that an engine reads itself into `partial`. Raises as `convert`."""
+    tracker.begin(Phase.CONVERTING, message=f"tokenizer of {gguf.name}")
+    _make(_DESCRIBER, gguf, partial, lease)
+
+
+def _make(module: str, gguf: Path, partial: Partial, lease: FolderLease) -> None:
     lease.check()
     made = partial.input / "converted"
     shutil.rmtree(made, ignore_errors=True)
-    _run(gguf, made, lease)
+    _run(module, gguf, made, lease)
     digests = {}
     for path in sorted(made.rglob("*")):
         if path.is_file():
@@ -46,14 +57,14 @@ def convert(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) 
     partial.record(digests)
 
 
-def _run(gguf: Path, folder: Path, lease: FolderLease) -> None:
+def _run(module: str, gguf: Path, folder: Path, lease: FolderLease) -> None:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     }
     end, held = os.pipe()  # the child ends when `held` closes, however this process dies
     try:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULE, str(gguf), str(folder)],
+            [sys.executable, "-P", "-m", module, str(gguf), str(folder)],
             stdin=end,
             stdout=subprocess.PIPE,
             env={**environment, **_QUIET},

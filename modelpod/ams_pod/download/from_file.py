@@ -8,7 +8,7 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
 from ams_common.source import FileSource
 
-from ams_pod.download.convert import convert
+from ams_pod.download.convert import convert, describe
 from ams_pod.download.failures import Failed
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
@@ -16,7 +16,7 @@ from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.signature import Signer, read_signature
-from ams_pod.layout import converted_folder, inside, local_gguf
+from ams_pod.layout import converted_folder, engine_folder, inside, local_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ class GgufJob:
         if context.signer is not None:
             context.signer.check(read_signature(partial.place(context.signer.path)), {self.gguf.name: sha256})
         partial.record_input(self.gguf, sha256)
-        convert(self.gguf, partial, lease, context.tracker)
+        if context.keeps_gguf:  # it stays where it is
+            describe(self.gguf, partial, lease, context.tracker)
+        else:
+            convert(self.gguf, partial, lease, context.tracker)
 
     def _copy_signature(self, signer: Signer, partial: Partial) -> None:
         source, target = inside(self.gguf.parent, signer.path), partial.place(signer.path)
@@ -61,7 +64,7 @@ def gguf_job(source: FileSource, context: Context) -> GgufJob | None:
         return None
     if not gguf.is_file():
         raise Failed(Reason.MODEL_NOT_FOUND, f"{gguf} is not a file on this machine.")
-    return GgufJob(gguf, converted_folder(context.models_dir, gguf))
+    return GgufJob(gguf, engine_folder(converted_folder(context.models_dir, gguf), source, context.engine))
 
 
 def check_folder(source: FileSource, context: Context) -> Path:

@@ -16,8 +16,8 @@ from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
 from ams_pod.download.backoff import next_delay
-from ams_pod.download.convert import convert
 from ams_pod.download.failures import Failed, Interrupted
+from ams_pod.download.gguf import is_made, make
 from ams_pod.download.hub import Hub
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
@@ -26,7 +26,7 @@ from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.signature import LARGEST_BYTES, read_signature
 from ams_pod.download.transfer import Body, Transfer
-from ams_pod.layout import hub_folder, is_commit, known_commit, revision_pointer
+from ams_pod.layout import engine_folder, hub_folder, is_commit, known_commit, revision_pointer
 
 T = TypeVar("T")
 
@@ -54,22 +54,23 @@ class HubJob:
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         self._fetch_signature(partial, lease, context)
-        if self.converts and partial.has_files(besides=context.signature_path):
+        if is_made(self.spec.file, partial, context):
             return
-        transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=self.converts)
+        as_input = self.converts and not context.keeps_gguf
+        transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=as_input)
         files = self._choose(partial, transfer, context)
         check_lock(context.lock, {file.path: file.sha256 for file in files})
         if context.signer is not None:  # before gigabytes of what may not be served
             content = read_signature(partial.place(context.signer.path))
             context.signer.check(content, {file.path: file.sha256 for file in files})
-        present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in files}
+        present = {file.path: partial.present_bytes(file.path, input=as_input) for file in files}
         plan = plan_download(
             files, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
         )
         context.tracker.begin(Phase.DOWNLOADING, done=plan.total_bytes - plan.missing_bytes, total=plan.total_bytes)
         transfer.fetch(plan.files)
         if self.spec.file is not None:
-            convert(partial.place(self.spec.file, input=True), partial, lease, context.tracker)
+            make(self.spec.file, partial, lease, context)
 
     def _fetch_signature(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         wanted = [file for file in self.listing.files if file.path == context.signature_path]
@@ -106,7 +107,12 @@ def resolve(source: HubSource, context: Context, *, patience: float) -> HubJob:
     """Ask the hub what the revision is. Failed when it refuses, or doesn't answer for `patience` seconds."""
     hub = Hub(source)
     listing = with_patience(hub.list, patience)
-    return HubJob(hub, source, listing, hub_folder(context.models_dir, source, listing.commit))
+    return HubJob(
+        hub,
+        source,
+        listing,
+        engine_folder(hub_folder(context.models_dir, source, listing.commit), source, context.engine),
+    )
 
 
 def remember(source: HubSource, context: Context, commit: str) -> None:

@@ -21,8 +21,8 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
 from ams_common.source import WheelSource
 
-from ams_pod.download.convert import convert
 from ams_pod.download.failures import Failed
+from ams_pod.download.gguf import is_made, make
 from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
@@ -55,7 +55,7 @@ class WheelJob:
         return is_gguf(self.spec.path)
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
-        if self.converts and partial.has_files(besides=context.signature_path):
+        if is_made(self.spec.path if self.converts else None, partial, context):
             return
         wheel = _fetched(self.spec, partial, lease, context)
         try:
@@ -68,7 +68,7 @@ class WheelJob:
             ) from None
         if self.converts:
             shutil.rmtree(wheel.parent)  # its space is needed
-            convert(partial.place(self.spec.path, input=True), partial, lease, context.tracker)
+            make(self.spec.path, partial, lease, context)
 
     def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: FolderLease, context: Context) -> None:
         prefix, files = _members(archive, self.spec, context.signature_path)
@@ -82,7 +82,8 @@ class WheelJob:
             signature=context.signature_path,
         )
         check_lock(context.lock, {file.path: file.sha256 for file in chosen})
-        present = {file.path: partial.present_bytes(file.path, input=self.converts) for file in chosen}
+        as_input = self.converts and not context.keeps_gguf
+        present = {file.path: partial.present_bytes(file.path, input=as_input) for file in chosen}
         plan = plan_download(
             chosen, present, folder=str(partial.path.parent), free_bytes=shutil.disk_usage(partial.path).free
         )
@@ -103,7 +104,7 @@ class WheelJob:
             content = read_signature(partial.place(context.signer.path))
             context.signer.check(content, {file.path: file.sha256 for file in chosen})
         others = [file for file in plan.files if file not in signature]
-        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=self.converts).fetch(others)
+        Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=as_input).fetch(others)
 
 
 def _members(archive: zipfile.ZipFile, spec: WheelSource, signature: str | None) -> tuple[str, list[RemoteFile]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ams_common.engines.names import EngineName
 from ams_common.lifecycle import Phase
 
 from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
@@ -14,7 +15,7 @@ from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.signature import Signer, read_signature
-from ams_pod.layout import inside
+from ams_pod.layout import inside, keeps_gguf
 
 _LOOK_SECONDS = 0.5
 
@@ -32,6 +33,12 @@ class Context:
     patience: float
     tracker: Tracker
     signer: Signer | None = None
+    engine: EngineName = "builtin"
+
+    @property
+    def keeps_gguf(self) -> bool:
+        """Whether a GGUF file stays as it is, for an engine that reads it."""
+        return keeps_gguf(self.engine)
 
     @property
     def signature_path(self) -> str | None:

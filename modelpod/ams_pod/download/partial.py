@@ -90,6 +90,10 @@ class Partial:
             [_Line(file, entry_of(self.place(file, input=input), sha256), input) for file, sha256 in digests.items()]
         )
 
+    def record_as_input(self, file: str) -> None:
+        """Note a recorded file as what others are made of too, though it is kept: it alone came from the source."""
+        self._append([_Line(file, self._lines[file, False].entry, True)])
+
     def record_input(self, path: Path, sha256: str) -> None:
         """Note a file from elsewhere as what the recorded files were made of."""
         self._append([_Line(path.name, entry_of(path, sha256), True)])

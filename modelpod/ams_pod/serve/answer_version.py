@@ -17,7 +17,8 @@ _CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
 # Where and how a pod serves; two pods that differ in nothing else answer alike.
 _NO_MATTER = frozenset(
     {
-        "aliases", "any_name", "concurrent_requests", "debug", "fallbacks", "golden_prompts", "grace_seconds", "host",
+        "aliases", "any_name", "concurrent_requests", "debug", "engine_address", "engine_log",
+        "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host",
         "max_body_bytes", "models_dir", "port", "queued_requests", "request_timeout_seconds", "source", "stall_seconds",
         "temp_dir", "termination_log", "uds",
     }

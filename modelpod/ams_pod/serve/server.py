@@ -46,7 +46,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         return explain_end(settings.termination_log, Failure(Reason.LOAD_FAILED, refusal))
     try:
         source = parse_source(settings.source)
-        folder = find_model(source, Path(settings.models_dir))
+        folder = find_model(source, Path(settings.models_dir), settings.engine)
     except InvalidSource as error:
         return explain_end(settings.termination_log, Failure(Reason.INVALID_SOURCE, str(error)))
     if folder is None:

@@ -9,6 +9,7 @@ from typing import Any
 import uvloop
 from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
 from ams_common.pod_settings import ServeSettings
+from ams_common.source import parse_source
 
 from ams_pod.engines.openai.core import Core, Terms
 from ams_pod.engines.openai.dialects import dialect_of
@@ -20,6 +21,7 @@ from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
 from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
+from ams_pod.weights_link import weights_path
 
 _FALLBACK_CONTEXT = 4096
 _BYTES_A_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -56,12 +58,8 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
 
 
 def model_path(folder: Path, settings: ServeSettings) -> str:
-    """What `{model}` in an engine's command stands for: a GGUF file in the folder, or the folder itself."""
-    if settings.engine == "llamacpp":
-        files = sorted(path for path in folder.glob("**/*.gguf") if not path.name.startswith("mmproj"))
-        if files:
-            return str(files[0])  # of several parts, llama.cpp finds the others by their names
-    return str(folder)
+    """What `{model}` in an engine's command stands for: a GGUF file, or the folder itself."""
+    return str(weights_path(folder, parse_source(settings.source), settings.engine))
 
 
 def _engine(
