@@ -51,13 +51,16 @@ def size_of(config: Mapping[str, Any], weights_bytes: int, parameters: int | Non
     return ModelSize(count, shape_of(config), weights_bytes, grouped.words if grouped else method, grouped)
 
 
-def needs_for(spec: Spec, size: ModelSize) -> tuple[Need, ...]:
-    """What the model takes in each quantization that it may have, with the cache that its limits ask for."""
+def needs_for(spec: Spec, size: ModelSize, *, rows: int | None = None) -> tuple[Need, ...]:
+    """What the model takes in each quantization that it may have, with the cache that its limits ask for.
+
+    `rows` are the requests that the cache holds, where these are others than may run at once.
+    """
     limits = spec.limits
     result = needs(
         size.parameters,
         size.shape,
-        rows=limits.concurrent_requests,
+        rows=rows or limits.concurrent_requests,
         context_tokens=None if limits.context_tokens == "auto" else limits.context_tokens,
         precision="bfloat16" if spec.precision == "auto" else spec.precision,
     )

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     REPLICAS_IGNORED = "ReplicasIgnored"
     NAME_TAKEN = "NameTaken"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
+    UNSUPPORTED_BY_ENGINE = "UnsupportedByEngine"
     INVALID_SOURCE = "InvalidSource"
     PICKLED_WEIGHTS = "PickledWeights"
     CACHE_NOT_SHAREABLE = "CacheNotShareable"
@@ -162,6 +164,18 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "Accepted",
         "No model family serves the architecture",
         "The message lists the architectures that are served. Where config.json names none, set `spec.model.family`.",
+    ),
+    Reason.ENGINE_UNAVAILABLE: _fails(
+        "Accepted",
+        "The engine that is asked for isn't at hand",
+        "`spec.engine.name` asks for an engine whose image nobody named. Set `spec.engine.image`, or "
+        "`engines.NAME.image` of the chart; `auto` takes what there is.",
+    ),
+    Reason.UNSUPPORTED_BY_ENGINE: _fails(
+        "Accepted",
+        "The engine can't do what the resource asks for",
+        "The message names each field. Change it, ask the engine by `spec.engine.args`, or take another engine: "
+        "`builtin` honours every field, and docs/engines.md has what the others make of them.",
     ),
     Reason.INVALID_SOURCE: _fails(
         "Accepted",

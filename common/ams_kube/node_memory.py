@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ams_common.engines.wishes import engine_resources
 from ams_common.fit import DeviceMemory
 from ams_common.memory_offers import MemoryOffer, MemoryOffers
 from ams_common.quantity import InvalidQuantity, parse_bytes, parse_memory
@@ -15,7 +16,8 @@ def memory_offers(resource: ModelDeployment, nodes: Sequence[Node] | None) -> Me
     """By spec.maxMemory, else by the nodes that its pods may run on. `nodes` is None where they may not be listed."""
     spec = resource.spec
     devices = gpus_requested(spec)
-    limit = spec.resources.limits.get("memory")
+    resources = engine_resources(spec)
+    limit = resources.limits.get("memory")
     ram = parse_bytes(limit) if limit is not None else None
     declared = declared_memory(spec)
     if declared.ram is not None:
@@ -23,7 +25,7 @@ def memory_offers(resource: ModelDeployment, nodes: Sequence[Node] | None) -> Me
     if declared.gpus or (declared.ram is not None and not devices):
         return MemoryOffers((MemoryOffer("spec.maxMemory", DeviceMemory(declared.gpus, ram)),))
     if not devices and ram is not None:
-        return MemoryOffers((MemoryOffer("spec.resources", DeviceMemory(ram=ram)),))
+        return MemoryOffers((MemoryOffer(_place(spec), DeviceMemory(ram=ram)),))
     if nodes is None:
         return MemoryOffers(unknown=f"Memory wasn't checked: nodes may not be listed. {_set(devices, labels=False)}")
     options = tuple(
@@ -41,8 +43,13 @@ def memory_offers(resource: ModelDeployment, nodes: Sequence[Node] | None) -> Me
 
 def gpus_requested(spec: Spec) -> dict[str, int]:
     """The extended resources that a pod asks for, such as nvidia.com/gpu, and how many of each."""
-    requested = {**spec.resources.requests, **spec.resources.limits}
+    resources = engine_resources(spec)
+    requested = {**resources.requests, **resources.limits}
     return {name: parse_bytes(count) for name, count in sorted(requested.items()) if "/" in name}
+
+
+def _place(spec: Spec) -> str:
+    return "spec.engine.resources" if spec.engine.resources is not None else "spec.resources"
 
 
 def memory_label(device: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ams_common.engines.wishes import engine_resources
 from ams_common.resource.core import Toleration
 from ams_common.resource.spec import Spec
 
@@ -29,7 +30,7 @@ def _tolerated(taint: Taint, spec: Spec) -> bool:
     if taint.effect == "PreferNoSchedule":
         return True
     # A cluster with the admission plugin ExtendedResourceToleration adds this one to pods that ask for the device.
-    if taint.key in spec.resources.limits and "/" in taint.key:
+    if taint.key in engine_resources(spec).limits and "/" in taint.key:
         return True
     return any(_tolerates(toleration, taint) for toleration in spec.tolerations)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import msgspec
+from ams_common.engines.wishes import engine_resources
 from ams_common.quantity import parse_quantity
 from ams_common.resource.spec import Spec
 from ams_common.why.scheduling import NodeOffer
@@ -78,8 +79,9 @@ def node_offers(nodes: Iterable[Node], pods: Iterable[RequestingPod], spec: Spec
 
 def asked(spec: Spec) -> Mapping[str, str]:
     """What a pod of this model asks a node for."""
-    requests = {name: str(quantity) for name, quantity in spec.resources.limits.items()}
-    return requests | {name: str(quantity) for name, quantity in spec.resources.requests.items()}
+    resources = engine_resources(spec)
+    requests = {name: str(quantity) for name, quantity in resources.limits.items()}
+    return requests | {name: str(quantity) for name, quantity in resources.requests.items()}
 
 
 def _number(quantity: str | float) -> float:

@@ -13,6 +13,20 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     pod_image_pull_policy: Annotated[
         Literal["Always", "IfNotPresent", "Never"], Meta(description="when that image is pulled")
     ] = "IfNotPresent"
+    vllm_image: Annotated[
+        str, Meta(description="image of vLLM, as vllm/vllm-openai; empty: `engine: auto` never chooses it")
+    ] = ""
+    sglang_image: Annotated[str, Meta(description="image of SGLang, as lmsysorg/sglang; empty: none is at hand")] = ""
+    llamacpp_image: Annotated[
+        str,
+        Meta(
+            description="image of llama.cpp, as ghcr.io/ggml-org/llama.cpp:server; empty: `engine: auto` never chooses"
+            " it"
+        ),
+    ] = ""
+    engine_image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"], Meta(description="when images of engines are pulled")
+    ] = "IfNotPresent"
     namespaces: Annotated[
         str, Meta(description="namespaces whose ModelDeployments are served, separated by commas; empty: all")
     ] = ""

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from ams_common.memory_offers import MemoryOffers
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.shape import is_int_or_string, struct_type, unwrap
 from ams_common.resource.spec import ModelDeployment, Spec
 from ams_common.source import parse_source
 from ams_operator.decide.desired import desired
+from ams_operator.decide.engine import engine_of
 from msgspec import inspect
 from plan_objects import SETTINGS
 
@@ -58,6 +60,13 @@ VALUES: dict[str, Any] = {
     "affinity": {"nodeAffinity": {"x": 1}},
     "imagePullSecrets": [{"name": "registry"}],
     "env": [{"name": "A", "value": "1"}],
+    "engine.name": "sglang",
+    "engine.args": ["--enforce-eager"],
+    "engine.env": [{"name": "A", "value": "1"}],
+    "engine.port": 9000,
+    "engine.resources.limits": {"nvidia.com/gpu": 1},
+    "engine.resources.requests": {"cpu": "2"},
+    "engine.resources.claims": [{"name": "gpu"}],
     "podAnnotations": {"a": "b"},
     "podLabels": {"a": "b"},
 }
@@ -67,6 +76,12 @@ BESIDE: dict[str, dict[str, Any]] = {
     "model.signature.file": {"model.signature.publicKey": "-----BEGIN PUBLIC KEY-----"},
     "replicas": {"cache.perReplica": True},
     "autoscaling.maxReplicas": {"cache.perReplica": True},
+    **{
+        f"engine.{name}": {"engine.name": "vllm", "engine.image": "vllm:1"}
+        for name in ("args", "env", "port", "resources.limits", "resources.requests", "resources.claims")
+    },
+    "engine.image": {"engine.name": "vllm"},
+    "autoscaling.idle": {"engine.name": "vllm", "engine.image": "vllm:1"},
 }
 
 
@@ -117,9 +132,10 @@ def resource(**values: Any) -> ModelDeployment:
 
 def children(given: ModelDeployment) -> dict[str, Any]:
     """All children without the hash that tells whether they were applied."""
+    source = parse_source(given.spec.model.source)
     made = desired(
         given,
-        parse_source(given.spec.model.source),
+        source,
         SETTINGS,
         replicas=1,
         strategy="Recreate",
@@ -127,6 +143,7 @@ def children(given: ModelDeployment) -> dict[str, Any]:
         volume_size=1 << 30,
         weights=None,
         lock=None,
+        engine=engine_of(given, source, None, MemoryOffers(), SETTINGS),
     )
     for child in made.values():
         child["metadata"].pop("annotations")

@@ -15,6 +15,7 @@ from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.children.policy import policy
 from ams_operator.decide.children.service import service
 from ams_operator.decide.children.volume import claim, models_volume
+from ams_operator.decide.engine import BUILTIN, Engine
 from ams_operator.settings import OperatorSettings
 
 
@@ -29,6 +30,7 @@ def desired(
     volume_size: int,
     weights: str | None,
     lock: LockStatus | None,
+    engine: Engine = BUILTIN,
 ) -> dict[str, ObjectBody]:
     """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
     volume = models_volume(resource, source, volume_size)
@@ -37,7 +39,7 @@ def desired(
         service(resource),
         policy(resource, settings),
         claim(resource, volume_size, weights, lock) if volume.claim else None,
-        deployment(resource, source, volume, settings, replicas=replicas, strategy=strategy, prefetch=prefetch),
+        deployment(resource, source, volume, settings, engine, replicas=replicas, strategy=strategy, prefetch=prefetch),
     ]
     return {object["kind"]: hashed(object) for object in built if object is not None}
 

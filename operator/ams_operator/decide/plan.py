@@ -17,6 +17,7 @@ from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
 from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.desired import desired, hashed, outdated
+from ams_operator.decide.engine import BUILTIN, Engine, engine_of, stays_for_sleep
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict
@@ -121,7 +122,9 @@ def _facts(
     observed: Observed, source: Source, rejection: Problem | None, settings: OperatorSettings, now: float
 ) -> Facts:
     resource = observed.resource
-    verdict, pods = _verdict(observed, source), _views(observed, now)
+    engine = engine_of(resource, source, observed.report, observed.offers, settings)
+    verdict, pods = _verdict(observed, source, engine), _views(observed, now)
+    rejection = rejection or (None if observed.preflight_pending else engine.problem)
     claim, deployment = _claim(observed), _deployment(observed)
     weights = has_weights(resource, claim, pods)
     unmoved = now - observed.moved_at if observed.moved_at is not None else None
@@ -129,10 +132,13 @@ def _facts(
     return Facts(
         resource=resource,
         names=_names(observed, settings),
-        replicas=desired_replicas(resource, source, observed.replicas, deployment, weights=weights),
+        replicas=desired_replicas(
+            resource, source, observed.replicas, deployment, weights=weights, stays=stays_for_sleep(resource, engine)
+        ),
         verdict=verdict,
         preflight_pending=observed.preflight_pending,
         rejection=rejection,
+        engine=engine,
         blocked=verdict.status == "False" and (not weights or verdict.reason in _EVEN_WITH_WEIGHTS),
         waits_for_predecessor=any(owner_of(child, resource) == "predecessor's" for child in observed.children.values()),
         deployment=deployment,
@@ -174,7 +180,7 @@ def _may_create(facts: Facts) -> bool:
 
 
 def _objects(facts: Facts, source: Source, settings: OperatorSettings) -> dict[str, ObjectBody]:
-    resource = facts.resource
+    resource, engine = facts.resource, facts.engine or BUILTIN
     return desired(
         resource,
         source,
@@ -182,9 +188,16 @@ def _objects(facts: Facts, source: Source, settings: OperatorSettings) -> dict[s
         replicas=facts.replicas.created,
         strategy=_strategy(resource, facts.pods),
         prefetch=facts.replicas.prefetch,
-        volume_size=volume_bytes(resource, source, facts.verdict.weights_bytes, _claimed_bytes(facts.claim)),
+        volume_size=volume_bytes(
+            resource,
+            source,
+            facts.verdict.weights_bytes,
+            _claimed_bytes(facts.claim),
+            converted=engine.name == "builtin",
+        ),
         weights=source_digest(resource) if facts.weights else None,
         lock=facts.lock,
+        engine=engine,
     )
 
 
@@ -217,17 +230,17 @@ def _rejection(observed: Observed) -> tuple[Problem | None, Source | None]:
     return None, source
 
 
-def _verdict(observed: Observed, source: Source) -> Verdict:
+def _verdict(observed: Observed, source: Source, engine: Engine) -> Verdict:
     """By the hub's report; as long as there is none, as status reports it."""
     resource = observed.resource
     if observed.report is not None:
-        return judge_preflight(resource, source, observed.report, observed.offers)
+        return judge_preflight(resource, source, observed.report, observed.offers, engine.name)
     before = reported_verdict(resource)
     if before is not None and (observed.preflight_pending or before.passed):
         return before
     if observed.preflight_pending:
         return Verdict("Unknown", Reason.HUB_UNREACHABLE, "The hub hasn't answered yet.")
-    return judge_preflight(resource, source, None, observed.offers)
+    return judge_preflight(resource, source, None, observed.offers, engine.name)
 
 
 def _views(observed: Observed, now: float) -> list[PodView]:

@@ -13,7 +13,6 @@ from ams_common.reasons import Reason
 from ams_kube.objects import Deployment, Pod
 
 from ams_operator.decide.children.common import ObjectBody
-from ams_operator.decide.children.pod import SERVE
 from ams_operator.decide.children.pull import PULL, pull_pod
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.status.endings import container_problem
@@ -24,7 +23,7 @@ from ams_operator.settings import OperatorSettings
 
 @dataclass(frozen=True, slots=True)
 class Pulling:
-    """`image` is being pulled, and until then the Deployment stays as it is; `problem`: it can't be.
+    """`image` (or several) is being pulled, and until then the Deployment stays as it is; `problem`: it can't be.
 
     `start` is the pod to be made for it, `end`: the one that is there isn't needed any more.
     """
@@ -47,14 +46,16 @@ def pull_first(
     unneeded = Pulling(end=present is not None)
     if desired is None or deployment is None or not desired["spec"]["replicas"]:
         return unneeded
-    container = next(each for each in desired["spec"]["template"]["spec"]["containers"] if each["name"] == SERVE)
-    image: str = container["image"]
+    containers = desired["spec"]["template"]["spec"]["containers"]
+    present_images = {each.image for each in deployment.spec.template.spec.containers} - {""}
+    new = {each["image"]: each["imagePullPolicy"] for each in containers if each["image"] not in present_images}
+    image = ", ".join(new)
     node = next((view.pod.spec.node_name for view in pods if view.stage is Phase.READY), None)
-    replaces = desired["spec"]["strategy"]["type"] == "Recreate" and deployment.image(SERVE) not in ("", image)
+    replaces = desired["spec"]["strategy"]["type"] == "Recreate" and new and present_images
     if not replaces or not node or image == observed.pull_refused:
         return unneeded
     if present is None:
-        return Pulling(image, start=pull_pod(observed.resource, settings, image, container["imagePullPolicy"], node))
+        return Pulling(image, start=pull_pod(observed.resource, settings, new, node))
     if present.metadata.annotations.get(labels.PULLS) != image or present.spec.node_name != node:
         return Pulling(image, end=True)
     return _outcome(present, image)
@@ -70,16 +71,16 @@ def own_pull(observed: Observed) -> Pod | None:
 
 
 def _outcome(pod: Pod, image: str) -> Pulling:
-    status = next((each for each in pod.status.container_statuses if each.name == PULL), None)
-    if status is None:
+    statuses = [each for each in pod.status.container_statuses if each.name.startswith(PULL)]
+    if not statuses:
         return Pulling() if pod.status.phase == "Failed" else Pulling(image)  # the node doesn't take it: not known
-    waiting = status.state.waiting
-    if waiting is None:
-        return Pulling()  # it runs, or has run
-    problem = container_problem(pod, status)
-    if problem is not None and problem.reason == Reason.IMAGE_PULL_FAILED:
-        return Pulling(image, problem)
-    return Pulling(image) if waiting.reason in _BEFORE_THE_IMAGE else Pulling()
+    problems = [container_problem(pod, each) for each in statuses if each.state.waiting is not None]
+    for problem in problems:
+        if problem is not None and problem.reason == Reason.IMAGE_PULL_FAILED:
+            return Pulling(image, problem)
+    # Others run, have run, or can't.
+    waits = any(each.state.waiting is not None and each.state.waiting.reason in _BEFORE_THE_IMAGE for each in statuses)
+    return Pulling(image) if waits else Pulling()
 
 
 _BEFORE_THE_IMAGE = ("", "ContainerCreating", "PodInitializing")

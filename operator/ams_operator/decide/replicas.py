@@ -21,10 +21,19 @@ class Replicas:
 
 
 def desired_replicas(
-    resource: ModelDeployment, source: Source, by_load: int | None, deployment: Child | None, *, weights: bool
+    resource: ModelDeployment,
+    source: Source,
+    by_load: int | None,
+    deployment: Child | None,
+    *,
+    weights: bool,
+    stays: bool = False,
 ) -> Replicas:
-    """`by_load` is None while the load isn't known: then nothing is scaled down. `weights`: they are on the volume."""
-    serving = _serving(resource, by_load, deployment)
+    """`by_load` is None while the load isn't known: then nothing is scaled down. `weights`: they are on the volume.
+
+    `stays`: the last pod doesn't end when nobody asks, as its engine sleeps.
+    """
+    serving = _serving(resource, by_load, deployment, stays=stays)
     cache = resource.spec.cache
     prefetch = cache.prefetch and not weights and not cache.per_replica and keeps_weights(source)
     if serving == 0 and prefetch and not resource.spec.suspend:
@@ -39,7 +48,7 @@ def serving_replicas(deployment: Child | None) -> int | None:
     return deployment.spec.replicas
 
 
-def _serving(resource: ModelDeployment, by_load: int | None, deployment: Child | None) -> int:
+def _serving(resource: ModelDeployment, by_load: int | None, deployment: Child | None, *, stays: bool) -> int:
     spec = resource.spec
     if spec.suspend:
         return 0
@@ -47,4 +56,5 @@ def _serving(resource: ModelDeployment, by_load: int | None, deployment: Child |
         return spec.replicas
     if by_load is None:
         by_load = serving_replicas(deployment) or 0
-    return min(max(by_load, limits.min_replicas), limits.max_replicas)
+    least = max(limits.min_replicas, min(1, serving_replicas(deployment) or 0) if stays else 0)
+    return min(max(by_load, least), limits.max_replicas)

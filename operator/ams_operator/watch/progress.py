@@ -14,8 +14,9 @@ from ams_common.progress import Download, Progress, load_percent
 from ams_kube.objects import Pod
 
 from ams_operator.answers import get_json
+from ams_operator.decide.children.containers import SERVE_PORT
 from ams_operator.decide.children.kinds import model_key
-from ams_operator.decide.children.pod import DOWNLOAD, SERVE, SERVE_PORT
+from ams_operator.decide.children.pod import DOWNLOAD, SERVE
 from ams_operator.metrics import Metrics
 
 _EVERY_SECONDS = 2.0

@@ -68,5 +68,7 @@ _NOT_OF_PODS = ("replicas", "autoscaling", "suspend")
 def spec_digest(resource: ModelDeployment, *, prefetch: bool) -> str:
     """Of all that a user says about the pods."""
     spec = {name: value for name, value in msgspec.to_builtins(resource.spec).items() if name not in _NOT_OF_PODS}
+    if (scaling := resource.spec.autoscaling) is not None and scaling.idle == "sleep":
+        spec["sleeps"] = scaling.idle_seconds  # which the pod itself is told
     spec["model"] = {name: value for name, value in spec["model"].items() if name != "aliases"}
     return digest([spec, prefetch])

@@ -9,6 +9,7 @@ from ams_common.source import Source
 from ams_operator.decide.children.common import ObjectBody, child_metadata, digest, selector, spec_digest
 from ams_operator.decide.children.pod import pod_template
 from ams_operator.decide.children.volume import Volume
+from ams_operator.decide.engine import Engine
 from ams_operator.settings import OperatorSettings
 
 # The cluster sees no progress in a download. The operator does, and tells much earlier that nothing moves.
@@ -22,12 +23,13 @@ def deployment(
     source: Source,
     volume: Volume,
     settings: OperatorSettings,
+    engine: Engine,
     *,
     replicas: int,
     strategy: Strategy,
     prefetch: bool = False,
 ) -> ObjectBody:
-    template = pod_template(resource, source, volume, settings, prefetch=prefetch)
+    template = pod_template(resource, source, volume, settings, engine, prefetch=prefetch)
     annotations = {
         **({labels.PREFETCH: "true"} if prefetch else {}),
         labels.TEMPLATE: digest(template),

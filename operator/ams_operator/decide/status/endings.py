@@ -9,6 +9,7 @@ from ams_common.progress import Failure
 from ams_common.reasons import Reason, row_of
 from ams_kube.objects import ContainerStatus, Pod, TerminatedState
 
+from ams_operator.decide.children.engine import ENGINE
 from ams_operator.decide.children.pod import DOWNLOAD
 from ams_operator.decide.status.problem import Problem
 
@@ -58,7 +59,7 @@ def _refused(reason: str, message: str) -> Problem:
 
 
 def _ended(pod: Pod, status: ContainerStatus, ended: TerminatedState) -> Problem:
-    part = "The download" if status.name == DOWNLOAD else "The model server"
+    part = _PARTS.get(status.name, "The model server")
     if ended.reason != "OOMKilled" and (failure := termination_failure(ended.message)) is not None:
         return _of_failure(failure, downloads=status.name == DOWNLOAD)
     how = _how(ended)
@@ -68,10 +69,17 @@ def _ended(pod: Pod, status: ContainerStatus, ended: TerminatedState) -> Problem
     if ended.reason == "OOMKilled":
         return Problem(
             Reason.OUT_OF_MEMORY_KILLED,
-            f"{part} {how}{times}; raise spec.resources.limits.memory, or choose smaller weights with"
-            " spec.quantization.",
+            f"{part} {how}{times}; {_MORE_MEMORY.get(status.name, _MORE_MEMORY[''])}.",
         )
     return Problem(Reason.CRASH_LOOP, f"{part} {how}{times}{_last_words(ended)}")
+
+
+_PARTS = {DOWNLOAD: "The download", ENGINE: "The engine"}
+_MORE_MEMORY = {
+    "": "raise spec.resources.limits.memory, or choose smaller weights with spec.quantization",
+    ENGINE: "raise the memory of spec.engine.resources (or spec.resources), or lower spec.limits.contextTokens or"
+    " concurrentRequests",
+}
 
 
 def loops(pod: Pod, status: ContainerStatus, ended: TerminatedState) -> bool:

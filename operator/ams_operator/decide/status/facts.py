@@ -9,6 +9,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import Claim, Deployment
 
+from ams_operator.decide.engine import Engine
 from ams_operator.decide.preflight.verdict import Verdict
 from ams_operator.decide.replicas import Replicas
 from ams_operator.decide.status.pods import PodView
@@ -32,6 +33,7 @@ class Facts:
     preflight_pending: bool
     rejection: Problem | None  # of the resource as a whole: nothing is made for it
     blocked: bool  # nothing new is made for it
+    engine: Engine | None = None  # None of a resource that can't be read
     waits_for_predecessor: bool = False
     deployment: Deployment | None = None
     claim: Claim | None = None

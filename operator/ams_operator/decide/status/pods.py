@@ -13,6 +13,7 @@ from ams_common.reasons import Reason
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import ContainerStatus, Pod
 
+from ams_operator.decide.children.engine import ENGINE
 from ams_operator.decide.children.pod import DOWNLOAD, SERVE
 from ams_operator.decide.status.endings import container_problem, held_back_seconds
 from ams_operator.decide.status.problem import Problem
@@ -49,8 +50,9 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str], now:
         return PodView(pod, Phase.SCHEDULING, problem=None if scheduling_seconds_left(pod, now) else problem)
     download = _status(pod.status.init_container_statuses, DOWNLOAD)
     serve = _status(pod.status.container_statuses, SERVE)
+    engine = _status(pod.status.container_statuses, ENGINE)
     verified = _succeeded(download)
-    if serve is not None and serve.ready and verified:
+    if serve is not None and serve.ready and verified and (engine is None or engine.state.running is not None):
         return PodView(pod, Phase.READY, True, _lock(download))
     if not pod.spec.node_name and not pod.status.init_container_statuses:
         return PodView(pod, Phase.SCHEDULING)
@@ -61,8 +63,15 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str], now:
         return PodView(pod, Phase.DOWNLOADING, problem=problem, progress=progress)
     running = serve is not None and serve.state.running is not None
     stage = Phase.LOADING if running else Phase.STARTING
-    held_back = held_back_seconds(pod, serve)
-    return PodView(pod, stage, True, _lock(download), container_problem(pod, serve), held_back, progress)
+    held_back = max(held_back_seconds(pod, serve), held_back_seconds(pod, engine))
+    # Without its engine nothing can be served: what is wrong with that comes first.
+    problem = _unless_running(pod, engine) or container_problem(pod, serve) or container_problem(pod, engine)
+    return PodView(pod, stage, True, _lock(download), problem, held_back, progress)
+
+
+def _unless_running(pod: Pod, status: ContainerStatus | None) -> Problem | None:
+    running = status is not None and status.state.running is not None
+    return None if running else container_problem(pod, status)
 
 
 def _status(statuses: Sequence[ContainerStatus], name: str) -> ContainerStatus | None:

@@ -1,0 +1,153 @@
+"""The container `engine` of a model's pod: an engine of another make, beside `serve`, which asks it by loopback.
+
+The volume `run` is what the containers share: the link to the weights that `download` makes, and the engine's output,
+which goes to the container's log and to a file that `serve` reads.
+"""
+
+from typing import Any
+
+from ams_common.engines.row import EngineRow
+from ams_common.engines.wishes import engine_resources, wishes_of
+from ams_common.resource.spec import ModelDeployment
+from ams_common.source import InvalidSource, names_gguf, parse_source
+
+from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.children.containers import (
+    CONTAINER_SECURITY,
+    MODELS_DIR,
+    SERVE_PORT,
+    SOURCE_MOUNT,
+    as_list,
+    asked,
+    given,
+    literal,
+    literally,
+)
+from ams_operator.decide.engine import Engine, stays_for_sleep
+from ams_operator.settings import OperatorSettings
+
+ENGINE = "engine"
+ENGINE_END_SECONDS = 15  # that an engine gets to end, once nobody asks it any more
+RUN_DIR = "/run/ams"
+RUN_MOUNT: ObjectBody = {"name": "run", "mountPath": RUN_DIR}
+# Of `serve` beside an engine: it decodes media and templates prompts, and computes nothing.
+BESIDE: ObjectBody = {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
+
+_LOG = f"{RUN_DIR}/engine.log"
+_PIPE = f"{RUN_DIR}/engine.pipe"
+_CACHE = "/cache"
+_LOOPBACK = "127.0.0.1"
+# The engine stays the container's first process, which gets its signals. /app is where llama.cpp's image has its own.
+_TEED = f'rm -f {_PIPE}; mkfifo {_PIPE}; tee -a {_LOG} <{_PIPE} & export PATH="$PATH:/app"; exec "$@" >{_PIPE} 2>&1'
+_SHARED_MEMORY = ("vllm", "sglang")  # whose processes pass tensors that way; a container has 64 MiB of it otherwise
+_ANSWER_SECONDS = 5
+_START_SECONDS = 300  # until `serve` answers for the first time; how long the model may load, its own probe says
+_LOST_SECONDS = 20  # without an answer of `serve`, which the kubelet starts again within 10 s the second time
+
+
+def engine_settings(resource: ModelDeployment, engine: Engine, row: EngineRow) -> dict[str, Any]:
+    """What `serve` is told of the engine beside it."""
+    autoscaling = resource.spec.autoscaling
+    rests = autoscaling is not None and stays_for_sleep(resource, engine)
+    return {
+        "engine": row.name,
+        "engine_address": f"http://{_LOOPBACK}:{_port(resource, row)}",
+        "engine_log": "" if row.name == "custom" else _LOG,
+        "engine_sleep_seconds": float(autoscaling.idle_seconds) if autoscaling is not None and rests else 0.0,
+    }
+
+
+def engine_container(
+    resource: ModelDeployment, engine: Engine, row: EngineRow, settings: OperatorSettings
+) -> ObjectBody:
+    """Its probes ask `serve`, which watches the engine and says why it is to be started anew."""
+    spec = resource.spec
+    wishes = wishes_of(resource, model=_model(resource), host=_LOOPBACK, port=_port(resource, row), facts=engine.facts)
+    command = [literal(word) for word in row.full_command(wishes)]
+    own = row.name == "custom"
+    started: ObjectBody = {"command": ["/bin/sh", "-c", literal(_TEED), ENGINE, *command]}
+    if own:
+        started = {"args": command} if command else {}
+    environment = literally({**_variables(row), **row.variables(wishes)}) | given(spec.engine.env)
+    mounts: list[ObjectBody] = [
+        {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
+        {"name": "engine-tmp", "mountPath": "/tmp"},
+        RUN_MOUNT,
+        _cache_mount(resource, row),
+    ]
+    if spec.model.source.startswith("pvc://"):
+        mounts.append(SOURCE_MOUNT)
+    if row.name in _SHARED_MEMORY:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    return {
+        "name": ENGINE,
+        "image": engine.image,
+        "imagePullPolicy": spec.image_pull_policy or settings.engine_image_pull_policy,
+        **started,
+        "env": as_list(environment),
+        "volumeMounts": mounts,
+        # Of an image that isn't known, nobody can say where it writes.
+        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": not own},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "startupProbe": _probe(_START_SECONDS),
+        "livenessProbe": _probe(_LOST_SECONDS),
+        "lifecycle": {"preStop": {"httpGet": {"path": "/internal/engine/drained", "port": SERVE_PORT}}},
+        "resources": asked(engine_resources(spec)),
+    }
+
+
+def engine_volumes(resource: ModelDeployment, engine: Engine) -> list[ObjectBody]:
+    volumes: list[ObjectBody] = [
+        {"name": "run", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "engine-tmp", "emptyDir": {}},
+    ]
+    if not _keeps_caches(resource):
+        volumes.append({"name": "engine-cache", "emptyDir": {}})
+    if engine.name in _SHARED_MEMORY:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+    return volumes
+
+
+def _probe(seconds: int) -> ObjectBody:
+    return {
+        "httpGet": {"path": "/internal/engine/alive", "port": SERVE_PORT},
+        "periodSeconds": _ANSWER_SECONDS,
+        "timeoutSeconds": _ANSWER_SECONDS,
+        "failureThreshold": seconds // _ANSWER_SECONDS,
+        # One that hangs doesn't listen to SIGTERM.
+        "terminationGracePeriodSeconds": _ANSWER_SECONDS,
+    }
+
+
+def _variables(row: EngineRow) -> dict[str, str]:
+    """Where it may write: what it compiles stays on the volume of the weights. Its user has no name of its own."""
+    return {
+        "HOME": _CACHE,
+        "USER": "ams",
+        "XDG_CACHE_HOME": _CACHE,
+        "TORCHINDUCTOR_CACHE_DIR": f"{_CACHE}/inductor",
+        "TRITON_CACHE_DIR": f"{_CACHE}/triton",
+        "HF_HUB_OFFLINE": "1",
+    } | ({"VLLM_CACHE_ROOT": f"{_CACHE}/vllm"} if row.name == "vllm" else {})
+
+
+def _cache_mount(resource: ModelDeployment, row: EngineRow) -> ObjectBody:
+    if not _keeps_caches(resource):
+        return {"name": "engine-cache", "mountPath": _CACHE}
+    return {"name": "models", "mountPath": _CACHE, "subPath": f".engine-cache/{row.name}"}
+
+
+def _keeps_caches(resource: ModelDeployment) -> bool:
+    return resource.spec.cache.access_mode != "ReadOnlyMany"
+
+
+def _model(resource: ModelDeployment) -> str:
+    try:
+        file = names_gguf(parse_source(resource.spec.model.source))
+    except InvalidSource:
+        file = False
+    return f"{RUN_DIR}/model.gguf" if file else f"{RUN_DIR}/model"
+
+
+def _port(resource: ModelDeployment, row: EngineRow) -> int:
+    return resource.spec.engine.port or row.port
