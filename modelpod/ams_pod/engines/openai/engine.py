@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ams_pod.engines.openai import gbnf
 from ams_pod.engines.openai.core import Core
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.machine import memory_usage
@@ -88,7 +89,15 @@ class OtherEngine:
         raise EngineRefusal("unsupported", "This model doesn't compare texts.")
 
     def prepare_constraint(self, constraint: Constraint) -> Held:
+        if constraint.kind == "lark" and self._dialect.takes_gbnf and not gbnf.is_gbnf(constraint.value):
+            try:
+                constraint = replace(constraint, value=gbnf.from_lark(constraint.value, self._token_text))
+            except gbnf.Unwritable as error:
+                raise self._dialect.cannot_hold(constraint, f": it has no words for {error}") from None
         return self._dialect.held(constraint)
+
+    def _token_text(self, token: int) -> str:
+        return self.token_bytes(token).decode("utf-8", "replace")
 
     def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
         return self._prompts.detokenizer(after, special=special)

@@ -112,6 +112,7 @@ class Dialect:
     picks_slots: ClassVar[bool] = False
     logprobs: ClassVar[bool] = False
     prompt_logprobs: ClassVar[bool] = False
+    takes_gbnf: ClassVar[bool] = False  # grammars in llama.cpp's own form, instead of llguidance's Lark
     constraint_kinds: ClassVar[frozenset[str]] = frozenset()
     phases: ClassVar[tuple[PhasePattern, ...]] = ()
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)

@@ -11,6 +11,7 @@ from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
+from ams_pod.engines.openai.gbnf import quoted
 from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece
 from ams_pod.engines.port import Constraint, EngineError, EngineRefusal, Sampling, TokenLogprobs
 
@@ -56,6 +57,7 @@ class LlamaCpp(Dialect):
     picks_slots: ClassVar[bool] = True
     logprobs: ClassVar[bool] = True
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "choice", "lark"})
+    takes_gbnf: ClassVar[bool] = True
     phases: ClassVar[tuple[PhasePattern, ...]] = (
         (re.compile(r"load_model: loading model"), Phase.READING),
         (re.compile(r"load_model: initializing|warming up the model"), Phase.WARMING_UP),
@@ -146,12 +148,10 @@ class LlamaCpp(Dialect):
                     return {"json_schema": read_json(constraint.value)}
                 case "choice":
                     choices = read_json(constraint.value, list[str])
-                    return {"grammar": "root ::= " + " | ".join(map(_quoted, choices))}
+                    return {"grammar": "root ::= " + " | ".join(map(quoted, choices))}
         except InvalidJson as error:
             raise EngineRefusal("invalid-constraint", f"The form of the answer {error}.") from None
-        if "::=" in constraint.value:
-            return {"grammar": constraint.value}
-        raise self.cannot_hold(constraint, " in Lark; it takes GBNF")
+        return {"grammar": constraint.value}
 
     def pieces(self, data: bytes) -> Piece | None:
         if not data.startswith(b'{"index"'):
@@ -210,9 +210,3 @@ class _Props(msgspec.Struct):
 
 def _number(value: object) -> int | None:
     return value if type(value) is int and value > 0 else None
-
-
-def _quoted(text: str) -> str:
-    """As a text of GBNF."""
-    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(escapes.get(each, each) for each in text) + '"'
