@@ -97,8 +97,8 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> P
     if settings.engine in ("vllm", "sglang") and gguf_of(source) is not None:
         raise Failed(
             Reason.INVALID_SOURCE,
-            f"{settings.source} is a GGUF file, which the engine {settings.engine} isn't given: take the engine"
-            " llamacpp, or a repository of safetensors.",
+            f"{settings.source} is a GGUF file, which {settings.engine} isn't given: take the engine llamacpp,"
+            " or a repository of safetensors.",
         )
     if context.signer is not None:
         read_key(context.signer.public_key)

@@ -33,6 +33,7 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
     except Exception as error:  # whatever a damaged file leads to
         raise NoTokenizer(f"{gguf.name} is not a GGUF file that can be read ({printable(str(error), 200)}).") from None
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     architecture = printable(str(file.metadata.get("general.architecture")), 60)
     try:
@@ -43,6 +44,8 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
             f"The tokenizer of {gguf.name} (architecture {architecture}) can't be read, and prompts are made with it:"
             f" {printable(str(error), 200)}. Take a repository of safetensors with another engine."
         ) from None
+    if (name := MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)) is not None:
+        config.architectures = [name]
     template = file.metadata.get("tokenizer.chat_template")
     if isinstance(template, str) and template:
         tokenizer.chat_template = template

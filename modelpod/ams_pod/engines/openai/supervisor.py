@@ -232,11 +232,14 @@ class Supervisor:
 
     async def _until_healthy(self) -> None:
         """LoadFailed if a child of ours ends meanwhile. One that somebody else started may end and come again."""
-        while not await self._is_healthy():
+        while True:
+            healthy = await self._is_healthy()
             news = self._log.news()
             self._seen = [*self._seen, *news][-200:]
             if (found := phase_of(self._seen, self._dialect.phases)) is not None:
                 self._tell(*found, anew=bool(news))
+            if healthy:
+                break
             if self._child is not None and (how := self._child.ended()) is not None:
                 raise LoadFailed(f"{self._dialect.title} {how} before it was ready{self._last_words()}")
             await asyncio.sleep(_LOOK_SECONDS)

@@ -74,7 +74,7 @@ class Choice(msgspec.Struct):
     message: Delta | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: CompletionLogprobs | None = None
     prompt_logprobs: list[dict[str, dict[str, Any]] | None] | None = None
 
 
@@ -96,7 +96,6 @@ class _Models(msgspec.Struct):
 
 
 _CHUNKS = msgspec.json.Decoder(Chunk)
-_LOGPROBS = msgspec.json.Decoder(CompletionLogprobs)
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -241,14 +240,8 @@ class Dialect:
                 piece.error = EngineError(f"{self.title} gave this request up.")
             piece.finish = _FINISHES.get(choice.finish_reason, "stop")
 
-    def read_logprobs(self, raw: msgspec.Raw) -> Sequence[TokenLogprobs]:
+    def read_logprobs(self, found: CompletionLogprobs) -> Sequence[TokenLogprobs]:
         """Those of completions and chats with `return_tokens_as_token_ids`."""
-        if bytes(raw) == b"null":
-            return ()
-        try:
-            found = _LOGPROBS.decode(raw)
-        except (msgspec.DecodeError, UnicodeError):
-            return ()
         if found.content is not None:
             return [
                 TokenLogprobs(each.number, each.logprob, tuple((top.number, top.logprob) for top in each.top_logprobs))

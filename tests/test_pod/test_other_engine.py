@@ -1,0 +1,381 @@
+"""Engines of other makes behind the port, as a scripted server plays them: answers, refusals, and all that breaks."""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from ams_common.lifecycle import Phase
+from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.openai import supervisor as supervising
+from ams_pod.engines.openai import watch
+from ams_pod.engines.openai.engine import OtherEngine
+from ams_pod.engines.openai.loading import load
+from ams_pod.engines.port import Constraint, EngineRefusal, LoadFailed, Sampling, Ticket, TokenEvent
+from fake_engine import FakeEngine, Script
+from fakehub import checkpoints
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.make("llama", tmp_path_factory.mktemp("model") / "llama")
+
+
+class Answers:
+    """Events of requests, as the pod's event loop would take them."""
+
+    def __init__(self) -> None:
+        self.events: dict[Ticket, list[TokenEvent]] = {}
+        self.phases: list[tuple[Phase, float | None]] = []
+        self._news = threading.Condition()
+
+    def publish(self, events: list[TokenEvent]) -> None:
+        with self._news:
+            for event in events:
+                self.events.setdefault(event.ticket, []).append(event)
+            self._news.notify_all()
+
+    def report(self, phase: Phase, percent: float | None) -> None:
+        self.phases.append((phase, percent))
+
+    def until(self, done: Callable[[], bool], seconds: float = 20.0) -> None:
+        with self._news:
+            assert self._news.wait_for(done, seconds), self.events
+
+    def ended(self, ticket: Ticket) -> bool:
+        return any(event.finish for event in self.events.get(ticket, ()))
+
+    def wait(self, ticket: Ticket, seconds: float = 20.0) -> list[TokenEvent]:
+        self.until(lambda: self.ended(ticket), seconds)
+        return self.events[ticket]
+
+
+@dataclass
+class Opened:
+    engine: OtherEngine
+    answers: Answers
+    fake: FakeEngine | None = None
+
+    def ask(self, tokens: int = 5, ids: tuple[int, ...] = (1, 2, 3), **sampling: Any) -> Ticket:
+        prepared = self.engine.prepare_ids(ids)
+        return self.engine.submit(prepared, Sampling(tokens, **sampling), lambda event: None)
+
+    async def wait(self, ticket: Ticket, seconds: float = 20.0) -> list[TokenEvent]:
+        return await asyncio.to_thread(self.answers.wait, ticket, seconds)
+
+    async def answer(self, *arguments: Any, **sampling: Any) -> list[TokenEvent]:
+        return await self.wait(self.ask(*arguments, **sampling))
+
+
+@asynccontextmanager
+async def opened(folder: Path, settings: ServeSettings, fake: FakeEngine | None = None) -> AsyncIterator[Opened]:
+    answers = Answers()
+    made: list[Any] = []
+
+    def run() -> None:
+        try:
+            engine = load(folder, settings, answers.publish, answers.report)
+        except BaseException as error:
+            made.append(error)
+            return
+        made.append(engine)
+        try:
+            engine.run()
+        except BaseException as error:
+            made.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while not made:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    try:
+        yield Opened(made[0], answers, fake)
+    finally:
+        made[0].stop()
+        await asyncio.to_thread(thread.join, 10.0)
+        assert not thread.is_alive()
+
+
+@asynccontextmanager
+async def beside(folder: Path, engine: Any = "vllm", settings: Any = None, **script: Any) -> AsyncIterator[Opened]:
+    """The adapter in front of a fake engine that runs beside."""
+    fake = FakeEngine(Script(dialect=engine, **script))
+    runner = web.AppRunner(fake.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    values = ServeSettings(
+        name="m", source=f"file://{folder}", engine=engine, engine_address=f"http://127.0.0.1:{runner.addresses[0][1]}",
+        concurrent_requests=4, **(settings or {}),
+    )  # fmt: skip
+    try:
+        async with opened(folder, values, fake) as found:
+            yield found
+    finally:
+        await runner.cleanup()
+
+
+def child(folder: Path, *flags: str, **script: Any) -> ServeSettings:
+    """Settings for a fake engine that is started and supervised."""
+    command = [sys.executable, str(FAKE), "--port", "{port}", "--script", json.dumps(script), *flags]
+    return ServeSettings(
+        name="m", source=f"file://{folder}", engine="vllm", engine_command=json.dumps(command), concurrent_requests=40
+    )
+
+
+def told(events: list[TokenEvent]) -> tuple[list[int | None], Any]:
+    return [event.token for event in events if event.token is not None], events[-1].finish
+
+
+ENGINES = ["vllm", "llamacpp", "sglang", "custom"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("per_chunk", [1, 3])
+async def test_tokens_are_counted_exactly(folder: Path, engine: str, per_chunk: int) -> None:
+    async with beside(folder, engine, per_chunk=per_chunk, ids=engine != "custom") as one:
+        events = await one.answer(8)
+        tokens, finish = told(events)
+        assert (len(tokens), finish) == (8, "length")
+        if engine in ("vllm", "llamacpp"):
+            assert tokens == [*range(100, 108)]
+            assert events[0].ticket.cached_tokens == 2
+        else:
+            assert "".join(event.text or "" for event in events) == "".join(f"w{token} " for token in range(100, 108))
+        assert one.engine.counters.decode_tokens == 8
+        assert one.engine.counters.prefill_tokens == (1 if events[0].ticket.cached_tokens else 3)
+        assert events[0].ticket.compute_seconds > 0
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+async def test_the_token_that_ends_an_answer_is_told_with_its_end(folder: Path, engine: str) -> None:
+    end = json.loads((folder / "generation_config.json").read_text())["eos_token_id"][0]
+    async with beside(folder, engine, eos=end, at=2) as one:
+        events = await one.answer(8)
+        assert [(event.token, event.finish) for event in events] == [(100, None), (101, None), (end, "stop")]
+        events = await one.answer(8, stop_tokens=(101,))
+        assert [(event.token, event.finish) for event in events] == [(100, None), (101, "stop")]
+
+
+async def test_what_is_asked_reaches_vllm(folder: Path) -> None:
+    async with beside(folder) as one:
+        sampling: dict[str, Any] = {
+            "temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7,
+            "presence_penalty": 0.5, "frequency_penalty": -0.5, "ignore_eos": True, "min_new_tokens": 2,
+            "stop_tokens": (5,), "banned_tokens": (6,), "allowed_tokens": (100, 101, 6), "logprobs": 1,
+            "logit_bias": ((8, 1.5),), "constraint": one.engine.prepare_constraint(Constraint("regex", "a+")),
+        }  # fmt: skip
+        events = await one.answer(3, **sampling)
+        assert one.fake is not None
+        [asked] = one.fake.asked
+        expected = {
+            "path": "/v1/completions", "model": "the-model", "prompt": [1, 2, 3], "max_tokens": 3, "temperature": 0.5,
+            "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7, "presence_penalty": 0.5,
+            "frequency_penalty": -0.5, "ignore_eos": True, "min_tokens": 2, "stop_token_ids": [5],
+            "allowed_token_ids": [100, 101, 6], "logprobs": 1, "logit_bias": {"8": 1.5, "6": -100.0},
+            "structured_outputs": {"regex": "a+"}, "return_token_ids": True,
+        }  # fmt: skip
+        assert expected.items() <= asked.items()
+        assert events[0].logprobs is not None
+        assert events[0].logprobs.top == ((100, -0.5), (7, -2.0))
+        events = await one.answer(2, prompt_logprobs=1)
+        asked_for = events[0].ticket.prompt_logprobs
+        assert asked_for is not None
+        assert [each and each.token for each in asked_for] == [None, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("engine", "sampling"),
+    [
+        ("llamacpp", {"allowed_tokens": (1,)}),
+        ("llamacpp", {"min_new_tokens": 2}),
+        ("llamacpp", {"prompt_logprobs": 1}),
+        ("sglang", {"logprobs": 1}),
+        ("custom", {"top_k": 3}),
+        ("custom", {"ignore_eos": True}),
+    ],
+)
+async def test_what_an_engine_cannot_do_is_refused(folder: Path, engine: str, sampling: Any) -> None:
+    async with beside(folder, engine) as one:
+        with pytest.raises(EngineRefusal, match="can't do this"):
+            one.ask(4, **sampling)
+
+
+async def test_forms_that_an_engine_cannot_follow_are_refused(folder: Path) -> None:
+    async with beside(folder, "llamacpp") as one:
+        for constraint in (Constraint("regex", "a"), Constraint("lark", "start: /a/"), Constraint("json-schema", "{")):
+            with pytest.raises(EngineRefusal):
+                one.engine.prepare_constraint(constraint)
+        held = one.engine.prepare_constraint(Constraint("choice", '["a\\"b", "c"]'))
+        assert held.fields == {"grammar": 'root ::= "a\\"b" | "c"'}
+
+
+async def test_a_prompt_beyond_the_context_is_refused_before_it_is_sent(folder: Path) -> None:
+    async with beside(folder) as one:
+        with pytest.raises(EngineRefusal, match="maximum context length is 512"):
+            one.ask(1, tuple(range(5, 300)) * 2)
+        events = await one.answer(2000)
+        assert one.fake is not None
+        assert one.fake.asked[-1]["max_tokens"] == 509
+        assert len(events) == 509
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [("400", "invalid-prompt", "doesn't like"), ("too-long", "context-length-exceeded", "maximum context length")],
+)
+async def test_refusals_of_the_engine_are_refusals(folder: Path, fault: str, kind: str, message: str) -> None:
+    async with beside(folder, fault=fault) as one:
+        [event] = await one.answer()
+        assert isinstance(event.error, EngineRefusal)
+        assert (event.finish, event.error.kind) == ("failed", kind)
+        assert message in str(event.error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("500", "doesn't like"), ("garbage", "no answer"), ("error-event", "broke inside"), ("close", "before it was")],
+)
+async def test_failures_of_the_engine_end_requests(folder: Path, fault: str, message: str) -> None:
+    async with beside(folder, fault=fault, times=2) as one:
+        events = await one.answer()
+        assert events[-1].finish == "failed"
+        assert message in str(events[-1].error)
+        one.fake.script.times = 0  # type: ignore[union-attr]
+        assert told(await one.answer())[1] == "length"
+
+
+async def test_what_got_nothing_is_sent_once_more(folder: Path) -> None:
+    async with beside(folder, fault="close", at=0, times=1) as one:
+        assert told(await one.answer()) == ([*range(100, 105)], "length")
+    async with beside(folder, fault="503", times=2) as one:
+        assert told(await one.answer()) == ([*range(100, 105)], "length")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+async def test_a_cancelled_request_leaves_the_engine_at_once(folder: Path, engine: str) -> None:
+    async with beside(folder, engine, seconds=0.02) as one:
+        tickets = [one.ask(400) for _ in range(4)]
+        waiting = one.ask(400)
+        await asyncio.to_thread(one.answers.until, lambda: len(one.answers.events.get(tickets[0], ())) > 3)
+        assert one.engine.occupancy().waiting == 1
+        for ticket in (waiting, *tickets):
+            one.engine.cancel(ticket)
+        began = time.monotonic()
+        while one.fake.running:  # type: ignore[union-attr]  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 1.0
+        for ticket in (waiting, *tickets):
+            assert told(await one.wait(ticket))[1] == "cancelled"
+        assert one.engine.occupancy().running == 0
+
+
+async def test_keys_take_turns_when_more_wait_than_the_engine_has_places_for(folder: Path) -> None:
+    from ams_pod.shares import Share
+
+    async with beside(folder, seconds=0.01) as one:
+        prepared = one.engine.prepare_ids((1, 2))
+        many = [one.engine.submit(prepared, Sampling(10), lambda event: None, Share("a")) for _ in range(12)]
+        await one.wait(many[0])
+        other = one.engine.submit(prepared, Sampling(10), lambda event: None, Share("b"))
+        await one.wait(other)
+        assert sum(one.answers.ended(ticket) for ticket in many) < len(many)
+
+
+async def test_an_idle_engine_sleeps_and_is_woken_by_the_next_request(folder: Path) -> None:
+    async with beside(folder, settings={"engine_sleep_seconds": 0.5}) as one:
+        assert one.fake is not None
+        await one.answer()
+        while not one.fake.asleep:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert one.engine.health.message in ("asleep", "")
+        assert told(await one.answer())[1] == "length"
+        assert (one.fake.slept, one.fake.woken) == (1, 1)
+
+
+async def test_an_engine_that_hangs_beside_is_condemned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with beside(folder, settings={"stall_seconds": 1.0}, fault="stall", times=1) as one:
+        ticket = one.ask()
+        events = await one.wait(ticket)
+        assert events[-1].finish == "failed"
+        health = one.engine.health
+        assert not health.alive
+        assert "none got a token" in health.message
+        assert health.counts == {"stalled": 1}
+
+
+async def test_a_child_that_ends_is_started_again(folder: Path) -> None:
+    async with opened(folder, child(folder, fault="exit", at=3, seconds=0.05)) as one:
+        assert (Phase.READING, 50.0) in one.answers.phases
+        tickets = [one.ask(10, seed=number) for number in range(32)]
+        for ticket in tickets:
+            events = await one.wait(ticket)
+            assert events[-1].finish == "failed"
+            assert isinstance(events[-1].error, EngineRefusal)
+            assert events[-1].error.kind == "engine-lost"
+        assert told(await one.wait(one.ask(3)))[1] == "length"
+        assert one.engine.health.counts["ended"] >= 1
+        assert "status 9" in one.engine.health.restarts[-1].sentence
+
+
+async def test_a_child_that_hangs_is_ended_and_started_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(supervising, "_HEALTH_TIMEOUT", 0.5)
+    async with opened(folder, child(folder, fault="hang", at=3)) as one:
+        pid = one.engine._supervisor._child.pid  # type: ignore[union-attr]
+        events = await one.wait(one.ask(10))
+        assert events[-1].finish == "failed"
+        assert told(await one.wait(one.ask(2)))[1] == "length"
+        assert one.engine.health.counts == {"silent": 1}
+        assert one.engine._supervisor._child.pid != pid  # type: ignore[union-attr]
+
+
+async def test_a_child_that_does_not_start_says_why(folder: Path) -> None:
+    settings = child(folder, "--fail", "RuntimeError: CUDA out of memory. Tried to allocate 3 GiB")
+    with pytest.raises(LoadFailed, match=r"ended with status 3 .*its log ends with: RuntimeError: CUDA out of memory"):
+        async with opened(folder, settings):
+            pass
+    with pytest.raises(LoadFailed, match="can't be started"):
+        async with opened(folder, replace_command(settings, ["/no/such/program"])):
+            pass
+    with pytest.raises(LoadFailed, match="needs --engine-command"):
+        async with opened(folder, replace_command(settings, None)):
+            pass
+
+
+def replace_command(settings: ServeSettings, command: list[str] | None) -> ServeSettings:
+    import msgspec
+
+    return msgspec.structs.replace(settings, engine_command=json.dumps(command) if command else "")
+
+
+def test_the_key_of_a_child_is_seen_nowhere(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from ams_pod.engines.openai.http import Address
+
+    address = Address(port=1, key="secret-key")
+    assert "secret-key" not in repr(address)
+    assert b"Bearer secret-key" in address.head("GET", "/", 0)
+
+
+def test_when_an_engine_hangs() -> None:
+    signs = watch.Signs(answered_at=100.0, progress_at=90.0, running_since=50.0)
+    assert watch.verdict(signs, 101.0, 30.0) is None
+    found = watch.verdict(signs, 121.0, 30.0)
+    assert found is not None
+    assert found.reason == "silent"
+    stalled = watch.verdict(replace(signs, answered_at=130.0), 131.0, 30.0)
+    assert stalled is not None
+    assert stalled.reason == "stalled"
+    assert watch.verdict(replace(signs, answered_at=130.0), 131.0, 0.0) is None
+    assert watch.verdict(replace(signs, answered_at=130.0, running_since=None), 131.0, 30.0) is None
