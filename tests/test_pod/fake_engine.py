@@ -42,6 +42,7 @@ class FakeEngine:
     woken: int = 0
     asleep: bool = False
     hanging: bool = False
+    dead: bool = False
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -60,7 +61,7 @@ class FakeEngine:
     async def health(self, request: web.Request) -> web.Response:
         if self.hanging:
             await asyncio.sleep(3600)
-        return web.Response()
+        return web.Response(status=503 if self.dead else 200)
 
     async def models(self, request: web.Request) -> web.Response:
         meta = {"n_ctx": 512, "n_params": 1000, "n_vocab": 400, "ftype": "Q4_1", "size": 600}
@@ -77,6 +78,7 @@ class FakeEngine:
     async def metrics(self, request: web.Request) -> web.Response:
         return web.Response(
             text=f'# HELP x\nvllm:num_requests_running{{engine="0"}} {self.running}.0\nvllm:num_requests_waiting 0\n'
+            'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
             f"vllm:kv_cache_usage_perc 0.25\nllamacpp:requests_processing {self.running}\n"
         )
 
@@ -101,6 +103,9 @@ class FakeEngine:
         if fault == "too-long":
             message = "This model's maximum context length is 512 tokens. However, you requested 900 tokens."
             return web.json_response({"error": {"message": message}}, status=400)
+        if fault == "dead-core":
+            self.dead = True
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         self.running += 1
         try:
             return await self._stream(request, body, fault)

@@ -341,6 +341,27 @@ async def test_a_child_that_hangs_is_ended_and_started_again(folder: Path, monke
         assert one.engine._supervisor._child.pid != pid  # type: ignore[union-attr]
 
 
+async def test_a_dead_core_behind_a_server_that_answers_is_ended(folder: Path) -> None:
+    async with opened(folder, child(folder, fault="dead-core", times=1)) as one:
+        ticket = one.ask(4)
+        events = await one.wait(ticket, 30)
+        assert events[-1].finish == "failed"
+        assert isinstance(events[-1].error, EngineRefusal)
+        assert events[-1].error.kind == "engine-lost"
+        assert one.engine.health.counts["stalled"] >= 1
+
+
+async def test_what_its_metrics_tell_is_told(folder: Path) -> None:
+    async with beside(folder) as one:
+        await one.answer()
+        while one.engine.occupancy().cache_tokens == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert one.engine.occupancy().cache_capacity_tokens == 1600
+        assert one.engine.occupancy().cache_tokens == 400
+        assert one.engine.info.device == "cpu"
+        assert one.engine.info.engine == "vLLM 1.2.3+cpu"
+
+
 async def test_a_child_that_does_not_start_says_why(folder: Path) -> None:
     settings = child(folder, "--fail", "RuntimeError: CUDA out of memory. Tried to allocate 3 GiB")
     with pytest.raises(LoadFailed, match=r"ended with status 3 .*its log ends with: RuntimeError: CUDA out of memory"):

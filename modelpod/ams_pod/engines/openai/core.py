@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
 from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
-from ams_pod.engines.openai.pieces import Asked, MediaChat
+from ams_pod.engines.openai.pieces import Asked, EngineGone, MediaChat
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -223,6 +223,9 @@ class Core:
         try:
             for data in events:
                 piece = self._dialect.pieces(data)
+                if piece is not None and isinstance(piece.error, EngineGone):
+                    self._lost(sent, str(piece.error))
+                    return
                 if piece is not None:
                     flight.take(piece)
                 elif flight.finished:  # [DONE]
@@ -256,6 +259,9 @@ class Core:
                 if (piece := self._dialect.pieces(result.body)) is not None:
                     flight.take(piece)
                     self.counters.decode_tokens += flight.count
+            except EngineGone as error:
+                self._lost(sent, str(error))
+                return
             except EngineError as error:
                 flight.fail(error)
         flight.complete()

@@ -138,7 +138,7 @@ class OtherEngine:
         Engines that tell nothing of their cache hold at least the tokens of what runs.
         """
         core, figures = self._core, self._supervisor.state.figures
-        capacity = self.info.context_tokens * self.info.concurrent_requests
+        capacity = int(figures.cache_capacity or self.info.context_tokens * self.info.concurrent_requests)
         behind = min(int(figures.waiting or 0), core.running)
         if figures.cache_tokens is not None:
             held = int(figures.cache_tokens)

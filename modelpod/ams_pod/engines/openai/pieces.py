@@ -64,6 +64,10 @@ class Piece:
     error: EngineError | None = None
 
 
+class EngineGone(EngineError):
+    """What computes is gone, though something still answers for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What an engine tells of itself and its model; None or empty where it is silent."""
@@ -87,4 +91,5 @@ class EngineFigures:
     waiting: float | None = None
     cache_used: float | None = None
     cache_tokens: float | None = None
+    cache_capacity: float | None = None
     process_bytes: float | None = None

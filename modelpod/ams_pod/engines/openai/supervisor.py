@@ -27,6 +27,7 @@ _LOOK_SECONDS = 0.1  # while the engine loads
 _WATCH_SECONDS = 1.0
 _HEALTH_SECONDS = 2.0  # between questions to a health route of an engine that says nothing else
 _HEALTH_TIMEOUT = 5.0
+_SICK_SECONDS = 3.0  # for which a health route may complain
 _FIGURES_SECONDS = 2.0
 _IDLE_FIGURES_SECONDS = 20.0
 _FACTS_TIMEOUT = 30.0
@@ -81,6 +82,8 @@ class Supervisor:
         self._asked_health_at = 0.0
         self._figures_at = 0.0
         self._condemned_at = 0.0
+        self._sick_since: float | None = None
+        self._complains = False  # its health route answers, and says no
         self._told: tuple[Phase, float | None] | None = None
         self._seen: list[str] = []
 
@@ -143,6 +146,11 @@ class Supervisor:
         if (quiet or not self._asked_health_at) and now - self._asked_health_at > _HEALTH_SECONDS:
             self._asked_health_at = now
             healthy = await self._is_healthy()
+            if not self._complains:
+                self._sick_since = None
+            elif self._sick_since is None:
+                self._sick_since = now
+                self._asked_health_at = 0.0
             if healthy:
                 core.answered()
                 if not self.state.condemned:
@@ -154,6 +162,10 @@ class Supervisor:
                 if self._child.ended() is None:
                     await asyncio.sleep(_LOOK_SECONDS)
                     self._news.set()  # it ends just now, or is about to
+        if self._sick_since is not None and now - self._sick_since >= _SICK_SECONDS and not self.state.condemned:
+            self._sick_since = None
+            await self._end_hung(core, Verdict("stalled", "its health route says that it doesn't work"))
+            return
         found = verdict(core.signs(), time.monotonic(), self._settings.stall_seconds)
         if found is not None and not self.state.condemned:
             await self._end_hung(core, found)
@@ -247,10 +259,12 @@ class Supervisor:
 
     async def _is_healthy(self) -> bool | None:
         """None where nobody listens."""
+        self._complains = False
         try:
             answer = await fetch(self._address, self._dialect.health_path, seconds=_HEALTH_TIMEOUT)
         except EngineUnreachable as error:
             return None if "nothing listens" in str(error) else False
+        self._complains = answer.status != 200
         return answer.status == 200
 
     async def _ask_facts(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
-from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece
+from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, Piece
 from ams_pod.engines.port import (
     Constraint,
     EngineError,
@@ -117,6 +117,7 @@ class Dialect:
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)
     sleep_path: ClassVar[str] = ""
     wake_path: ClassVar[str] = ""
+    gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
     extra_variables: ClassVar[Mapping[str, str]] = {}
 
@@ -274,6 +275,8 @@ class Dialect:
                 f"{self.title}, which serves this model, refuses the request: {message[:_LOGGED]}",
                 part=None if held else part,
             )
+        if self.gone_words is not None and self.gone_words.search(message):
+            return EngineGone(f"it says: {message[:_LOGGED]}")
         return EngineError(f"{self.title} failed on this request ({status}): {message[:_LOGGED]}")
 
     def facts(self, answers: Mapping[str, bytes]) -> Facts:

@@ -39,6 +39,8 @@ class Vllm(Dialect):
     )
     sleep_path: ClassVar[str] = "/sleep?level=1"
     wake_path: ClassVar[str] = "/wake_up"
+    gone_words: ClassVar[re.Pattern[str] | None] = re.compile(r"EngineCore encountered|EngineDead")
+    cpu_words: ClassVar[re.Pattern[str]] = re.compile(r"CPU KV cache|cpu_worker|device_config=cpu")
     key_variable: ClassVar[str] = "VLLM_API_KEY"
     extra_variables: ClassVar[Mapping[str, str]] = {"VLLM_NO_USAGE_STATS": "1"}
 
@@ -106,7 +108,7 @@ class Vllm(Dialect):
         return replace(super().facts(answers), version=version)
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
-        return "cpu" not in facts.version
+        return "cpu" not in facts.version and self.cpu_words.search(log) is None
 
 
 class _Version(msgspec.Struct):
