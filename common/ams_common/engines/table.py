@@ -19,3 +19,8 @@ def fields_table(row: EngineRow) -> str:
     lines = ["| field | becomes |", "|---|---|"]
     lines += [f"| {field} | {argument} |" for field, argument in row.fields]
     return "\n".join(lines) + "\n"
+
+
+def fields_tables() -> str:
+    """Of all engines, each below its heading."""
+    return "\n".join(f"### {row.title}\n\n{fields_table(row)}" for row in ROWS.values())
