@@ -20,6 +20,7 @@ def command_line() -> argparse.ArgumentParser:
         "starts at its first request. Without -f it serves a small model that needs neither GPU nor account.",
     )
     _add_manifests(up)
+    _add_engines(up)
     add_flags(up, UpSettings)
     plan = commands.add_parser(
         "plan",
@@ -29,6 +30,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     _add_manifests(plan)
     _add_cluster(plan)
+    _add_engines(plan)
     plan.add_argument("-o", "--output", choices=("table", "json"), default="table", help="format of the output")
     add_flags(plan, FetchSettings)
     importing = commands.add_parser(
@@ -50,6 +52,7 @@ def command_line() -> argparse.ArgumentParser:
         "resumed. Exit status 1 if one failed; the others are downloaded all the same.",
     )
     _add_manifests(download)
+    _add_engines(download)
     add_flags(download, FetchSettings)
     status = commands.add_parser(
         "status",
@@ -119,6 +122,15 @@ def _add_manifests(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="MANIFEST",
         help="file or folder of ModelDeployments, - for standard input; repeatable",
+    )
+
+
+def _add_engines(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine-path",
+        action="append",
+        metavar="NAME=PATH",
+        help="program of an engine that isn't on PATH, as in vllm=/opt/vllm/bin/vllm; repeatable",
     )
 
 

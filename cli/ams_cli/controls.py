@@ -25,8 +25,11 @@ class FleetControls:
         return self._supervisor_of(model.name).stop()
 
     async def log(self, model: Model) -> str:
-        path, since = self._supervisor_of(model.name).startup_log
-        return await asyncio.to_thread(log_tail, path, since)
+        supervisor = self._supervisor_of(model.name)
+        path, since = supervisor.startup_log
+        own = await asyncio.to_thread(log_tail, path, since)
+        engines = await asyncio.to_thread(log_tail, supervisor.engine_log, 0, _MOST_BYTES // 2)
+        return f"{own}\n--- {supervisor.engine_log.name}\n{engines}" if engines else own
 
 
 def log_tail(path: Path, since: int, most: int = _MOST_BYTES) -> str:

@@ -12,7 +12,7 @@ from ams_common.quantity import format_bytes
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import ClaimSource, parse_source
 
-from ams_cli import weights
+from ams_cli import engines, weights
 from ams_cli.jobs import Jobs, ProcessSetup, RunFolders
 from ams_cli.processes.launcher import Programs
 from ams_cli.processes.subprocesses import Subprocesses
@@ -26,13 +26,16 @@ async def download_all(
     models_dir: Path,
     log_dir: Path,
     programs: Programs,
+    machine: engines.Machine,
     say: Callable[[str], None],
 ) -> bool:
     """Download the weights of each, one after another: a hub is not faster for two. False if one failed."""
     worked = True
     launcher = Subprocesses(programs.pod)
     with TemporaryDirectory(prefix="ams-") as scratch:
-        setup = ProcessSetup(RunFolders(models_dir, log_dir, Path(scratch)), serve=launcher, download=launcher)
+        setup = ProcessSetup(
+            RunFolders(models_dir, log_dir, Path(scratch)), serve=launcher, download=launcher, machine=machine
+        )
         for resource in resources:
             name = resource.metadata.name
             if isinstance(parse_source(resource.spec.model.source), ClaimSource):

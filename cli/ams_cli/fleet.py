@@ -106,7 +106,9 @@ class Fleet:
     def _gateway_model(self, supervisor: Supervisor) -> Model:
         models_dir = self._setup.folders.models_dir
         always_on = supervisor.policy.always_on and supervisor.policy.suspended is None
-        return gateway_model(supervisor.resource, models_dir, self._created, always_on=always_on)
+        return gateway_model(
+            supervisor.resource, models_dir, self._created, engine=supervisor.engine, always_on=always_on
+        )
 
     async def _make_room(self, supervisor: Supervisor) -> None:
         """Stop idle models where `supervisor`'s would not fit beside them. One model at a time asks."""

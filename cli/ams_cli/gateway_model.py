@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ams_common.engines.choose import EngineChoice
 from ams_common.quantity import parse_bytes
 from ams_common.resource.spec import ModelDeployment
 from ams_gateway.registry.port import KeepAnswers, Model, ModelFacts
@@ -11,7 +12,9 @@ from ams_cli import weights
 _BITS = {"4bit": 4, "8bit": 8}
 
 
-def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, always_on: bool) -> Model:
+def gateway_model(
+    resource: ModelDeployment, models_dir: Path, created: int, *, engine: EngineChoice, always_on: bool
+) -> Model:
     """The model as routed to and reported; reads config.json if the weights are on this machine."""
     spec, limits = resource.spec, resource.spec.limits
     answers = spec.cache.answers
@@ -24,6 +27,8 @@ def gateway_model(resource: ModelDeployment, models_dir: Path, created: int, *, 
         quantization_bits=_BITS.get(spec.quantization),
         max_memory=spec.max_memory or None,
         replicas=1 if always_on else 0,
+        engine=engine.name,
+        engine_reason=engine.reason,
     )
     return Model(
         name=resource.metadata.name,

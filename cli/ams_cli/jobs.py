@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from ams_common.engines.choose import EngineChoice
 from ams_common.lifecycle import Phase
 from ams_common.options import environment_of
+from ams_common.pod_settings import ServeSettings
 from ams_common.progress import Failure, Progress
 from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 
+from ams_cli import engines, weights
 from ams_cli.exit_reason import last_log_line, log_size, reported_failure
 from ams_cli.liveness import LivenessSettings
 from ams_cli.local import variables
+from ams_cli.preview import Preview, of_folder
 from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
 from ams_cli.readiness import ReadinessProbe
 from ams_cli.tail import ProgressTail
@@ -37,6 +41,10 @@ class RunFolders:
     def log_of(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
 
+    def engine_log_of(self, name: str) -> Path:
+        """What an engine of another make writes."""
+        return self.log_dir / f"{name}.engine.log"
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSetup:
@@ -54,6 +62,7 @@ class ProcessSetup:
     temp_dir: str = ""
     media_url_hosts: str = ""  # of models whose manifest names none
     otlp_endpoint: str = ""
+    machine: engines.Machine = field(default_factory=lambda: engines.Machine({}))
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
 
 
@@ -63,6 +72,10 @@ class Ended:
 
     failure: Failure | None
     how: str
+
+
+class _Refused(Exception):
+    """The engine can't serve the model; the message says why."""
 
 
 class Jobs:
@@ -76,6 +89,7 @@ class Jobs:
         self._name = resource.metadata.name
         self._setup = setup
         self.log = setup.folders.log_of(self._name)
+        self.engine_log = setup.folders.engine_log_of(self._name)
         self._serial = itertools.count(1)
 
     async def download(self, report: Callable[[Progress], None]) -> Failure | None:
@@ -85,6 +99,7 @@ class Jobs:
         settings = msgspec.structs.replace(
             download_settings(self._resource),
             models_dir=str(places.models_dir),
+            engine=self.engine().name,
             progress_port=-1,
             progress_file=str(progress_file),
             termination_log=str(termination),
@@ -106,7 +121,10 @@ class Jobs:
     async def serve(self, report: Callable[[Progress], None], ready: Callable[[str, int], None]) -> Ended:
         """Serve until the process ends. `ready` gets the address and the pid once requests are answered."""
         socket, termination = self._file("sock"), self._file("serve")
-        own = serve_settings(self._resource)
+        try:
+            own = self._with_engine(serve_settings(self._resource))
+        except _Refused as refused:
+            return Ended(Failure(Reason.LOAD_FAILED, str(refused), retryable=False), str(refused))
         settings = msgspec.structs.replace(
             own,
             temp_dir=self._setup.temp_dir,
@@ -133,6 +151,22 @@ class Jobs:
         finally:
             socket.unlink(missing_ok=True)
         return Ended(reported_failure(termination), f"{end}; {last_log_line(self.log, written)}")
+
+    def look(self) -> Preview:
+        """What is known of the model without asking anybody: its weights, once they are there."""
+        folder = weights.folder(self._resource, self._setup.folders.models_dir)
+        return Preview(self._resource) if folder is None else of_folder(self._resource, folder)
+
+    def engine(self) -> EngineChoice:
+        """Which engine serves it, by what is known now."""
+        return engines.choose(self.look(), self._setup.machine)
+
+    def _with_engine(self, settings: ServeSettings) -> ServeSettings:
+        machine, seen = self._setup.machine, self.look()
+        choice = engines.choose(seen, machine)
+        if refused := engines.refusals(seen, choice, machine):
+            raise _Refused("; ".join(refused))
+        return engines.with_engine(settings, seen, choice, machine, str(self.engine_log.absolute()))
 
     async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
         environment = variables(self._resource) | environment_of(settings)

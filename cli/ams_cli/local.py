@@ -41,6 +41,13 @@ def notes(resource: ModelDeployment, gpus: int) -> list[str]:
     if spec.rollout.strategy != "auto":
         ignored.append("rollout.strategy")
     ignored += [f"env {variable.name} (valueFrom)" for variable in spec.env if variable.value_from is not None]
+    engine = spec.engine
+    ignored += [
+        f"engine.{name}"
+        for name, given in (("image", engine.image), ("port", engine.port), ("resources", engine.resources))
+        if given
+    ]
+    ignored += [f"engine.env {each.name} (valueFrom)" for each in engine.env if each.value_from is not None]
     if ignored:
         found.append(f"ignored outside a cluster: {', '.join(ignored)}")
     if spec.model.token_secret_ref:
@@ -49,6 +56,8 @@ def notes(resource: ModelDeployment, gpus: int) -> list[str]:
     most = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
     if most > 1:
         found.append(f"served by one process instead of up to {most} replicas")
+    if spec.autoscaling is not None and spec.autoscaling.idle == "sleep":
+        found.append("autoscaling.idle: an idle model stops outside a cluster, instead of sleeping")
     if (wanted := gpus_wanted(spec.resources)) > gpus:
         has = f"this machine has {gpus}" if gpus else "this machine has none, so the CPU serves it, slower"
         found.append(f"asks for {wanted} GPU{'s' if wanted > 1 else ''}; {has}")

@@ -9,6 +9,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from ams_common.engines.table import ROWS
 from ams_common.options import OptionError, resolve_settings, unread, variables_of
 from ams_common.resource.spec import ModelDeployment
 
@@ -80,7 +81,10 @@ def _settings(kind: type[S], arguments: argparse.Namespace, *, passed_on: Collec
     if (line := unread(os.environ, read)) is not None:
         hint = "; for a model's process set it in spec.env of the manifest" if passed_on else ""
         _say(f"{line}{hint}", 0)
-    return resolve_settings(kind, vars(arguments), os.environ)
+    given = vars(arguments)
+    if paths := given.get("engine_path"):
+        given = {**given, "engine_paths": ",".join(filter(None, (given.get("engine_paths"), *paths)))}
+    return resolve_settings(kind, given, os.environ)
 
 
 def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
@@ -91,9 +95,11 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
     notes = read.notes + [f"{each.metadata.name}: {note}" for each in read.models for note in local.notes(each, gpus)]
     if missing := _missing():
         return _say(missing, _FAILED)
+    from ams_cli import engines
     from ams_cli.processes.launcher import PROGRAMS
     from ams_cli.up import Folders, UpError, run
 
+    programs_of_engines = engines.find_programs(settings.engine_paths)
     folders = Folders(
         models=models_dir(settings, os.environ),
         logs=log_dir(settings, os.environ),
@@ -101,7 +107,7 @@ def _up(arguments: argparse.Namespace, programs: "Programs | None") -> int:
         usage=usage_file(settings, os.environ),
     )
     try:
-        return run(settings, read.models, folders, notes, programs or PROGRAMS)
+        return run(settings, read.models, folders, notes, programs or PROGRAMS, programs_of_engines)
     except UpError as error:
         return _say(str(error), _FAILED)
 
@@ -111,19 +117,22 @@ def _plan(arguments: argparse.Namespace) -> int:
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
-    from ams_cli import capacity, plan, preview
+    from ams_cli import capacity, engines, plan, preview
     from ams_cli.tables import columns
 
     folder = models_dir(settings, os.environ)
     try:
         if arguments.kubernetes:
             where = plan.on_nodes(asyncio.run(capacity.nodes_of_cluster()))
+            has = engines.Machine(dict.fromkeys(ROWS, ""), certain=False)
         else:
-            where = plan.on_machine(capacity.this_machine())
+            here = capacity.this_machine()
+            where = plan.on_machine(here)
+            has = engines.Machine(engines.find_programs(settings.engine_paths), machine.gpu_count(), here.gpu_free)
     except capacity.CapacityError as error:
         return _say(str(error), _FAILED)
     disk = None if arguments.kubernetes else capacity.disk_free(folder)
-    made = plan.make_plan(preview.look_all(read.models, folder), where, disk)
+    made = plan.make_plan(preview.look_all(read.models, folder), where, disk, has)
     if arguments.output == "json":
         print(msgspec.json.format(msgspec.json.encode(made)).decode())
     else:
@@ -146,6 +155,7 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
     read = _read(arguments)
     if missing := _missing():
         return _say(missing, _FAILED)
+    from ams_cli import engines
     from ams_cli.downloads import download_all
     from ams_cli.processes.launcher import PROGRAMS
 
@@ -157,8 +167,9 @@ def _download(arguments: argparse.Namespace, programs: "Programs | None") -> int
             return _say(f"{flag} {path}: {error.strerror}", _FAILED)
     for note in read.notes:
         print(note)
+    has = engines.Machine(engines.find_programs(settings.engine_paths), machine.gpu_count())
     worked = asyncio.run(
-        download_all(read.models, folder, logs, programs or PROGRAMS, lambda text: print(text, flush=True))
+        download_all(read.models, folder, logs, programs or PROGRAMS, has, lambda text: print(text, flush=True))
     )
     return 0 if worked else _FAILED
 

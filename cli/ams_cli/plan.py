@@ -4,16 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from ams_common.engines.names import EngineName
 from ams_common.fit import DeviceMemory
 from ams_common.memory_offers import MemoryOffer, MemoryOffers, best_fit, needs_for
 from ams_common.quantity import format_bytes, format_count
-from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.spec import ModelDeployment, Spec
 from ams_kube.node_memory import declared_memory, memory_offers
 from ams_kube.objects import Node
 
+from ams_cli import engines
 from ams_cli.local import gpus_wanted
 from ams_cli.preview import Preview
 
+_NO_ENGINES = engines.Machine({})
 _WORDS = {"none": "unquantized", "8bit": "8-bit", "4bit": "4-bit"}
 
 
@@ -61,6 +64,8 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     source: str
     family: str | None
+    engine: str = "builtin"
+    engine_reason: str = ""
     parameters: int | None
     download_bytes: int | None
     disk_bytes: int | None
@@ -85,8 +90,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     disk_fits: bool | None
 
 
-def make_plan(previews: Sequence[Preview], places: Places, disk_free: int | None) -> Plan:
-    rows = [_row(preview, places) for preview in previews]
+def make_plan(
+    previews: Sequence[Preview], places: Places, disk_free: int | None, has: engines.Machine = _NO_ENGINES
+) -> Plan:
+    rows = [_row(preview, places, has) for preview in previews]
     download = sum(row.download_bytes or 0 for row in rows)
     fits = None if disk_free is None else download <= disk_free
     memory = sum(row.memory_bytes[row.quantization] for row in rows if row.fits and row.quantization)
@@ -103,28 +110,34 @@ def make_plan(previews: Sequence[Preview], places: Places, disk_free: int | None
     )
 
 
-def _row(preview: Preview, places: Places) -> PlanRow:
+def _row(preview: Preview, places: Places, has: engines.Machine) -> PlanRow:
     resource, size = preview.resource, preview.size
+    choice = engines.choose(preview, has)
+    refused = "; ".join(engines.refusals(preview, choice, has))
     row = PlanRow(
         name=resource.metadata.name,
         source=resource.spec.model.source,
         family=preview.family.name if preview.family else None,
+        engine=choice.name,
+        engine_reason=choice.reason,
         parameters=size.parameters if size is not None else None,
         download_bytes=preview.missing_bytes,
         disk_bytes=preview.total_bytes,
     )
-    if preview.problem:
-        return msgspec.structs.replace(row, fits=False, verdict=preview.problem)
+    problem = preview.problem or refused or (preview.unsupported if choice.name == "builtin" else "")
+    if problem:
+        return msgspec.structs.replace(row, fits=False, verdict=problem)
     if preview.unknown:
         return msgspec.structs.replace(row, verdict=f"unknown: {preview.unknown}")
     if size is None:
         return msgspec.structs.replace(row, verdict="its size is known once it is downloaded")
-    needs = needs_for(resource.spec, size)
+    spec = _spec_for(resource.spec, choice.name)
+    needs = needs_for(spec, size)
     row = msgspec.structs.replace(row, memory_bytes={need.quantization: need.total_bytes for need in needs})
     offers = places.offers_for(resource)
     if not offers.options:
         return msgspec.structs.replace(row, verdict=offers.unknown)
-    offer, fit = best_fit(resource.spec, size, offers.options)
+    offer, fit = best_fit(spec, size, offers.options)
     device = "cuda" if offer.memory.gpus else "cpu"
     needs = tuple(need.on(device) for need in needs)
     verdict = f"{'fits' if fit.fits else 'does not fit'} {offer.place}: {fit.reason}"
@@ -140,6 +153,16 @@ def _row(preview: Preview, places: Places) -> PlanRow:
     )
 
 
+def _spec_for(spec: Spec, engine: EngineName) -> Spec:
+    """What is to fit: engines of other makes take weights as they come, and most share one cache out themselves."""
+    if engine == "builtin":
+        return spec
+    spec = msgspec.structs.replace(spec, quantization="none")
+    if engine in ("vllm", "sglang"):
+        return msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, concurrent_requests=1))
+    return spec
+
+
 def lines(plan: Plan) -> list[tuple[str, ...]]:
     """A table: heading and rows of cells."""
 
@@ -147,7 +170,7 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
         return "?" if count is None else format_bytes(count)
 
     table: list[tuple[str, ...]] = [
-        ("MODEL", "FAMILY", "PARAMETERS", "DOWNLOAD", "DISK", "UNQUANTIZED", "8-BIT", "4-BIT", "CHOICE")
+        ("MODEL", "FAMILY", "ENGINE", "PARAMETERS", "DOWNLOAD", "DISK", "UNQUANTIZED", "8-BIT", "4-BIT", "CHOICE")
     ]
     for row in plan.models:
         download = "there" if row.download_bytes == 0 else size(row.download_bytes)
@@ -157,6 +180,7 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
             (
                 row.name,
                 row.family or "?",
+                row.engine,
                 "?" if row.parameters is None else format_count(row.parameters),
                 download,
                 size(row.disk_bytes),
@@ -170,6 +194,7 @@ def lines(plan: Plan) -> list[tuple[str, ...]]:
 def remarks(plan: Plan, folder: str) -> list[str]:
     """A sentence for each model and one for the disk."""
     result = [f"{row.name}: {row.verdict}" for row in plan.models if row.verdict]
+    result += [f"{row.name}: engine {row.engine}: {row.engine_reason}" for row in plan.models if row.engine_reason]
     if any(row.memory_bytes for row in plan.models):
         result.append(
             "Memory: the weights, a cache for limits.concurrentRequests × contextTokens, and 10 % for the rest"

@@ -41,6 +41,7 @@ class Preview:
     config: dict[str, Any] = field(default_factory=dict)
     family: FamilyRow | None = None
     problem: str = ""
+    unsupported: str = ""  # why the builtin engine can't serve it, as a sentence; another one may
     unknown: str = ""  # why nothing is known of it at the moment, as a sentence
 
     counted_parameters: int | None = None  # by the hub
@@ -81,7 +82,7 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
         Preview(
             resource,
             present=True,
-            weights_bytes=sum(size for file, size in sizes.items() if file.suffix == ".safetensors"),
+            weights_bytes=weights.bytes_on_disk(folder),
             total_bytes=sum(sizes.values()),
             missing_bytes=0,
         ),
@@ -177,4 +178,4 @@ def _with_family(preview: Preview) -> Preview:
     try:
         return replace(preview, family=family_of([str(name) for name in names]))
     except UnsupportedArchitecture as error:
-        return replace(preview, problem=preview.problem or re.sub(r"[.]?$", ".", str(error)))
+        return replace(preview, unsupported=re.sub(r"[.]?$", ".", str(error)))

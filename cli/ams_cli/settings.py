@@ -48,6 +48,13 @@ class UpSettings(HttpSettings, frozen=True, kw_only=True):
     temp_dir: Annotated[
         str, Meta(description="folder for large uploads while they are decoded; empty: the system's")
     ] = ""
+    engine_paths: Annotated[
+        str,
+        Meta(
+            description="programs of engines that are not on PATH, as in vllm=/opt/vllm/bin/vllm, separated by commas; "
+            "--engine-path NAME=PATH is the same for one, and repeatable"
+        ),
+    ] = ""
 
 
 class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +65,13 @@ class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     log_dir: Annotated[
         str, Meta(description="folder for logs, one file a model; default $XDG_STATE_HOME/ai-model-server/logs")
+    ] = ""
+    engine_paths: Annotated[
+        str,
+        Meta(
+            description="programs of engines that are not on PATH, as in vllm=/opt/vllm/bin/vllm, separated by commas; "
+            "--engine-path NAME=PATH is the same for one, and repeatable"
+        ),
     ] = ""
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ams_common.engines.choose import EngineChoice
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.progress import Failure, Progress
@@ -82,6 +83,16 @@ class Supervisor:
     def startup_log(self) -> tuple[Path, int]:
         """The log of this model's processes, and the byte at which that of the current start-up begins."""
         return self._jobs.log, self._jobs.startup_began
+
+    @property
+    def engine(self) -> EngineChoice:
+        """Which engine serves it, by what is known of the model now."""
+        return self._jobs.engine()
+
+    @property
+    def engine_log(self) -> Path:
+        """What an engine of another make has written in this run of `ams up`; there need be no such file."""
+        return self._jobs.engine_log
 
     async def run(self) -> None:
         """Do what is to be done until cancelled; then end the process, and return when it is gone."""

@@ -31,11 +31,12 @@ from ams_gateway.server import Listening, listen
 from ams_gateway.settings import GatewaySettings, HttpSettings, check_folder
 from ams_gateway.tls import load_certificate
 
-from ams_cli import weights
+from ams_cli import engines, machine, weights
 from ams_cli.fleet import Fleet
 from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.logs import LineHandler, LogFile, rotate
 from ams_cli.machine import process_resident_bytes
+from ams_cli.preview import Preview, of_folder
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines
@@ -74,8 +75,11 @@ def run(
     folders: Folders,
     notes: Sequence[str],
     programs: Programs,
+    engine_programs: engines.Programs,
 ) -> int:
     """Serve until a signal comes; the exit status. UpError when it can't start."""
+    has = _engines(engine_programs)
+    _refuse_engines(resources, folders.models, has)
     memory_limit = _memory_limit(settings.memory_limit)
     check_folder(settings)
     open_link(settings.redis_url, settings.redis_password)
@@ -87,7 +91,7 @@ def run(
         except OSError as error:
             raise UpError(f"{flag} {folder}: {error.strerror}") from None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as supervisor:
-        return supervisor.run(_Up(settings, resources, folders, programs, memory_limit, door).run(notes))
+        return supervisor.run(_Up(settings, resources, folders, programs, memory_limit, door, has).run(notes))
 
 
 class _Up:
@@ -99,6 +103,7 @@ class _Up:
         programs: Programs,
         memory_limit: int | None,
         door: Door,
+        has: engines.Machine,
     ) -> None:
         self._settings = settings
         self._resources = resources
@@ -106,6 +111,7 @@ class _Up:
         self._programs = programs
         self._memory_limit = memory_limit
         self._door = door
+        self._engines = has
         self._lines = Lines()
         self._screen: Screen
         self._gateway: Gateway | None = None
@@ -117,6 +123,7 @@ class _Up:
             stack.callback(log.close)
             for resource in self._resources:
                 rotate(self._folders.logs / f"{resource.metadata.name}.log")
+                rotate(self._folders.logs / f"{resource.metadata.name}.engine.log")
             rotate(forkserver_log := self._folders.logs / "forkserver.log")
             launcher = QuickLauncher(self._programs, str(forkserver_log))
             setup = ProcessSetup(
@@ -129,6 +136,7 @@ class _Up:
                 temp_dir=self._settings.temp_dir,
                 media_url_hosts=self._settings.media_url_hosts,
                 otlp_endpoint=self._settings.otlp_endpoint,
+                machine=self._engines,
             )
             fleet = Fleet(self._resources, setup, self._tell_change)
             self._screen = open_screen(lambda: self._models(fleet))
@@ -137,6 +145,9 @@ class _Up:
             stack.enter_context(_logging(self._screen, log, debug=self._settings.debug))
             for note in notes:
                 self._screen.say(note)
+            for name, supervisor in fleet.supervisors.items():
+                if (choice := supervisor.engine).name != "builtin":
+                    self._screen.say(f"{name}: engine {choice.name}: {choice.reason}")
             return await self._serve(fleet, launcher, log)
 
     async def _serve(self, fleet: Fleet, launcher: QuickLauncher, log: LogFile) -> int:
@@ -259,6 +270,23 @@ def example(resources: Sequence[ModelDeployment], models: Path, url: str, *, key
         return f"echo '{question}' | {call} @-"
     question = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 20, "temperature": 0})
     return f"{call} '{question}'"
+
+
+def _engines(programs: engines.Programs) -> engines.Machine:
+    free = machine.gpu_free_bytes() if (gpus := machine.gpu_count()) else None
+    return engines.Machine(programs, gpus, tuple(free or ()))
+
+
+def _refuse_engines(resources: Sequence[ModelDeployment], models: Path, has: engines.Machine) -> None:
+    """UpError for a model whose engine isn't here, or can't do what it asks for."""
+    refused = []
+    for resource in resources:
+        folder = weights.folder(resource, models)
+        seen = Preview(resource) if folder is None else of_folder(resource, folder)
+        why = engines.refusals(seen, engines.choose(seen, has), has)
+        refused += [f"{resource.metadata.name}: {sentence}" for sentence in why]
+    if refused:
+        raise UpError("\n".join(refused))
 
 
 def _memory_limit(text: str) -> int | None:

@@ -33,4 +33,7 @@ def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
 
 def bytes_on_disk(where: Path | None) -> int:
     """Size of the weights' files; 0 while unknown."""
-    return sum(file.stat().st_size for file in where.glob("*.safetensors")) if where else 0
+    if where is None:
+        return 0
+    files = list(where.glob("*.safetensors")) or list(where.glob("*.gguf"))
+    return sum(file.stat().st_size for file in files)

@@ -185,6 +185,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     ]
     download: Annotated[Download | None, Meta(description="Progress of the download, while there is one.")]
     pods: Annotated[list[PodModel], Meta(description="Report of each pod.")]
+    engine: Annotated[str | None, Meta(description="What computes, as in `spec.engine.name`.")] = None
+    engine_reason: Annotated[str | None, Meta(description="Why this engine.")] = None
 
 
 class ModelStatuses(msgspec.Struct, frozen=True, kw_only=True):

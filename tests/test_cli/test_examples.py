@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_cli import engines, plan
 from ams_cli.manifests import load_manifests
+from ams_cli.plan import make_plan, on_machine, remarks
+from ams_cli.preview import Preview
 from ams_cli.up import example
-from ams_common.families import FAMILIES
+from ams_common.families import FAMILIES, family_of
+from ams_common.fit import Need
+from ams_common.memory_offers import needs_for, size_of
 from ams_common.quantity import format_bytes
+from ams_common.resource.parse import parse_model_deployment
 from fakehub import checkpoints
 from fakehub.faults import Fault
 from fakehub.server import FakeHub
@@ -198,7 +204,48 @@ def test_the_manifests_say_what_the_real_models_need(tmp_path: Path) -> None:
         row = rows[MANIFESTS[name]["metadata"]["name"]]
         if told := MEMORY.search(text):
             assert told[1] == format_bytes(row["memory_bytes"]["none"]), name
-            on_a_gpu = float(told[2].split()[0])  # where embeddings aren't quantized; this machine has none
-            assert 0.85 * on_a_gpu < row["memory_bytes"]["4bit"] / (1 << 30) <= on_a_gpu, name
+            need = _in_4_bits(name)
+            assert told[2] == format_bytes(need.on("cuda").total_bytes), name
+            assert row["memory_bytes"]["4bit"] == need.on("cpu").total_bytes, name  # this machine has no GPU
         if told := WEIGHTS.search(text):
             assert told[1] == format_bytes(row["download_bytes"]), name
+
+
+def _in_4_bits(name: str) -> Need:
+    """What the model of an example needs so, which differs by device: on a GPU embeddings aren't quantized."""
+    spec = parse_model_deployment(MANIFESTS[name]).spec
+    config, size = real_models.REAL[spec.model.source.removeprefix("hf://")]
+    [need] = [each for each in needs_for(spec, size_of(config, size, None)) if each.quantization == "4bit"]
+    return need
+
+
+FOR_GPUS = ("qwen-vl.yaml", "qwen-audio.yaml", "qwen-omni.yaml", "deepseek.yaml")
+
+
+@pytest.mark.parametrize("name", FOR_GPUS)
+def test_who_serves_the_models_for_gpus(name: str) -> None:
+    """Where there is a GPU and vLLM, vLLM; the builtin engine elsewhere. The manifest says so, and `ams plan`."""
+    resource = parse_model_deployment(MANIFESTS[name])
+    config, size = real_models.REAL[resource.spec.model.source.removeprefix("hf://")]
+    assert MANIFESTS[name]["spec"]["engine"] == {"name": "auto"}
+    found = Preview(
+        resource, weights_bytes=size, total_bytes=size, config=config, family=family_of(config["architectures"])
+    )
+    vllm = {"vllm": "/opt/vllm"}
+    for has, engine, reason in (
+        (
+            engines.Machine(vllm, 1, (80 << 30,)),
+            "vllm",
+            f"a GPU is asked for, and vLLM serves {config['architectures'][0]}",
+        ),
+        (engines.Machine({}, 1, (80 << 30,)), "builtin", "vLLM isn't at hand"),
+        (engines.Machine(vllm), "builtin", "a GPU is asked for, and this machine has none"),
+        (
+            engines.Machine(vllm, 1, (4 << 30,)),
+            "builtin",
+            "the weights as they are don't fit the GPU, and the builtin engine quantizes them",
+        ),
+    ):
+        made = make_plan([found], on_machine(plan.Machine(64 << 30, has.gpu_free)), None, has)
+        assert (made.models[0].engine, made.models[0].engine_reason) == (engine, reason)
+        assert f"{resource.metadata.name}: engine {engine}: {reason}" in remarks(made, "/models")

@@ -240,7 +240,14 @@ async def test_modalities_are_read_of_the_weights(tmp_path: Path) -> None:
     async with running(tmp_path, resource(model={"source": f"file://{source}"})) as local:
         model = local.fleet.models()[0]
         assert model.modalities == {"text"}
-        assert model.facts == ModelFacts(model_type="text", source=str(source), source_exists=True, replicas=0)
+        assert model.facts == ModelFacts(
+            model_type="text",
+            source=str(source),
+            source_exists=True,
+            replicas=0,
+            engine="builtin",
+            engine_reason="no GPU is asked for",
+        )
 
 
 def large(folder: Path, name: str) -> ModelDeployment:

@@ -137,7 +137,7 @@ def test_plan_asks_the_hub_and_fetches_nothing(
     assert not (tmp_path / "models").exists()
     assert main(["plan", "-f", str(manifests / "m.yaml")]) == 0
     told = capsys.readouterr().out
-    assert told.splitlines()[0].startswith("MODEL   FAMILY   PARAMETERS")
+    assert told.splitlines()[0].startswith("MODEL   FAMILY   ENGINE    PARAMETERS")
     assert "unquantized on cpu" in told
 
 

@@ -37,6 +37,8 @@ class ModelFacts:
     quantization_bits: int | None = None
     max_memory: dict[str, int | str] | None = None
     replicas: int = 0  # pods that should run
+    engine: str | None = None  # as in spec.engine.name, and why this one
+    engine_reason: str | None = None
     reason: str = ""  # why it isn't ready, also where waiting may help; as docs/troubleshooting.md lists reasons
 
 

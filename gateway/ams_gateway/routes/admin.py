@@ -89,6 +89,8 @@ def _configuration(services: Services, model: Model, pods: list[PodModel]) -> Mo
         max_memory=pod.max_memory or facts.max_memory,
         state=progress.phase,
         replicas=max(ready, facts.replicas),
+        engine=facts.engine,
+        engine_reason=facts.engine_reason,
         ready_replicas=ready,
         message=progress.failure.message if progress.failure else progress.message,
         modalities=pod.modalities or (sorted(model.modalities) if model.modalities is not None else None),
