@@ -21,11 +21,13 @@ from ams_pod.engines.port import (
     Capabilities,
     Engine,
     EngineCounters,
+    EngineHealth,
     EngineRefusal,
     MemoryUsage,
     ModelInfo,
     Occupancy,
     Prepared,
+    Restart,
     Sampling,
     Ticket,
     TokenEvent,
@@ -260,6 +262,23 @@ async def test_a_refusal_of_the_engine_is_an_answer(client: Client) -> None:
     assert json.loads(text)["error"]["message"] == "This model doesn't whisper."
     status, text = await client.post("/generate", prompt="say hi", image="AAAA")
     assert (status, json.loads(text)["details"]["code"]) == (422, "unsupported_modality")
+
+
+class HangingEngine(ShoutingEngine):
+    """In a process of its own, which hangs."""
+
+    health = EngineHealth(False, False, "It hangs.", restarts=(Restart(time.time(), "stalled", "no token"),))
+
+
+async def test_probes_of_an_engine_beside(tmp_path: Path, client: Client) -> None:
+    assert await client.status("/internal/engine/alive") == 200
+    with pytest.raises(TimeoutError):  # nobody drains: the engine stays
+        await asyncio.wait_for(client.get("/internal/engine/drained"), 0.3)
+    async with serving(tmp_path, HangingEngine) as hanging:
+        assert await hanging.status("/internal/engine/alive") == 503
+        assert await asyncio.wait_for(hanging.get("/internal/engine/drained"), 5) == "{}"
+        machine = json.loads(await hanging.get("/internal/timelines"))["machine"]
+        assert (machine["engine_restarts"], machine["engine_restart"]) == (1, "no token")
 
 
 async def test_admin_and_metrics(client: Client) -> None:
