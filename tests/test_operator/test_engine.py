@@ -202,8 +202,8 @@ def test_the_pod_of_an_engine_of_another_make() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    for probe in ("startupProbe", "livenessProbe"):
-        assert running[probe]["httpGet"] == {"path": "/internal/engine/alive", "port": 8080}
+    for probe, query in (("startupProbe", "?start"), ("livenessProbe", "")):
+        assert running[probe]["httpGet"] == {"path": f"/internal/engine/alive{query}", "port": 8080}
         assert running[probe]["terminationGracePeriodSeconds"] == 5
     assert running["lifecycle"] == {"preStop": {"httpGet": {"path": "/internal/engine/drained", "port": 8080}}}
     assert "readinessProbe" not in running

@@ -89,7 +89,7 @@ def engine_container(
         # Of an image that isn't known, nobody can say where it writes.
         "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": not own},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "startupProbe": _probe(_START_SECONDS),
+        "startupProbe": _probe(_START_SECONDS, "?start"),  # it asks anew whenever the container has begun anew
         "livenessProbe": _probe(_LOST_SECONDS),
         "lifecycle": {"preStop": {"httpGet": {"path": "/internal/engine/drained", "port": SERVE_PORT}}},
         "resources": asked(engine_resources(spec)),
@@ -108,9 +108,9 @@ def engine_volumes(resource: ModelDeployment, engine: Engine) -> list[ObjectBody
     return volumes
 
 
-def _probe(seconds: int) -> ObjectBody:
+def _probe(seconds: int, query: str = "") -> ObjectBody:
     return {
-        "httpGet": {"path": "/internal/engine/alive", "port": SERVE_PORT},
+        "httpGet": {"path": f"/internal/engine/alive{query}", "port": SERVE_PORT},
         "periodSeconds": _ANSWER_SECONDS,
         "timeoutSeconds": _ANSWER_SECONDS,
         "failureThreshold": seconds // _ANSWER_SECONDS,
