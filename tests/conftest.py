@@ -12,6 +12,7 @@ TESTS = Path(__file__).parent
 os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-without-configuration")
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
+    "test_all_engines/test_conformance.py",
     "test_docs/test_pages.py",
     "test_chart/test_chart.py",
     "test_chart/test_release_live.py",

@@ -41,14 +41,14 @@ async def download_all(
             if isinstance(parse_source(resource.spec.model.source), ClaimSource):
                 say(f"{name}: skipped: {resource.spec.model.source} is a volume of a cluster")
                 continue
-            present = weights.folder(resource, models_dir) is not None
+            present = weights.folder(resource, models_dir, engines.engine_of_weights(resource, machine)) is not None
             with _shown(say) as report:
                 failure = await _download(Jobs(resource, setup), name, report)
             if failure is not None:
                 worked = False
                 say(f"{name}: {failure.reason}: {failure.message}")
                 continue
-            folder = weights.folder(resource, models_dir)
+            folder = weights.folder(resource, models_dir, engines.engine_of_weights(resource, machine))
             size = format_bytes(weights.bytes_on_disk(folder))
             say(f"{name}: {'already there' if present else 'downloaded'}: {size} in {folder}")
     return worked

@@ -6,6 +6,7 @@ Pure but for `find_programs`.
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine
@@ -15,8 +16,10 @@ from ams_common.engines.wishes import ModelFacts, gpu_count, wishes_of
 from ams_common.engines.wishes import engine_resources as resources_of
 from ams_common.options import OptionError
 from ams_common.pod_settings import ServeSettings
+from ams_common.resource.spec import ModelDeployment
 
-from ams_cli.preview import Preview
+from ams_cli import weights
+from ams_cli.preview import Preview, of_folder
 
 Programs = Mapping[EngineName, str]
 """The program of each engine that this machine has."""
@@ -87,6 +90,17 @@ def choose(preview: Preview, machine: Machine) -> EngineChoice:
     if choice.name == "builtin" and choice.reason == "no GPU is asked for" and gpu_count(resources_of(resource.spec)):
         return EngineChoice(choice.name, "a GPU is asked for, and this machine has none")
     return choice
+
+
+def engine_of_weights(resource: ModelDeployment, machine: Machine) -> EngineName:
+    """Which engine the weights are downloaded for: what decides between those that differ is the file's name."""
+    return choose(Preview(resource), machine).name
+
+
+def on_disk(resource: ModelDeployment, models_dir: Path, machine: Machine) -> Preview:
+    """What is known of a model without asking anybody: its weights, once they are there."""
+    folder = weights.folder(resource, models_dir, engine_of_weights(resource, machine))
+    return Preview(resource) if folder is None else of_folder(resource, folder)
 
 
 def facts_of(preview: Preview) -> ModelFacts:

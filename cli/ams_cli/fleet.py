@@ -151,7 +151,7 @@ class Fleet:
 
     def _needs(self, supervisor: Supervisor) -> list[int]:
         """Bytes of memory that suffice for the model: unquantized first, then of the quantizations it may get."""
-        folder = weights.folder(supervisor.resource, self._setup.folders.models_dir)
+        folder = weights.folder(supervisor.resource, self._setup.folders.models_dir, supervisor.engine.name)
         found = preview.of_folder(supervisor.resource, folder) if folder is not None else None
         if found is None or found.size is None or not found.size.parameters:
             return [weights.bytes_on_disk(folder)]

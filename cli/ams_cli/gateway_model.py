@@ -18,7 +18,7 @@ def gateway_model(
     """The model as routed to and reported; reads config.json if the weights are on this machine."""
     spec, limits = resource.spec, resource.spec.limits
     answers = spec.cache.answers
-    folder = weights.folder(resource, models_dir)
+    folder = weights.folder(resource, models_dir, engine.name)
     family = weights.family(resource, folder)
     facts = ModelFacts(
         model_type=family.model_type if family else None,

@@ -17,11 +17,11 @@ from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 
-from ams_cli import engines, weights
+from ams_cli import engines
 from ams_cli.exit_reason import last_log_line, log_size, reported_failure
 from ams_cli.liveness import LivenessSettings
 from ams_cli.local import variables
-from ams_cli.preview import Preview, of_folder
+from ams_cli.preview import Preview
 from ams_cli.processes.process import Command, Exit, Launcher, LaunchError, Process
 from ams_cli.readiness import ReadinessProbe
 from ams_cli.tail import ProgressTail
@@ -99,7 +99,7 @@ class Jobs:
         settings = msgspec.structs.replace(
             download_settings(self._resource),
             models_dir=str(places.models_dir),
-            engine=self.engine().name,
+            engine=engines.engine_of_weights(self._resource, self._setup.machine),
             progress_port=-1,
             progress_file=str(progress_file),
             termination_log=str(termination),
@@ -154,8 +154,7 @@ class Jobs:
 
     def look(self) -> Preview:
         """What is known of the model without asking anybody: its weights, once they are there."""
-        folder = weights.folder(self._resource, self._setup.folders.models_dir)
-        return Preview(self._resource) if folder is None else of_folder(self._resource, folder)
+        return engines.on_disk(self._resource, self._setup.folders.models_dir, self._setup.machine)
 
     def engine(self) -> EngineChoice:
         """Which engine serves it, by what is known now."""

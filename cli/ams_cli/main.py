@@ -132,7 +132,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     except capacity.CapacityError as error:
         return _say(str(error), _FAILED)
     disk = None if arguments.kubernetes else capacity.disk_free(folder)
-    made = plan.make_plan(preview.look_all(read.models, folder), where, disk, has)
+    made = plan.make_plan(
+        preview.look_all(read.models, folder, lambda each: engines.engine_of_weights(each, has)), where, disk, has
+    )
     if arguments.output == "json":
         print(msgspec.json.format(msgspec.json.encode(made)).decode())
     else:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from ams_common.config_bounds import absurd_size
+from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.hub_files import INDEX, UnusableFiles, choose_files, described, is_weights
 from ams_common.memory_offers import ModelSize, size_of
@@ -54,15 +55,17 @@ class Preview:
         return size_of(self.config, self.weights_bytes, self.counted_parameters)
 
 
-def look_all(resources: Sequence[ModelDeployment], models_dir: Path) -> list[Preview]:
-    """A preview of each, asked for at once."""
+def look_all(
+    resources: Sequence[ModelDeployment], models_dir: Path, engine_of: Callable[[ModelDeployment], EngineName]
+) -> list[Preview]:
+    """A preview of each, asked for at once; `engine_of` tells which engine the weights on disk are to be for."""
     with ThreadPoolExecutor(_AT_ONCE, "preview") as pool:
-        return list(pool.map(lambda each: look(each, models_dir), resources))
+        return list(pool.map(lambda each: look(each, models_dir, engine_of(each)), resources))
 
 
-def look(resource: ModelDeployment, models_dir: Path) -> Preview:
+def look(resource: ModelDeployment, models_dir: Path, engine: EngineName = "builtin") -> Preview:
     """From the disk if the weights are there, else from the hub; other sources tell nothing before they are fetched."""
-    folder = weights.folder(resource, models_dir)
+    folder = weights.folder(resource, models_dir, engine)
     if folder is not None:
         return of_folder(resource, folder)
     source = parse_source(resource.spec.model.source)

@@ -36,7 +36,6 @@ from ams_cli.fleet import Fleet
 from ams_cli.jobs import ProcessSetup, RunFolders
 from ams_cli.logs import LineHandler, LogFile, rotate
 from ams_cli.machine import process_resident_bytes
-from ams_cli.preview import Preview, of_folder
 from ams_cli.processes.launcher import Programs, QuickLauncher
 from ams_cli.processes.subprocesses import Subprocesses
 from ams_cli.report import Lines
@@ -281,8 +280,7 @@ def _refuse_engines(resources: Sequence[ModelDeployment], models: Path, has: eng
     """UpError for a model whose engine isn't here, or can't do what it asks for."""
     refused = []
     for resource in resources:
-        folder = weights.folder(resource, models)
-        seen = Preview(resource) if folder is None else of_folder(resource, folder)
+        seen = engines.on_disk(resource, models, has)
         why = engines.refusals(seen, engines.choose(seen, has), has)
         refused += [f"{resource.metadata.name}: {sentence}" for sentence in why]
     if refused:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.spec import ModelDeployment
@@ -14,9 +15,9 @@ class _Config(msgspec.Struct):
     architectures: list[str] = []
 
 
-def folder(resource: ModelDeployment, models_dir: Path) -> Path | None:
-    """Where the weights of a model are, once they are there."""
-    return find_model(parse_source(resource.spec.model.source), models_dir)
+def folder(resource: ModelDeployment, models_dir: Path, engine: EngineName = "builtin") -> Path | None:
+    """Where the weights of a model are for an engine, once they are there."""
+    return find_model(parse_source(resource.spec.model.source), models_dir, engine)
 
 
 def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
