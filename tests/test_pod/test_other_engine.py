@@ -313,6 +313,14 @@ async def test_an_engine_that_hangs_beside_is_condemned(folder: Path, monkeypatc
         assert not health.alive
         assert "none got a token" in health.message
         assert health.counts == {"stalled": 1}
+        again = one.ask(3)
+        one.engine.begins()  # another process is there already: its port never was without a listener
+        assert one.engine.health.alive
+        assert told(await one.wait(again))[1] == "length"
+        assert one.engine.health.available
+        assert one.engine.health.counts == {"stalled": 1}, "it is one restart"
+        one.engine.begins()
+        assert told(await one.wait(one.ask(3)))[1] == "length", "one that nobody complained of goes on"
 
 
 async def test_a_child_that_ends_is_started_again(folder: Path) -> None:

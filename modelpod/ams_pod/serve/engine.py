@@ -18,8 +18,13 @@ _LATELY_SECONDS = 3600.0
 
 
 async def alive(request: web.Request) -> web.Response:
-    """200, or 503 with a sentence why the engine is to be ended: the probe of its container."""
+    """200, or 503 with a sentence why the engine is to be ended: the probe of its container.
+
+    With `?start` its container has just begun: what was said of the process before doesn't count any more.
+    """
     pod = request.app[POD]
+    if "start" in request.query:
+        pod.engine_begins()
     complaint = pod.engine_complaint()
     health = pod.engine_health
     body = {

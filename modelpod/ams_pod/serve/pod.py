@@ -251,6 +251,11 @@ class ModelPod:
         """Of an engine in a process of its own, once it is open."""
         return self.engine.health if isinstance(self.engine, Supervised) else None
 
+    def engine_begins(self) -> None:
+        """Whoever starts the engine has started it anew."""
+        if isinstance(self.engine, Supervised):
+            self.engine.begins()
+
     def engine_complaint(self) -> str | None:
         """Why whoever started the engine should end it; None while it does what it should."""
         if self.failure.done():

@@ -63,6 +63,9 @@ class OtherEngine:
     def health(self) -> EngineHealth:
         return self._supervisor.health
 
+    def begins(self) -> None:
+        self._supervisor.begins()
+
     def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         if not has_media(messages):
             return self._prompts.chat(messages, options)

@@ -83,6 +83,7 @@ class Supervisor:
         self._figures_at = 0.0
         self._condemned_at = 0.0
         self._sick_since: float | None = None
+        self._begun = False
         self._complains = False  # its health route answers, and says no
         self._told: tuple[Phase, float | None] | None = None
         self._seen: list[str] = []
@@ -96,13 +97,17 @@ class Supervisor:
         """How it is, for probes and for people."""
         state = self.state
         return EngineHealth(
-            alive=not state.condemned,
+            alive=not state.condemned or self._begun,
             available=not state.down and not state.condemned,
             message=state.condemned or state.down or ("asleep" if state.asleep else ""),
             version=state.facts.version,
             restarts=tuple(state.restarts),
             counts=dict(state.counts),
         )
+
+    def begins(self) -> None:
+        """A condemned engine was ended, and another process is in its place: it may answer before that is noticed."""
+        self._begun = bool(self.state.condemned)
 
     async def open(self) -> None:
         """Return when the engine answers. LoadFailed if it ended instead."""
@@ -136,6 +141,10 @@ class Supervisor:
     async def _look(self, core: Core) -> None:
         if self._child is not None and (how := self._child.ended()) is not None:
             await self._come_back(core, Verdict("ended", f"its process {how}{self._last_words()}"))
+            return
+        if self._begun:
+            self._begun = False
+            await self._come_back(core, Verdict("ended", "whoever runs it has started it again"))
             return
         now = time.monotonic()
         if self.state.asleep:

@@ -117,6 +117,9 @@ class Supervised(Protocol):
     @property
     def health(self) -> EngineHealth: ...
 
+    def begins(self) -> None:
+        """Whoever starts the engine says that it has started it anew. From any thread; at once."""
+
 
 class Opener(Protocol):
     """Loads the model of a folder and puts an engine around it; called in the thread that `run` will have."""
