@@ -42,7 +42,6 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     """What computes."""
 
     name: str | None = None
-    version: Annotated[str | None, Meta(description="as the engine tells it, once it runs")] = None
     reason: Annotated[str | None, Meta(description="why this one")] = None
 
 
