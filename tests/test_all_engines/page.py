@@ -63,13 +63,17 @@ def tried(engine: str, test: str, passed: bool) -> None:
     _results[engine][test] = before and passed
 
 
+def _mark(engine: str, test: str) -> str:
+    return {True: "yes", False: "**no**", None: "not tried"}[_results[engine].get(test)]
+
+
 def text() -> str:
     """The page as Markdown."""
     engines = list(_results)
     head = [" ".join(filter(None, (engine, _versions.get(engine, "")))) for engine in engines]
     lines = ["| |" + "".join(f" {each} |" for each in head), "|---|" + "---|" * len(engines)]
     for test, words in WORDS.items():
-        marks = [{True: "yes", False: "**no**", None: "not tried"}[_results[engine].get(test)] for engine in engines]
+        marks = [_mark(engine, test) for engine in engines]
         lines.append(f"| {words} |" + "".join(f" {mark} |" for mark in marks))
     lines += [f"\nNot tried: {engine}: {why}." for engine, why in _skipped.items()]
     return _HEAD.format() + "\n".join(lines) + f"\n\nLast run: {time.strftime('%Y-%m-%d')}.\n"

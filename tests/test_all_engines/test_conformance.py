@@ -96,11 +96,15 @@ def test_usage(model: Running) -> None:
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_tools(model: Running, choice: Any) -> None:
-    status, answer = model.chat("Weather in Rome?", tools=[TOOL], tool_choice=choice, max_tokens=60)
+    status, answer = model.chat(
+        "Weather in Rome?", tools=[TOOL], tool_choice=choice, parallel_tool_calls=False, max_tokens=120
+    )
     assert status == 200, answer
-    [call] = answer["choices"][0]["message"]["tool_calls"]
-    assert call["function"]["name"] == "weather"
-    assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
+    calls = answer["choices"][0]["message"]["tool_calls"]
+    assert len(calls) >= 1
+    for call in calls:
+        assert call["function"]["name"] == "weather"
+        assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
 
 
 def test_structured_output(model: Running) -> None:
@@ -176,7 +180,7 @@ def broken(model: Running, number: signal.Signals) -> None:
 
     def one(_: int) -> str:
         try:
-            model.stream("/v1/chat/completions", LONG)
+            model.stream("/v1/chat/completions", {**LONG, "max_tokens": 100})
         except (urllib.error.HTTPError, OSError, ValueError) as error:
             return type(error).__name__
         return "answered"
