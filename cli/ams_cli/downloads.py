@@ -49,7 +49,7 @@ async def download_all(
                 say(f"{name}: {failure.reason}: {failure.message}")
                 continue
             folder = weights.folder(resource, models_dir, engines.engine_of_weights(resource, machine))
-            size = format_bytes(weights.bytes_on_disk(folder))
+            size = format_bytes(weights.bytes_on_disk(resource, folder))
             say(f"{name}: {'already there' if present else 'downloaded'}: {size} in {folder}")
     return worked
 

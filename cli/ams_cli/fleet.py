@@ -154,7 +154,7 @@ class Fleet:
         folder = weights.folder(supervisor.resource, self._setup.folders.models_dir, supervisor.engine.name)
         found = preview.of_folder(supervisor.resource, folder) if folder is not None else None
         if found is None or found.size is None or not found.size.parameters:
-            return [weights.bytes_on_disk(folder)]
+            return [weights.bytes_on_disk(supervisor.resource, folder)]
         spec = supervisor.resource.spec
         needs = [need.on("cpu") for need in needs_for(spec, found.size)]
         return [need.total_bytes for need in needs if spec.quantization in ("auto", need.quantization)] or [

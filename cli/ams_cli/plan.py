@@ -120,7 +120,7 @@ def _row(preview: Preview, places: Places, has: engines.Machine) -> PlanRow:
         family=preview.family.name if preview.family else None,
         engine=choice.name,
         engine_reason=choice.reason,
-        parameters=size.parameters if size is not None else None,
+        parameters=_parameters(preview),
         download_bytes=preview.missing_bytes,
         disk_bytes=preview.total_bytes,
     )
@@ -161,6 +161,14 @@ def _spec_for(spec: Spec, engine: EngineName) -> Spec:
     if engine in ("vllm", "sglang"):
         return msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, concurrent_requests=1))
     return spec
+
+
+def _parameters(preview: Preview) -> int | None:
+    """None where they can't be counted: bytes tell nothing of weights that come quantized."""
+    size = preview.size
+    if size is None or (size.quantized_by is not None and size.grouped is None and preview.counted_parameters is None):
+        return None
+    return size.parameters
 
 
 def lines(plan: Plan) -> list[tuple[str, ...]]:

@@ -81,11 +81,13 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
         config = read_json((folder / "config.json").read_bytes())
     except (OSError, InvalidJson) as error:
         return Preview(resource, present=True, problem=f"{folder / 'config.json'} can't be read ({error}).")
+    if isinstance(config, dict) and not any(folder.glob("*.safetensors")) and weights.gguf_files(resource, folder):
+        config["quantization_config"] = {"quant_method": "GGUF"}  # as it is, whatever its config.json was made of
     return _judged(
         Preview(
             resource,
             present=True,
-            weights_bytes=weights.bytes_on_disk(folder),
+            weights_bytes=weights.bytes_on_disk(resource, folder),
             total_bytes=sum(sizes.values()),
             missing_bytes=0,
         ),

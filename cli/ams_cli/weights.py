@@ -7,8 +7,8 @@ from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
 from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.spec import ModelDeployment
-from ams_common.source import parse_source
-from ams_pod.layout import find_model
+from ams_common.source import FileSource, parse_source
+from ams_pod.layout import find_model, local_gguf
 
 
 class _Config(msgspec.Struct):
@@ -32,9 +32,16 @@ def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
         return None
 
 
-def bytes_on_disk(where: Path | None) -> int:
+def bytes_on_disk(resource: ModelDeployment, where: Path | None) -> int:
     """Size of the weights' files; 0 while unknown."""
     if where is None:
         return 0
-    files = list(where.glob("*.safetensors")) or list(where.glob("*.gguf"))
+    files = list(where.glob("*.safetensors")) or gguf_files(resource, where)
     return sum(file.stat().st_size for file in files)
+
+
+def gguf_files(resource: ModelDeployment, where: Path) -> list[Path]:
+    """The GGUF file that stays as it is for an engine that reads it; one of this machine isn't copied."""
+    source = parse_source(resource.spec.model.source)
+    local = local_gguf(source) if isinstance(source, FileSource) else None
+    return list(where.rglob("*.gguf")) or [file for file in (local,) if file is not None and file.is_file()]

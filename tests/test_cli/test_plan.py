@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ams_cli import engines
 from ams_cli.main import main
 from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes
 from ams_cli.preview import Preview, look, of_folder
@@ -73,6 +74,24 @@ def test_a_model_that_fits_nowhere_and_a_disk_that_is_too_small() -> None:
     assert [row.fits for row in plan.models] == [False, False]
     assert plan.disk_fits is False
     assert [row[-1] for row in lines(plan)[1:]] == ["does not fit", "does not fit"]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_gguf_file_that_stays_as_it_is_takes_its_own_size_and_tells_no_parameters(
+    copied: bool, tmp_path: Path
+) -> None:
+    folder, local = tmp_path / "kept", tmp_path / "model.gguf"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    file = folder / "part" / "model.gguf" if copied else local
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x" * 100_000)
+    given = resource(source=f"file://{local}", engine={"name": "llamacpp"})
+    has = engines.Machine({"llamacpp": "/usr/bin/llama-server"})
+    (row,) = make_plan([of_folder(given, folder)], on_machine(Machine(8 * GIB)), None, has).models
+    assert row.parameters is None
+    assert set(row.memory_bytes) == {"none"}
+    assert "97.7 KiB in GGUF" in row.verdict
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
