@@ -79,6 +79,7 @@ def resource_details(resource: "ResourceView") -> str:
         ("Family:", status.model.family or ""),
         ("Parameters:", status.model.parameters or ""),
         ("Revision:", status.model.revision or ""),
+        ("Engine:", " – ".join(filter(None, (status.engine.name, status.engine.reason)))),
         ("Quantization:", " – ".join(filter(None, (status.quantization.chosen, status.quantization.reason)))),
     ]
     text = columns([fact for fact in facts if fact[1]])

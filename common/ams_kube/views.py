@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from ams_common.names import API_VERSION, KIND, PLURAL
 from ams_common.progress import Download
-from ams_common.resource.status import ModelStatus, QuantizationStatus
+from ams_common.resource.status import EngineStatus, ModelStatus, QuantizationStatus
 
 from ams_kube.kinds import Kind
 from ams_kube.objects import Metadata, StatusCondition
@@ -72,6 +72,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     replicas: int = 0
     ready_replicas: int = 0
     model: ModelStatus = ModelStatus()
+    engine: EngineStatus = EngineStatus()
     quantization: QuantizationStatus = QuantizationStatus()
     download: Download | None = None
     conditions: list[StatusCondition] = []

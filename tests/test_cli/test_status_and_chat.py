@@ -200,6 +200,7 @@ def test_a_clusters_models() -> None:
                 "summary": "Downloading 43 %",
                 "replicas": 1,
                 "model": {"family": "text", "parameters": "8.19B"},
+                "engine": {"name": "vllm", "reason": "a GPU is asked for"},
                 "quantization": {"chosen": "4bit", "reason": "it fits"},
                 "conditions": [{"type": "Ready", "status": "False", "reason": "Downloading", "message": "43 %"}],
             },
@@ -212,6 +213,7 @@ def test_a_clusters_models() -> None:
     assert resources_table([]) == "No ModelDeployments found."
     text = resource_details(resource)
     assert "4bit – it fits" in text
+    assert "vllm – a GPU is asked for" in text
     assert text.splitlines()[-1].split() == ["Ready", "False", "Downloading", "43", "%"]
 
 

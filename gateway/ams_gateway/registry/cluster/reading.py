@@ -65,6 +65,8 @@ def read_resource(view: ResourceView) -> RoutedResource:
         quantization_bits=_BITS.get(status.quantization.chosen or spec.quantization),
         max_memory=spec.max_memory or None,
         replicas=status.replicas,
+        engine=status.engine.name,
+        engine_reason=status.engine.reason,
         reason=next((each.reason for each in status.conditions if each.type == "Ready" and each.status != "True"), ""),
     )
     return RoutedResource(
