@@ -129,7 +129,8 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
     registry.add(
         "qwen-vl", silent.address, modalities=frozenset({"text", "image"}),
         facts=ModelFacts(
-            model_type="vision-language", source="/models/x", quantization_bits=4, max_memory={"0": "8Gi"}
+            model_type="vision-language", source="/models/x", quantization_bits=4, max_memory={"0": "8Gi"},
+            engine="vllm", engine_reason="a GPU is asked for",
         ),
     )  # fmt: skip
     registry.add("cold")
@@ -140,7 +141,7 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
         "type": "vision-language", "path": "x", "path_exists": True, "quant_bits": 4,
         "max_memory": {"0": "8Gi"},
         "state": "ready", "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"],
-        "download": None, "pods": [],
+        "download": None, "pods": [], "engine": "vllm", "engine_reason": "a GPU is asked for",
     }  # fmt: skip
     assert status["unreachable"] == [{"model": "qwen-vl", "pod": "qwen-vl-0"}]
     cold = status["model_configs"]["cold"]

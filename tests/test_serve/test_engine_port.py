@@ -269,6 +269,9 @@ class HangingEngine(ShoutingEngine):
 
     health = EngineHealth(False, False, "It hangs.", restarts=(Restart(time.time(), "stalled", "no token"),))
 
+    def begins(self) -> None:
+        self.health = EngineHealth(True, False, "It begins.")
+
 
 async def test_probes_of_an_engine_beside(tmp_path: Path, client: Client) -> None:
     assert await client.status("/internal/engine/alive") == 200
@@ -279,6 +282,9 @@ async def test_probes_of_an_engine_beside(tmp_path: Path, client: Client) -> Non
         assert await asyncio.wait_for(hanging.get("/internal/engine/drained"), 5) == "{}"
         machine = json.loads(await hanging.get("/internal/timelines"))["machine"]
         assert (machine["engine_restarts"], machine["engine_restart"]) == (1, "no token")
+        assert await hanging.status("/internal/engine/alive") == 503
+        assert await hanging.status("/internal/engine/alive?start") == 200  # its container has begun anew
+        assert await hanging.status("/internal/engine/alive") == 200
 
 
 async def test_admin_and_metrics(client: Client) -> None:
