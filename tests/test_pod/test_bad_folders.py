@@ -11,8 +11,9 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.builtin.loading import load_engine
 from ams_pod.engines.builtin.memory import placing
 from ams_pod.engines.builtin.memory.placing import Placement
-from ams_pod.engines.builtin.model.weights import load_weights, read_config
+from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.port import LoadFailed, SamplingDefaults
+from ams_pod.engines.prompts.folder import read_model_config
 from ams_pod.engines.prompts.text import sampling_defaults
 from fakehub import checkpoints
 from safetensors.torch import load_file, save_file
@@ -43,14 +44,14 @@ def test_sizes_that_no_model_has(changes: dict[str, Any], words: str, tmp_path: 
     assert words in str(absurd_size({**REAL, **changes}))
     (tmp_path / "config.json").write_text(json.dumps({**REAL, **changes}))
     with pytest.raises(LoadFailed, match="models have from 0 to"):
-        read_config(tmp_path)
+        read_model_config(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":"\xff"}', b"[]", b"", b'{"a":1e999}'])
 def test_a_config_that_is_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(LoadFailed, match=r"config\.json"):
-        read_config(tmp_path)
+        read_model_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
-from ams_pod.engines.builtin.model.weights import count_parameters, read_config, weight_bytes
+from ams_pod.engines.builtin.model.weights import count_parameters, weight_bytes
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.scheduler import admission
 from ams_pod.engines.builtin.scheduler.core import EngineCore
@@ -46,6 +46,7 @@ from ams_pod.engines.port import (
     Sink,
     Ticket,
 )
+from ams_pod.engines.prompts.folder import read_model_config
 from ams_pod.engines.prompts.text import StreamDetokenizer, TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.media.sizing import Sizes
 from ams_pod.shares import EVERYBODY, Share
@@ -146,7 +147,7 @@ class CausalLmEngine:
 
 def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
     """Load the weights and put the engine around them. LoadFailed if the model can't be served."""
-    config, prefix = read_config(request.folder), BY_NAME[recipe.family].weights_prefix
+    config, prefix = read_model_config(request.folder), BY_NAME[recipe.family].weights_prefix
     inputs = placing.measure(request.folder, config, request.settings, request.device, request.dtype, prefix)
     return place_weights(inputs, lambda placement: _build(request, recipe, placement))
 

@@ -14,9 +14,9 @@ from ams_pod.engines.builtin.embedding.pooling import is_sentence_transformer
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import best_dtype
-from ams_pod.engines.builtin.model.weights import read_config
 from ams_pod.engines.builtin.threads import default_threads
 from ams_pod.engines.port import Engine, LoadFailed, Publish, ReportPhase
+from ams_pod.engines.prompts.folder import read_model_config
 
 
 def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
@@ -30,7 +30,7 @@ def load_engine(folder: Path, settings: ServeSettings, publish: Publish, report:
     compiled.use_threads(torch.get_num_threads())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    family = choose_family(settings.family, read_config(folder), makes_embeddings=is_sentence_transformer(folder))
+    family = choose_family(settings.family, read_model_config(folder), makes_embeddings=is_sentence_transformer(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(settings.precision, device)
     engine: Engine = family_module(family).open_family(LoadRequest(folder, settings, device, dtype, publish, report))

@@ -19,10 +19,10 @@ from ams_pod.engines.builtin.model.weights import (
     count_parameters,
     load_processor,
     load_weights,
-    read_config,
     weight_bytes,
 )
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Prepared
+from ams_pod.engines.prompts.folder import read_model_config
 
 PRELOAD = (
     "transformers.models.bert.modeling_bert",
@@ -37,7 +37,7 @@ _MAY_LACK = frozenset({"pooler"})  # a part that no pooled vector comes through
 
 
 def open_family(request: LoadRequest) -> EmbeddingEngine:
-    config = read_config(request.folder)
+    config = read_model_config(request.folder)
     tokenizer = load_processor(AutoTokenizer, request.folder)
     scores = any(str(each).endswith(_CROSS_ENCODER) for each in config.get("architectures") or ())
     inputs = placing.measure(request.folder, config, request.settings, request.device, request.dtype)

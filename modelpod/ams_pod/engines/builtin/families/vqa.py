@@ -16,7 +16,6 @@ from ams_pod.engines.builtin.model.weights import (
     count_parameters,
     load_processor,
     load_weights,
-    read_config,
     weight_bytes,
 )
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
@@ -38,6 +37,7 @@ from ams_pod.engines.port import (
     context_exceeded,
 )
 from ams_pod.engines.prompts.control_tokens import ControlTokens
+from ams_pod.engines.prompts.folder import read_model_config
 from ams_pod.engines.prompts.text import StreamDetokenizer, unsupported_modality
 from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.media.items import Image
@@ -145,7 +145,7 @@ def open_family(request: LoadRequest) -> VqaEngine:
     """The class is the one for visual question answering: the one for image-text-to-text loads another silently."""
     processor = load_processor(AutoProcessor, request.folder)
     inputs = placing.measure(
-        request.folder, read_config(request.folder), request.settings, request.device, request.dtype
+        request.folder, read_model_config(request.folder), request.settings, request.device, request.dtype
     )
 
     def build(placement: Placement) -> VqaEngine:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ams_common.config_bounds import absurd_size
 from ams_common.lifecycle import Phase
-from ams_common.outside import InvalidJson, read_json
 from transformers import BitsAndBytesConfig
 from transformers.utils.logging import set_tqdm_hook
 
@@ -95,21 +93,6 @@ def load_processor(processor_class: Any, folder: Path) -> Any:
         return processor_class.from_pretrained(folder, local_files_only=True)
     except _FAULTS as error:
         raise LoadFailed(f"{type(error).__name__}: {error}") from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. LoadFailed if there is none, it is no JSON object, or has sizes that no model has."""
-    try:
-        config = read_json((folder / "config.json").read_bytes())
-    except FileNotFoundError:
-        raise LoadFailed(f"{folder} holds no config.json, so it is not a model's folder") from None
-    except InvalidJson as error:
-        raise LoadFailed(f"{folder / 'config.json'} {error}") from None
-    if not isinstance(config, dict):
-        raise LoadFailed(f"{folder / 'config.json'} is not a JSON object")
-    if (sentence := absurd_size(config)) is not None:
-        raise LoadFailed(sentence)
-    return config
 
 
 def count_parameters(model: Any) -> int:
