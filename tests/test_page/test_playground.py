@@ -144,7 +144,7 @@ def test_a_recording_is_made_sent_and_written_down(open_page: Open, product: Pro
     page.get_by_text("Parameters", exact=True).click()
     page.get_by_label("max_tokens").fill("8")
     for number in range(2):
-        page.get_by_role("button", name="Record").click()
+        page.get_by_role("button", name="Record", exact=True).click()
         expect(page.locator("#record-time")).not_to_be_empty()
         page.get_by_role("button", name="Stop recording").click()
         expect(page.locator("#attachments li")).to_contain_text("recording.webm")
