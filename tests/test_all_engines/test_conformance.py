@@ -187,8 +187,11 @@ def broken(model: Running, number: signal.Signals) -> None:
 
     with ThreadPoolExecutor(32) as pool:
         asked = [pool.submit(one, each) for each in range(32)]
-        time.sleep(3.0)
-        for pid in model.computing():
+        time.sleep(1.5)
+        pids = model.computing()
+        assert pids
+        assert not all(each.done() for each in asked)
+        for pid in pids:
             os.kill(pid, number)
         ends = [each.result(timeout=world.PATIENCE_SECONDS) for each in asked]
     assert len(ends) == 32
