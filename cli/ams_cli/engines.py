@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine
+from ams_common.engines.choose import refusals as refused_by
 from ams_common.engines.names import EngineName
 from ams_common.engines.table import ROWS
-from ams_common.engines.wishes import ModelFacts, gpu_count, wishes_of
+from ams_common.engines.wishes import ModelFacts, gpu_count, is_gguf_source, wishes_of
 from ams_common.engines.wishes import engine_resources as resources_of
 from ams_common.options import OptionError
 from ams_common.pod_settings import ServeSettings
@@ -94,7 +95,10 @@ def choose(preview: Preview, machine: Machine) -> EngineChoice:
 
 def engine_of_weights(resource: ModelDeployment, machine: Machine) -> EngineName:
     """Which engine the weights are downloaded for: what decides between those that differ is the file's name."""
-    return choose(Preview(resource), machine).name
+    name = choose(Preview(resource), machine).name
+    if name == "builtin" and resource.spec.adapters and not is_gguf_source(resource.spec.model.source):
+        return "vllm"  # what auto chooses once the architecture is known, if it chooses one that applies adapters
+    return name
 
 
 def on_disk(resource: ModelDeployment, models_dir: Path, machine: Machine) -> Preview:
@@ -114,7 +118,7 @@ def refusals(preview: Preview, choice: EngineChoice, machine: Machine) -> list[s
     """Why the engine can't serve the model here, as sentences that begin with the field's path; none: it can."""
     row = ROWS.get(choice.name)
     if row is None:
-        return []
+        return refused_by(preview.resource, choice, facts_of(preview))
     if machine.certain and choice.name not in machine.programs:
         looked = f"no program {row.program} on PATH" if row.program else "no program of it is named"
         return [
@@ -125,15 +129,31 @@ def refusals(preview: Preview, choice: EngineChoice, machine: Machine) -> list[s
 
 
 def with_engine(
-    settings: ServeSettings, preview: Preview, choice: EngineChoice, machine: Machine, log: str
+    settings: ServeSettings,
+    preview: Preview,
+    choice: EngineChoice,
+    machine: Machine,
+    log: str,
+    links: str = "",
+    lora_rank: str = "",
 ) -> ServeSettings:
-    """The pod's settings, with the engine that it is to start. `log` is the file of what the engine writes."""
+    """The pod's settings, with the engine that it is to start. `log` is the file of what the engine writes, `links` the
+    folder of links to adapters, `lora_rank` the highest of their ranks."""
     row = ROWS.get(choice.name)
     if row is None:
         return settings
     resource = preview.resource
     gpus = min(gpu_count(resources_of(resource.spec)), machine.gpus)
-    wishes = wishes_of(resource, model="{model}", host="127.0.0.1", port="{port}", facts=facts_of(preview), gpus=gpus)
+    wishes = wishes_of(
+        resource,
+        model="{model}",
+        host="127.0.0.1",
+        port="{port}",
+        facts=facts_of(preview),
+        gpus=gpus,
+        links=links,
+        lora_rank=lora_rank,
+    )
     words = row.full_command(wishes)
     program = machine.programs[choice.name]
     command = [program, *words[1:]] if row.program else [program, *words]

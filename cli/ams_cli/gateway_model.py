@@ -33,6 +33,7 @@ def gateway_model(
     return Model(
         name=resource.metadata.name,
         aliases=tuple(spec.model.aliases),
+        adapters=tuple(each.name for each in spec.adapters),
         modalities=frozenset(family.modalities) if family else None,
         max_body_bytes=parse_bytes(limits.max_body_bytes),
         request_timeout_seconds=float(limits.request_timeout_seconds),

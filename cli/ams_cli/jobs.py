@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from ams_common.adapters import LINKS, RANK_FILE
 from ams_common.engines.choose import EngineChoice
 from ams_common.lifecycle import Phase
 from ams_common.options import environment_of
@@ -90,6 +91,7 @@ class Jobs:
         self._setup = setup
         self.log = setup.folders.log_of(self._name)
         self.engine_log = setup.folders.engine_log_of(self._name)
+        self._links = setup.folders.run_dir / f"{self._name}.links"
         self._serial = itertools.count(1)
 
     async def download(self, report: Callable[[Progress], None]) -> Failure | None:
@@ -100,6 +102,7 @@ class Jobs:
             download_settings(self._resource),
             models_dir=str(places.models_dir),
             engine=engines.engine_of_weights(self._resource, self._setup.machine),
+            link_dir=str(self._links) if self._resource.spec.adapters else "",
             progress_port=-1,
             progress_file=str(progress_file),
             termination_log=str(termination),
@@ -165,7 +168,8 @@ class Jobs:
         choice = engines.choose(seen, machine)
         if refused := engines.refusals(seen, choice, machine):
             raise _Refused("; ".join(refused))
-        return engines.with_engine(settings, seen, choice, machine, str(self.engine_log.absolute()))
+        log, links = str(self.engine_log.absolute()), self._links
+        return engines.with_engine(settings, seen, choice, machine, log, str(links), _lora_rank(links))
 
     async def _start(self, launcher: Launcher, subcommand: str, settings: msgspec.Struct) -> Process:
         environment = variables(self._resource) | environment_of(settings)
@@ -176,6 +180,14 @@ class Jobs:
     def _file(self, suffix: str) -> Path:
         """A file of this job. Paths of sockets have to be short, so that the name comes last and may be cut."""
         return self._setup.folders.run_dir / f"{self._name[:30]}-{next(self._serial)}.{suffix}"
+
+
+def _lora_rank(links: Path) -> str:
+    """The highest rank of the adapters, as their download has left it; empty where an engine isn't told."""
+    try:
+        return (links / LINKS / RANK_FILE).read_text()
+    except OSError:
+        return ""
 
 
 async def _follow(process: Process, tail: ProgressTail, report: Callable[[Progress], None]) -> Exit:

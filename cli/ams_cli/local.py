@@ -22,12 +22,14 @@ _CLUSTER_ONLY = (
 
 def refusals(resource: ModelDeployment) -> list[str]:
     """Why a model can't be served here: sentences that begin with the path."""
-    if isinstance(parse_source(resource.spec.model.source), ClaimSource):
-        return [
-            "spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to "
-            "download the weights"
-        ]
-    return []
+    adapters = resource.spec.adapters
+    sources = [("spec.model.source", resource.spec.model.source, "the weights")]
+    sources += [(f"spec.adapters[{number}].source", each.source, "it") for number, each in enumerate(adapters)]
+    return [
+        f"{place}: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to download {what}"
+        for place, source, what in sources
+        if isinstance(parse_source(source), ClaimSource)
+    ]
 
 
 def notes(resource: ModelDeployment, gpus: int) -> list[str]:

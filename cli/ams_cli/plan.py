@@ -66,6 +66,7 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     family: str | None
     engine: str = "builtin"
     engine_reason: str = ""
+    adapters: list[str] = []
     parameters: int | None
     download_bytes: int | None
     disk_bytes: int | None
@@ -120,6 +121,7 @@ def _row(preview: Preview, places: Places, has: engines.Machine) -> PlanRow:
         family=preview.family.name if preview.family else None,
         engine=choice.name,
         engine_reason=choice.reason,
+        adapters=[each.name for each in resource.spec.adapters],
         parameters=_parameters(preview),
         download_bytes=preview.missing_bytes,
         disk_bytes=preview.total_bytes,
@@ -203,6 +205,11 @@ def remarks(plan: Plan, folder: str) -> list[str]:
     """A sentence for each model and one for the disk."""
     result = [f"{row.name}: {row.verdict}" for row in plan.models if row.verdict]
     result += [f"{row.name}: engine {row.engine}: {row.engine_reason}" for row in plan.models if row.engine_reason]
+    result += [
+        f"{row.name}: adapters {', '.join(row.adapters)} come on top: their sizes aren't asked for"
+        for row in plan.models
+        if row.adapters
+    ]
     if any(row.memory_bytes for row in plan.models):
         result.append(
             "Memory: the weights, a cache for limits.concurrentRequests × contextTokens, and 10 % for the rest"

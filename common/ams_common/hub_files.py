@@ -11,6 +11,8 @@ from ams_common.progress import Failure
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 MANIFEST = "manifest.json"  # what a finished folder on the models volume has; a hub's file of this name is never taken
@@ -90,6 +92,46 @@ def choose_files(
     of the top folder are taken. UnusableFiles (InvalidSource, PickledWeights, SignatureMismatch) if no pod could serve
     what is there.
     """
+    files, signatures = _usable(listing, where, signature)
+    if gguf is not None:
+        return (*signatures, _named_gguf(files, gguf, where))
+    weights = _weights(files, where, index, allow_pickle)
+    if "config.json" not in files:
+        raise UnusableFiles(f"{where} has no config.json: it isn't a model that this runtime can load.")
+    indexes = {INDEX, PICKLE_INDEX} & files.keys() if _is_pickled(weights[0]) else {INDEX} & files.keys()
+    small = [path for path in files if (_is_read(path) or path in indexes) and path != signature]
+    return (*signatures, *(files[path] for path in [*sorted(small), *sorted(weights)]))
+
+
+def choose_adapter_files(
+    listing: Iterable[RemoteFile], *, where: str, gguf: str | None, signature: str | None = None
+) -> tuple[RemoteFile, ...]:
+    """The files of a LoRA adapter, weights last: PEFT's two, or the GGUF file that the source asks for.
+
+    As `choose_files`; pickled adapters are never taken.
+    """
+    files, signatures = _usable(listing, where, signature)
+    if gguf is not None:
+        return (*signatures, _named_gguf(files, gguf, where))
+    if ADAPTER_CONFIG not in files:
+        ggufs = [path for path in files if is_gguf(path)]
+        hint = f"; its GGUF files are named by ?file=: {_some(ggufs)}" if ggufs else ""
+        raise UnusableFiles(f"{where} has no {ADAPTER_CONFIG}: it isn't an adapter as PEFT writes it{hint}.")
+    if ADAPTER_WEIGHTS not in files:
+        if pickles := [path for path in files if "/" not in path and _is_pickled(path)]:
+            raise UnusableFiles(
+                f"{where} has only a pickled adapter ({_some(pickles)}), which can run code when it is loaded: save it"
+                f" as {ADAPTER_WEIGHTS}.",
+                Reason.PICKLED_WEIGHTS,
+            )
+        raise UnusableFiles(f"{where} has no {ADAPTER_WEIGHTS}.")
+    return (*signatures, files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS])
+
+
+def _usable(
+    listing: Iterable[RemoteFile], where: str, signature: str | None
+) -> tuple[dict[str, RemoteFile], tuple[RemoteFile, ...]]:
+    """(the files of a listing that may be written, by path; the one of the signature). UnusableFiles."""
     listed = {file.path: file for file in listing}
     for path in listed:
         if path.startswith("/") or "\\" in path or "\0" in path or ".." in path.split("/"):
@@ -104,14 +146,7 @@ def choose_files(
             Reason.SIGNATURE_MISMATCH,
         )
     signatures = (files[signature],) if signature is not None else ()
-    if gguf is not None:
-        return (*signatures, _named_gguf(files, gguf, where))
-    weights = _weights(files, where, index, allow_pickle)
-    if "config.json" not in files:
-        raise UnusableFiles(f"{where} has no config.json: it isn't a model that this runtime can load.")
-    indexes = {INDEX, PICKLE_INDEX} & files.keys() if _is_pickled(weights[0]) else {INDEX} & files.keys()
-    small = [path for path in files if (_is_read(path) or path in indexes) and path != signature]
-    return (*signatures, *(files[path] for path in [*sorted(small), *sorted(weights)]))
+    return files, signatures
 
 
 def described(source: HubSource, commit: str) -> str:

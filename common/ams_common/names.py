@@ -16,6 +16,7 @@ HEADER_QUEUE_SECONDS = "X-AMS-Queue-Seconds"
 HEADER_IGNORED_FIELDS = "X-AMS-Ignored-Fields"
 HEADER_FINISH_REASON = "X-AMS-Finish-Reason"  # of a transcript, whose text alone can't tell it
 HEADER_IMAGE_SIZE = "X-AMS-Image-Size"  # of each image, width x height as the model saw it: "1036x784, 56x56"
+HEADER_ADAPTER = "X-AMS-Adapter"  # from gateway to pod: the adapter that a request asks for; empty for none
 HEADER_KEY_ID = "X-AMS-Key-Id"  # from gateway to pod: whose request it is, by an id that says nothing of them
 HEADER_WEIGHT = "X-AMS-Weight"  # from gateway to pod: their weight where users share a busy model, 1 to 1000
 HEADER_ANSWER_CACHE = "X-AMS-Cache"  # "hit" or "miss", of models whose answers are kept

@@ -29,6 +29,9 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["quick", "full"], Meta(description="check files on disk by size and time, or hash them again")
     ] = "quick"
     lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
+    adapters: Annotated[
+        str, Meta(description='JSON list of LoRA adapters to fetch beside the weights: {"name", "source", "lock"}')
+    ] = ""
     signature_key: Annotated[
         str, Meta(description="public key (PEM) that the weights must be signed with; empty: they needn't be signed")
     ] = ""
@@ -40,8 +43,8 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     link_dir: Annotated[
         str,
         Meta(
-            description="folder that gets a link to the weights once they are complete: `model`, or `model.gguf` "
-            "for an engine that reads a GGUF file; empty: none"
+            description="folder that gets links once all is complete: `model` to the weights, or `model.gguf` for an "
+            "engine that reads a GGUF file, and `adapters/NAME` or `adapters/NAME.gguf`; empty: none"
         ),
     ] = ""
     retry_seconds: Annotated[
@@ -75,6 +78,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine: Annotated[EngineName, Meta(description="what computes: the builtin engine, or a server beside it")] = (
         "builtin"
     )
+    adapters: Annotated[
+        str, Meta(description="the LoRA adapters that the engine has loaded, in its order, as for download")
+    ] = ""
     engine_address: Annotated[
         str,
         Meta(description="where an engine of another make listens that runs beside already: http://127.0.0.1:PORT"),

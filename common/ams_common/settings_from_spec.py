@@ -2,6 +2,7 @@
 
 import msgspec
 
+from ams_common.adapters import AdapterSettings, adapters_text
 from ams_common.options import variable_name
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.quantity import parse_bytes
@@ -14,6 +15,7 @@ def download_settings(resource: ModelDeployment) -> DownloadSettings:
     settings = DownloadSettings(
         source=model.source,
         lock=msgspec.json.encode(model.lock, order="sorted").decode() if model.lock else "",
+        adapters=adapters_text(adapters_of(resource)),
     )
     if (signature := model.signature) is None:
         return settings
@@ -26,6 +28,7 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
     return ServeSettings(
         name=resource.metadata.name,
         source=spec.model.source,
+        adapters=adapters_text(adapters_of(resource)),
         aliases=",".join(spec.model.aliases),
         family=spec.model.family,
         tool_parser=spec.model.tool_parser,
@@ -45,6 +48,10 @@ def serve_settings(resource: ModelDeployment) -> ServeSettings:
         media_url_hosts=",".join(limits.media_url_hosts),
         golden_prompts=msgspec.json.encode(spec.rollout.golden_prompts).decode() if spec.rollout.golden_prompts else "",
     )
+
+
+def adapters_of(resource: ModelDeployment) -> list[AdapterSettings]:
+    return [AdapterSettings(each.name, each.source, dict(sorted(each.lock.items()))) for each in resource.spec.adapters]
 
 
 def allows_pickle(spec: Spec) -> bool:

@@ -22,6 +22,12 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     aliases: list[str] = []
 
 
+class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
+    """One of `spec.adapters`."""
+
+    name: str = ""
+
+
 class LimitsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`spec.limits`."""
 
@@ -46,6 +52,7 @@ class CacheView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     model: SourceView = SourceView()
+    adapters: list[AdapterView] = []
     limits: LimitsView = LimitsView()
     cache: CacheView = CacheView()
     quantization: str = "auto"

@@ -7,6 +7,7 @@
     <models_dir>/files/<name>-<digest>/<version>/           converted from a GGUF file of this machine
     <a folder of a GGUF file>--kept/                        the file as it is, for an engine that reads it, with what
                                                             prompts need
+    <a folder>--adapter/                                    a LoRA adapter of that source
     <any of these folders>.partial/                         not finished
 
 A folder with a manifest is complete: it came there by one rename. Names in these paths come from resources, hubs and
@@ -20,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ams_common.engines.names import EngineName
-from ams_common.hub_files import MANIFEST, is_gguf, is_inside
+from ams_common.hub_files import ADAPTER_CONFIG, MANIFEST, is_gguf, is_inside
 from ams_common.source import ClaimSource, FileSource, HubSource, Source, WheelSource
 
 DEFAULT_REVISION = "main"
@@ -120,6 +121,11 @@ def kept_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}--kept")
 
 
+def adapter_folder(folder: Path) -> Path:
+    """The folder of a source as a LoRA adapter, from that of the same source as a model."""
+    return folder.with_name(f"{folder.name}--adapter")
+
+
 def engine_folder(folder: Path, source: Source, engine: EngineName) -> Path:
     """The folder of a source as this engine needs it, from that of the builtin one."""
     return kept_folder(folder) if keeps_gguf(engine) and gguf_of(source) is not None else folder
@@ -146,6 +152,26 @@ def find_model(source: Source, models_dir: Path, engine: EngineName = "builtin")
     if folder is not None:
         folder = engine_folder(folder, source, engine)
     return folder if folder is not None and is_published(folder) else None
+
+
+def find_adapter(source: Source, models_dir: Path) -> Path | None:
+    """The folder, or the GGUF file, of a LoRA adapter; None if it isn't there (completely) yet."""
+    match source:
+        case HubSource():
+            commit = known_commit(models_dir, source)
+            folder = _or_none(lambda: hub_folder(models_dir, source, commit)) if commit else None
+        case WheelSource():
+            folder = _or_none(lambda: wheel_folder(models_dir, source))
+        case FileSource():
+            if (gguf := local_gguf(source)) is not None:
+                return gguf.absolute() if gguf.is_file() else None
+            return Path(source.path) if (Path(source.path) / ADAPTER_CONFIG).is_file() else None
+        case ClaimSource():
+            return None
+    if folder is None or not is_published(folder := adapter_folder(folder)):
+        return None
+    name = gguf_of(source)
+    return folder if name is None else inside(folder, name)
 
 
 def _or_none(folder: Callable[[], Path]) -> Path | None:

@@ -1,9 +1,12 @@
-"""A link to the weights at a path that doesn't depend on them, for the command of an engine beside."""
+"""Links to weights and adapters at paths that don't depend on them, for the command of an engine beside."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from ams_common.adapters import LINKS, RANK_FILE
 from ams_common.engines.names import EngineName
+from ams_common.hub_files import is_gguf
 from ams_common.source import FileSource, Source
 
 from ams_pod.layout import gguf_of, inside, keeps_gguf, local_gguf
@@ -25,11 +28,36 @@ def make_link(link_dir: Path, folder: Path, source: Source, engine: EngineName) 
     """The link, made or replaced in one step; one of the other name goes. OSError."""
     target = weights_path(folder, source, engine)
     own, other = (FOLDER, GGUF) if target == folder else (GGUF, FOLDER)
-    link_dir.mkdir(parents=True, exist_ok=True)
-    scratch = link_dir / f".{own}.{os.getpid()}"
-    scratch.unlink(missing_ok=True)
-    scratch.symlink_to(target)
-    os.replace(scratch, link_dir / own)
+    _link(link_dir, own, target)
     if (link_dir / other).is_symlink():
         (link_dir / other).unlink()
     return link_dir / own
+
+
+def make_adapter_links(link_dir: Path, adapters: Mapping[str, Path], rank: int | None) -> None:
+    """A link to each adapter's folder or GGUF file, no others, and the file that tells the highest rank. OSError."""
+    folder = link_dir / LINKS
+    if not adapters and not folder.exists():
+        return
+    names = {f"{name}.gguf" if is_gguf(path.name) and path.is_file() else name: path for name, path in adapters.items()}
+    for name, path in names.items():
+        _link(folder, name, path)
+    for found in folder.iterdir():
+        if found.is_symlink() and found.name not in names:
+            found.unlink()
+    rank_file = folder / RANK_FILE
+    if rank is None:
+        rank_file.unlink(missing_ok=True)
+        return
+    scratch = folder / f".{RANK_FILE}.{os.getpid()}"
+    scratch.write_text(str(rank))
+    os.replace(scratch, rank_file)
+
+
+def _link(folder: Path, name: str, target: Path) -> None:
+    """Made or replaced in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{name}.{os.getpid()}"
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    os.replace(scratch, folder / name)

@@ -55,6 +55,15 @@ GOOD: list[dict[str, Any]] = [
     manifest(spec__model__aliases=["Qwen/Qwen2.5-VL-3B-Instruct", "qwen_vl"]),
     manifest(spec__maxMemory={"0": "8GiB", "1": "500MB", "cpu": "32Gi", "disk": 0}),
     manifest(spec__fallbacks=[]),
+    manifest(
+        spec__adapters=[
+            {"name": "sql", "source": "hf://acme/sql-lora@v1", "lock": {"adapter_model.safetensors": SHA}},
+            {"name": "french-2", "source": "pvc://adapters/french"},
+            {"name": "a", "source": "wheel://adapters==1.0/adapters/a.gguf"},
+            {"name": "b", "source": "hf://acme/lora?file=b.gguf"},
+            {"name": "c", "source": "file:///srv/adapters/c"},
+        ]
+    ),
     manifest(spec__limits={"contextTokens": 4096, "maxBodyBytes": 1048576}),
     manifest(spec__limits={"contextTokens": "auto", "maxBodyBytes": "1Gi"}),
     manifest(spec__limits__mediaUrlHosts=["example.com", "*.example.org", "media.example.net:8443", "192.0.2.7"]),
@@ -183,6 +192,39 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "expected cpu, simplified or text-only, got 'gpu'; did you mean cpu?",
     ),
     (manifest(spec__fallbacks=["cpu", "cpu"]), "spec.fallbacks", "names a step twice"),
+    (
+        manifest(spec__adapters=[{"name": "sql", "source": "hf://a/b"}, {"name": "sql", "source": "hf://a/c"}]),
+        "spec.adapters",
+        "names an adapter twice",
+    ),
+    *(
+        (
+            manifest(spec__adapters=[{"name": name, "source": "hf://a/b"}]),
+            "spec.adapters[0].name",
+            "must hold only a-z, 0-9 and -, and start and end with a letter or digit",
+        )
+        for name in ("SQL", "a:b", "-a", "a/b", "a_b", "..")
+    ),
+    *(
+        (
+            manifest(spec__adapters=[{"name": "sql", "source": source}]),
+            "spec.adapters[0].source",
+            "must be hf://owner/name[@revision], wheel://distribution==version/path, pvc://claim/path or file:///path; "
+            "a GGUF file is named by ?file=name.gguf",
+        )
+        for source in ("acme/lora", "hf://acme", "file://here", "pvc:///x", "wheel://a/b", "s3://bucket/x")
+    ),
+    (
+        manifest(spec__adapters=[{"name": "sql", "source": "hf://a/b", "lock": {"a": "0" * 63}}]),
+        "spec.adapters[0].lock.a",
+        "must be a sha256: 64 of 0-9 and a-f",
+    ),
+    (
+        manifest(spec__adapters=[{"name": f"a{n}", "source": "hf://a/b"} for n in range(33)]),
+        "spec.adapters",
+        "expected at most 32 entries, got 33",
+    ),
+    (manifest(spec__adapters=[{"name": "a"}]), "spec.adapters[0].source", "is required"),
     (
         manifest(spec__limits__contextTokens="Auto"),
         "spec.limits.contextTokens",

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from ams_common.engines.choose import EngineFacts, choose_engine, unpacked_kind
+from ams_common.adapters import RANK_WORD
+from ams_common.engines import vllm
+from ams_common.engines.choose import EngineFacts, choose_engine, refusals, unpacked_kind
 from ams_common.engines.names import ENGINES, EngineName
 from ams_common.engines.table import ROWS, fields_table, row_of
 from ams_common.engines.wishes import UNKNOWN, EngineWishes, ModelFacts, wishes_of
@@ -23,7 +25,7 @@ def resource(**changes: Any) -> ModelDeployment:
 
 
 def wishes(given: ModelDeployment, facts: ModelFacts = UNKNOWN) -> EngineWishes:
-    return wishes_of(given, model="/run/ams/model", host="127.0.0.1", port=8000, facts=facts)
+    return wishes_of(given, model="/run/ams/model", host="127.0.0.1", port=8000, facts=facts, links="/run/ams")
 
 
 def command(name: EngineName, facts: ModelFacts = UNKNOWN, **changes: Any) -> list[str]:
@@ -280,3 +282,89 @@ def test_the_kind_of_a_gguf_file_is_in_its_name(file: str, kind: str | None) -> 
 def test_json_arguments_are_json() -> None:
     given = command("vllm", spec__model__family="omni")
     assert json.loads(given[given.index("--limit-mm-per-prompt") + 1]) == {"image": 64, "video": 64, "audio": 64}
+
+
+PEFT = [{"name": "sql", "source": "hf://acme/sql"}, {"name": "french", "source": "hf://acme/french"}]
+GGUF_ADAPTERS = [{"name": "sql", "source": "hf://acme/sql?file=sql.gguf"}]
+
+
+def test_vllm_gets_adapters_with_room_for_the_highest_of_their_ranks() -> None:
+    arguments = command("vllm", spec__adapters=PEFT)
+    at = arguments.index("--enable-lora")
+    assert arguments[at : at + 7] == [
+        "--enable-lora",
+        "--max-loras",
+        "2",
+        "--max-cpu-loras",
+        "2",
+        "--max-lora-rank",
+        RANK_WORD,
+    ]
+    assert arguments[at + 7] == "--lora-modules"
+    assert [json.loads(each) for each in arguments[at + 8 :]] == [
+        {"name": "qwen-vl:sql", "path": "/run/ams/adapters/sql"},
+        {"name": "qwen-vl:french", "path": "/run/ams/adapters/french"},
+    ]
+
+
+@pytest.mark.parametrize(("adapters", "rows", "at_once"), [(2, 16, 2), (20, 16, 8), (20, 4, 4), (1, 1, 1)])
+def test_vllm_applies_no_more_adapters_at_once_than_can_be_asked_for(adapters: int, rows: int, at_once: int) -> None:
+    given = [{"name": f"a{number}", "source": "hf://acme/a"} for number in range(adapters)]
+    arguments = command("vllm", spec__adapters=given, spec__limits__concurrentRequests=rows)
+    assert has(arguments, "--max-loras", str(at_once), "--max-cpu-loras", str(adapters))
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (9, 16), (64, 64), (300, 320), (512, 512), (513, None)])
+def test_ranks_are_rounded_to_those_that_vllm_makes_room_for(rank: int, room: int | None) -> None:
+    assert vllm.lora_rank(rank) == room
+
+
+def test_sglang_gets_adapters() -> None:
+    arguments = command("sglang", spec__adapters=PEFT)
+    assert has(arguments, "--enable-lora", "--max-loras-per-batch", "3", "--lora-paths")
+    first = json.loads(arguments[arguments.index("--lora-paths") + 1])
+    assert first == {"lora_name": "sql", "lora_path": "/run/ams/adapters/sql", "pinned": False}
+
+
+def test_llamacpp_gets_adapters_that_no_request_gets_unasked() -> None:
+    arguments = command("llamacpp", spec__model__source=GGUF, spec__adapters=GGUF_ADAPTERS)
+    assert has(arguments, "--lora", "/run/ams/adapters/sql.gguf", "--lora-init-without-apply")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "adapters", "sentence"),
+    [
+        ("vllm", "hf://acme/tiny", GGUF_ADAPTERS, "spec.adapters[0].source: this engine takes a folder"),
+        ("sglang", "hf://acme/tiny", GGUF_ADAPTERS, "spec.adapters[0].source: this engine takes a folder"),
+        ("llamacpp", GGUF, PEFT, "spec.adapters[0].source: llamacpp takes a GGUF file"),
+        ("custom", "hf://acme/tiny", PEFT, "spec.adapters: nobody knows"),
+        ("builtin", "hf://acme/tiny", PEFT, "spec.adapters: the builtin engine applies none; name vllm"),
+        (
+            "auto",
+            "hf://acme/tiny",
+            PEFT,
+            "spec.adapters: the builtin engine applies none (it was chosen because no GPU",
+        ),
+        (
+            "auto",
+            GGUF,
+            GGUF_ADAPTERS,
+            "spec.adapters: the builtin engine applies none (it was chosen because llama.cpp",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_with_adapters_is_refused(
+    name: str, source: str, adapters: list[dict[str, str]], sentence: str
+) -> None:
+    given = resource(spec__model__source=source, spec__adapters=adapters, spec__engine__name=name)
+    choice = choose_engine(given, EngineFacts(architectures=QWEN3))
+    assert [each[: len(sentence)] for each in refusals(given, choice)][:1] == [sentence]
+
+
+def test_auto_takes_an_engine_that_applies_adapters() -> None:
+    gguf = resource(spec__model__source=GGUF, spec__adapters=GGUF_ADAPTERS)
+    choice = choose_engine(gguf, EngineFacts(at_hand=frozenset({"llamacpp"})))
+    assert (choice.name, refusals(gguf, choice)) == ("llamacpp", [])
+    folder = resource(spec__adapters=PEFT, spec__model__source="hf://acme/tiny", spec__resources=GPU)
+    choice = choose_engine(folder, EngineFacts(architectures=QWEN3, gpu=True, at_hand=frozenset({"vllm"})))
+    assert (choice.name, refusals(folder, choice)) == ("vllm", [])

@@ -42,6 +42,7 @@ VALUES: dict[str, Any] = {
     "model.lock": {"model.safetensors": "0" * 64},
     "model.signature.publicKey": "-----BEGIN PUBLIC KEY-----",
     "model.aliases": ["other"],
+    "adapters": [{"name": "sql", "source": "hf://acme/sql-lora"}],
     "maxMemory": {"0": "8Gi"},
     "fallbacks": ["cpu"],
     "cache.size": "2Gi",

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from ams_common.engines import llamacpp, vllm
+from ams_common.engines import llamacpp, refusing, vllm
 from ams_common.engines.names import EngineName
+from ams_common.engines.table import row_of
 from ams_common.engines.vllm_architectures import ARCHITECTURES
 from ams_common.engines.wishes import UNKNOWN, ModelFacts
 from ams_common.resource.spec import ModelDeployment
@@ -59,6 +60,12 @@ def choose_engine(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice
     return EngineChoice("vllm", f"a GPU is asked for, and vLLM serves {_architecture(facts)}")
 
 
+def refusals(resource: ModelDeployment, choice: EngineChoice, facts: ModelFacts = UNKNOWN) -> list[str]:
+    """What the resource asks for that the chosen engine can't do, as sentences that begin with the field's path."""
+    row = row_of(choice.name)
+    return row.refusals(resource, facts) if row is not None else refusing.builtin(resource, choice.reason)
+
+
 def unpacked_kind(file: str) -> str | None:
     """The kind in a GGUF file's name that the builtin engine has no kernels for, as in model-IQ2_XS.gguf."""
     found = _UNPACKED.search(file.rpartition("/")[2])
@@ -67,6 +74,8 @@ def unpacked_kind(file: str) -> str | None:
 
 def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> EngineChoice:
     kind = unpacked_kind(file)
+    if resource.spec.adapters:
+        return _with_adapters(resource, facts)
     if kind is None and not facts.gpu:
         return EngineChoice("builtin", "it computes GGUF files of this kind as they are")
     what = f"GGUF files of the kind {kind}" if kind is not None else "GGUF files on a GPU"
@@ -75,6 +84,14 @@ def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> Engin
     if refused := llamacpp.ROW.refusals(resource, facts.model):
         return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
     return EngineChoice("llamacpp", f"it computes {what} as they are, which the builtin engine would unpack")
+
+
+def _with_adapters(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice:
+    if "llamacpp" not in facts.at_hand:
+        return EngineChoice("builtin", "llama.cpp isn't at hand")
+    if refused := llamacpp.ROW.refusals(resource, facts.model):
+        return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
+    return EngineChoice("llamacpp", "it applies adapters to GGUF files")
 
 
 def _why_not_vllm(resource: ModelDeployment, facts: EngineFacts) -> str | None:

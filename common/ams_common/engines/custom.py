@@ -29,6 +29,7 @@ ROW = EngineRow(
         refusing.fallbacks,
         refusing.custom_max_memory,
         refusing.custom_limits,
+        refusing.custom_adapters,
     ),
     fields=(
         ("metadata.name", "variable `MODEL_NAME`"),
@@ -38,6 +39,7 @@ ROW = EngineRow(
         ("limits.concurrentRequests", "bounds requests before they come to it"),
         ("limits.prefixCacheTokens, limits.imagePixels", "refused"),
         ("precision, quantization, maxMemory", "refused: it has arguments of its own"),
+        ("adapters", "refused"),
     ),
     reads_gguf=True,
 )

@@ -24,6 +24,10 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--threads", str(wishes.cpus)]
     if not wishes.prefix_cache:
         result += ["--no-cache-prompt", "--cache-ram", "0"]
+    for adapter in wishes.adapters:
+        result += ["--lora", adapter.path]
+    if wishes.adapters:
+        result += ["--lora-init-without-apply"]
     return [*result, "--jinja", "--no-webui", "--metrics"]
 
 
@@ -44,6 +48,7 @@ ROW = EngineRow(
         refusing.no_max_memory,
         refusing.prefix_cache,
         refusing.image_pixels,
+        refusing.gguf_adapters,
     ),
     fields=(
         ("metadata.name", "`--alias`"),
@@ -58,6 +63,7 @@ ROW = EngineRow(
         ("maxMemory", "refused: `--gpu-layers` in `engine.args`, or the memory of `engine.resources`"),
         ("resources (GPUs)", "`--gpu-layers`: all on the GPU, or none"),
         ("resources (cpu)", "`--threads`"),
+        ("adapters", "`--lora`, one each, and `--lora-init-without-apply`"),
         ("(always)", "`--jinja`, `--no-webui`, `--metrics`"),
     ),
     reads_gguf=True,

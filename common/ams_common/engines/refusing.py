@@ -2,9 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
-from ams_common.engines.wishes import UNKNOWN, ModelFacts, cache_bytes, engine_resources, family_name, wants_gpu
+from ams_common.engines.wishes import (
+    UNKNOWN,
+    ModelFacts,
+    cache_bytes,
+    engine_resources,
+    family_name,
+    is_gguf_source,
+    wants_gpu,
+)
 from ams_common.resource.spec import LimitsSpec, ModelDeployment
-from ams_common.source import InvalidSource, names_gguf, parse_source
 
 Refuses = Callable[[ModelDeployment, ModelFacts], Iterator[str]]
 
@@ -132,11 +139,39 @@ def max_memory(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
         yield "spec.maxMemory: the weights leave no memory for the cache; raise it"
 
 
+def peft_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    for number, adapter in enumerate(resource.spec.adapters):
+        if is_gguf_source(adapter.source):
+            yield (
+                f"spec.adapters[{number}].source: this engine takes a folder as PEFT writes it (adapter_config.json and"
+                " adapter_model.safetensors); a GGUF file is for llamacpp"
+            )
+
+
+def gguf_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    for number, adapter in enumerate(resource.spec.adapters):
+        if not is_gguf_source(adapter.source):
+            yield (
+                f"spec.adapters[{number}].source: llamacpp takes a GGUF file, as llama.cpp's convert_lora_to_gguf.py"
+                " makes it; name one, as in ?file=adapter.gguf"
+            )
+
+
+def custom_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    if resource.spec.adapters:
+        yield "spec.adapters: nobody knows how a custom engine is asked for an adapter; take vllm, sglang or llamacpp"
+
+
+def builtin(resource: ModelDeployment, reason: str) -> list[str]:
+    """What the builtin engine can't do of what other engines can; `reason` is why it was chosen."""
+    if not resource.spec.adapters:
+        return []
+    why = "" if resource.spec.engine.name == "builtin" else f" (it was chosen because {reason})"
+    return [f"spec.adapters: the builtin engine applies none{why}; name vllm, sglang or llamacpp in spec.engine.name"]
+
+
 def _is_gguf(resource: ModelDeployment) -> bool:
-    try:
-        return names_gguf(parse_source(resource.spec.model.source))
-    except InvalidSource:
-        return False
+    return is_gguf_source(resource.spec.model.source)
 
 
 _LEAST_CACHE = 64 << 20

@@ -4,8 +4,9 @@ import json
 
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow, no_variables
-from ams_common.engines.wishes import EngineWishes
+from ams_common.engines.wishes import AdapterWish, EngineWishes
 
+_MOST_ADAPTERS_AT_ONCE = 8  # in one batch, beside the model without any, each with memory of its own on the device
 _LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
 
@@ -27,7 +28,14 @@ def command(wishes: EngineWishes) -> list[str]:
     if any(kinds.values()):
         taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
         result += ["--enable-multimodal", "--limit-mm-data-per-request", json.dumps(taken)]
+    if wishes.adapters:
+        result += ["--enable-lora", "--max-loras-per-batch", str(min(len(wishes.adapters), _MOST_ADAPTERS_AT_ONCE) + 1)]
+        result += ["--lora-paths", *(json.dumps(_module(each)) for each in wishes.adapters)]
     return result
+
+
+def _module(adapter: AdapterWish) -> dict[str, object]:
+    return {"lora_name": adapter.name, "lora_path": adapter.path, "pinned": False}
 
 
 ROW = EngineRow(
@@ -46,6 +54,7 @@ ROW = EngineRow(
         refusing.prefix_cache,
         refusing.image_pixels,
         refusing.video_frames,
+        refusing.peft_adapters,
     ),
     fields=(
         ("metadata.name", "`--served-model-name`"),
@@ -59,6 +68,7 @@ ROW = EngineRow(
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
         ("maxMemory", "refused: `--mem-fraction-static` in `engine.args` is a part of the GPU, not bytes"),
         ("resources (GPUs)", "`--tp-size`"),
+        ("adapters", "`--enable-lora`, `--max-loras-per-batch`, `--lora-paths`"),
         ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),

@@ -6,6 +6,9 @@ from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow
 from ams_common.engines.wishes import EngineWishes
 
+_MOST_ADAPTERS_AT_ONCE = 8  # in one step, each with memory of its own on the device; others wait in the machine's
+HIGHEST_LORA_RANK = 512
+_RANKS = (8, 16, 32, 64, 128, 256, 320, HIGHEST_LORA_RANK)  # `MaxLoRARanks` of vllm/config/lora.py
 _LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
 
@@ -34,7 +37,17 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--mm-processor-kwargs", json.dumps({"max_pixels": wishes.image_pixels})]
     if wishes.sleep:
         result += ["--enable-sleep-mode"]
+    if wishes.adapters:
+        at_once = min(len(wishes.adapters), wishes.concurrent_requests, _MOST_ADAPTERS_AT_ONCE)
+        result += ["--enable-lora", "--max-loras", str(at_once), "--max-cpu-loras", str(len(wishes.adapters))]
+        result += ["--max-lora-rank", wishes.lora_rank, "--lora-modules"]
+        result += [json.dumps({"name": each.id, "path": each.path}) for each in wishes.adapters]
     return result
+
+
+def lora_rank(rank: int) -> int | None:
+    """The least of the ranks that vLLM makes room for in which one of `rank` fits; None where there is none."""
+    return next((each for each in _RANKS if each >= rank), None)
 
 
 def variables(wishes: EngineWishes) -> dict[str, str]:
@@ -58,6 +71,7 @@ ROW = EngineRow(
         refusing.max_memory,
         refusing.prefix_cache,
         refusing.qwen_image_pixels,
+        refusing.peft_adapters,
     ),
     fields=(
         ("metadata.name", "`--served-model-name`"),
@@ -72,6 +86,7 @@ ROW = EngineRow(
         ("maxMemory", "`--kv-cache-memory-bytes`: what it leaves beside the weights, whose size must be known"),
         ("resources (GPUs)", "`--tensor-parallel-size`"),
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
+        ("adapters", "`--enable-lora`, `--max-loras`, `--max-cpu-loras`, `--max-lora-rank`, `--lora-modules`"),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),

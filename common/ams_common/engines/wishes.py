@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from ams_common.adapters import RANK_WORD, adapter_id, link_name
 from ams_common.families import BY_NAME
 from ams_common.pod_settings import Precision
 from ams_common.quantity import InvalidQuantity, parse_memory, parse_quantity
 from ams_common.resource.core import ResourceRequirements
-from ams_common.resource.spec import ModelDeployment, Spec
+from ams_common.resource.spec import AdapterSpec, ModelDeployment, Spec
+from ams_common.source import InvalidSource, names_gguf, parse_source
 
 _GPU = "/gpu"  # of every vendor's resource that counts whole GPUs, as nvidia.com/gpu and amd.com/gpu
 _GPU_PARTS = ("nvidia.com/mig-", "gpu.intel.com/", "habana.ai/")
@@ -25,6 +27,15 @@ class ModelFacts:
 UNKNOWN = ModelFacts()
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterWish:
+    """A LoRA adapter: its name, what requests call it (MODEL:NAME), and its folder or GGUF file."""
+
+    name: str
+    id: str
+    path: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineWishes:
     """All that an engine of another make is told by its arguments.
@@ -32,7 +43,8 @@ class EngineWishes:
     `model` is a folder, or a GGUF file; `port` is text, as it may stand for one that is chosen later. `gpus` is how
     many it has, 0 for none; `cpus` how many it may use, None for all. `context_tokens` None: as many as the model and
     memory allow. `cache_bytes` is what keys and values may take on each device, None where nothing bounds it. `images`
-    and the others: what the family takes. `arguments` are the user's own, and come last.
+    and the others: what the family takes. `lora_rank` is the highest of the adapters' ranks, as text, since a word may
+    stand for one that is known later. `arguments` are the user's own, and come last.
     """
 
     model: str
@@ -52,6 +64,8 @@ class EngineWishes:
     video_frames: int = 8
     image_pixels: int | None = None
     sleep: bool = False
+    adapters: tuple[AdapterWish, ...] = ()
+    lora_rank: str = RANK_WORD
     arguments: tuple[str, ...] = ()
 
 
@@ -63,8 +77,11 @@ def wishes_of(
     port: int | str,
     facts: ModelFacts = UNKNOWN,
     gpus: int | None = None,
+    links: str = "",
+    lora_rank: str = RANK_WORD,
 ) -> EngineWishes:
-    """`gpus` are those that are there, where that differs from what the resource asks for.
+    """`gpus` are those that are there, where that differs from what the resource asks for. `links` is the folder
+    with the links to adapters.
 
     `{model}` and `{port}` in the user's arguments are replaced by those given here, which may be such words too.
     """
@@ -89,8 +106,25 @@ def wishes_of(
         video_frames=limits.video_frames,
         image_pixels=None if limits.image_pixels == "auto" else limits.image_pixels,
         sleep=sleeps(spec),
+        adapters=tuple(
+            AdapterWish(each.name, adapter_id(resource.metadata.name, each.name), f"{links}/{_link(each)}")
+            for each in spec.adapters
+        ),
+        lora_rank=lora_rank,
         arguments=tuple(each.replace("{model}", model).replace("{port}", str(port)) for each in spec.engine.args),
     )
+
+
+def is_gguf_source(text: str) -> bool:
+    """Whether a source names one GGUF file."""
+    try:
+        return names_gguf(parse_source(text))
+    except InvalidSource:
+        return False
+
+
+def _link(adapter: AdapterSpec) -> str:
+    return link_name(adapter.name, gguf=is_gguf_source(adapter.source))
 
 
 def family_name(spec: Spec, facts: ModelFacts = UNKNOWN) -> str | None:

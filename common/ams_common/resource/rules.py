@@ -37,6 +37,11 @@ class Rule:
 NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 50
 ALIAS = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?$"
+ADAPTER = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+ADAPTER_SOURCE = (
+    r"^(hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[^@?\s]+)?(\?file=.+)?|"
+    r"wheel://[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+/[^\s/]\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/\S*)?|file:///.*)$"
+)
 MEDIA_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 SHA256 = r"^[0-9a-f]{64}$"
 SIGNATURE_FILE = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
@@ -179,6 +184,32 @@ RULES: tuple[Rule, ...] = (
         "!self.startsWith('file://') || self.startsWith('file:///')",
         "must hold an absolute path, as in file:///srv/models/name",
         lambda text: not text.startswith("file://") or _is_source(text),
+    ),
+    Rule(
+        "spec.adapters[*].source",
+        f"self.matches(r'{ADAPTER_SOURCE}')",
+        "must be hf://owner/name[@revision], wheel://distribution==version/path, pvc://claim/path or file:///path; a "
+        "GGUF file is named by ?file=name.gguf",
+        _is_source,
+    ),
+    Rule(
+        "spec.adapters[*].name",
+        f"self.matches(r'{ADAPTER}')",
+        "must hold only a-z, 0-9 and -, and start and end with a letter or digit",
+        _matches(ADAPTER),
+    ),
+    Rule(
+        "spec.adapters",
+        "self.all(one, self.exists_one(other, other.name == one.name))",
+        "names an adapter twice",
+        lambda adapters: len({each.name for each in adapters}) == len(adapters),
+    ),
+    Rule(
+        "spec.adapters[*].lock.*",
+        None,
+        "must be a sha256: 64 of 0-9 and a-f",
+        _matches(SHA256),
+        {"pattern": SHA256},
     ),
     Rule(
         "spec.engine",

@@ -93,6 +93,25 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     ] = []
 
 
+class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A LoRA adapter of the model, which requests ask for as MODEL:NAME."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=63, description="what requests call it, behind the model")]
+    source: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=1024,
+            description="where it comes from, as spec.model.source: a folder as PEFT writes it for vllm and sglang, "
+            "for llamacpp a GGUF file, named by ?file=name.gguf",
+        ),
+    ]
+    lock: Annotated[
+        dict[Annotated[str, Meta(max_length=240)], Annotated[str, Meta(max_length=64)]],
+        Meta(max_length=16, description="sha256 by file; if the adapter differs, nothing is served"),
+    ] = {}
+
+
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What computes. Everything but `name` is for engines of other makes, which run as a container of their own."""
 
@@ -183,9 +202,10 @@ class AnswersSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The volume that keeps the weights, and answers that are kept."""
 
-    size: Annotated[Quantity, Meta(description="size of the volume; auto: 1.2 times the weights; may only grow")] = (
-        "auto"
-    )
+    size: Annotated[
+        Quantity,
+        Meta(description="size of the volume; auto: 1.2 times the weights, and 1Gi for each adapter; may only grow"),
+    ] = "auto"
     storage_class_name: Annotated[ShortText | None, Meta(description="storage class of the volume; immutable")] = None
     access_mode: Annotated[
         AccessMode, Meta(description="ReadWriteOnce allows one replica, as the volume binds to a node; immutable")
@@ -258,6 +278,10 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     model: ModelSpec
+    adapters: Annotated[
+        list[AdapterSpec],
+        Meta(max_length=32, description="LoRA adapters that are loaded beside the model, by engines that can"),
+    ] = []
     engine: EngineSpec = EngineSpec()
     quantization: Annotated[
         Quantization, Meta(description="weight precision; auto picks the highest that fits in memory")

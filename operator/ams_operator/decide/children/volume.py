@@ -14,6 +14,7 @@ from ams_operator.decide.children.common import ObjectBody, child_labels, child_
 
 GIBI = 1 << 30
 UNKNOWN_BYTES = 20 * GIBI  # of a model whose size isn't known
+ADAPTER_BYTES = GIBI  # of each adapter: none is asked for its size
 _SPARE = 1.2
 # One GGUF file and its conversion: 4 bits a weight become 16.
 _CONVERTED = 5.0
@@ -63,7 +64,8 @@ def volume_bytes(
         return max(parse_bytes(size), present or 0)
     if weights_bytes is None:
         return present or UNKNOWN_BYTES
-    desired = needed_bytes(source, weights_bytes, converted=converted) * _SPARE
+    adapters = ADAPTER_BYTES * len(resource.spec.adapters)
+    desired = needed_bytes(source, weights_bytes, converted=converted) * _SPARE + adapters
     return max(int(-(-desired // GIBI)) * GIBI, GIBI, present or 0)
 
 
