@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ams_common.outside import InvalidJson, read_json
+from ams_common.outside import read_json
 
 SEPARATOR = ":"
 LINKS = "adapters"  # folder of links to them, beside that to the weights
@@ -44,12 +44,3 @@ def parse_adapters(text: str) -> tuple[AdapterSettings, ...]:
 def adapters_text(adapters: Sequence[AdapterSettings]) -> str:
     """The setting; empty for none."""
     return msgspec.json.encode(adapters).decode() if adapters else ""
-
-
-def adapters_problem(text: str) -> str | None:
-    """Why a setting can't be used, as a clause without a subject; None where it can."""
-    try:
-        parse_adapters(text)
-    except InvalidJson as error:
-        return str(error)
-    return None

@@ -155,7 +155,7 @@ def find_model(source: Source, models_dir: Path, engine: EngineName = "builtin")
 
 
 def find_adapter(source: Source, models_dir: Path) -> Path | None:
-    """The folder, or the GGUF file, of a LoRA adapter; None if it isn't there (completely) yet."""
+    """The folder of a LoRA adapter, or the GGUF file of this machine; None if it isn't there (completely) yet."""
     match source:
         case HubSource():
             commit = known_commit(models_dir, source)
@@ -168,10 +168,8 @@ def find_adapter(source: Source, models_dir: Path) -> Path | None:
             return Path(source.path) if (Path(source.path) / ADAPTER_CONFIG).is_file() else None
         case ClaimSource():
             return None
-    if folder is None or not is_published(folder := adapter_folder(folder)):
-        return None
-    name = gguf_of(source)
-    return folder if name is None else inside(folder, name)
+    folder = adapter_folder(folder) if folder is not None else None
+    return folder if folder is not None and is_published(folder) else None
 
 
 def _or_none(folder: Callable[[], Path]) -> Path | None:

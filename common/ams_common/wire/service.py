@@ -15,7 +15,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     object: Annotated[Literal["model"], Meta(description="Kind of this body.")] = "model"
     created: Annotated[int, Meta(description="Unix time when the model was deployed, in seconds.")]
     owned_by: Annotated[str, Meta(description="Always `ai-model-server`.")] = "ai-model-server"
-    root: Annotated[str, Meta(description="The model's own name, where the id is an alias.")]
+    root: Annotated[str, Meta(description="The model's own name, where the id is an alias; of an adapter the id.")]
     parent: Annotated[
         str | None, Meta(description="The model that an adapter is applied to; null for a model itself.")
     ] = None

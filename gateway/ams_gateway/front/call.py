@@ -33,7 +33,8 @@ class Call:
     """A client's request and what is known of it. `started` is `time.perf_counter()`: uvloop's clock
     only counts whole milliseconds.
 
-    `path` has no query, `name` is the one in the path of routes like `/generate/{model}`. `stream` is the answer
+    `path` has no query, `name` is the one in the path of routes like `/generate/{model}`. `adapter` is the one that is
+    asked for of a model that has some, empty for the model itself; None of other models. `stream` is the answer
     once its head was sent with status 200: from then on errors travel inside it. `headers` are those of every answer to
     it, `principal` is who it comes from. `admitted`: its use is counted. `events` is how many pieces of a stream went
     out, at least as many tokens. `recorder` takes the pod's answer as it passes, where it may be kept.
@@ -48,6 +49,7 @@ class Call:
     record: Record
     started: float
     name: str = ""
+    adapter: str | None = None
     stream: web.StreamResponse | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     principal: Principal = OPEN

@@ -209,6 +209,7 @@ def _head(call: Call, host: str, target: str, body: Body) -> bytes:
         dropped=dropped,
         principal=call.principal,
         trace=call.trace,
+        adapter=call.adapter,
     )
 
 

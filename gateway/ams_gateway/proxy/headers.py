@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ams_common.keys import OPEN, Principal
-from ams_common.names import HEADER_KEY_ID, HEADER_WEIGHT
+from ams_common.names import HEADER_ADAPTER, HEADER_KEY_ID, HEADER_WEIGHT
 from ams_common.printable import printable
 from ams_common.traceparent import HEADER_TRACE_PARENT, HEADER_TRACE_STATE, TraceContext
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -22,8 +22,8 @@ _HOP_BY_HOP = (
 )
 # Written anew for the pod, or none of its business: a client's key opens the gateway, not the pod.
 _OWN = (
-    "accept-encoding", "api-key", "authorization", "content-length", "cookie", "expect", "host", "x-ams-key-id",
-    "x-ams-weight", "x-api-key", "x-request-id",
+    "accept-encoding", "api-key", "authorization", "content-length", "cookie", "expect", "host", "x-ams-adapter",
+    "x-ams-key-id", "x-ams-weight", "x-api-key", "x-request-id",
 )  # fmt: skip
 _TRACE_HEADERS = (HEADER_TRACE_PARENT.encode(), HEADER_TRACE_STATE.encode())
 _NOT_FORWARDED = frozenset(name.encode() for name in _HOP_BY_HOP + _OWN)
@@ -61,8 +61,9 @@ def request_head(
     dropped: Iterable[bytes] = (),
     principal: Principal = OPEN,
     trace: TraceContext | None = None,
+    adapter: str | None = None,
 ) -> bytes:
-    """The head of a request to a pod, which is told whose it is, so that users share it fairly.
+    """The head of a request to a pod, which is told whose it is, so that users share it fairly, and for which adapter.
 
     With `trace`, the pod's part of it takes the place of what the client sent. `dropped` names further headers, in
     lower case, that end here.
@@ -71,6 +72,8 @@ def request_head(
     start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {request_id}\r\n"
     start += f"Content-Length: {content_length}\r\n"
     start += f"{HEADER_KEY_ID}: {principal.id}\r\n{HEADER_WEIGHT}: {principal.policy.priority}\r\n"
+    if adapter is not None:
+        start += f"{HEADER_ADAPTER}: {adapter}\r\n"
     if trace is not None:
         not_forwarded = not_forwarded.union(_TRACE_HEADERS)
         start += f"{HEADER_TRACE_PARENT}: {trace.header}\r\n"

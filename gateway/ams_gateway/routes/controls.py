@@ -56,7 +56,7 @@ async def get_log(services: Services, call: Call) -> web.Response:
 
 def _controlled(services: Services, call: Call, wish: Wish) -> tuple[Model, Controls]:
     """The model that is named, and who does what is wished. ApiError `not_controllable` says who else does."""
-    model = allowed_model(services.registry, call.principal.policy, call.name)
+    model, _ = allowed_model(services.registry, call.principal.policy, call.name)
     controls = services.registry.controls
     if controls is None:
         raise _not_here(services, model, wish)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
+from ams_common.adapters import adapter_id
 from ams_common.names import resource_name
 from ams_common.wire import ModelCard, ModelList
 
@@ -23,17 +24,19 @@ async def list_models(services: Services, call: Call) -> web.Response:
     models = allowed_models(services.registry, call.principal.policy)
     cards = await asyncio.gather(*(_card(services, model) for model in models))
     own = {resource_name(card.id) for card in cards}
-    data = [
-        msgspec.structs.replace(card, id=name)
-        for model, card in zip(models, cards, strict=True)
-        for name in (model.name, *_won(services.registry, model, own))
-    ]
+    data = []
+    for model, card in zip(models, cards, strict=True):
+        adapters = [_of_adapter(card, each) for each in model.adapters]
+        names = (model.name, *_won(services.registry, model, own | {each.id for each in adapters}))
+        data += [*(msgspec.structs.replace(card, id=name) for name in names), *adapters]
     return json_response(call.request, ModelList(data=data))
 
 
 async def get_model(services: Services, call: Call) -> web.Response:
-    model = allowed_model(services.registry, call.principal.policy, call.name)
+    model, adapter = allowed_model(services.registry, call.principal.policy, call.name)
     card = await _card(services, model)
+    if adapter:
+        return json_response(call.request, _of_adapter(card, adapter))
     name = next((alias for alias in model.aliases if resource_name(alias) == resource_name(call.name)), model.name)
     return json_response(call.request, msgspec.structs.replace(card, id=name))
 
@@ -61,6 +64,12 @@ async def _card(services: Services, model: Model) -> ModelCard:
         modalities=_among(_MODALITIES, modalities),
         features=_among(_FEATURES, said.features),
     )
+
+
+def _of_adapter(card: ModelCard, adapter: str) -> ModelCard:
+    """Of an adapter, from the card of its model."""
+    name = adapter_id(card.id, adapter)
+    return msgspec.structs.replace(card, id=name, root=name, parent=card.id)
 
 
 def _among(words: Sequence[str], said: "Sequence[str] | frozenset[str] | None") -> list[str] | None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
+from ams_common.adapters import adapter_id, split_id
 from ams_common.errors import ApiError
 from ams_common.keys import Policy
 from ams_common.names import HEADER_ANSWER_CACHE, HEADER_MODEL, HEADER_REQUEST_ID, resource_name
@@ -27,17 +28,37 @@ _IN_REDIS: Facts = {"store": "of Redis"}
 
 
 def model_for(services: Services, call: Call, name: str) -> Model:
-    """The model of this name or alias, for the user of this call; names it in the record.
+    """The model of this name or alias, for the user of this call; names it, and an adapter of it, in the call.
 
     ApiError `model_not_found`, or `model_not_allowed` for what the user may not use, whether it exists or not.
     """
-    model = allowed_model(services.registry, call.principal.policy, name)
-    call.record.model = model.name
+    model, adapter = allowed_model(services.registry, call.principal.policy, name)
+    call.record.model, call.adapter = model.name, adapter if model.adapters else None
     return model
 
 
-def allowed_model(registry: Registry, policy: Policy, name: str) -> Model:
-    """As `model_for`."""
+def allowed_model(registry: Registry, policy: Policy, name: str) -> tuple[Model, str]:
+    """(the model, the adapter of it that the name asks for, empty for none). Whoever may use a model may use its
+    adapters. ApiError as of `model_for`."""
+    asked, adapter = name, ""
+    model_name, last = split_id(name)
+    owner = registry.find(model_name) if last else None
+    if owner is not None and resource_name(last) in owner.adapters:
+        asked, adapter = model_name, resource_name(last)
+    elif owner is not None and registry.find(name) is None:
+        asked = model_name
+    model = _allowed(registry, policy, asked)
+    if asked != name and not adapter:
+        names = [model.name, *(adapter_id(model.name, each) for each in model.adapters)]
+        has = ", ".join(names[1 : _NAMES_IN_A_SENTENCE + 1]) or "none"
+        raise ApiError(
+            "model_not_found", f"{model.name} has no adapter {printable(last, 100)}. Adapters: {has}.",
+            param="model", models=names,
+        )  # fmt: skip
+    return model, adapter
+
+
+def _allowed(registry: Registry, policy: Policy, name: str) -> Model:
     if "*" in policy.models:
         return require_model(registry, name)
     model = registry.find(name)
@@ -134,7 +155,7 @@ async def _answer(
     if model.answers is None or not may_be_kept:
         return await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     cache = services.answers
-    asked = cache.ask(model, call.principal.id, target, body)
+    asked = cache.ask(model, call.principal.id, adapter_id(target, call.adapter or ""), body)
     if asked is None:
         return await services.forwarder.forward(call, model, target, body, wants_stream, affinity)
     found = await cache.find(asked, services.registry.backends(model))

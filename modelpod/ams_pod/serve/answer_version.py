@@ -7,17 +7,20 @@ from itertools import islice
 from pathlib import Path
 
 import msgspec
+from ams_common.adapters import AdapterSettings, parse_adapters
 from ams_common.pod_settings import ServeSettings
+from ams_common.source import parse_source
 
 from ams_pod.download.manifest import read_manifest
 from ams_pod.engines.port import ModelInfo
+from ams_pod.layout import find_adapter
 
 _MOST_FILES = 10_000
 _CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
 # Where and how a pod serves; two pods that differ in nothing else answer alike.
 _NO_MATTER = frozenset(
     {
-        "aliases", "any_name", "concurrent_requests", "debug", "engine_address", "engine_log",
+        "adapters", "aliases", "any_name", "concurrent_requests", "debug", "engine_address", "engine_log",
         "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host",
         "max_body_bytes", "models_dir", "port", "queued_requests", "request_timeout_seconds", "source", "stall_seconds",
         "temp_dir", "termination_log", "uds",
@@ -33,6 +36,7 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
     """
     parts = {
         "weights": _weights(folder),
+        "adapters": [[each.name, _adapter(each, settings)] for each in parse_adapters(settings.adapters)],
         "settings": {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in _NO_MATTER},
         "model": [info.architecture, info.device, info.precision, info.quantization, info.engine, info.context_tokens],
         "code": [_version_of(name) for name in _CODE],
@@ -43,11 +47,20 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
 def _weights(folder: Path) -> list[tuple[str, ...]]:
     if (manifest := read_manifest(folder)) is not None:
         return sorted((name, digest or "") for name, digest in manifest.digests().items())
-    files: list[tuple[str, ...]] = []
-    for path in islice((path for path in sorted(folder.rglob("*")) if path.is_file()), _MOST_FILES):
-        status = os.stat(path)
-        files.append((str(path.relative_to(folder)), str(status.st_size), str(status.st_mtime_ns)))
-    return files
+    paths = islice((path for path in sorted(folder.rglob("*")) if path.is_file()), _MOST_FILES)
+    return [_file(path, str(path.relative_to(folder))) for path in paths]
+
+
+def _adapter(adapter: AdapterSettings, settings: ServeSettings) -> list[tuple[str, ...]]:
+    found = find_adapter(parse_source(adapter.source), Path(settings.models_dir))
+    if found is None:
+        return []
+    return _weights(found) if found.is_dir() else [_file(found, found.name)]
+
+
+def _file(path: Path, name: str) -> tuple[str, ...]:
+    status = os.stat(path)
+    return name, str(status.st_size), str(status.st_mtime_ns)
 
 
 def _version_of(name: str) -> str:

@@ -53,8 +53,9 @@ class GenerationJob:
 
     `rules` say how the text is made of tokens. `spool` holds what `media` were sent as; it is emptied once they are
     decoded. `constraint` is what the answer's text must be, `cache_salt` the client's own: only requests with the same
-    one use each other's cached prompts. Each prompt gets `answers`, of which the likeliest `kept` are told. `done` is
-    what streams of its API end with, and `failed` makes the events of an error in one, where these are the API's own.
+    one use each other's cached prompts. `adapter` is the LoRA adapter that is applied, by its name. Each prompt gets
+    `answers`, of which the likeliest `kept` are told. `done` is what streams of its API end with, and `failed` makes
+    the events of an error in one, where these are the API's own.
     """
 
     prepare: Callable[[Engine, list[Decoded]], Prepared | list[Prepared]]
@@ -70,6 +71,7 @@ class GenerationJob:
     kept: int | None = None
     constraint: Constraint | None = None
     cache_salt: str = ""
+    adapter: str = ""
     done: bytes = DONE
     failed: Callable[[ApiError, str], bytes] | None = None
 
@@ -163,7 +165,7 @@ def _generations(
     on_start = after(len(prompts) * job.answers, release)
     made = []
     for prepared in prompts:
-        sampling = replace(job.sampling(engine, prepared), constraint=constraint)
+        sampling = replace(job.sampling(engine, prepared), constraint=constraint, adapter=job.adapter)
         for number in range(job.answers):
             seed = None if sampling.seed is None else (sampling.seed + number + _HALF) % (2 * _HALF) - _HALF
             made.append(

@@ -21,7 +21,7 @@ from ams_pod.serve.content import Chat, chat_contents, check_modalities, sources
 from ams_pod.serve.generation import AnswerRules
 from ams_pod.serve.history import extras_of
 from ams_pod.serve.keys import POD, SHARE
-from ams_pod.serve.models import check_model
+from ams_pod.serve.models import chosen_adapter
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.template_arguments import template_arguments
@@ -42,6 +42,7 @@ class ReceivedChat:
     plan: ToolPlan
     options: ChatOptions
     constraint: Constraint | None
+    adapter: str = ""
 
     def job(self, form: Format | ChoicesFormat) -> GenerationJob:
         """To be answered in this form."""
@@ -58,6 +59,7 @@ class ReceivedChat:
             format=form,
             ignored=self.ignored,
             cache_salt=fields.cache_salt or "",
+            adapter=self.adapter,
             rules=AnswerRules(
                 goes_on=self.options.continue_last,
                 calls=plan.parser if plan.functions else None,
@@ -79,7 +81,7 @@ async def receive_chat(request: web.Request, spool: Spool, fields: ChatRequest, 
     To be called while the memory of the request's body is reserved.
     """
     pod = request.app[POD]
-    check_model(pod, fields.model)
+    adapter = chosen_adapter(request, fields.model)
     contents, extras = chat_contents(fields), extras_of(fields.messages)
     sources = sources_of(contents)
     engine = pod.check_room(request[SHARE])
@@ -109,6 +111,7 @@ async def receive_chat(request: web.Request, spool: Spool, fields: ChatRequest, 
         plan=plan,
         options=options,
         constraint=constraint,
+        adapter=adapter,
     )
 
 

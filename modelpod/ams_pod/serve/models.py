@@ -1,9 +1,10 @@
-"""OpenAI's list of models, of a pod: its one model under each of its names."""
+"""OpenAI's list of models, of a pod: its one model under each of its names, and its adapters."""
 
 import msgspec
 from aiohttp import web
+from ams_common.adapters import adapter_id, split_id
 from ams_common.errors import ApiError
-from ams_common.names import resource_name
+from ams_common.names import HEADER_ADAPTER, resource_name
 from ams_common.wire import ModelCard, ModelList
 
 from ams_pod.serve.keys import POD
@@ -17,10 +18,12 @@ async def models(request: web.Request) -> web.Response:
 async def model(request: web.Request) -> web.Response:
     pod = request.app[POD]
     name = request.match_info["id"]
-    check_model(pod, name)
-    own, *others = _cards(pod)
-    found = (card for card in (own, *others) if resource_name(card.id) == resource_name(name))
-    return _json(next(found, msgspec.structs.replace(own, id=name)))  # a gateway knows more names
+    cards = _cards(pod)
+    found = next((card for card in cards if resource_name(card.id) == resource_name(name)), None)
+    if found is None:
+        check_model(pod, name)
+        found = msgspec.structs.replace(cards[0], id=name)  # a gateway knows more names
+    return _json(found)
 
 
 def check_model(pod: ModelPod, name: str) -> None:
@@ -32,6 +35,42 @@ def check_model(pod: ModelPod, name: str) -> None:
             "model_not_found", f"There is no model {name[:100]!r} here; this pod serves {pod.settings.name}.",
             param="model", models=_names(pod),
         )  # fmt: skip
+
+
+def chosen_adapter(request: web.Request, name: str | None) -> str:
+    """The adapter that a request asks for, empty for none; as the gateway in front has found it, else by `name`.
+
+    `name` is the model's in the body, None of a route that has none there. ApiError `model_not_found` unless this pod
+    goes by that name; `model_loading` for an adapter that only newer pods of the model have.
+    """
+    pod = request.app[POD]
+    told = request.headers.get(HEADER_ADAPTER)
+    if told:
+        if told not in pod.adapters:
+            raise ApiError(
+                "model_loading", f"The adapter {told[:100]!r} isn't in this pod, but in those that take its place.",
+                retry_after=2, adapters=list(pod.adapters),
+            )  # fmt: skip
+        return told
+    if name is None:
+        return ""
+    model, adapter = split_id(name)
+    if told is None and adapter and resource_name(name) not in map(resource_name, _names(pod)):
+        own = resource_name(model) in map(resource_name, _names(pod))
+        found = resource_name(adapter)
+        if found in pod.adapters and (own or pod.settings.any_name):
+            return found
+        if own:
+            raise ApiError(
+                "model_not_found", f"{pod.settings.name} has no adapter {adapter[:100]!r}; there are: "
+                f"{', '.join(pod.adapters) or 'none'}.", param="model", models=_all_names(pod),
+            )  # fmt: skip
+    check_model(pod, name)
+    return ""
+
+
+def _all_names(pod: ModelPod) -> list[str]:
+    return [*_names(pod), *(adapter_id(pod.settings.name, each) for each in pod.adapters)]
 
 
 def _names(pod: ModelPod) -> list[str]:
@@ -49,7 +88,10 @@ def _cards(pod: ModelPod) -> list[ModelCard]:
             modalities=list(engine.capabilities.modalities),
             features=sorted(engine.capabilities.features),
         )
-    return [msgspec.structs.replace(card, id=name) for name in _names(pod)]
+    own = pod.settings.name
+    ids = [adapter_id(own, each) for each in pod.adapters]
+    adapters = [msgspec.structs.replace(card, id=each, root=each, parent=own) for each in ids]
+    return [*(msgspec.structs.replace(card, id=name) for name in _names(pod)), *adapters]
 
 
 def _json(value: msgspec.Struct) -> web.Response:

@@ -2,6 +2,7 @@
 
 import msgspec
 from aiohttp import web
+from ams_common.adapters import adapter_id
 from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.request_body import RequestReader
@@ -15,6 +16,7 @@ from ams_pod.serve.degraded import generation_method, memory_optimized, note_of
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import AnswerRules, Generation
 from ams_pod.serve.keys import POD, SHARE
+from ams_pod.serve.models import chosen_adapter
 from ams_pod.serve.parameters import sampling_of, stop_list
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.thinking import Delta
@@ -29,6 +31,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
         async with json_body(request, _READER, pod) as (fields, ignored):
             if not fields.prompt.strip():
                 raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
+            adapter = chosen_adapter(request, None)
             sources = generate_sources(fields)
             engine = pod.check_room(request[SHARE])
             check_modalities(sources, engine.capabilities.modalities, pod.settings.name)
@@ -52,9 +55,10 @@ async def generate(request: web.Request) -> web.StreamResponse:
             sampling=sampling,
             stops=stop_list(fields.stop),
             stream=bool(fields.stream),
-            format=_NativeFormat(pod.settings.name, engine.info, bool(fields.include_thinking)),
+            format=_NativeFormat(adapter_id(pod.settings.name, adapter), engine.info, bool(fields.include_thinking)),
             ignored=ignored,
             cache_salt=fields.cache_salt or "",
+            adapter=adapter,
             rules=AnswerRules(
                 special=fields.skip_special_tokens is False, include_stop=bool(fields.include_stop_str_in_output)
             ),

@@ -15,7 +15,7 @@ from ams_pod.serve.constraints import constraint_of
 from ams_pod.serve.generation import AnswerRules
 from ams_pod.serve.infilling import infilled
 from ams_pod.serve.keys import POD, SHARE
-from ams_pod.serve.models import check_model
+from ams_pod.serve.models import chosen_adapter
 from ams_pod.serve.openai_formats import ChatFormat, CompletionFormat
 from ams_pod.serve.parameters import stop_list
 from ams_pod.serve.reading import json_body
@@ -39,7 +39,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 async def completions(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     async with json_body(request, _COMPLETION, pod) as (fields, ignored):
-        check_model(pod, fields.model)
+        adapter = chosen_adapter(request, fields.model)
         prompts = _prompts(fields.prompt)
         _check_answers(fields, len(prompts))
         engine = pod.check_room(request[SHARE])
@@ -62,6 +62,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         format=CompletionFormat(fields, prompts),
         ignored=ignored,
         cache_salt=fields.cache_salt or "",
+        adapter=adapter,
         rules=AnswerRules(
             raw=True,
             special=fields.skip_special_tokens is False,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from aiohttp import web
+from ams_common.adapters import parse_adapters
 from ams_common.errors import ApiError
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
@@ -62,6 +63,7 @@ class ModelPod:
     def __init__(self, settings: ServeSettings, folder: Path, open_engine: Opener = open_engine) -> None:
         self.settings = settings
         self.folder = folder
+        self.adapters = tuple(each.name for each in parse_adapters(settings.adapters))
         self.progress = Progress(Phase.STARTING)
         self.engine: Engine | None = None
         self.answer_version = ""

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import uvloop
 from aiohttp import web
+from ams_common.adapters import parse_adapters
 from ams_common.options import OptionError, parse
+from ams_common.outside import InvalidJson
 from ams_common.pod_settings import DownloadSettings, ServeSettings
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
@@ -19,7 +21,7 @@ from ams_common.source import FileSource, InvalidSource, Source, parse_source
 from ams_tracing.tracer import check_tracing
 
 from ams_pod.heap import share_one_heap
-from ams_pod.layout import find_model, local_gguf
+from ams_pod.layout import find_adapter, find_model, local_gguf
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.serve.app import make_app
 from ams_pod.serve.golden import parse_golden_prompts
@@ -51,6 +53,8 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         return explain_end(settings.termination_log, Failure(Reason.INVALID_SOURCE, str(error)))
     if folder is None:
         return explain_end(settings.termination_log, Failure(Reason.WEIGHTS_MISSING, _missing(source, settings)))
+    if (missing := _missing_adapter(settings)) is not None:
+        return explain_end(settings.termination_log, Failure(Reason.WEIGHTS_MISSING, missing))
     sys.setswitchinterval(_SWITCH_SECONDS)
     share_one_heap()
     failure = uvloop.run(serve(settings, folder))
@@ -71,6 +75,25 @@ def unsupported(settings: ServeSettings) -> str | None:
         parse_golden_prompts(settings.golden_prompts)
     except ValueError as error:
         return f"--golden-prompts: {error}."
+    return _adapters_problem(settings)
+
+
+def _adapters_problem(settings: ServeSettings) -> str | None:
+    try:
+        adapters = parse_adapters(settings.adapters)
+        for each in adapters:
+            parse_source(each.source)
+    except (InvalidJson, InvalidSource) as error:
+        return f"--adapters: {error}."
+    if adapters and settings.engine in ("builtin", "custom"):
+        return f"--adapters: the engine {settings.engine} applies none; take vllm, sglang or llamacpp."
+    return None
+
+
+def _missing_adapter(settings: ServeSettings) -> str | None:
+    for each in parse_adapters(settings.adapters):
+        if find_adapter(parse_source(each.source), Path(settings.models_dir)) is None:
+            return f"The adapter {each.source} is not in {settings.models_dir}: run ams-pod download first."
     return None
 
 

@@ -12,7 +12,7 @@ from ams_common.wire import ChatRequest, DetokenizeRequest, DetokenizeResponse, 
 from ams_pod.engines.port import Engine, Prepared
 from ams_pod.serve.chat import receive_chat
 from ams_pod.serve.keys import POD, SHARE
-from ams_pod.serve.models import check_model
+from ams_pod.serve.models import chosen_adapter
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import json_body
 from ams_pod.serve.refusals import refusals_as_api_errors
@@ -25,7 +25,7 @@ async def tokenize(request: web.Request) -> web.Response:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
         async with json_body(request, _TOKENIZE, pod) as (fields, ignored):
-            check_model(pod, fields.model)
+            chosen_adapter(request, fields.model)
             if (fields.prompt is None) == (fields.messages is None):
                 raise ApiError("invalid_parameter", "prompt: send either prompt or messages.", param="prompt")
             if fields.messages is not None:
@@ -53,7 +53,7 @@ async def tokenize(request: web.Request) -> web.Response:
 async def detokenize(request: web.Request) -> web.Response:
     pod = request.app[POD]
     async with json_body(request, _DETOKENIZE, pod) as (fields, ignored):
-        check_model(pod, fields.model)
+        chosen_adapter(request, fields.model)
         engine = pod.ready()
         with refusals_as_api_errors():
             text = await pod.text_pool.run(engine.text_of, fields.tokens, share=request[SHARE])

@@ -29,7 +29,7 @@ from ams_pod.serve.content import unsupported
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.keys import POD, SHARE
-from ams_pod.serve.models import check_model
+from ams_pod.serve.models import chosen_adapter
 from ams_pod.serve.parameters import sampling_of
 from ams_pod.serve.pod import ModelPod
 from ams_pod.serve.reading import UPLOAD_SECONDS, check_announced, too_large, upload_timed_out
@@ -65,7 +65,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         except TimeoutError:
             raise upload_timed_out() from None
         fields, ignored = _fields(texts), ignored_of_form(texts, TranscriptionRequest)
-        check_model(pod, fields.model)
+        adapter = chosen_adapter(request, fields.model)
         if fields.stream and fields.response_format not in (None, "json", "text"):
             raise ApiError(
                 "invalid_parameter", f"response_format: {fields.response_format} can't be streamed; use json.",
@@ -86,7 +86,7 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
         def sampling(engine: Engine, prepared: Prepared, seconds: float) -> Sampling:
             as_chat = ChatRequest(model=fields.model, messages=[], temperature=fields.temperature or 0.0)
             cap = _LEAST_TOKENS + int(seconds * _TOKENS_PER_SECOND)
-            return sampling_of(as_chat, None, engine.info, cap, len(prepared.ids))
+            return replace(sampling_of(as_chat, None, engine.info, cap, len(prepared.ids)), adapter=adapter)
 
         job = TranscriptionJob(
             file=Encoded("audio", "file", upload),

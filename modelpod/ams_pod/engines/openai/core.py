@@ -5,13 +5,13 @@ import collections
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
 from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
-from ams_pod.engines.openai.pieces import Asked, EngineGone, MediaChat
+from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -31,6 +31,7 @@ class Terms:
     rows: int
     ends: frozenset[int]
     vocabulary: int | None = None
+    adapters: Mapping[str, LoadedAdapter] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class Core:
         attempts.sent += 1
         reuses, salt = True, _salt(ticket)
         if self._slots is not None and not isinstance(ticket.prepared.media, MediaChat):
-            flight.slot, reuses = self._slots.take(ticket.prepared.ids, salt)
+            flight.slot, reuses = self._slots.take(ticket.prepared.ids, _owner(ticket, salt))
         asked = self._asked(ticket, flight.slot, salt, reuses=reuses)
         sent = _Sent(flight)
         try:
@@ -205,6 +206,7 @@ class Core:
             slot=slot,
             reuses=reuses,
             vocabulary=self.terms.vocabulary,
+            adapter=self.terms.adapters.get(ticket.sampling.adapter),
         )
 
     async def _open(self, sent: _Sent, exchange: Exchange) -> None:
@@ -359,3 +361,9 @@ def _salt(ticket: Ticket) -> str:
     if not ticket.cache_salt.strip():
         return ""
     return hashlib.blake2b(ticket.cache_salt.encode(), digest_size=16).hexdigest()
+
+
+def _owner(ticket: Ticket, salt: str) -> str:
+    """Whose cached prompts a slot holds: what an adapter computed is of no use to others."""
+    adapter = ticket.sampling.adapter
+    return f"{adapter} {salt}" if adapter else salt

@@ -117,6 +117,8 @@ class OtherEngine:
         """Queue a request, its answer as long as the context allows. EngineRefusal for what the engine can't do."""
         if (refusal := self._dialect.refusal(sampling)) is not None:
             raise refusal
+        if sampling.adapter and sampling.adapter not in self._core.terms.adapters:
+            raise EngineRefusal("unsupported", f"This model has no adapter {sampling.adapter[:100]!r}.")
         room = self.info.context_tokens - len(prepared.ids)
         if room < 1:
             raise context_exceeded(self.info.context_tokens, len(prepared.ids))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from ams_common.adapters import adapter_id, parse_adapters
 from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
 from ams_common.pod_settings import ServeSettings
 from ams_common.source import parse_source
@@ -16,7 +17,7 @@ from ams_pod.engines.openai.dialects import dialect_of
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.engine import OtherEngine
 from ams_pod.engines.openai.http import EngineUnreachable
-from ams_pod.engines.openai.pieces import Facts
+from ams_pod.engines.openai.pieces import Facts, LoadedAdapter
 from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
@@ -57,6 +58,13 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
         raise
 
 
+def _adapters(settings: ServeSettings) -> dict[str, LoadedAdapter]:
+    return {
+        each.name: LoadedAdapter(each.name, adapter_id(settings.name, each.name), number)
+        for number, each in enumerate(parse_adapters(settings.adapters))
+    }
+
+
 def model_path(folder: Path, settings: ServeSettings) -> str:
     """What `{model}` in an engine's command stands for: a GGUF file, or the folder itself."""
     return str(weights_path(folder, parse_source(settings.source), settings.engine))
@@ -88,7 +96,8 @@ def _engine(
         info, Capabilities(_modalities(family, facts), frozenset(features)), prompts, dialect, core, supervisor, loop
     )
     ends = stop_tokens(folder, tokenizer)
-    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary)
+    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary, _adapters(settings))
+    core.terms = terms  # requests may be refused by them before the loop runs
     loop.call_soon(core.begin, supervisor.address, terms)
     return engine
 

@@ -26,11 +26,21 @@ class MediaChat:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """A LoRA adapter as an engine has it: its name, MODEL:NAME, and its place among those that were given to it."""
+
+    name: str
+    id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One request. `ids` are the prompt, unless there is a `chat`. `salt` tells whose cached prompts it may use.
 
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
+    `adapter` is applied to the model; None: none is.
     """
 
     ids: Sequence[int]
@@ -43,6 +53,7 @@ class Asked:
     slot: int | None = None
     reuses: bool = True
     vocabulary: int | None = None
+    adapter: LoadedAdapter | None = None
 
 
 @dataclass(slots=True)

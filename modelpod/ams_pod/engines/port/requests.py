@@ -50,6 +50,7 @@ class Sampling:
     logprobs: int | None = None  # so many likeliest tokens are told beside each that is chosen; None tells nothing
     prompt_logprobs: int | None = None  # the same of the prompt's tokens
     constraint: Any = None  # what the engine's `prepare_constraint` made
+    adapter: str = ""  # name of the LoRA adapter that is applied to the model; empty: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ class LlamaCpp(Dialect):
             }
         if sampling.seed is not None:
             fields["seed"] = sampling.seed % _SEEDS
+        if asked.adapter is not None:
+            fields["lora"] = [{"id": asked.adapter.number, "scale": 1.0}]  # others have scale 0
         if sampling.ignore_eos:
             fields["ignore_eos"] = True
         biases: list[list[Any]] = [

@@ -53,6 +53,8 @@ class SGLang(Dialect):
         }
         if sampling.stop_tokens:
             fields["stop_token_ids"] = sampling.stop_tokens
+        if asked.adapter is not None:
+            fields["lora_path"] = asked.adapter.name  # whose prompts it caches apart from others
         return fields
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:

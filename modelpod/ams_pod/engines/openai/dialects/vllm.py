@@ -72,6 +72,8 @@ class Vllm(Dialect):
             fields["prompt_logprobs"] = sampling.prompt_logprobs
         if asked.salt:
             fields["cache_salt"] = asked.salt
+        if asked.adapter is not None:
+            fields["model"] = asked.adapter.id  # whose prompts it caches apart from others
         return fields
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""LoRA adapters: requests for MODEL:ADAPTER go to the model's pods, which are told of the adapter."""
+
+from typing import Any
+
+import pytest
+from ams_common.keys import OPEN, KeyFile
+from ams_gateway.registry.port import KeepAnswers
+from ams_gateway.routes.serving import allowed_model
+from test_gateway.conftest import Running, Start
+from test_gateway.gateway_fakes import Exchange, FakePod, FakeRegistry
+from test_gateway.test_keys import TEAM, bearer, door_of, stored
+
+MESSAGES = {"messages": [{"role": "user", "content": "hi"}]}
+ROUTES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", MESSAGES),
+    ("/v1/completions", {"prompt": "hi"}),
+    ("/v1/responses", {"input": "hi"}),
+    ("/v1/messages", {**MESSAGES, "max_tokens": 5}),
+    ("/tokenize", {"prompt": "hi"}),
+]
+
+
+async def tells(exchange: Exchange) -> None:
+    """Answers with the adapter that it was told of."""
+    await exchange.json(200, {"response": exchange.request.headers.get("x-ams-adapter", "not told")})
+
+
+async def started(start: Start, pod: Any, registry: FakeRegistry, **more: Any) -> tuple[Running, FakePod]:
+    backend = await pod(tells)
+    registry.add("smol", backend.address, adapters=("french", "sql-2"), aliases=("gpt-4",), **more)
+    return await start(registry), backend
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+async def test_an_adapter_is_told_to_the_models_pods(
+    start: Start, pod: Any, registry: FakeRegistry, path: str, body: dict[str, Any]
+) -> None:
+    running, backend = await started(start, pod, registry)
+    for name, adapter in (("smol:french", "french"), ("gpt-4:SQL_2", "sql-2"), ("smol", ""), ("gpt-4", "")):
+        status, answer, _ = await running.post(path, {"model": name, **body})
+        assert (status, answer["response"]) == (200, adapter), name
+    assert len(backend.received) == 4
+    told = await running.metrics()
+    assert 'model="smol"' in told
+    assert "french" not in told.lower()  # what is counted is the model's
+
+
+async def test_the_older_servers_route_names_it_in_its_path(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    running, _ = await started(start, pod, registry)
+    for name, adapter in (("smol:french", "french"), ("smol%3Afrench", "french"), ("smol", "")):
+        status, answer, _ = await running.post(f"/generate/{name}", {"prompt": "hi"})
+        assert (status, answer["response"]) == (200, adapter)
+
+
+async def test_a_client_cant_name_it_by_the_gateways_header(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    running, _ = await started(start, pod, registry)
+    registry.add("plain", (await pod(tells)).address)
+    headers = {"X-AMS-Adapter": "french"}
+    for name, told in (("smol", ""), ("plain", "not told")):
+        async with running.client.post(
+            f"{running.url}/generate/{name}", json={"prompt": "hi"}, headers=headers
+        ) as found:
+            assert (await found.json())["response"] == told
+
+
+@pytest.mark.parametrize("name", ["smol:german", "gpt-4:german", "smol:", "smol:french:", "nobody:french", ":french"])
+async def test_an_unknown_adapter_is_not_found_and_those_that_exist_are_named(
+    start: Start, pod: Any, registry: FakeRegistry, name: str
+) -> None:
+    running, backend = await started(start, pod, registry)
+    status, answer, _ = await running.post("/v1/chat/completions", {"model": name, **MESSAGES})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    if name.endswith("german"):
+        assert answer["error"]["message"] == "smol has no adapter german. Adapters: smol:french, smol:sql-2."
+    assert not backend.received
+
+
+async def test_a_models_own_adapters_go_before_the_aliases_of_others(registry: FakeRegistry) -> None:
+    registry.add("smol", adapters=("french",))
+    registry.add("other", aliases=("smol:french", "smol:8b"))
+    policy = OPEN.policy
+    assert (found := allowed_model(registry, policy, "smol:french"))[0].name == "smol"
+    assert found[1] == "french"
+    assert allowed_model(registry, policy, "smol:8b")[0].name == "other"
+
+
+async def test_both_are_listed(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    running, _ = await started(start, pod, registry)
+    async with running.client.get(f"{running.url}/v1/models") as response:
+        cards = {card["id"]: card for card in (await response.json())["data"]}
+    assert list(cards) == ["smol", "gpt-4", "smol:french", "smol:sql-2"]
+    assert (cards["smol"]["parent"], cards["gpt-4"]["root"]) == (None, "smol")
+    assert (cards["smol:french"]["parent"], cards["smol:french"]["root"]) == ("smol", "smol:french")
+    async with running.client.get(f"{running.url}/v1/models/smol:french") as response:
+        assert await response.json() == cards["smol:french"]
+
+
+async def test_whoever_may_use_a_model_may_use_its_adapters(
+    start: Start, pod: Any, registry: FakeRegistry, tmp_path: Any
+) -> None:
+    keys = KeyFile(keys=(stored("team", TEAM, models=("smol",)),))
+    registry.add("secret", adapters=("french",))
+    backend = await pod(tells)
+    registry.add("smol", backend.address, adapters=("french",))
+    running = await start(registry, door=door_of(tmp_path, keys))
+    for name, status, code in (
+        ("smol:french", 200, None), ("smol:german", 404, "model_not_found"),
+        ("secret:french", 403, "model_not_allowed"), ("secret:german", 403, "model_not_allowed"),
+    ):  # fmt: skip
+        found, answer, _ = await running.post("/v1/chat/completions", {"model": name, **MESSAGES}, headers=bearer(TEAM))
+        assert (found, answer.get("error", {}).get("code")) == (status, code), name
+        assert "french" not in str(answer.get("error")) or name.startswith("smol"), "it tells of what is another's"
+
+
+async def test_answers_of_one_adapter_are_not_given_for_another(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    async def behave(exchange: Exchange) -> None:
+        told = exchange.request.headers.get("x-ams-adapter")
+        await exchange.json(200, {"response": told}, X_AMS_Usage="prompt=1 completion=1", X_AMS_Answer_Version="v1")
+
+    backend = await pod(behave)
+    registry.add("smol", backend.address, adapters=("french", "sql"), answers=KeepAnswers(3600.0, 1 << 20))
+    running = await start(registry)
+    told = []
+    for name in ("smol", "smol:french", "smol:sql", "smol:french", "smol"):
+        _, answer, headers = await running.post(f"/generate/{name}", {"prompt": "hi", "temperature": 0})
+        told.append((answer["response"], headers["X-AMS-Cache"]))
+    assert told == [("", "miss"), ("french", "miss"), ("sql", "miss"), ("french", "hit"), ("", "hit")]

@@ -1,0 +1,128 @@
+"""LoRA adapters on a pod's routes: which one reaches the engine, what the answer is called, and which there are."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ams_common.adapters import AdapterSettings, adapters_text
+from ams_common.pod_settings import ServeSettings
+from ams_pod.serve.answer_version import answer_version
+from ams_pod.serve.server import unsupported
+from test_serve.test_engine_port import Client, ShoutingEngine, serving
+
+ADAPTERS = adapters_text([AdapterSettings("french", "hf://acme/french"), AdapterSettings("sql-2", "hf://acme/sql")])
+MESSAGES = [{"role": "user", "content": "say hi"}]
+ROUTES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": MESSAGES}),
+    ("/v1/completions", {"prompt": "say hi"}),
+    ("/v1/responses", {"input": "say hi"}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 20}),
+]
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    async with serving(tmp_path, ShoutingEngine, adapters=ADAPTERS, aliases="loud,shout:8b") as client:
+        yield client
+
+
+async def asked(client: Client, path: str, body: dict[str, Any], adapter: str | None = None) -> tuple[int, Any]:
+    headers = {} if adapter is None else {"X-AMS-Adapter": adapter}
+    async with client._session.post(client._url + path, json=body, headers=headers) as response:
+        client.headers = response.headers
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+@pytest.mark.parametrize(
+    ("name", "told", "adapter"),
+    [
+        ("shout:french", None, "french"),
+        ("loud:SQL_2", None, "sql-2"),
+        ("shout", None, ""),
+        ("shout:8b", None, ""),
+        ("shout:french", "french", "french"),
+        ("another-name:french", "french", "french"),
+        ("shout", "", ""),
+    ],
+)
+async def test_an_adapter_reaches_the_engine(
+    client: Client, path: str, body: dict[str, Any], name: str, told: str | None, adapter: str
+) -> None:
+    status, answer = await asked(client, path, {"model": name, **body}, told)
+    assert status == 200, answer
+    assert client.engine.last_sampling.adapter == adapter
+    assert answer["model"] == name
+    assert client.headers["X-AMS-Model"] == "shout"
+
+
+async def test_the_older_servers_route_gets_it_from_the_gateway(client: Client) -> None:
+    status, answer = await asked(client, "/generate", {"prompt": "say hi"}, "french")
+    assert (status, answer["model"], client.engine.last_sampling.adapter) == (200, "shout:french", "french")
+    status, answer = await asked(client, "/generate", {"prompt": "say hi"})
+    assert (status, answer["model"], client.engine.last_sampling.adapter) == (200, "shout", "")
+
+
+async def test_an_adapter_that_is_not_there_is_not_found(client: Client) -> None:
+    status, answer = await asked(client, "/v1/chat/completions", {"model": "shout:german", "messages": MESSAGES})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    assert answer["error"]["message"] == "shout has no adapter 'german'; there are: french, sql-2."
+    status, answer = await asked(client, "/v1/chat/completions", {"model": "other:french", "messages": MESSAGES})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_an_adapter_that_only_newer_pods_have_may_be_asked_for_again(client: Client) -> None:
+    status, answer = await asked(client, "/generate", {"prompt": "say hi"}, "german")
+    assert (status, answer["details"]["code"]) == (503, "model_loading")
+    assert client.headers["Retry-After"] == "2"
+
+
+async def test_tokens_are_those_of_the_model(client: Client) -> None:
+    status, answer = await asked(client, "/tokenize", {"model": "shout:french", "prompt": "abc"})
+    assert (status, answer["count"]) == (200, 3)
+    assert (await asked(client, "/tokenize", {"model": "shout:german", "prompt": "abc"}))[0] == 404
+
+
+async def test_adapters_are_listed_behind_the_model(client: Client) -> None:
+    cards = json.loads(await client.get("/v1/models"))["data"]
+    told = [(card["id"], card["root"], card["parent"]) for card in cards]
+    assert told == [
+        ("shout", "shout", None), ("loud", "shout", None), ("shout:8b", "shout", None),
+        ("shout:french", "shout:french", "shout"), ("shout:sql-2", "shout:sql-2", "shout"),
+    ]  # fmt: skip
+    assert json.loads(await client.get("/v1/models/shout:french"))["parent"] == "shout"
+
+
+async def test_behind_a_gateway_that_says_nothing_a_name_that_ends_with_an_adapter_is_one(tmp_path: Path) -> None:
+    async with serving(tmp_path, ShoutingEngine, adapters=ADAPTERS, any_name=True) as client:
+        for name, adapter in (("whatever:french", "french"), ("whatever:8b", ""), ("whatever", "")):
+            assert (await asked(client, "/v1/completions", {"model": name, "prompt": "a"}))[0] == 200
+            assert client.engine.last_sampling.adapter == adapter
+        assert (await asked(client, "/v1/completions", {"model": "shout:german", "prompt": "a"}))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("engine", "adapters", "words"),
+    [
+        ("builtin", ADAPTERS, "--adapters: the engine builtin applies none"),
+        ("custom", ADAPTERS, "--adapters: the engine custom applies none"),
+        ("vllm", "[{]", "--adapters: is not valid JSON"),
+        ("vllm", '[{"name":"a","source":"here"}]', "--adapters: 'here' is not a model source"),
+    ],
+)
+def test_settings_that_cant_be_honoured_end_the_start(engine: Any, adapters: str, words: str) -> None:
+    settings = ServeSettings(name="m", source="hf://a/b", engine=engine, adapters=adapters)
+    assert (unsupported(settings) or "").startswith(words)
+
+
+def test_other_bytes_of_an_adapter_are_another_version_of_answers(tmp_path: Path) -> None:
+    adapter = tmp_path / "french.gguf"
+    adapter.write_bytes(b"one")
+    adapters = adapters_text([AdapterSettings("french", f"file://{adapter}")])
+    settings = ServeSettings(name="m", source="hf://a/b", engine="llamacpp", adapters=adapters)
+    before = answer_version(tmp_path / "model", settings, ShoutingEngine.info)
+    assert answer_version(tmp_path / "model", settings, ShoutingEngine.info) == before
+    adapter.write_bytes(b"other")
+    assert answer_version(tmp_path / "model", settings, ShoutingEngine.info) != before
