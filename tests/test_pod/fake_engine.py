@@ -30,6 +30,7 @@ class Script:
     eos: int | None = None  # token that ends each answer after `at` tokens
     ids: bool = True
     key: str = ""
+    adapters: int = 2  # that it says it has loaded
 
 
 @dataclass
@@ -50,6 +51,7 @@ class FakeEngine:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/version", self.version)
         app.router.add_get("/props", self.props)
+        app.router.add_get("/lora-adapters", self.adapters)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_post("/v1/completions", self.answer)
         app.router.add_post("/v1/chat/completions", self.answer)
@@ -65,7 +67,14 @@ class FakeEngine:
 
     async def models(self, request: web.Request) -> web.Response:
         meta = {"n_ctx": 512, "n_params": 1000, "n_vocab": 400, "ftype": "Q4_1", "size": 600}
-        return web.json_response({"data": [{"id": "the-model", "max_model_len": 512, "meta": meta}]})
+        others = [{"id": f"adapter-{number}"} for number in range(self.script.adapters)]
+        others = others if self.script.dialect == "vllm" else []
+        return web.json_response({"data": [{"id": "the-model", "max_model_len": 512, "meta": meta}, *others]})
+
+    async def adapters(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            [{"id": number, "path": f"{number}.gguf", "scale": 1.0} for number in range(self.script.adapters)]
+        )
 
     async def version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": "1.2.3+cpu"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ams_common.adapters import AdapterSettings, adapters_text
-from ams_pod.engines.port import EngineRefusal, Sampling
+from ams_pod.engines.port import EngineRefusal, LoadFailed, Sampling
 from test_pod.test_other_engine import beside, folder
 
 __all__ = ["folder"]
@@ -18,7 +18,11 @@ SETTINGS = {"adapters": adapters_text([AdapterSettings("sql", "hf://a/sql"), Ada
     [
         ("vllm", {"model": "the-model"}, {"model": "m:french"}),
         ("sglang", {"model": "the-model"}, {"model": "the-model", "lora_path": "french"}),
-        ("llamacpp", {}, {"lora": [{"id": 1, "scale": 1.0}]}),
+        (
+            "llamacpp",
+            {"lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}]},
+            {"lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}]},
+        ),
     ],
 )
 async def test_an_adapter_is_asked_for(
@@ -30,7 +34,7 @@ async def test_an_adapter_is_asked_for(
         await one.answer(2, adapter="french")
         without, asked = one.fake.asked
         assert plain.items() <= without.items()
-        assert not {"lora", "lora_path"} & without.keys()
+        assert "lora_path" not in without
         assert expected.items() <= asked.items()
 
 
@@ -62,3 +66,10 @@ async def test_a_clients_salt_and_an_adapter_part_slots_together(folder: Path) -
             await asyncio.sleep(0)
         slots = [each["id_slot"] for each in one.fake.asked]
         assert slots[0] == slots[2] != slots[1]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+async def test_an_engine_that_has_not_loaded_all_of_them_is_not_served_by(folder: Path, engine: str) -> None:
+    with pytest.raises(LoadFailed, match="has loaded 1 of the 2 adapters"):
+        async with beside(folder, engine, SETTINGS, adapters=1):
+            pass

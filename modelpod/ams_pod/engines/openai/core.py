@@ -207,6 +207,7 @@ class Core:
             reuses=reuses,
             vocabulary=self.terms.vocabulary,
             adapter=self.terms.adapters.get(ticket.sampling.adapter),
+            adapters=len(self.terms.adapters),
         )
 
     async def _open(self, sent: _Sent, exchange: Exchange) -> None:

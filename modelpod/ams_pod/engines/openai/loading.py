@@ -82,6 +82,9 @@ def _engine(
     loop: asyncio.AbstractEventLoop,
 ) -> OtherEngine:
     facts = supervisor.state.facts
+    adapters = _adapters(settings)
+    if facts.adapters is not None and facts.adapters < len(adapters):
+        raise LoadFailed(f"{dialect.title} has loaded {facts.adapters} of the {len(adapters)} adapters.")
     context = _context(settings, config, facts)
     rows = min(settings.concurrent_requests, facts.concurrent_requests or settings.concurrent_requests)
     prompts = TextPrompts(tokenizer, context)
@@ -96,7 +99,7 @@ def _engine(
         info, Capabilities(_modalities(family, facts), frozenset(features)), prompts, dialect, core, supervisor, loop
     )
     ends = stop_tokens(folder, tokenizer)
-    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary, _adapters(settings))
+    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary, adapters)
     core.terms = terms  # requests may be refused by them before the loop runs
     loop.call_soon(core.begin, supervisor.address, terms)
     return engine

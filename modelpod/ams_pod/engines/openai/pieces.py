@@ -40,7 +40,7 @@ class Asked:
 
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
-    `adapter` is applied to the model; None: none is.
+    `adapter` is applied to the model, of `adapters` that there are; None: none is.
     """
 
     ids: Sequence[int]
@@ -54,6 +54,7 @@ class Asked:
     reuses: bool = True
     vocabulary: int | None = None
     adapter: LoadedAdapter | None = None
+    adapters: int = 0
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Facts:
     quantization: str = ""
     vocabulary: int | None = None
     modalities: tuple[Modality, ...] | None = None
+    adapters: int | None = None  # LoRA adapters that it has loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,11 +284,15 @@ class Dialect:
         model = self.first_model(answers)
         return Facts(model=model.id, context_tokens=model.max_model_len or model.context_length)
 
-    def first_model(self, answers: Mapping[str, bytes]) -> _Model:
+    def models(self, answers: Mapping[str, bytes]) -> list[_Model]:
+        """The engine's model and, behind it, what else it lists, such as adapters."""
         try:
-            return next(iter(read_json(answers.get("/v1/models", b"{}"), _Models).data), _Model())
+            return read_json(answers.get("/v1/models", b"{}"), _Models).data
         except InvalidJson:
-            return _Model()
+            return []
+
+    def first_model(self, answers: Mapping[str, bytes]) -> _Model:
+        return next(iter(self.models(answers)), _Model())
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
         """Whether it computes on a GPU, from what it says."""

@@ -46,7 +46,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 class LlamaCpp(Dialect):
     title: ClassVar[str] = "llama.cpp"
-    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models", "/props")
+    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models", "/props", "/lora-adapters")
     metrics_path: ClassVar[str] = "/metrics"
     metric_names: ClassVar[Mapping[str, str]] = {
         "llamacpp:requests_processing": "running",
@@ -119,8 +119,9 @@ class LlamaCpp(Dialect):
             }
         if sampling.seed is not None:
             fields["seed"] = sampling.seed % _SEEDS
-        if asked.adapter is not None:
-            fields["lora"] = [{"id": asked.adapter.number, "scale": 1.0}]  # others have scale 0
+        if asked.adapters:  # each time: what a request doesn't name may be applied, however the engine was started
+            chosen = asked.adapter.number if asked.adapter is not None else None
+            fields["lora"] = [{"id": each, "scale": float(each == chosen)} for each in range(asked.adapters)]
         if sampling.ignore_eos:
             fields["ignore_eos"] = True
         biases: list[list[Any]] = [
@@ -196,6 +197,7 @@ class LlamaCpp(Dialect):
             quantization=str(meta.get("ftype") or "")[:32],
             vocabulary=_number(meta.get("n_vocab")),
             modalities=tuple(sorted(takes)),
+            adapters=_adapters(answers.get("/lora-adapters", b"")),
         )
 
 
@@ -208,6 +210,17 @@ class _Props(msgspec.Struct):
     total_slots: int | None = None
     build_info: str = ""
     modalities: dict[str, bool] = {}
+
+
+def _adapters(answer: bytes) -> int | None:
+    try:
+        return len(read_json(answer, list[_Adapter]))
+    except InvalidJson:
+        return None
+
+
+class _Adapter(msgspec.Struct):
+    id: int
 
 
 def _number(value: object) -> int | None:

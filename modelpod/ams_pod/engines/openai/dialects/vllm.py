@@ -107,7 +107,8 @@ class Vllm(Dialect):
             version = read_json(answers.get("/version", b"{}"), _Version).version
         except InvalidJson:
             version = ""
-        return replace(super().facts(answers), version=version)
+        listed = len(self.models(answers))
+        return replace(super().facts(answers), version=version, adapters=listed - 1 if listed else None)
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
         return "cpu" not in facts.version and self.cpu_words.search(log) is None
