@@ -139,6 +139,7 @@ def test_a_model_of_kubeai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             "args": ["--quantization=awq"],
             "env": [{"name": "VLLM_USE_V1", "value": "1"}],
         },
+        "adapters": [{"name": "fiction", "source": "hf://me/lora"}],
         "limits": {"contextTokens": 32000, "concurrentRequests": 64},
         "cache": {"perReplica": True},
         "autoscaling": {"minReplicas": 1, "maxReplicas": 3, "targetConcurrency": 64, "idleSeconds": 90},
@@ -150,9 +151,10 @@ def test_a_model_of_kubeai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Equal", "value": "present", "effect": "NoSchedule"}],
         "env": [{"name": "HF_TOKEN", "value": "from-the-hub"}],
     }
-    for lost in ("spec.envFrom", "spec.files", "spec.adapters[0] (fiction)", "spec.owner"):
+    for lost in ("spec.envFrom", "spec.files", "spec.owner"):
         assert f"#   {lost}" in text
-    assert "ams: 1 model imported\nams: 4 things have no counterpart" in said
+    assert "clients ask for it as MODEL:fiction here" in text
+    assert "ams: 1 model imported\nams: 3 things have no counterpart" in said
 
 
 def test_a_profile_that_is_nowhere_told_is_a_guess_that_is_said(
@@ -217,7 +219,7 @@ def test_a_workspace_of_kaito(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     }
     assert "#   ConfigMap params.max_probe_steps (6)" in text
-    assert "#   inference.adapters[0] (chat): adapters are not served" in text
+    assert "#   inference.adapters[0] (chat): adapters come from images there" in text
 
 
 def test_an_inference_set_of_kaito(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
 """What the fields of a resource become for each engine of another make, and which engine `auto` chooses."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ams_common.adapters import RANK_WORD
 from ams_common.engines import vllm
 from ams_common.engines.choose import EngineFacts, choose_engine, refusals, unpacked_kind
@@ -368,3 +370,11 @@ def test_auto_takes_an_engine_that_applies_adapters() -> None:
     folder = resource(spec__adapters=PEFT, spec__model__source="hf://acme/tiny", spec__resources=GPU)
     choice = choose_engine(folder, EngineFacts(architectures=QWEN3, gpu=True, at_hand=frozenset({"vllm"})))
     assert (choice.name, refusals(folder, choice)) == ("vllm", [])
+
+
+def test_the_example_with_adapters_is_one_that_vllm_takes() -> None:
+    text = (Path(__file__).parents[2] / "examples/engines/qwen3-adapters.yaml").read_text()
+    given = parse_model_deployment(yaml.safe_load(text))
+    choice = choose_engine(given, EngineFacts())
+    assert (choice.name, refusals(given, choice)) == ("vllm", [])
+    assert [each.name for each in given.spec.adapters] == ["sql", "french"]

@@ -140,3 +140,13 @@ def test_the_volume_has_room_for_adapters() -> None:
     without = msgspec.structs.replace(given, spec=msgspec.structs.replace(given.spec, adapters=[]))
     source = parse_source(HUB)
     assert volume_bytes(given, source, 5 * GIB, None) == volume_bytes(without, source, 5 * GIB, None) + 2 * GIB
+
+
+def test_adapters_of_a_hub_are_kept_for_a_model_that_has_a_volume_of_its_own() -> None:
+    def claims(**spec: Any) -> list[Any]:
+        made = decided(resource("pvc://weights/base", cache={"size": "auto"}, engine=VLLM, **spec))
+        return [each for each in made.apply if each["kind"] == "PersistentVolumeClaim"]
+
+    assert claims() == claims(adapters=[{"name": "a", "source": "pvc://weights/a"}]) == []
+    [claim] = claims(adapters=[SQL, FRENCH])
+    assert claim["spec"]["resources"]["requests"] == {"storage": "2Gi"}

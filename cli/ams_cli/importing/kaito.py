@@ -41,7 +41,10 @@ def translate(document: Section, kind: str, configs: Mapping[str, Any]) -> Draft
     _selector(draft, selecting.section("labelSelector"))
     _config(draft, inference, configs, gpus)
     for adapter in inference.sections("adapters"):
-        draft.lose(f"{adapter.path} ({adapter.section('source').text('name')})", "adapters are not served")
+        draft.lose(
+            f"{adapter.path} ({adapter.section('source').text('name')})",
+            "adapters come from images there; name them in spec.adapters, of a hub or a volume",
+        )
     draft.lose_all(document.left())
     return draft
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ams_common.quantity import InvalidQuantity, parse_quantity
+from ams_common.resource.rules import ADAPTER
 
 from ams_cli.importing import kubernetes, vllm_options
 from ams_cli.importing.reading import Section
@@ -47,10 +48,28 @@ def translate(document: Section, profiles: Mapping[str, Any]) -> Draft:
     balancing = spec.section("loadBalancing")
     if balancing.text("strategy") == "PrefixHash":
         draft.say(balancing.at("strategy"), "not needed: prompts that begin alike meet")
-    for adapter in spec.sections("adapters"):
-        draft.lose(f"{adapter.path} ({adapter.text('name')})", "adapters are not served")
+    _adapters(draft, spec, engine)
     draft.lose_all(document.left())
     return draft
+
+
+def _adapters(draft: Draft, spec: Section, engine: str) -> None:
+    """Those of a hub or a volume; clients ask for them by other names here."""
+    found = []
+    for adapter in spec.sections("adapters"):
+        name, url = adapter.text("name"), adapter.text("url")
+        where = f"{adapter.path} ({name})"
+        try:
+            source = _source(url)
+        except NotImported:
+            draft.lose(where, f"{url} is not a source; copy the adapter onto a volume, and name it in spec.adapters")
+            continue
+        if engine != "VLLM" or re.fullmatch(ADAPTER.strip("^$"), name) is None:
+            draft.lose(where, "can't be an adapter here")
+            continue
+        found.append({"name": name, "source": source})
+        draft.say(where, f"clients ask for it as MODEL:{name} here, instead of MODEL_{name}")
+    draft.set("adapters", found)
 
 
 def profiles_in(document: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ _LOST = {
          "--n-predict", "--xtc-probability", "--xtc-threshold", "--dynatemp-range", "--grammar", "--json-schema"),
         "how tokens are drawn is in the request; its defaults are in generation_config.json",
     ),
-    **dict.fromkeys(("--lora", "--lora-scaled"), "adapters are not served"),
+    **dict.fromkeys(("--lora", "--lora-scaled"), "name adapters in spec.adapters, and ask for them as MODEL:NAME"),
     **dict.fromkeys(("--rerank", "--reranking"), "a model of the family embedding scores texts by /v1/rerank"),
 }  # fmt: skip
 _EMBEDDING = ("--embedding", "--embeddings")

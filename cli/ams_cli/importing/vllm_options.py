@@ -40,7 +40,7 @@ _LOST = {
     ),
     **dict.fromkeys(
         ("--enable-lora", "--lora-modules", "--max-loras", "--max-lora-rank", "--max-cpu-loras"),
-        "adapters are not served",
+        "name adapters in spec.adapters, and ask for them as MODEL:NAME",
     ),
     **dict.fromkeys(("--download-dir", "--allowed-local-media-path"), "weights are on a volume of the model's own"),
     "--trust-remote-code": "code in a model's repository is neither downloaded nor run",

@@ -128,7 +128,10 @@ _ANY_JSON = [
     *_refused("reasoning_format", harmless=("auto", "deepseek"), why="reasoning is always told apart"),
     *_refused("chat_template_kwargs", harmless=({},), why="options of chat templates are not supported"),
     *_refused("chat_template", why="is not supported; the model's own is used"),
-    *_refused("lora_path"),
+    *_refused(
+        "lora_path", "lora", "adapter_id", harmless=([],),
+        why="is not supported; ask for an adapter by the model's name, as in MODEL:ADAPTER",
+    ),
 ]  # fmt: skip
 _OPENAI = [*_ANY_JSON, *_inert("stream_options.include_obfuscation", why="streams are not padded")]
 

@@ -8,7 +8,7 @@ from ams_common.source import Source
 from ams_kube.objects import Deployment
 
 from ams_operator.decide.children.kinds import Child
-from ams_operator.decide.children.volume import keeps_weights
+from ams_operator.decide.children.volume import keeps_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def desired_replicas(
     """
     serving = _serving(resource, by_load, deployment, stays=stays)
     cache = resource.spec.cache
-    prefetch = cache.prefetch and not weights and not cache.per_replica and keeps_weights(source)
+    prefetch = cache.prefetch and not weights and not cache.per_replica and keeps_files(resource, source)
     if serving == 0 and prefetch and not resource.spec.suspend:
         return Replicas(0, 1, prefetch=True)
     return Replicas(serving, serving)

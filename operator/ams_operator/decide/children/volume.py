@@ -32,7 +32,7 @@ def models_volume(resource: ModelDeployment, source: Source, size: int) -> Volum
     cache = resource.spec.cache
     if cache.claim_name is not None:
         return Volume({"persistentVolumeClaim": {"claimName": cache.claim_name}}, claim=False)
-    if not keeps_weights(source):  # the weights are on a volume of their own already
+    if not keeps_files(resource, source):  # they are on a volume of their own already
         return Volume({"emptyDir": {}}, claim=False)
     if cache.per_replica:
         template = {"metadata": {"labels": child_labels(resource)}, "spec": _claim_spec(cache, size)}
@@ -40,9 +40,10 @@ def models_volume(resource: ModelDeployment, source: Source, size: int) -> Volum
     return Volume({"persistentVolumeClaim": {"claimName": child_name(resource.metadata.name)}}, claim=True)
 
 
-def keeps_weights(source: Source) -> bool:
+def keeps_files(resource: ModelDeployment, source: Source) -> bool:
     """Whether there is something to download or convert, that a volume keeps for the next start."""
-    return not isinstance(source, ClaimSource) or names_gguf(source)
+    adapters = any(not each.source.startswith("pvc://") for each in resource.spec.adapters)
+    return not isinstance(source, ClaimSource) or names_gguf(source) or adapters
 
 
 def needed_bytes(source: Source, weights_bytes: int, *, converted: bool = True) -> int:
@@ -62,9 +63,11 @@ def volume_bytes(
     size = resource.spec.cache.size
     if size != "auto":
         return max(parse_bytes(size), present or 0)
-    if weights_bytes is None:
-        return present or UNKNOWN_BYTES
     adapters = ADAPTER_BYTES * len(resource.spec.adapters)
+    if isinstance(source, ClaimSource) and not names_gguf(source):
+        return max(adapters, GIBI, present or 0)
+    if weights_bytes is None:
+        return present or UNKNOWN_BYTES + adapters
     desired = needed_bytes(source, weights_bytes, converted=converted) * _SPARE + adapters
     return max(int(-(-desired // GIBI)) * GIBI, GIBI, present or 0)
 
