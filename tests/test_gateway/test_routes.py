@@ -29,8 +29,9 @@ async def test_models(start: Start, registry: FakeRegistry) -> None:
     registry.add("qwen-vl", aliases=("vl",), created=3)
     running = await start(registry)
     card = {
-        "id": "qwen-vl", "object": "model", "created": 3, "owned_by": "ai-model-server", "root": "qwen-vl", "parent": None,
-        "state": "pending", "max_model_len": None, "max_completion_tokens": None, "modalities": None, "features": None,
+        "id": "qwen-vl", "object": "model", "created": 3, "owned_by": "ai-model-server", "root": "qwen-vl",
+        "parent": None, "state": "pending", "max_model_len": None, "max_completion_tokens": None, "modalities": None,
+        "features": None,
     }  # fmt: skip
     assert await _get(running, "/v1/models") == (200, {"object": "list", "data": [card, card | {"id": "vl"}]})
     assert await _get(running, "/v1/models/qwen_vl") == (200, card)
