@@ -22,6 +22,7 @@ from ams_cli.gateway_client import GatewayError
 from ams_cli.importing.command import imported_text
 from ams_cli.manifests import ManifestError, load_manifests
 from ams_common import key_changes
+from ams_common.adapters import parse_adapters
 from ams_common.errors import ApiError
 from ams_common.hub_files import RemoteFile, UnusableFiles, choose_files
 from ams_common.keys import InvalidKeys, read_keys, write_keys
@@ -37,6 +38,7 @@ from ams_gateway.auth.token_rules import InvalidIssuers, Issuer, Refused, Rule, 
 from ams_gateway.auth.tokens import parse as parse_token
 from ams_gateway.front.form import boundary_of, texts_of
 from ams_operator.decide.status.endings import termination_failure
+from ams_pod.download.adapter_check import WrongAdapter, check_peft
 from ams_pod.download.failures import Failed
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.signature import Signer
@@ -45,11 +47,13 @@ from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
 from ams_pod.media.base64text import decoded_base64
 from ams_pod.serve.golden import parse_golden_prompts
+from fakehub.tiny_lora import base_shapes, peft, safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("AMS_FUZZ_EXAMPLES", "25"))
 PATIENCE_SECONDS = 5.0
+ADAPTER = peft(rank=1, layers=1)
 DEEP = b"[" * 60_000
 
 JSON_SEEDS = [
@@ -165,6 +169,19 @@ def converse(data: bytes, _: Path) -> Any:
     return asyncio.run(run())
 
 
+def adapter_of(files: dict[str, bytes]) -> Callable[[Path], Any]:
+    """Checks the adapter in a folder, whose missing files are those given, against a model of its kind."""
+
+    def check(folder: Path) -> Any:
+        for name, data in files.items():
+            if not (folder / name).exists():
+                (folder / name).write_bytes(data)
+        (folder / "model.safetensors").write_bytes(safetensors(base_shapes()))
+        return check_peft(folder, folder)
+
+    return check
+
+
 def config_family(folder: Path) -> Any:
     resource = parse_model_deployment(
         {
@@ -275,6 +292,15 @@ PARSERS = {
         JSON_SEEDS,
     ),
     "safetensors": Parser(in_file("model.safetensors", lambda folder: list(_tensors(folder))), (), SAFETENSORS_SEEDS),
+    "adapter": Parser(
+        in_file("adapter_model.safetensors", adapter_of(ADAPTER)),
+        (WrongAdapter,),
+        [*SAFETENSORS_SEEDS, *ADAPTER.values()],
+    ),
+    "adapter-config": Parser(
+        in_file("adapter_config.json", adapter_of(ADAPTER)), (WrongAdapter,), [*JSON_SEEDS, *ADAPTER.values()]
+    ),
+    "adapters": Parser(lambda data, _: parse_adapters(text(data)), (InvalidJson,), JSON_SEEDS),
     "gguf": Parser(
         in_file("m.gguf", lambda folder: plan(_describe(folder / "m.gguf"))), (_NotConverted, Unplanned), GGUF_SEEDS
     ),

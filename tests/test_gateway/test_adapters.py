@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from ams_common.keys import OPEN, KeyFile
+from ams_gateway.registry.cluster.reading import read_resource
 from ams_gateway.registry.port import KeepAnswers
 from ams_gateway.routes.serving import allowed_model
+from ams_kube.views import ResourceView
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Exchange, FakePod, FakeRegistry
 from test_gateway.test_keys import TEAM, bearer, door_of, stored
@@ -125,3 +128,11 @@ async def test_answers_of_one_adapter_are_not_given_for_another(start: Start, po
         _, answer, headers = await running.post(f"/generate/{name}", {"prompt": "hi", "temperature": 0})
         told.append((answer["response"], headers["X-AMS-Cache"]))
     assert told == [("", "miss"), ("french", "miss"), ("sql", "miss"), ("french", "hit"), ("", "hit")]
+
+
+def test_a_cluster_tells_the_gateway_of_adapters() -> None:
+    document = {
+        "metadata": {"name": "smol", "namespace": "models"},
+        "spec": {"adapters": [{"name": "french", "source": "hf://a/b", "newer": 1}, {"source": "hf://a/c"}]},
+    }
+    assert read_resource(msgspec.convert(document, ResourceView)).model.adapters == ("french",)

@@ -12,10 +12,13 @@ from ams_common import labels
 from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
+from ams_kube.client import Client
 from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import plan
 from ams_operator.settings import OperatorSettings
+from models import DEPLOYMENTS, create, model, pod_of, until_condition
+from operator_process import OperatorProcess
 from plan_objects import NOW, SETTINGS, resource
 
 HUB = "hf://acme/tiny"
@@ -150,3 +153,14 @@ def test_adapters_of_a_hub_are_kept_for_a_model_that_has_a_volume_of_its_own() -
     assert claims() == claims(adapters=[{"name": "a", "source": "pvc://weights/a"}]) == []
     [claim] = claims(adapters=[SQL, FRENCH])
     assert claim["spec"]["resources"]["requests"] == {"storage": "2Gi"}
+
+
+async def test_an_api_server_takes_the_pod(kube: Client, home: str, operator: OperatorProcess) -> None:
+    adapters = [{"name": name, "source": f"pvc://adapters/{name}?file={name}.gguf"} for name in ("sql", "french")]
+    engine = {"name": "llamacpp", "image": "llama:test"}
+    await create(kube, home, "adapted", model(engine=engine, adapters=adapters))
+    await pod_of(kube, home, "adapted")
+    made: Any = (await kube.get(DEPLOYMENTS, home, "ams-adapted")).spec["template"]
+    mounts = [each["mountPath"] for each in made["spec"]["containers"][1]["volumeMounts"]]
+    assert "/source-1" in mounts
+    await until_condition(kube, home, "adapted", "Accepted", "True", "Valid")

@@ -206,10 +206,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spec.adapters[*].lock.*",
-        None,
+        f"self.matches(r'{SHA256}')",
         "must be a sha256: 64 of 0-9 and a-f",
         _matches(SHA256),
-        {"pattern": SHA256},
     ),
     Rule(
         "spec.engine",
