@@ -136,3 +136,11 @@ def test_a_cluster_tells_the_gateway_of_adapters() -> None:
         "spec": {"adapters": [{"name": "french", "source": "hf://a/b", "newer": 1}, {"source": "hf://a/c"}]},
     }
     assert read_resource(msgspec.convert(document, ResourceView)).model.adapters == ("french",)
+
+
+async def test_why_of_an_adapter_is_why_of_its_model(start: Start, pod: Any, registry: FakeRegistry) -> None:
+    registry.add("smol", adapters=("french",))
+    running = await start(registry)
+    for name, status in (("smol:french", 200), ("nobody:french", 404)):
+        async with running.client.get(f"{running.url}/admin/why?model={name}") as response:
+            assert response.status == status, await response.text()

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 from aiohttp import web
+from ams_common.adapters import split_id
 from ams_common.errors import ApiError
 from ams_common.printable import printable
 from ams_common.reasons import Reason
@@ -42,7 +43,9 @@ async def get_why(services: Services, call: Call) -> web.Response:
     if request:
         return json_response(call.request, await why_request(services, request))
     if model:
-        return json_response(call.request, await why_model(services, require_model(services.registry, model)))
+        owner, adapter = split_id(model)  # what is wrong with an adapter is wrong with its model
+        name = owner if adapter and services.registry.find(model) is None else model
+        return json_response(call.request, await why_model(services, require_model(services.registry, name)))
     return json_response(call.request, await why_all(services))
 
 
