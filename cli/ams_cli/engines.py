@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine
+from ams_common.engines.choose import ARCHITECTURE_UNKNOWN, EngineChoice, EngineFacts, choose_engine
 from ams_common.engines.choose import refusals as refused_by
 from ams_common.engines.names import EngineName
 from ams_common.engines.table import ROWS
@@ -117,6 +117,8 @@ def facts_of(preview: Preview) -> ModelFacts:
 def refusals(preview: Preview, choice: EngineChoice, machine: Machine) -> list[str]:
     """Why the engine can't serve the model here, as sentences that begin with the field's path; none: it can."""
     row = ROWS.get(choice.name)
+    if row is None and choice.reason == ARCHITECTURE_UNKNOWN:
+        return []  # another one may be chosen then
     if row is None:
         return refused_by(preview.resource, choice, facts_of(preview))
     if machine.certain and choice.name not in machine.programs:

@@ -175,13 +175,14 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "Accepted",
         "The engine can't do what the resource asks for",
         "The message names each field. Change it, ask the engine by `spec.engine.args`, or take another engine: "
-        "`builtin` honours every field, and docs/engines.md has what the others make of them.",
+        "`builtin` honours every field but `adapters`, and docs/engines.md has what the others make of them.",
     ),
     Reason.INVALID_SOURCE: _fails(
         "Accepted",
         "The source can't be served",
         "`spec.model.source` names something that isn't there, such as a file of a wheel, or a repository without "
-        "config.json or weights at its top level. The message says which.",
+        "config.json or weights at its top level; or an adapter isn't one, or not one of this model. The message says "
+        "which.",
     ),
     Reason.PICKLED_WEIGHTS: _fails(
         "Accepted",

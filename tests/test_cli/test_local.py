@@ -11,6 +11,10 @@ from test_common.resource_cases import manifest
 
 
 def test_a_claim_is_refused_in_words() -> None:
+    adapters = [{"name": "a", "source": "hf://a/b"}, {"name": "b", "source": "pvc://adapters/b"}]
+    assert [each[:24] for each in refusals(parse_model_deployment(manifest(spec__adapters=adapters)))] == [
+        "spec.adapters[1].source:"
+    ]
     assert refusals(parse_model_deployment(manifest(spec__model__source="pvc://weights/x"))) == [
         "spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to "
         "download the weights"

@@ -126,3 +126,57 @@ def test_up_says_what_to_do_for_an_engine_that_is_not_there(
 def test_a_model_that_only_another_engine_serves_is_no_problem_of_it() -> None:
     preview = replace(seen({"architectures": ["BartForConditionalGeneration"]}), unsupported="It isn't served.")
     assert engines.choose(preview, Machine(ALL)).name == "builtin"
+
+
+ADAPTERS = {"adapters": [{"name": "sql", "source": "hf://a/sql"}]}
+
+
+@pytest.mark.parametrize(
+    ("preview", "machine", "name", "refused"),
+    [
+        (seen(LLAMA, **GPU, **ADAPTERS), Machine(ALL, 1), "vllm", ""),
+        (seen(**GPU, **ADAPTERS), Machine(ALL, 1), "builtin", ""),  # it isn't known yet what is chosen
+        (
+            seen(LLAMA, **ADAPTERS),
+            Machine(ALL, 1),
+            "builtin",
+            "the builtin engine applies none (it was chosen because no",
+        ),
+        (
+            seen(LLAMA, **GPU, **ADAPTERS),
+            Machine(ALL),
+            "builtin",
+            "because a GPU is asked for, and this machine has none",
+        ),
+        (seen(LLAMA, **GPU, **ADAPTERS), Machine({}, 1), "builtin", "because vLLM isn't at hand"),
+        (
+            seen(LLAMA, engine={"name": "builtin"}, **ADAPTERS),
+            Machine(ALL, 1),
+            "builtin",
+            "name vllm, sglang or llamacpp",
+        ),
+        (seen(LLAMA, engine={"name": "vllm"}, **ADAPTERS), Machine(ALL), "vllm", ""),
+    ],
+)
+def test_adapters_are_for_engines_that_apply_them(preview: Preview, machine: Machine, name: str, refused: str) -> None:
+    choice = choose(preview, machine)
+    assert choice.name == name
+    said = refusals(preview, choice, machine)
+    assert len(said) == bool(refused)
+    assert refused in "".join(said)
+
+
+def test_the_engine_gets_the_links_of_adapters_and_their_highest_rank() -> None:
+    preview = seen(LLAMA, engine={"name": "vllm"}, **ADAPTERS)
+    made = with_engine(
+        serve_settings(preview.resource), preview, choose(preview, Machine(ALL)), Machine(ALL), "log", "/links", "32"
+    )
+    command = json.loads(made.engine_command)
+    assert command[command.index("--max-lora-rank") + 1] == "32"
+    assert json.loads(command[command.index("--lora-modules") + 1]) == {"name": "m:sql", "path": "/links/adapters/sql"}
+    assert json.loads(made.adapters) == [{"name": "sql", "source": "hf://a/sql"}]
+
+
+def test_weights_are_fetched_for_the_engine_that_adapters_ask_for() -> None:
+    assert engines.engine_of_weights(seen(**GPU, **ADAPTERS).resource, Machine(ALL, 1)) == "vllm"
+    assert engines.engine_of_weights(seen(**GPU).resource, Machine(ALL, 1)) == "builtin"

