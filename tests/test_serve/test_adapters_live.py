@@ -1,6 +1,7 @@
-"""A real llama-server with LoRA adapters, by a whole `ams up`: answers differ by adapter, and the model's stay its own.
+"""Real engines with LoRA adapters, by a whole `ams up`: answers differ by adapter, and the model's stay its own.
 
-Its program is found by AMS_LLAMA_SERVER or on the PATH; else these tests are skipped.
+llama-server is found by AMS_LLAMA_SERVER or on the PATH; vLLM by AMS_VLLM, and its model by AMS_ENGINES_FOLDER. What
+isn't there is skipped.
 """
 
 import json
@@ -20,10 +21,10 @@ from typing import Any
 
 import pytest
 from fakehub.tiny_gguf import make_gguf
-from fakehub.tiny_lora import gguf_lora
+from fakehub.tiny_lora import gguf_lora, peft
 
 PROGRAM = os.environ.get("AMS_LLAMA_SERVER") or shutil.which("llama-server")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no llama-server: neither AMS_LLAMA_SERVER nor on the PATH")
+VLLM, VLLM_MODEL = os.environ.get("AMS_VLLM"), os.environ.get("AMS_ENGINES_FOLDER")
 ADAPTERS = ("french", "sql")
 CHAT = {
     "messages": [{"role": "user", "content": "the cat sat"}],
@@ -42,13 +43,13 @@ class Served:
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=120) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=300) as answer:
             return json.load(answer)
 
     def chat(self, model: str, **more: Any) -> str:
@@ -59,14 +60,14 @@ class Served:
 
 
 @contextmanager
-def up(folder: Path, adapters: list[dict[str, str]], base: Path, engine: str = "auto") -> Iterator[Served]:
+def up(folder: Path, adapters: list[dict[str, str]], base: Path, engine: str = "auto", **more: Any) -> Iterator[Served]:
     manifest = {
         "apiVersion": "aimodelserver.io/v1alpha1",
         "kind": "ModelDeployment",
         "metadata": {"name": "tiny"},
         "spec": {
             "model": {"source": f"file://{base}"},
-            "engine": {"name": engine},
+            "engine": {"name": engine, **more},
             "adapters": adapters,
             "limits": {"contextTokens": 512, "concurrentRequests": 4},
             "resources": {"limits": {"cpu": "1"}},
@@ -74,7 +75,9 @@ def up(folder: Path, adapters: list[dict[str, str]], base: Path, engine: str = "
     }
     (folder / "model.yaml").write_text(json.dumps(manifest))
     words = [sys.executable, "-m", "ams_cli.main", "up", "-f", str(folder / "model.yaml"), "--port", "0"]
-    words += ["--engine-path", f"llamacpp={PROGRAM}", "--models-dir", str(folder / "models")]
+    programs = {"llamacpp": PROGRAM, "vllm": VLLM}
+    words += ["--engine-path", ",".join(f"{name}={path}" for name, path in programs.items() if path)]
+    words += ["--models-dir", str(folder / "models")]
     words += ["--log-dir", str(folder / "logs"), "--usage-file", str(folder / "usage.db")]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
@@ -105,6 +108,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`engine: auto`, which takes llama.cpp because of the adapters."""
+    if PROGRAM is None:
+        pytest.skip("no llama-server: neither AMS_LLAMA_SERVER nor on the PATH")
     folder = tmp_path_factory.mktemp("a,b")  # a comma parts llama.cpp's adapters
     made = [gguf_lora(folder / f"{name}.gguf", seed=seed) for seed, name in enumerate(ADAPTERS, 1)]
     with up(folder, [{"name": path.stem, "source": f"file://{path}"} for path in made], base) as found:
@@ -164,9 +169,32 @@ def test_names(served: Served) -> None:
     assert status["state"] == "ready"
 
 
+@pytest.mark.skipif(PROGRAM is None, reason="no llama-server: neither AMS_LLAMA_SERVER nor on the PATH")
 def test_an_adapter_of_another_model_is_told_before_it_is_loaded(base: Path, tmp_path: Path) -> None:
     wrong = gguf_lora(tmp_path / "wrong.gguf", inputs=32)
     with up(tmp_path, [{"name": "wrong", "source": f"file://{wrong}"}], base) as found:
         status, answer = found.post("/v1/chat/completions", {**CHAT, "model": "tiny"})
     assert status == 503
     assert "The adapter wrong is for another model" in answer["error"]["message"]
+
+
+@pytest.mark.skipif(not (VLLM and VLLM_MODEL), reason="no vLLM, or no model for it: AMS_VLLM and AMS_ENGINES_FOLDER")
+def test_vllm_applies_adapters_of_several_ranks(tmp_path: Path) -> None:
+    model = Path(str(VLLM_MODEL))
+    config = json.loads((model / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    modules = {"self_attn.q_proj": (hidden, hidden), "mlp.down_proj": (hidden, config["intermediate_size"])}
+    adapters = []
+    for number, name in enumerate(ADAPTERS, 1):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, data in peft(rank=12 * number, layers=layers, modules=modules, seed=number, scale=0.05).items():
+            (folder / file).write_bytes(data)
+        adapters.append({"name": name, "source": f"file://{folder}"})
+    variables = [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}]
+    with up(tmp_path, adapters, model, "vllm", env=variables, args=["--enforce-eager"]) as served:
+        plain = served.chat("tiny")
+        answers = {name: served.chat(f"tiny:{name}") for name in ADAPTERS}
+        assert len({plain, *answers.values()}) == 3
+        assert served.chat("tiny") == plain
+        assert {name: served.chat(f"tiny:{name}") for name in ADAPTERS} == answers
