@@ -177,7 +177,7 @@ def adapter_of(files: dict[str, bytes]) -> Callable[[Path], Any]:
             if not (folder / name).exists():
                 (folder / name).write_bytes(data)
         (folder / "model.safetensors").write_bytes(safetensors(base_shapes()))
-        return check_peft(folder, folder)
+        return check_peft(folder, folder, "vllm")
 
     return check
 

@@ -189,8 +189,10 @@ def put(folder: Path, files: dict[str, bytes]) -> Path:
         (peft(r=-3), "rank -3"),
         (peft(r="4"), "can't be read"),
         (peft(r=8), "other matrices for"),
-        (peft(use_dora=True), "uses DoRA"),
+        (peft(use_dora=True), "asks for use_dora"),
         (peft(modules_to_save=["lm_head"]), "modules_to_save"),
+        (peft(layer_replication=[[0, 1]]), "layer_replication"),
+        (peft(alpha_pattern={"q_proj": 8.5}), "alpha_pattern"),
         (peft(bias="all"), "brings biases"),
         (peft(rank_pattern={"q_proj": 8}), "rank_pattern"),
         (peft(layers=3), "changes layer 2, and the model has 2"),
@@ -204,19 +206,29 @@ def put(folder: Path, files: dict[str, bytes]) -> Path:
 )
 def test_an_adapter_that_is_not_for_the_model_is_told(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
     with pytest.raises(WrongAdapter) as found:
-        check_peft(put(tmp_path / "adapter", files), put(tmp_path / "base", BASE))
+        check_peft(put(tmp_path / "adapter", files), put(tmp_path / "base", BASE), "vllm")
     assert words in str(found.value)
+
+
+def test_what_one_engine_scales_otherwise_is_for_the_other(tmp_path: Path) -> None:
+    folder = put(tmp_path / "adapter", peft(use_rslora=True, rank_pattern={"q_proj": 4}, alpha_pattern={"q_proj": 8}))
+    assert check_peft(folder, put(tmp_path / "base", BASE), "vllm") == 4
+    with pytest.raises(WrongAdapter, match="use_rslora"):
+        check_peft(folder, tmp_path / "base", "sglang")
 
 
 def test_what_cannot_be_told_is_left_to_the_engine(tmp_path: Path) -> None:
     adapter = put(tmp_path / "adapter", peft(rank=8, modules={**MODULES, "mlp.experts.3.w1": (9, 9)}))
     quantized = {name.replace(".weight", ".qweight"): (4, 4) for name in base_shapes()}
     for weights in (safetensors(base_shapes()), safetensors(quantized), safetensors({"other": (1, 1)}), b"broken"):
-        assert check_peft(adapter, put(tmp_path / "base", {"model.safetensors": weights})) == 8
-    assert check_peft(adapter, tmp_path / "empty") == 8
+        assert check_peft(adapter, put(tmp_path / "base", {"model.safetensors": weights}), "vllm") == 8
+    assert check_peft(adapter, tmp_path / "empty", "vllm") == 8
     under = {f"language_model.{name}": shape for name, shape in base_shapes().items()}
     towers = {name.replace("model.", "audio."): (7, 7) for name in base_shapes()}
-    assert check_peft(adapter, put(tmp_path / "base", {"model.safetensors": safetensors({**towers, **under})})) == 8
+    assert (
+        check_peft(adapter, put(tmp_path / "base", {"model.safetensors": safetensors({**towers, **under})}), "vllm")
+        == 8
+    )
 
 
 @pytest.mark.parametrize(

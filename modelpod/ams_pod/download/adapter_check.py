@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from ams_common.engines.names import EngineName
 from ams_common.hub_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ams_common.outside import InvalidJson, read_json
 
@@ -30,12 +31,28 @@ class _Config(msgspec.Struct, frozen=True):
     """As far as it matters, of PEFT's adapter_config.json."""
 
     r: int
+    lora_alpha: float | None = None
     peft_type: str = "LORA"
-    modules_to_save: list[str] | None = None
-    use_dora: bool = False
     bias: str = "none"
     rank_pattern: dict[str, int] | None = None
     alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool = False
+    use_dora: Any = None
+    use_qalora: Any = None
+    lora_bias: Any = None
+    modules_to_save: Any = None
+    layer_replication: Any = None
+    alora_invocation_tokens: Any = None
+
+
+_NOT_APPLIED = (
+    "use_dora",
+    "use_qalora",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "alora_invocation_tokens",
+)
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -43,26 +60,15 @@ class _Tensor(msgspec.Struct, frozen=True):
     shape: list[int] = []
 
 
-def check_peft(folder: Path, model: Path) -> int:
-    """The adapter's rank. WrongAdapter for one that vLLM and SGLang don't apply, or that isn't for the model in the
-    folder `model`; OSError."""
+def check_peft(folder: Path, model: Path, engine: EngineName) -> int:
+    """The adapter's rank. WrongAdapter for one that the engine, vLLM or SGLang, doesn't apply, or that isn't for the
+    model in the folder `model`; OSError."""
     try:
         config = read_json((folder / ADAPTER_CONFIG).read_bytes(), _Config)
     except InvalidJson as error:
         raise WrongAdapter(f"has an {ADAPTER_CONFIG} that can't be read: it {error}") from None
-    for bad, what in (
-        (config.peft_type != "LORA", f"is of the kind {config.peft_type[:40]!r}, and only LORA is applied"),
-        (not 0 < config.r <= _MOST_RANK, f"has rank {config.r}, which makes no sense"),
-        (config.use_dora, "uses DoRA (use_dora), which no engine here applies"),
-        (config.modules_to_save, "brings whole modules (modules_to_save), which no engine here takes from an adapter"),
-        (config.bias != "none", "brings biases (bias), which no engine here takes from an adapter"),
-        (
-            config.rank_pattern or config.alpha_pattern,
-            "has other ranks or scales for some modules (rank_pattern, alpha_pattern), which no engine here applies",
-        ),
-    ):
-        if bad:
-            raise WrongAdapter(what)
+    if (sentence := _why_not(config, engine)) is not None:
+        raise WrongAdapter(sentence)
     try:
         tensors = _head(folder / ADAPTER_WEIGHTS)
     except InvalidJson as error:
@@ -70,6 +76,27 @@ def check_peft(folder: Path, model: Path) -> int:
     if tensors is not None:
         _compare(_pairs(tensors, config.r), _matrices(model))
     return config.r
+
+
+def _why_not(config: _Config, engine: EngineName) -> str | None:
+    """What of the adapter the engine doesn't apply, as a clause without a subject; None where it applies all."""
+    if config.peft_type != "LORA":
+        return f"is of the kind {config.peft_type[:40]!r}, and only LORA is applied"
+    if not 0 < config.r <= _MOST_RANK:
+        return f"has rank {config.r}, which makes no sense"
+    if (name := next((each for each in _NOT_APPLIED if getattr(config, each)), None)) is not None:
+        return f"asks for {name}, which engines don't apply"
+    if config.bias != "none":
+        return "brings biases (bias), which engines don't take from an adapter"
+    ranks, alphas = (config.rank_pattern or {}).values(), (config.alpha_pattern or {}).values()
+    if any(rank != config.r for rank in ranks) or any(alpha != config.lora_alpha for alpha in alphas):
+        return (
+            "has ranks or scales of their own for some modules (rank_pattern, alpha_pattern), which not all versions of"
+            " engines apply"
+        )
+    if config.use_rslora and engine == "sglang":
+        return "is scaled by the root of its rank (use_rslora), which SGLang doesn't do"
+    return None
 
 
 def check_gguf(path: Path, model: Path) -> int:
@@ -119,6 +146,8 @@ def _pairs(tensors: Mapping[str, _Tensor], rank: int) -> dict[str, tuple[int, in
         raise WrongAdapter(f"has no matrices of LoRA in {ADAPTER_WEIGHTS}")
     pairs = {}
     for module, shapes in sides.items():
+        if ".experts" in module:  # those of several experts may be one matrix
+            continue
         if shapes.keys() != {"A", "B"} or shapes["A"][0] != rank or shapes["B"][1] != rank:
             raise WrongAdapter(f"has other matrices for {module[:100]!r} than two of its rank {rank}")
         pairs[module] = (shapes["B"][0], shapes["A"][1])
@@ -131,7 +160,7 @@ def _compare(adapter: Mapping[str, tuple[int, int]], model: "_Matrices | None") 
         return
     for module, given in sorted(adapter.items()):
         found = _LAYER.search(module)
-        if found is None or ".experts." in module:  # checkpoints and programs name these in several ways
+        if found is None:
             continue
         if found[0] not in model.modules:
             if int(found["number"]) >= model.layers:

@@ -70,7 +70,7 @@ def _fetched(adapter: AdapterSettings, fetching: Fetching, model: Path) -> Fetch
         folder = own.folder(source, adapter.source)
         name = gguf_of(source)
         path = folder if name is None else inside(folder, name) if not Path(name).is_absolute() else Path(name)
-        rank = check_peft(path, model) if name is None else check_gguf(path, model)
+        rank = check_peft(path, model, context.engine) if name is None else check_gguf(path, model)
     except WrongAdapter as error:
         raise Failed(Reason.INVALID_SOURCE, f"The adapter {adapter.name} {error}.") from None
     except UnusableFiles as error:
