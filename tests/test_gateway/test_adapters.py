@@ -1,7 +1,12 @@
 """LoRA adapters: requests for MODEL:ADAPTER go to the model's pods, which are told of the adapter."""
 
+import asyncio
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
+import ams_gateway.page
 import msgspec
 import pytest
 from ams_common.keys import OPEN, KeyFile
@@ -144,3 +149,27 @@ async def test_why_of_an_adapter_is_why_of_its_model(start: Start, pod: Any, reg
     for name, status in (("smol:french", 200), ("nobody:french", 404)):
         async with running.client.get(f"{running.url}/admin/why?model={name}") as response:
             assert response.status == status, await response.text()
+
+
+async def test_the_page_offers_a_models_adapters(start: Start, pod: Any, registry: FakeRegistry, tmp_path: Any) -> None:
+    running, _ = await started(start, pod, registry)
+    async with running.client.get(f"{running.url}/overview") as response:
+        models = (await response.json())["models"]
+    assert models[0]["adapters"] == ["french", "sql-2"]
+    if (node := shutil.which("node")) is None:
+        pytest.skip("Node isn't installed: what the page makes of them isn't looked at")
+    script = tmp_path / "script.mjs"
+    static = Path(ams_gateway.page.__file__).parent / "static"
+    asks = [
+        "namesOf(given)",
+        "modelNamed(given, 'smol:sql-2')",
+        "modelNamed(given, 'smol:x')",
+        "namesOf([{name: 'old'}])",
+    ]
+    lines = ["const given = JSON.parse(process.argv[2]);", f"console.log(JSON.stringify([{', '.join(asks)}]));"]
+    script.write_text("\n".join([(static / "adapters.js").read_text(), *lines]))
+    process = await asyncio.create_subprocess_exec(node, script, json.dumps(models), stdout=asyncio.subprocess.PIPE)
+    told, _ = await asyncio.wait_for(process.communicate(), 30)
+    names, model, nothing, older = json.loads(told)
+    assert names == ["smol", "smol:french", "smol:sql-2"]
+    assert (model["name"], model["state"], nothing, older) == ("smol:sql-2", models[0]["state"], None, ["old"])

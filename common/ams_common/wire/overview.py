@@ -39,6 +39,7 @@ class ModelOverview(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(description="Name of the model.")]
     aliases: Annotated[list[str], Meta(description="Its other names.")]
+    adapters: Annotated[list[str], Meta(description="Its LoRA adapters, asked for as NAME:ADAPTER.")] = []
     state: Annotated[Phase, Meta(description="How far the model is.")]
     percent: Annotated[float | None, Meta(description="How far this phase is, 0 to 100.")] = None
     eta_seconds: Annotated[float | None, Meta(description="Seconds until this phase ends.")] = None

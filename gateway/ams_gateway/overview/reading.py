@@ -58,6 +58,7 @@ def read_model(
     return ModelOverview(
         name=model.name,
         aliases=list(model.aliases),
+        adapters=list(model.adapters),
         state=progress.phase,
         percent=_rounded(progress.percent, 1),
         eta_seconds=_eta(progress.eta_seconds),

@@ -1,5 +1,6 @@
 // The models as they are now: followed as a stream, and begun again when it breaks.
 
+import { modelNamed } from "./adapters.js";
 import { refusalOf, request } from "./api.js";
 import { events } from "./sse.js";
 
@@ -9,7 +10,7 @@ let current = null;
 let following = null;
 
 export const overview = () => current;
-export const modelOf = (name) => current?.models.find((model) => model.name === name) ?? null;
+export const modelOf = (name) => modelNamed(current?.models ?? [], name);
 
 /** Call `listener` now, if there is an overview, and whenever there is a new one. Returns what ends that. */
 export function onOverview(listener) {

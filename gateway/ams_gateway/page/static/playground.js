@@ -1,5 +1,6 @@
 // The playground: a model is chosen, asked in text and media, and answers; chats are kept in this browser.
 
+import { namesOf } from "./adapters.js";
 import { $, announce, closeDialog, copy, h, setText, showDialog } from "./dom.js";
 import { Answer } from "./answer.js";
 import { ago, mood, progressText } from "./format.js";
@@ -74,7 +75,7 @@ export function choose(name) {
 
 function drawModels({ models, user, where }) {
   history.setUser(user.name);
-  const names = models.map((model) => model.name);
+  const names = namesOf(models);
   const select = $("model");
   if ([...select.options].map((option) => option.value).join("\n") !== names.join("\n")) {
     const before = select.value;
