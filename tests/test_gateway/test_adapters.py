@@ -9,6 +9,7 @@ from typing import Any
 import ams_gateway.page
 import msgspec
 import pytest
+from ams_common.errors import ApiError
 from ams_common.keys import OPEN, KeyFile
 from ams_gateway.registry.cluster.reading import read_resource
 from ams_gateway.registry.port import KeepAnswers
@@ -173,3 +174,32 @@ async def test_the_page_offers_a_models_adapters(start: Start, pod: Any, registr
     names, model, nothing, older = json.loads(told)
     assert names == ["smol", "smol:french", "smol:sql-2"]
     assert (model["name"], model["state"], nothing, older) == ("smol:sql-2", models[0]["state"], None, ["old"])
+
+
+async def test_while_pods_are_replaced_an_adapter_is_asked_of_those_that_have_it(
+    start: Start, pod: Any, registry: FakeRegistry
+) -> None:
+    missing = ApiError("model_loading", "The adapter isn't in this pod.", retry_after=2)
+
+    async def lacks(exchange: Exchange) -> None:
+        if exchange.request.headers.get("x-ams-adapter"):
+            body = json.loads(missing.body("/generate", "id"))
+            await exchange.json(503, body, Retry_After="2")
+        else:
+            await tells(exchange)
+
+    old, older, new = await pod(lacks), await pod(lacks), await pod(tells)
+    registry.add("smol", old.address, older.address, adapters=("french",))
+    running = await start(registry)
+    status, answer, headers = await running.post("/generate/smol:french", {"prompt": "hi"})
+    assert (status, answer["details"]["code"], headers["Retry-After"]) == (503, "model_loading", "2")
+    registry.add_backend("smol", new.address)
+    for _ in range(8):
+        assert (await running.post("/generate/smol:french", {"prompt": "hi"}))[0] == 200
+        assert (await running.post("/generate/smol", {"prompt": "hi"}))[0] == 200
+    assert len(new.received) >= 8
+    assert old.received
+    assert older.received  # none of them is left out
+    told = await running.metrics()
+    assert 'ams_gateway_retries_total{model="smol",reason="not_loaded"}' in told
+    assert 'ams_gateway_ejections_total{model="smol"} 0.0' in told

@@ -25,6 +25,7 @@ class UpstreamError(Exception):
         ├ StaleConnection    unanswered, ended
         ├ Draining           unanswered
         ├ Busy               unanswered
+        ├ NotLoaded          unanswered
         ├ PodEnded           unanswered, ended
         ├ NoHttp
         └ ResponseCut
@@ -62,6 +63,13 @@ class Busy(UpstreamError):
 
     unanswered = True
     reason = "busy"
+
+
+class NotLoaded(UpstreamError):
+    """The pod hasn't loaded what is asked for, as an adapter that only newer pods of the model have."""
+
+    unanswered = True
+    reason = "not_loaded"
 
 
 class PodEnded(UpstreamError):

@@ -19,6 +19,7 @@ from ams_gateway.proxy.deadline import Deadline
 from ams_gateway.proxy.decisions import (
     Busy,
     Draining,
+    NotLoaded,
     ResponseCut,
     StaleConnection,
     Unreachable,
@@ -86,6 +87,9 @@ class Forwarder:
                 refusals.add("draining")
             if body.replayable and self._holds.may_wait_for_a_place(call, model):
                 refusals.add("queue_full")
+            others = {each.id for each in backends} - {backend.id, *tried}
+            if others and may_send_again(NotLoaded, sends, ends, replayable=body.replayable):
+                refusals.add("model_loading")
             try:
                 return await self._send(call, model, backend, target, body, fresh, refusals)
             except Busy:
@@ -138,8 +142,7 @@ class Forwarder:
                 if answer.message.code in _REFUSALS:
                     refusal = await _refusal_of(answer)
                     if refusal in refusals:
-                        draining = refusal == "draining"
-                        raise Draining("the pod is stopping") if draining else Busy("the pod's queue is full")
+                        raise _refused(refusal)
                 response = await self._relay.relay(call, model, backend, answer)
             backend.failures = 0
             return response
@@ -156,6 +159,8 @@ class Forwarder:
             backend.last_used = loop.time()
 
     def _note_failure(self, model: Model, backend: Backend, error: UpstreamError) -> None:
+        if isinstance(error, NotLoaded):  # it is as it should be
+            return
         logger.warning("%s: pod %s: %s (%s)", model.name, backend.id, error, error.reason)
         now = asyncio.get_running_loop().time()
         if isinstance(error, Unreachable):
@@ -192,6 +197,16 @@ def _failed_attempt(backend: Backend, error: UpstreamError, now: float) -> Facts
     if backend.ejected_until > now:
         facts["left_out_seconds"] = backend.ejected_until - now
     return facts
+
+
+def _refused(code: str | None) -> UpstreamError:
+    """Of a pod that did nothing with the request, by the code of its refusal."""
+    match code:
+        case "draining":
+            return Draining("the pod is stopping")
+        case "model_loading":
+            return NotLoaded("the pod hasn't loaded what is asked for")
+    return Busy("the pod's queue is full")
 
 
 def _head(call: Call, host: str, target: str, body: Body) -> bytes:
