@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from ams_cli import engines
 from ams_cli.main import main
-from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes
+from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes, remarks
 from ams_cli.preview import Preview, look, of_folder
 from ams_common.families import BY_NAME
 from ams_common.resource.parse import parse_model_deployment
@@ -241,3 +241,16 @@ def test_what_no_card_of_the_cluster_holds_does_not_fit() -> None:
     assert unlabelled.verdict.endswith(
         "Set spec.maxMemory, or the nodes' label nvidia.com/gpu.memory (GPU feature discovery does)."
     )
+
+
+def test_adapters_are_named_and_not_counted() -> None:
+    adapters = [{"name": "sql", "source": "hf://a/sql"}, {"name": "french", "source": "hf://a/fr"}]
+    document = {
+        "apiVersion": "aimodelserver.io/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "m"},
+        "spec": {"model": {"source": "hf://a/b"}, "engine": {"name": "vllm"}, "adapters": adapters},
+    }
+    made = make_plan([Preview(parse_model_deployment(document))], on_machine(Machine(8 << 30)), None)
+    assert made.models[0].adapters == ["sql", "french"]
+    assert "m: adapters sql, french come on top: their sizes aren't asked for" in remarks(made, "/models")
