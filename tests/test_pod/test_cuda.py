@@ -251,6 +251,9 @@ def test_kernels_compute_what_torch_does(dtype: torch.dtype, heads: Heads) -> No
         torch.testing.assert_close(
             ours.attend(qkv[-few:].contiguous(), cache, some), plain.attend(qkv[-few:], cache, some), **close
         )
+    many = torch.randint(0, rows, (300,), device="cuda")  # so many that their keys aren't divided
+    repeated = RowPlaces(where.start[many], where.capacity[many], where.length[many])
+    torch.testing.assert_close(ours.attend(qkv[many], cache, repeated), ours.attend(qkv, cache, where)[many], **close)
     nothing = RowPlaces(starts, torch.full_like(starts, capacity), torch.zeros_like(lengths))
     assert not ours.attend(qkv, cache, nothing).any()
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from ams_pod.engines.builtin.model import decoder as decoder_module
 from ams_pod.engines.builtin.model.cuda import graphs as graphs_module
-from ams_pod.engines.builtin.model.cuda.graphs import sizes_for, step_table
+from ams_pod.engines.builtin.model.cuda import tables
+from ams_pod.engines.builtin.model.cuda.graphs import SIZES
 from ams_pod.engines.builtin.model.cuda.kernels import Heads, KernelsUnavailable, compile_kernels, why_not
 from ams_pod.engines.builtin.model.cuda.layers import CudaLayers, heads_of
+from ams_pod.engines.builtin.model.cuda.tables import as_rows, graph_table, token_table
 from ams_pod.engines.builtin.model.extents import Extent
 from ams_pod.engines.builtin.scheduler import schedule
 from engine_harness import Driver, forward_of, load_model, prompts, reference
@@ -57,8 +59,8 @@ def test_a_mixed_batch_equals_generate(folder: Path, as_on_a_gpu: list[int]) -> 
     outcomes = [driver.submit(ids, 12)[1] for ids in wanted]
     driver.run()
     assert [outcome.tokens for outcome in outcomes] == expected
-    assert set(as_on_a_gpu) <= set(sizes_for(ROWS))
-    assert len(as_on_a_gpu) >= 10  # steps without prompts are replayed
+    assert set(as_on_a_gpu) <= set(SIZES)
+    assert len(as_on_a_gpu) >= 10
 
 
 def test_prompts_are_read_in_pieces(folder: Path, as_on_a_gpu: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,25 +90,40 @@ def test_rows_that_nobody_has_leave_the_cache_as_it_is(folder: Path, as_on_a_gpu
             assert not half[3 * 64 * cache.heads :].any()  # behind the three extents of 64 tokens
 
 
-def test_sizes_hold_every_count_of_rows() -> None:
-    for most in (1, 2, 3, 5, 32, 33, 100, 256, 1000):
-        sizes = sizes_for(most)
-        assert sizes == sorted(set(sizes))
-        assert sizes[-1] == min(most, 256)
-        assert sizes[0] == 1
+def test_steps_that_no_graph_is_for_are_computed_alike(
+    folder: Path, as_on_a_gpu: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that read keys too often, between rows and chunks that don't."""
+    monkeypatch.setattr(tables, "_KEYS_OF_A_CHUNK", 50 * 50)
+    model = load_model(folder)
+    wanted = [list(range(10, 10 + length)) for length in (20, 140, 30, 120, 25)]
+    expected = [reference(model, ids, 8) for ids in wanted]
+    driver = Driver(forward_of("flat", load_model(folder), ROWS, LENGTH))
+    outcomes = [driver.submit(ids, 8)[1] for ids in wanted]
+    driver.run()
+    assert [outcome.tokens for outcome in outcomes] == expected
+    assert as_on_a_gpu
+    assert max(as_on_a_gpu) <= 8  # the prompts were read otherwise
+
+
+def test_chunks_are_read_as_rows_while_that_costs_little() -> None:
+    extent = Extent(0, 8192)
+    assert as_rows([(extent, 0, 100), (extent, 0, 2000), (extent, 3000, 3008)]) == [True, False, True]
+    assert as_rows([(extent, 0, 180)] * 6) == [True] * 4 + [False] * 2  # of a step, no more than so many keys
 
 
 def test_the_table_of_a_step() -> None:
-    table = step_table(4, [7, 8], [10, 3], [(Extent(64, 128), 10, 11), (Extent(192, 64), 3, 4)], heads=2)
-    assert table.tolist() == [
-        [7, 8, 0, 0],
-        [10, 3, 0, 0],
-        [64 * 2 + 10, 192 * 2 + 3, -1, -1],
-        [128, 64, 0, 0],
-        [128, 384, 0, 0],
-        [128, 64, 0, 0],
-        [11, 4, 0, 0],
+    tokens = token_table([(Extent(64, 128), 10, 11), (Extent(192, 64), 3, 5)], heads=2)
+    assert graph_table(4, [7, 8, 9], [10, 3, 4], tokens).tolist() == [
+        [7, 8, 9, 0],
+        [10, 3, 4, 0],
+        [64 * 2 + 10, 192 * 2 + 3, 192 * 2 + 4, -1],
+        [128, 64, 64, 0],
+        [128, 384, 384, 0],
+        [128, 64, 64, 0],
+        [11, 4, 5, 0],
     ]
+    assert graph_table(2, [], [], token_table([], heads=2))[2].tolist() == [-1, -1]
 
 
 def test_query_heads_are_divided_so_that_a_block_holds_them() -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
-from ams_pod.engines.builtin.model.cuda.graphs import DecodeGraphs
+from ams_pod.engines.builtin.model.cuda.graphs import StepGraphs
 from ams_pod.engines.builtin.model.cuda.kernels import KernelsUnavailable, RowPlaces, TokenPlaces, kernels_for
 from ams_pod.engines.builtin.model.cuda.layers import CudaLayers, heads_of
 from ams_pod.engines.builtin.model.cuda.layers import why_not as why_not_on_a_gpu
+from ams_pod.engines.builtin.model.cuda.tables import Place
 from ams_pod.engines.builtin.model.layers import Layers, Work
 from ams_pod.engines.builtin.model.logprobs import PIECE
 from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
@@ -132,7 +133,7 @@ class Decoder:
 
     def _step(self, batch: Batch) -> Tensor:
         rows = len(batch.lengths)
-        ids = torch.tensor([*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)])
+        ids = [*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)]
         written = [(slot, length, length + 1) for slot, length in zip(batch.slots, batch.lengths, strict=True)]
         written += [(chunk.slot, chunk.start, chunk.end) for chunk in batch.chunks]
         for slot, start, end in written:
@@ -142,14 +143,27 @@ class Decoder:
         for chunk in batch.chunks:
             positions.extend(range(chunk.start, chunk.end))
         places = [(self.cache.place(slot), start, end) for slot, start, end in written]
-        if self._graphs is not None and not batch.chunks and max(positions) < self._cos.shape[0]:
-            logits = self._graphs.run(batch.tokens, positions, places, self.cache.heads)
-            if logits is not None:
-                return logits
-        x = self._body.embed_tokens(ids.to(self.device))
+        x = self._replayed(ids, positions, places, batch)
+        if x is None:
+            x = self._layers.forward(self._work(ids, positions, places, batch))
+        self._tell(x, rows, batch.chunks)
+        logit_rows = self._logit_rows(rows, batch.chunks)
+        return self._layers.logits(x if logit_rows is None else x[logit_rows])
+
+    def _replayed(
+        self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch
+    ) -> Tensor | None:
+        """What the last layer makes of a step that a graph is for; None for others, such as those with media."""
+        plain = all(chunk.embeds is None and chunk.positions is None and chunk.deep is None for chunk in batch.chunks)
+        if self._graphs is None or not plain or max(positions) >= self._cos.shape[0]:
+            return None
+        return self._graphs.run(ids, positions, places, len(batch.lengths))
+
+    def _work(self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch) -> Work:
+        x = self._body.embed_tokens(torch.tensor(ids).to(self.device))
         cos, sin = self._turns(positions)
         deep: list[tuple[int, int, Tensor]] = []
-        at = rows
+        at = rows = len(batch.lengths)
         for chunk in batch.chunks:
             end = at + chunk.end - chunk.start
             if chunk.embeds is not None:
@@ -159,22 +173,19 @@ class Decoder:
             if chunk.deep is not None:
                 deep.append((at, end, chunk.deep.to(x.device)))
             at = end
-        logit_rows = self._logit_rows(rows, batch.chunks)
-        x = self._layers.forward(Work(x, cos, sin, rows, places, [chunk.all_logits for chunk in batch.chunks], deep))
-        self._tell(x, rows, batch.chunks)
-        return self._layers.logits(x if logit_rows is None else x[logit_rows])
+        return Work(x, cos, sin, rows, places, [chunk.all_logits for chunk in batch.chunks], deep)
 
     @torch.inference_mode()
-    def _make_graphs(self, stack: Stack) -> DecodeGraphs | None:
+    def _make_graphs(self, stack: Stack) -> StepGraphs | None:
         layers = self._layers
         if not isinstance(layers, CudaLayers) or waits_for_the_host(stack):
             return None
 
-        def decode(ids: Tensor, positions: Tensor, tokens: TokenPlaces, rows: RowPlaces) -> Tensor:
+        def compute(ids: Tensor, positions: Tensor, tokens: TokenPlaces, rows: RowPlaces) -> Tensor:
             turns = self._cos[positions], self._sin[positions]
-            return layers.logits(layers.decode(self._body.embed_tokens(ids), turns, tokens, rows))
+            return layers.of_rows(self._body.embed_tokens(ids), turns, tokens, rows)
 
-        graphs = DecodeGraphs(decode, self.max_rows, stack.device)
+        graphs = StepGraphs(compute, stack.key_heads, stack.device)
         return graphs if graphs.make() else None
 
     def _tell(self, x: Tensor, rows: int, chunks: Sequence[Chunk]) -> None:

@@ -1,7 +1,7 @@
-"""Steps of rows alone as CUDA graphs: hundreds of kernels are launched as one, so that nothing waits for the host.
+"""Steps as CUDA graphs: hundreds of kernels are launched as one, so that nothing waits for the host.
 
-A graph is for so many rows, and those of a step are filled up to the next size; rows that nobody has read no keys and
-write none.
+A graph is for so many tokens, and those of a step are filled up to the next size; tokens that nobody has read no keys
+and write none.
 """
 
 import bisect
@@ -11,94 +11,63 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ams_pod.engines.builtin.memory.out_of_memory import is_out_of_memory
 from ams_pod.engines.builtin.model.cuda.kernels import RowPlaces, TokenPlaces
-from ams_pod.engines.builtin.model.cuda.layers import row_table
-from ams_pod.engines.builtin.model.extents import Extent
+from ams_pod.engines.builtin.model.cuda.tables import Place, as_rows, graph_table, token_table
 from ams_pod.engines.builtin.model.transfer import on_device
 
 log = logging.getLogger(__name__)
 
-_MOST_ROWS = 256
-_NOWHERE = -1
+SIZES = (1, 2, 4, *range(8, 64, 8), *range(64, 257, 32))
+"""Tokens that graphs are made for: close together where filling up costs."""
 
-Decode = Callable[[Tensor, Tensor, TokenPlaces, RowPlaces], Tensor]
-"""Token ids [rows], positions [rows] and places to logits [rows, vocabulary]."""
-
-
-def sizes_for(most: int) -> list[int]:
-    """Rows that graphs are made for: close together where filling up costs, up to `most` as far as any can."""
-    sizes = [1, 2, 4, *range(8, 64, 8), *range(64, _MOST_ROWS + 1, 32)]
-    most = min(most, _MOST_ROWS)
-    return [size for size in sizes if size < most] + [most]
+Compute = Callable[[Tensor, Tensor, TokenPlaces, RowPlaces], Tensor]
+"""Token ids [tokens], positions [tokens] and places to hidden states [tokens, hidden]."""
 
 
-def step_table(
-    size: int, ids: Sequence[int], positions: Sequence[int], places: Sequence[tuple[Extent, int, int]], heads: int
-) -> Tensor:
-    """All that a graph of `size` rows reads, int64 [7, size].
-
-    Ids, positions, where and how far apart a token's heads are stored, and `row_table`'s three.
-    """
-    table = torch.zeros(7, size, dtype=torch.int64)
-    rows = len(ids)
-    table[0, :rows] = torch.tensor(ids)
-    table[1, :rows] = torch.tensor(positions)
-    table[2] = _NOWHERE
-    table[2, :rows] = torch.tensor([place.offset * heads + start for place, start, _ in places])
-    table[4:, :rows] = row_table(places, heads)
-    table[3] = table[5]
-    return table
-
-
-class DecodeGraphs:
+class StepGraphs:
     """Graphs of one decoder. Replays, and the reading of what they gave, come one after the other."""
 
-    def __init__(self, decode: Decode, most_rows: int, device: torch.device) -> None:
-        self._decode, self._device = decode, device
-        self._sizes = sizes_for(most_rows)
+    def __init__(self, compute: Compute, heads: int, device: torch.device) -> None:
+        """`heads` are those of keys."""
+        self._compute, self._heads, self._device = compute, heads, device
         self._made: dict[int, tuple[Callable[[], None], Tensor, Tensor]] = {}
         self._pool: object | None = None
 
     def make(self) -> bool:
         """All graphs, the largest first, as they share memory; False if they can't be made, and then none is."""
         try:
-            for size in reversed(self._sizes):
+            for size in reversed(SIZES):
                 self._made[size] = self._make(size)
         except RuntimeError as error:
-            self._made.clear()
-            if is_out_of_memory(error):
-                raise
+            self._made.clear()  # what they took is free again, where memory ran out
             log.warning("steps are launched kernel by kernel: %s", str(error).partition("\n")[0])
             return False
-        log.info("steps of up to %d rows are CUDA graphs", self._sizes[-1])
+        log.info("steps of up to %d tokens are CUDA graphs", SIZES[-1])
         return True
 
-    def run(
-        self,
-        ids: Sequence[int],
-        positions: Sequence[int],
-        places: Sequence[tuple[Extent, int, int]],
-        heads: int,
-    ) -> Tensor | None:
-        """Logits [rows, vocabulary], which the next call overwrites; None where there is no graph for so many rows."""
-        at = bisect.bisect_left(self._sizes, len(ids))
-        if not ids or at == len(self._sizes) or self._sizes[at] not in self._made:
+    def run(self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], rows: int) -> Tensor | None:
+        """Hidden states [tokens, hidden], which the next call overwrites.
+
+        `places` are of `rows` with a token each, and of chunks of prompts behind them. None where no graph is for such
+        a step: it has too many tokens, or chunks for which keys would be read too often.
+        """
+        if not ids or len(ids) > SIZES[-1] or not all(as_rows(places[rows:])):
             return None
-        size = self._sizes[at]
-        replay, table, logits = self._made[size]
-        table.copy_(on_device(step_table(size, ids, positions, places, heads), self._device), non_blocking=True)
+        size = SIZES[bisect.bisect_left(SIZES, len(ids))]
+        replay, table, hidden = self._made[size]
+        given = graph_table(size, ids, positions, token_table(places, self._heads))
+        table.copy_(on_device(given, self._device), non_blocking=True)
         replay()
-        return logits[: len(ids)]
+        return hidden[: len(ids)]
 
     def _make(self, size: int) -> tuple[Callable[[], None], Tensor, Tensor]:
-        table = on_device(step_table(size, [], [], [], 1), self._device)
+        table = on_device(graph_table(size, [], [], token_table([], self._heads)), self._device)
 
         def compute() -> Tensor:
-            return self._decode(table[0], table[1], TokenPlaces(table[2], table[3]), RowPlaces(*table[4:]))
+            return self._compute(table[0], table[1], TokenPlaces(table[2], table[3]), RowPlaces(*table[4:]))
 
-        replay, logits, self._pool = record(compute, self._pool)
-        return replay, table, logits
+        replay, hidden, self._pool = record(compute, self._pool)
+        return replay, table, hidden
 
 
 def record(compute: Callable[[], Tensor], pool: object | None) -> tuple[Callable[[], None], Tensor, object]:

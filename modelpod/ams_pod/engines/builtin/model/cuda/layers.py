@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ams_pod.engines.builtin.model.cuda.kernels import Heads, LayerKernels, RowPlaces, TokenPlaces
 from ams_pod.engines.builtin.model.cuda.kernels import why_not as why_kernels_cannot
+from ams_pod.engines.builtin.model.cuda.tables import Place, as_rows, token_table
 from ams_pod.engines.builtin.model.extents import Extent
 from ams_pod.engines.builtin.model.layers import Work
 from ams_pod.engines.builtin.model.linear import Linear, make_linear
@@ -41,18 +42,26 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadChunk:
-    """Tokens `first` to `first + count` of a step, of a prompt: its extent, the keys it sees and its mask."""
+class _Rows:
+    """Tokens of a step from `first` on, each of which sees keys of its own."""
 
     first: int
-    count: int
+    places: RowPlaces
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Tokens `first` to `last` of a step, of one prompt: its extent, the keys they see together, and their mask."""
+
+    first: int
+    last: int
     place: Extent
     end: int
     mask: Tensor | None
 
 
 class CudaLayers:
-    """`Layers`, and `decode`, which has no other inputs than tensors, so that a graph can be made of it."""
+    """`Layers`, and `of_rows`, which has no other inputs than tensors, so that a graph can be made of it."""
 
     def __init__(self, stack: Stack, report: Callable[[float], None], kernels: LayerKernels) -> None:
         body = stack.body
@@ -74,36 +83,42 @@ class CudaLayers:
         return self._head(self._kernels.add_and_norm(x.contiguous(), None, self._norm, self.epsilon))
 
     def forward(self, work: Work) -> Tensor:
-        heads = self._cache.heads
-        where, stride = [], []
-        for place, start, end in work.places:
-            where.append(torch.arange(place.offset * heads + start, place.offset * heads + end))
-            stride.append(torch.full((end - start,), place.capacity))
-        tokens = on_device(torch.stack((torch.cat(where), torch.cat(stride))), self.device)
-        rows = on_device(row_table(work.places[: work.rows], heads), self.device)
-        chunks, at = [], work.rows
-        for place, start, end in work.places[work.rows :]:
-            mask = causal_mask(start, end, self.dtype, str(self.device))
-            chunks.append(_ReadChunk(at, end - start, place, end, mask))
-            at += end - start
+        table = on_device(token_table(work.places, self._cache.heads), self.device)
+        parts = self._parts(work.places, work.rows, table)
+        turns = (work.cos, work.sin)
         return self._compute(
-            work.x.contiguous(), (work.cos, work.sin), TokenPlaces(*tokens), RowPlaces(*rows), chunks, work.deep,
-            self.between,
-        )  # fmt: skip
+            work.x.contiguous(), turns, TokenPlaces(*table[:2]), parts, deep=work.deep, between=self.between
+        )
 
-    def decode(self, x: Tensor, turns: tuple[Tensor, Tensor], tokens: TokenPlaces, rows: RowPlaces) -> Tensor:
-        """What the last layer makes of x [rows, hidden], one token a row; x is overwritten."""
-        return self._compute(x, turns, tokens, rows, (), (), None)
+    def of_rows(self, x: Tensor, turns: tuple[Tensor, Tensor], tokens: TokenPlaces, rows: RowPlaces) -> Tensor:
+        """What the last layer makes of x [tokens, hidden], each of which sees keys of its own; x is overwritten."""
+        return self._compute(x, turns, tokens, [_Rows(0, rows)])
+
+    def _parts(self, places: Sequence[Place], rows: int, table: Tensor) -> "list[_Rows | _Chunk]":
+        """A step in pieces that attention computes in one call each, in their order."""
+        parts: list[_Rows | _Chunk] = []
+        begun = at = 0
+        alike = [True] * rows + as_rows(places[rows:])
+        for (place, start, end), is_like_rows in zip(places, alike, strict=True):
+            last = at + end - start
+            if not is_like_rows:
+                if at > begun:
+                    parts.append(_Rows(begun, RowPlaces(*table[2:, begun:at])))
+                parts.append(_Chunk(at, last, place, end, causal_mask(start, end, self.dtype, str(self.device))))
+                begun = last
+            at = last
+        if at > begun:
+            parts.append(_Rows(begun, RowPlaces(*table[2:, begun:at])))
+        return parts
 
     def _compute(
         self,
         x: Tensor,
         turns: tuple[Tensor, Tensor],
         tokens: TokenPlaces,
-        rows: RowPlaces,
-        chunks: Sequence[_ReadChunk],
-        deep: Sequence[tuple[int, int, Tensor]],
-        between: Callable[[], None] | None,
+        parts: "Sequence[_Rows | _Chunk]",
+        deep: Sequence[tuple[int, int, Tensor]] = (),
+        between: Callable[[], None] | None = None,
     ) -> Tensor:
         kernels, epsilon, heads, cache = self._kernels, self.epsilon, self.heads, self._cache
         count = x.shape[0]
@@ -114,7 +129,7 @@ class CudaLayers:
             normed = kernels.add_and_norm(x, added, layer.input_norm, epsilon)
             qkv = layer.qkv(normed).view(count, heads.queries + 2 * heads.keys, heads.size)
             kernels.turn_and_store(qkv, turns, layer.qk_norm, epsilon, cache.layers[index], tokens)
-            attended = self._attend(index, qkv, rows, chunks)
+            attended = self._attend(index, qkv, parts)
             normed = kernels.add_and_norm(x, layer.out(attended), layer.post_norm, epsilon)
             added = layer.down(kernels.silu_and_multiply(layer.gate_and_up(normed)))
             for first, end, features in deep:
@@ -122,21 +137,17 @@ class CudaLayers:
                     added[first:end] += features[index]
         return x if added is None else x.add_(added)
 
-    def _attend(self, layer: int, qkv: Tensor, rows: RowPlaces, chunks: Sequence[_ReadChunk]) -> Tensor:
+    def _attend(self, layer: int, qkv: Tensor, parts: "Sequence[_Rows | _Chunk]") -> Tensor:
         results = []
-        if len(rows.start):
-            results.append(self._kernels.attend(qkv, self._cache.layers[layer], rows))
-        for chunk in chunks:
-            keys, values = self._cache.keys(layer, chunk.place)
-            query = qkv[chunk.first : chunk.first + chunk.count, : self.heads.queries]
-            results.append(attend_chunk(query, keys[:, :, : chunk.end], values[:, :, : chunk.end], chunk.mask))
+        for part in parts:
+            if isinstance(part, _Rows):
+                asked = qkv[part.first : part.first + len(part.places.start)]
+                results.append(self._kernels.attend(asked, self._cache.layers[layer], part.places))
+                continue
+            keys, values = self._cache.keys(layer, part.place)
+            query = qkv[part.first : part.last, : self.heads.queries]
+            results.append(attend_chunk(query, keys[:, :, : part.end], values[:, :, : part.end], part.mask))
         return results[0] if len(results) == 1 else torch.cat(results)
-
-
-def row_table(places: Sequence[tuple[Extent, int, int]], heads: int) -> Tensor:
-    """Of each row where its keys begin, its extent's capacity and how many keys there are: int64 [3, rows]."""
-    table = [[place.offset * heads, place.capacity, end] for place, _, end in places]
-    return torch.tensor(table, dtype=torch.int64).view(-1, 3).t().contiguous()
 
 
 def _take(layer: "torch.nn.Module") -> _Layer:
