@@ -58,6 +58,7 @@ SLOW = {
     "test_operator/test_deep_resources.py",
     "test_operator/test_first_key.py",
     "test_operator/test_follower.py",
+    "test_operator/test_groups_live.py",
     "test_operator/test_kind_away.py",
     "test_operator/test_lifecycle.py",
     "test_operator/test_nodes_live.py",

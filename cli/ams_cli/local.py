@@ -27,7 +27,18 @@ def refusals(resource: ModelDeployment) -> list[str]:
             "spec.model.source: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to "
             "download the weights"
         ]
-    return []
+    return over_nodes(resource)
+
+
+def over_nodes(resource: ModelDeployment) -> list[str]:
+    """A model that is larger than one machine."""
+    nodes = resource.spec.engine.nodes
+    if nodes <= 1:
+        return []
+    return [
+        f"spec.engine.nodes: {nodes} takes a cluster with LeaderWorkerSet (kubectl apply); this is one machine, so "
+        "leave it out for a model that fits here"
+    ]
 
 
 def notes(resource: ModelDeployment, gpus: int) -> list[str]:

@@ -4,8 +4,9 @@ import json
 
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow, no_variables
-from ams_common.engines.wishes import EngineWishes
+from ams_common.engines.wishes import EngineWishes, Member
 
+_MEETING_PORT = 20000  # of the leader, where processes of all nodes meet
 _LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
 
@@ -19,8 +20,10 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--context-length", str(wishes.context_tokens)]
     if wishes.precision != "auto":
         result += ["--dtype", wishes.precision]
-    if wishes.gpus > 1:
-        result += ["--tp-size", str(wishes.gpus)]
+    if wishes.gpus * wishes.nodes > 1:
+        result += ["--tp-size", str(wishes.gpus * wishes.nodes)]
+    if wishes.nodes > 1:
+        result += ["--nnodes", str(wishes.nodes)]
     if not wishes.prefix_cache:
         result += ["--disable-radix-cache"]
     kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
@@ -28,6 +31,11 @@ def command(wishes: EngineWishes) -> list[str]:
         taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
         result += ["--enable-multimodal", "--limit-mm-data-per-request", json.dumps(taken)]
     return result
+
+
+def joins(member: Member) -> list[str]:
+    """Those that aren't the leader answer nothing but their own health route."""
+    return ["--node-rank", member.rank, "--dist-init-addr", f"{member.address}:{_MEETING_PORT}"]
 
 
 ROW = EngineRow(
@@ -39,6 +47,7 @@ ROW = EngineRow(
     variables=no_variables,
     rules=(
         refusing.families,
+        refusing.nodes_without_gpus,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,
@@ -58,8 +67,10 @@ ROW = EngineRow(
         ("precision", "`--dtype`"),
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
         ("maxMemory", "refused: `--mem-fraction-static` in `engine.args` is a part of the GPU, not bytes"),
-        ("resources (GPUs)", "`--tp-size`"),
+        ("resources (GPUs)", "`--tp-size`: those of all nodes together"),
+        ("engine.nodes", "`--nnodes`, `--node-rank`, `--dist-init-addr`"),
         ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),
+    joins=joins,
 )  # fmt: skip

@@ -4,7 +4,7 @@ import json
 
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow
-from ams_common.engines.wishes import EngineWishes
+from ams_common.engines.wishes import EngineWishes, Member
 
 _LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
@@ -20,6 +20,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--dtype", wishes.precision]
     if wishes.gpus > 1:
         result += ["--tensor-parallel-size", str(wishes.gpus)]
+    if wishes.nodes > 1:
+        result += ["--pipeline-parallel-size", str(wishes.nodes), "--nnodes", str(wishes.nodes)]
     if wishes.cache_bytes is not None:
         result += ["--kv-cache-memory-bytes", str(wishes.cache_bytes)]
     if not wishes.prefix_cache:
@@ -37,6 +39,12 @@ def command(wishes: EngineWishes) -> list[str]:
     return result
 
 
+def joins(member: Member) -> list[str]:
+    """Processes of all nodes meet at the leader, without Ray: the `mp` executor."""
+    result = ["--node-rank", member.rank, "--master-addr", member.address]
+    return result if member.leader else [*result, "--headless"]
+
+
 def variables(wishes: EngineWishes) -> dict[str, str]:
     """Nothing is told to anybody. Its routes for sleeping are among those for development, on loopback alone."""
     told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -52,6 +60,7 @@ ROW = EngineRow(
     variables=variables,
     rules=(
         refusing.families,
+        refusing.nodes_without_gpus,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,
@@ -71,9 +80,14 @@ ROW = EngineRow(
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
         ("maxMemory", "`--kv-cache-memory-bytes`: what it leaves beside the weights, whose size must be known"),
         ("resources (GPUs)", "`--tensor-parallel-size`"),
+        (
+            "engine.nodes",
+            "`--pipeline-parallel-size`, `--nnodes`, `--node-rank`, `--master-addr`; `--headless` but for the leader",
+        ),
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),
     sleeps=True,
+    joins=joins,
 )  # fmt: skip

@@ -8,20 +8,23 @@ from ams_kube.kinds import Kind
 from ams_kube.objects import (
     CLAIMS,
     DEPLOYMENTS,
+    LEADER_WORKER_SETS,
     NETWORK_POLICIES,
     SERVICE_ACCOUNTS,
     SERVICES,
     AppliedOnly,
     Claim,
     Deployment,
+    LeaderWorkerSet,
     Metadata,
     Service,
 )
 
-Child = Deployment | Service | AppliedOnly | Claim
+Child = Deployment | LeaderWorkerSet | Service | AppliedOnly | Claim
 CHILDREN: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, DEPLOYMENTS)
+    kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, DEPLOYMENTS, LEADER_WORKER_SETS)
 }
+"""LeaderWorkerSet isn't Kubernetes' own: a cluster may lack it."""
 
 
 def model_key(metadata: Metadata) -> str:
