@@ -12,6 +12,7 @@ from typing import Any
 
 import leader_worker_sets as lws
 import pytest
+from ams_cli.why_cluster import read_account
 from ams_common import labels
 from ams_common.memory_offers import MemoryOffers
 from ams_common.resource.rules import SPANNING_NAME_LENGTH
@@ -19,6 +20,7 @@ from ams_common.source import parse_source
 from ams_kube.client import Client
 from ams_kube.errors import Invalid
 from ams_kube.objects import ENDPOINT_SLICES, NODES, EndpointSlice
+from ams_kube.views import RESOURCES
 from ams_operator.decide.children.deployment import Strategy
 from ams_operator.decide.desired import desired
 from ams_operator.decide.engine import engine_of
@@ -141,6 +143,9 @@ async def test_a_model_over_two_nodes_from_start_to_end(cluster: Client, home: s
         "Unschedulable",
         f"Pod {worker.metadata.name}: No node takes the pod",
     )
+
+    account = await read_account(cluster, await cluster.get(RESOURCES, home, "big"))
+    assert any(each.startswith("Pod ams-big-0-1: FailedScheduling: ") for each in account.events), account.events
 
     await cluster.create(NODES, None, {"metadata": {"name": NODE}})
     # both are there, and the leader alone is asked
