@@ -24,7 +24,7 @@ from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
 from ams_operator.act.writer import Writer
-from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decide.children.kinds import CHILDREN, Child, is_worker, model_key
 from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.persistent import keep_running
@@ -255,7 +255,8 @@ class _Operator:
             self._poller.look()
         else:
             self._waking.pop(pod.metadata.key, None)
-        self._startups.take(pod)
+        if not is_worker(pod.metadata):
+            self._startups.take(pod)
         self._cache.take_pod(pod)
 
     def _forget_pod(self, key: str) -> None:
@@ -268,7 +269,7 @@ class _Operator:
         return [
             pod
             for key in {model_key(pod.metadata) for pod in self._waking.values()}
-            for pod in self._cache.get(key).own_pods()
+            for pod in (*self._cache.get(key).own_pods(), *self._cache.get(key).own_workers())
             if pod.metadata.key in self._waking
         ]
 

@@ -8,7 +8,9 @@ import pytest
 from ams_cli.manifests import load_manifests
 from ams_common import labels
 from ams_common.fit import DeviceMemory
+from ams_common.lifecycle import Phase
 from ams_common.memory_offers import MemoryOffer, MemoryOffers, size_of
+from ams_common.progress import Download, Progress
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import Condition
 from ams_kube.objects import Deployment, DeploymentSpec, LeaderWorkerSet, MetadataOnly, Pod
@@ -371,6 +373,12 @@ def test_what_moves_on_other_nodes_is_movement() -> None:
     )
     assert movement(before, NOW) != movement(after, NOW)
     assert movement(before, NOW) == movement(before, NOW + 1)
+
+    def fetched(count: int) -> Observed:
+        progress = {"worker": Progress(Phase.DOWNLOADING, download=Download(count, 100))}
+        return observed(a_set(ready=0), leader(*LOADING), workers=(worker(),), progress=progress)
+
+    assert movement(fetched(1), NOW) != movement(fetched(2), NOW), "as where each node has a volume of its own"
 
 
 def test_a_server_that_waits_is_left_to_its_set() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ams_common.lifecycle import Phase
 from ams_common.naming import GivenNames, NameClaim, give_names
+from ams_common.progress import Progress
 from ams_common.quantity import parse_bytes
 from ams_common.reasons import Reason
 from ams_common.resource.rules import most_replicas
@@ -114,18 +115,19 @@ def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, n
 def movement(observed: Observed, now: float) -> Hashable:
     """Changes whenever something moves of what is under way: pods come and go, bytes arrive, a load goes on."""
     workload = own_workload(observed.children, observed.resource)
-    pods = []
-    for view in _views(observed, now):
-        progress = view.progress
-        received = progress.download.bytesDone if progress is not None and progress.download is not None else None
-        step = (progress.phase, progress.percent, received) if progress is not None else None
-        pods.append((view.pod.metadata.uid, view.stage, step))
+    pods: list[Hashable] = [(view.pod.metadata.uid, view.stage, _step(view.progress)) for view in _views(observed, now)]
+    for pod in living(observed.workers):
+        ready = sum(each.ready for each in pod.status.container_statuses)
+        pods.append((pod.metadata.uid, (pod.status.phase, ready), _step(observed.progress.get(pod.metadata.uid))))
     replicas = (workload.replicas, workload.updated, workload.available) if workload is not None else None
-    workers = tuple(
-        (pod.metadata.uid, pod.status.phase, len([each for each in pod.status.container_statuses if each.ready]))
-        for pod in living(observed.workers)
-    )
-    return (observed.resource.metadata.generation, replicas, tuple(pods), workers)
+    return (observed.resource.metadata.generation, replicas, tuple(pods))
+
+
+def _step(progress: Progress | None) -> Hashable:
+    if progress is None:
+        return None
+    received = progress.download.bytesDone if progress.download is not None else None
+    return (progress.phase, progress.percent, received)
 
 
 def _facts(

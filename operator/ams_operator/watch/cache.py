@@ -14,7 +14,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_kube.managed_fields import entry_of
 from ams_kube.objects import Metadata, MetadataOnly, Pod
 
-from ams_operator.decide.children.kinds import Child, child_key, model_key
+from ams_operator.decide.children.kinds import Child, child_key, is_worker, model_key
 from ams_operator.decide.children.pull import pull_name
 from ams_operator.decide.ownership import owner_of
 from ams_operator.decide.workload import WORKLOADS, Workload, own_workload
@@ -162,10 +162,9 @@ class Cache:
         if (name := pod.metadata.labels.get(labels.PULLS_FOR)) and pod.metadata.name == pull_name(name):
             self._take_pull(f"{pod.metadata.namespace}/{name}", pod)
             return
-        is_worker = labels.MODEL not in pod.metadata.labels and labels.GROUP in pod.metadata.labels
-        key = f"{pod.metadata.namespace}/{pod.metadata.labels[labels.GROUP]}" if is_worker else model_key(pod.metadata)
+        key = model_key(pod.metadata)
         known = self._known.setdefault(key, ModelObjects())
-        pods = known.workers if is_worker else known.pods
+        pods = known.workers if is_worker(pod.metadata) else known.pods
         before = pods.get(pod.metadata.name)
         if before is not None and _older(pod.metadata, before.metadata):
             return

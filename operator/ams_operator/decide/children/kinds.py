@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ams_common.labels import MODEL
+from ams_common.labels import GROUP, MODEL
 from ams_common.names import KIND, child_name
 from ams_kube.kinds import Kind
 from ams_kube.objects import (
@@ -29,7 +29,12 @@ CHILDREN: dict[str, Kind[Any]] = {
 
 def model_key(metadata: Metadata) -> str:
     """Key (`namespace/name`) of the ModelDeployment that an object's label names."""
-    return f"{metadata.namespace}/{metadata.labels.get(MODEL, '')}"
+    return f"{metadata.namespace}/{metadata.labels.get(MODEL) or metadata.labels.get(GROUP, '')}"
+
+
+def is_worker(metadata: Metadata) -> bool:
+    """Whether a pod's labels say that it is one of a replica's on another node than its leader's."""
+    return MODEL not in metadata.labels and GROUP in metadata.labels
 
 
 def child_key(metadata: Metadata) -> str:
