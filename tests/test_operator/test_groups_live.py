@@ -237,6 +237,19 @@ async def test_the_longest_name_is_one_that_pods_can_have(
     await cluster.delete(MODELS, home, name)
 
 
+async def test_a_set_of_somebody_elses_is_left_alone(cluster: Client, home: str, operator: OperatorProcess) -> None:
+    await lws.install(cluster)
+    pod = {"spec": {"containers": [{"name": "own", "image": "own:1"}]}}
+    theirs = {"metadata": {"name": "ams-big"}, "spec": {"leaderWorkerTemplate": {"workerTemplate": pod}}}
+    before = await cluster.create(lws.SETS, home, theirs)
+    await create(cluster, home, "big", model(**BIG))
+    words = "The LeaderWorkerSet ams-big was not made by this resource and is left alone"
+    await until_condition(cluster, home, "big", "Accepted", "False", "NameTaken", words)
+    await cluster.delete(MODELS, home, "big")
+    after = await cluster.get(lws.SETS, home, "ams-big")
+    assert after.metadata.resource_version == before.metadata.resource_version
+
+
 def _addresses(slices: dict[str, EndpointSlice]) -> list[str]:
     """Those of the model's Service."""
     own = [each for each in slices.values() if each.metadata.labels.get(labels.SERVICE_NAME) == "ams-big"]
