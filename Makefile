@@ -106,7 +106,7 @@ engines: $(VENV)/.dev $(if $(AMS_LLAMA_SERVER)$(shell command -v llama-server),,
 # GPU_MODEL is a folder of bfloat16 weights, about the shape of Qwen3-8B; AMS_VLLM the program, where it isn't on the PATH.
 GPU_MODEL ?= $(AMS_ENGINES_FOLDER)
 gpu: $(VENV)/.dev
-	$(VENV)/bin/python benchmarks/cuda.py
+	$(VENV)/bin/python benchmarks/gpu.py
 	AMS_ENGINES=vllm AMS_ENGINES_FOLDER=$(GPU_MODEL) $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines
 	$(VENV)/bin/python benchmarks/through.py vllm $(or $(AMS_VLLM),$$(command -v vllm)) $(GPU_MODEL) --streams 1,8,64 --rounds 3
 

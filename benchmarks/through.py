@@ -4,9 +4,10 @@
     python benchmarks/through.py vllm /path/to/vllm /path/to/folder
 
 Three ways lead to an engine that is started with the same arguments each time: `bare` asks it itself, `pod` asks
-`ams-pod serve` in front of it, `gateway` asks `ams up`. All ask `/v1/completions` with the same prompts and stream. One
-way is measured after the other, round by round, so that what else the machine does meets all of them. Told are tokens a
-second and the median time to the first token, each the median of the rounds, and the ratio to `bare`.
+`ams-pod serve` in front of it, `gateway` asks `ams up`; `builtin` asks our own engine on the same model. All ask
+`/v1/completions` with the same prompts and stream. One way is measured after the other, round by round, so that what
+else the machine does meets all of them. Told are tokens a second and the median time to the first token, each the
+median of the rounds, and the ratio to `bare`.
 """
 
 import argparse
@@ -31,8 +32,20 @@ from ams_common.engines.wishes import wishes_of
 from ams_common.resource.parse import parse_model_deployment
 
 NAME = "model"
-CONTEXT, PLACES = 1024, 32
+CONTEXT = 1024
 PATIENCE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is measured: an engine's program and model, arguments of it beside ours, and requests at once."""
+
+    engine: str
+    program: str
+    model: str
+    more: Sequence[str]
+    places: int
+    builtin_memory: str
 
 
 @dataclass(frozen=True)
@@ -43,15 +56,15 @@ class Measured:
     first_token: float
 
 
-def resource(engine: str, model: str) -> dict[str, Any]:
+def resource(given: Given) -> dict[str, Any]:
     return {
         "apiVersion": "aimodelserver.io/v1alpha1",
         "kind": "ModelDeployment",
         "metadata": {"name": NAME},
         "spec": {
-            "model": {"source": f"file://{Path(model).absolute()}"},
-            "engine": {"name": engine},
-            "limits": {"contextTokens": CONTEXT, "concurrentRequests": PLACES, "queuedRequests": 256},
+            "model": {"source": f"file://{Path(given.model).absolute()}"},
+            "engine": {"name": given.engine, "args": list(given.more)},
+            "limits": {"contextTokens": CONTEXT, "concurrentRequests": given.places, "queuedRequests": 256},
         },
     }
 
@@ -63,11 +76,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(words: Sequence[str], log: Path, **variables: str) -> Iterator[None]:
+def running(words: Sequence[str], log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w") as output:
         process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **variables})
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -77,55 +90,78 @@ def running(words: Sequence[str], log: Path, **variables: str) -> Iterator[None]
             process.wait()
 
 
-def command(engine: str, program: str, model: str, port: int) -> list[str]:
+def command(given: Given, model: str, port: int) -> list[str]:
     """The engine's, as we render it."""
-    wishes = wishes_of(
-        parse_model_deployment(resource(engine, model)), model=str(Path(model).absolute()), host="127.0.0.1", port=port
-    )
-    return [program, *ROWS[engine].full_command(wishes)[1:]]  # type: ignore[index]
+    wishes = wishes_of(parse_model_deployment(resource(given)), model=model, host="127.0.0.1", port=port)
+    return [given.program, *ROWS[given.engine].full_command(wishes)[1:]]  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class Way:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
 
 
 @contextlib.contextmanager
-def ways(engine: str, program: str, model: str, names: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
-    """URLs by way. All run at once: an engine that nobody asks takes no processor."""
+def ways(given: Given, names: Sequence[str], folder: Path) -> Iterator[dict[str, "Way"]]:
+    """By name. All run at once: an engine that nobody asks takes no processor."""
     with contextlib.ExitStack() as stack:
-        urls = {}
-        beside = str(Path(program).parent)
+        found = {}
+        beside = str(Path(given.program).parent)
         for name in names:
             port = free_port()
-            urls[name] = f"http://127.0.0.1:{port}"
-            log = folder / f"{name}.log"
+            variables = {}
             if name == "bare":
-                libraries = {"LD_LIBRARY_PATH": beside} if list(Path(beside).glob("lib*.so*")) else {}
-                stack.enter_context(running(command(engine, program, model, port), log, **libraries))
-                continue
-            manifest = folder / "model.json"
-            manifest.write_text(json.dumps(resource(engine, model)))
-            own = ["--models-dir", str(folder / "models")]
-            if name == "gateway":
-                words = [sys.executable, "-m", "ams_cli.main", "up", "-f", str(manifest), "--port", str(port), *own]
-                words += ["--engine-path", f"{engine}={program}", "--log-dir", str(folder / "logs")]
-                words += ["--usage-file", str(folder / "usage.db")]
+                words = command(given, str(Path(given.model).absolute()), port)
+                variables = {"LD_LIBRARY_PATH": beside} if list(Path(beside).glob("lib*.so*")) else {}
+            elif name == "gateway":
+                words = up(given, port, folder)
             else:
-                source = resource(engine, model)["spec"]["model"]["source"]
-                subprocess.run(
-                    [sys.executable, "-m", "ams_pod", "download", "--source", source, "--engine", engine, *own,
-                     "--progress-port", "-1", "--termination-log", str(folder / "download")],
-                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-                rendered = json.dumps([*command(engine, program, "/MODEL", 1)])
-                rendered = rendered.replace('"/MODEL"', '"{model}"').replace('"--port", "1"', '"--port", "{port}"')
-                words = [sys.executable, "-m", "ams_pod", "serve", "--name", NAME, "--source", source, *own]
-                words += ["--engine", engine, "--engine-command", rendered, "--context-tokens", str(CONTEXT)]
-                words += ["--concurrent-requests", str(PLACES), "--queued-requests", "256", "--host", "127.0.0.1"]
-                words += ["--port", str(port), "--termination-log", str(folder / "serve")]
-            stack.enter_context(running(words, log))
-        yield urls
+                words = serve(given, port, folder, ours=name == "builtin")
+            log = folder / f"{name}.log"
+            process = stack.enter_context(running(words, log, **variables))
+            found[name] = Way(f"http://127.0.0.1:{port}", process, log)
+        yield found
 
 
-async def until_answers(session: aiohttp.ClientSession, url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def up(given: Given, port: int, folder: Path) -> list[str]:
+    manifest = folder / "model.json"
+    manifest.write_text(json.dumps(resource(given)))
+    return [
+        sys.executable, "-m", "ams_cli.main", "up", "-f", str(manifest), "--port", str(port),
+        "--models-dir", str(folder / "models"), "--engine-path", f"{given.engine}={given.program}",
+        "--log-dir", str(folder / "logs"), "--usage-file", str(folder / "usage.db"),
+    ]  # fmt: skip
+
+
+def serve(given: Given, port: int, folder: Path, *, ours: bool) -> list[str]:
+    """The pod in front of the engine, or with `ours` alone, behind its download of the model."""
+    source = resource(given)["spec"]["model"]["source"]
+    which = "builtin" if ours else given.engine
+    models = ["--models-dir", str(folder / "models")]
+    subprocess.run(
+        [sys.executable, "-m", "ams_pod", "download", "--source", source, "--engine", which, *models,
+         "--progress-port", "-1", "--termination-log", str(folder / "download")],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    words = [
+        sys.executable, "-m", "ams_pod", "serve", "--name", NAME, "--source", source, *models, "--host", "127.0.0.1",
+        "--port", str(port), "--context-tokens", str(CONTEXT), "--concurrent-requests", str(given.places),
+        "--queued-requests", "256", "--termination-log", str(folder / f"serve-{which}"),
+    ]  # fmt: skip
+    if ours:
+        return [*words, *(["--max-memory", given.builtin_memory] if given.builtin_memory else [])]
+    rendered = json.dumps([*command(given, "/MODEL", 1)])
+    rendered = rendered.replace('"/MODEL"', '"{model}"').replace('"--port", "1"', '"--port", "{port}"')
+    return [*words, "--engine", given.engine, "--engine-command", rendered]
+
+
+async def until_answers(session: aiohttp.ClientSession, way: Way) -> None:
+    url, deadline = way.url, time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
+        if way.process.poll() is not None:
+            raise SystemExit(f"{way.log.stem} ended:\n{way.log.read_text(errors='replace')[-3000:]}")
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
             async with session.post(f"{url}/v1/completions", json=body("ready?", 1)) as answer:
                 if answer.status == 200:
@@ -158,26 +194,27 @@ async def measure(session: aiohttp.ClientSession, url: str, streams: int, tokens
     return Measured(streams * tokens / (time.perf_counter() - began), statistics.median(firsts))
 
 
-async def compare(urls: dict[str, str], streams: Sequence[int], rounds: int, tokens: int) -> list[dict[str, Any]]:
+async def compare(found: dict[str, Way], streams: Sequence[int], rounds: int, tokens: int) -> list[dict[str, Any]]:
     rows = []
     limit = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=limit, timeout=aiohttp.ClientTimeout(total=None)) as session:
-        for url in urls.values():
-            await until_answers(session, url)
+        for way in found.values():
+            await until_answers(session, way)
+        urls = {name: way.url for name, way in found.items()}
         for count in streams:
-            found: dict[str, list[Measured]] = {name: [] for name in urls}
+            rounds_of: dict[str, list[Measured]] = {name: [] for name in urls}
             for number in range(rounds + 1):
                 order = list(urls.items()) if number % 2 else list(urls.items())[::-1]
                 for name, url in order:
                     measured = await measure(session, url, count, tokens, f"Round {number} of {count}")
                     if number:  # the first one warms up
-                        found[name].append(measured)
+                        rounds_of[name].append(measured)
             middle = {
                 name: Measured(
                     statistics.median(each.tokens_per_second for each in measured),
                     statistics.median(each.first_token for each in measured),
                 )
-                for name, measured in found.items()
+                for name, measured in rounds_of.items()
             }
             bare = middle["bare"]
             for name, measured in middle.items():
@@ -200,20 +237,26 @@ def main() -> None:
     parser.add_argument("engine", choices=[name for name in ROWS if name != "custom"])
     parser.add_argument("program", help="path of the engine's program")
     parser.add_argument("model", help="GGUF file or folder of weights")
-    parser.add_argument("--ways", default="bare,pod,gateway")
+    parser.add_argument("--ways", default="bare,pod,gateway", help="and builtin, where that serves the model too")
+    parser.add_argument("--more", default="", help="further arguments of the engine, with spaces between")
+    parser.add_argument("--places", type=int, default=32, help="requests that an engine computes at once")
+    parser.add_argument("--builtin-memory", default="", help="its spec.maxMemory as JSON, where a GPU is shared")
     parser.add_argument("--streams", default="1,8,32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--output", help="file for the rows as JSON")
-    given = parser.parse_args()
-    counts = [int(each) for each in given.streams.split(",")]
+    asked = parser.parse_args()
+    counts = [int(each) for each in asked.streams.split(",")]
+    given = Given(
+        asked.engine, asked.program, asked.model, asked.more.split(), asked.places, asked.builtin_memory
+    )  # fmt: skip
     with (
         tempfile.TemporaryDirectory(prefix="ams-") as folder,
-        ways(given.engine, given.program, given.model, given.ways.split(","), Path(folder)) as urls,
+        ways(given, asked.ways.split(","), Path(folder)) as found,
     ):
-        rows = asyncio.run(compare(urls, counts, given.rounds, given.tokens))
-    if given.output:
-        Path(given.output).write_text(json.dumps(rows, indent=1) + "\n")
+        rows = asyncio.run(compare(found, counts, asked.rounds, asked.tokens))
+    if asked.output:
+        Path(asked.output).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-w
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
     "test_all_engines/test_conformance.py",
+    "test_all_engines/test_vllm_nodes.py",
     "test_docs/test_pages.py",
     "test_chart/test_chart.py",
     "test_chart/test_release_live.py",
@@ -58,6 +59,7 @@ SLOW = {
     "test_operator/test_deep_resources.py",
     "test_operator/test_first_key.py",
     "test_operator/test_follower.py",
+    "test_operator/test_groups_live.py",
     "test_operator/test_kind_away.py",
     "test_operator/test_lifecycle.py",
     "test_operator/test_nodes_live.py",

@@ -25,10 +25,22 @@ def refusals(resource: ModelDeployment) -> list[str]:
     adapters = resource.spec.adapters
     sources = [("spec.model.source", resource.spec.model.source, "the weights")]
     sources += [(f"spec.adapters[{number}].source", each.source, "it") for number, each in enumerate(adapters)]
-    return [
+    found = [
         f"{place}: pvc:// is a volume of a cluster; outside one use file:///path, or hf://owner/name to download {what}"
         for place, source, what in sources
         if isinstance(parse_source(source), ClaimSource)
+    ]
+    return found or over_nodes(resource)
+
+
+def over_nodes(resource: ModelDeployment) -> list[str]:
+    """A model that is larger than one machine."""
+    nodes = resource.spec.engine.nodes
+    if nodes <= 1:
+        return []
+    return [
+        f"spec.engine.nodes: {nodes} takes a cluster with LeaderWorkerSet (kubectl apply); this is one machine, so "
+        "leave it out for a model that fits here"
     ]
 
 

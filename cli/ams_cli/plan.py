@@ -13,7 +13,7 @@ from ams_kube.node_memory import declared_memory, memory_offers
 from ams_kube.objects import Node
 
 from ams_cli import engines
-from ams_cli.local import gpus_wanted
+from ams_cli.local import gpus_wanted, over_nodes
 from ams_cli.preview import Preview
 
 _NO_ENGINES = engines.Machine({})
@@ -114,7 +114,8 @@ def make_plan(
 def _row(preview: Preview, places: Places, has: engines.Machine) -> PlanRow:
     resource, size = preview.resource, preview.size
     choice = engines.choose(preview, has)
-    refused = "; ".join(engines.refusals(preview, choice, has))
+    larger = over_nodes(resource) if has.certain else []
+    refused = "; ".join(larger or engines.refusals(preview, choice, has))
     row = PlanRow(
         name=resource.metadata.name,
         source=resource.spec.model.source,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
-from ams_common.labels import MODEL, SERVICE_NAME
+from ams_common.labels import GROUP, MODEL, SERVICE_NAME
 from ams_common.lifecycle import stage_of
 from ams_common.names import resource_name
 from ams_common.outside import InvalidJson, read_json
@@ -124,6 +124,7 @@ async def read_account(client: "Client", resource: "ResourceView") -> ModelAccou
     metadata, status = resource.metadata, resource.status
     ready = next((each for each in status.conditions if each.type == "Ready"), None)
     pods = await client.list(PODS, metadata.namespace, labels=f"{MODEL}={metadata.name}")
+    pods += await client.list(PODS, metadata.namespace, labels=f"{GROUP}={metadata.name},!{MODEL}")
     reason, message = (ready.reason, ready.message) if ready is not None else ("", status.message)
     return ModelAccount(
         name=metadata.name,

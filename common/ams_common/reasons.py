@@ -24,6 +24,7 @@ class Reason(StrEnum):
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     ENGINE_UNAVAILABLE = "EngineUnavailable"
     UNSUPPORTED_BY_ENGINE = "UnsupportedByEngine"
+    LEADER_WORKER_SET_UNAVAILABLE = "LeaderWorkerSetUnavailable"
     INVALID_SOURCE = "InvalidSource"
     PICKLED_WEIGHTS = "PickledWeights"
     CACHE_NOT_SHAREABLE = "CacheNotShareable"
@@ -176,6 +177,14 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "The engine can't do what the resource asks for",
         "The message names each field. Change it, ask the engine by `spec.engine.args`, or take another engine: "
         "`builtin` honours every field but `adapters`, and docs/engines.md has what the others make of them.",
+    ),
+    Reason.LEADER_WORKER_SET_UNAVAILABLE: _fails(
+        "Accepted",
+        "A replica over several nodes needs LeaderWorkerSet",
+        "`spec.engine.nodes` is more than 1, and the cluster has no LeaderWorkerSet "
+        "(`leaderworkerset.x-k8s.io/v1`), or the operator may not list it. Install it "
+        "(<https://lws.sigs.k8s.io/docs/installation/>); the operator notices within half a minute. Or take a model, a "
+        "quantization or GPUs that fit one node.",
     ),
     Reason.INVALID_SOURCE: _fails(
         "Accepted",

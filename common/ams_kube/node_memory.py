@@ -23,7 +23,8 @@ def memory_offers(resource: ModelDeployment, nodes: Sequence[Node] | None) -> Me
     if declared.ram is not None:
         ram = declared.ram if ram is None else min(ram, declared.ram)
     if declared.gpus or (declared.ram is not None and not devices):
-        return MemoryOffers((MemoryOffer("spec.maxMemory", DeviceMemory(declared.gpus, ram)),))
+        gpus = declared.gpus * spec.engine.nodes
+        return MemoryOffers((MemoryOffer("spec.maxMemory", DeviceMemory(gpus, ram)),))
     if not devices and ram is not None:
         return MemoryOffers((MemoryOffer(_place(spec), DeviceMemory(ram=ram)),))
     if nodes is None:
@@ -33,12 +34,27 @@ def memory_offers(resource: ModelDeployment, nodes: Sequence[Node] | None) -> Me
         for node in nodes
         if takes(node, spec) and (memory := _of_node(node, devices, ram)) is not None
     )
+    if options and spec.engine.nodes > 1:
+        return _together(options, spec.engine.nodes)
     if options:
         return MemoryOffers(options)
     what = "its memory" if not devices else f"the memory of {' and '.join(devices)}"
     return MemoryOffers(
         unknown=f"Memory wasn't checked: no node that the model may run on has {what} known. {_set(devices)}"
     )
+
+
+def _together(options: Sequence[MemoryOffer], nodes: int) -> MemoryOffers:
+    """The memory of the roomiest nodes, each with as much as the least of them has: the model is divided evenly."""
+    if len(options) < nodes:
+        have = f"{len(options)} that the model may run on {'has' if len(options) == 1 else 'have'} its GPUs"
+        text = f"Memory wasn't checked: spec.engine.nodes asks for {nodes} nodes, and {have}."
+        return MemoryOffers(unknown=text)
+    roomiest = sorted(options, key=lambda offer: sum(offer.memory.gpus), reverse=True)[:nodes]
+    least = roomiest[-1]
+    rams = [offer.memory.ram for offer in roomiest]
+    ram = None if None in rams else min(each for each in rams if each is not None)
+    return MemoryOffers((MemoryOffer(f"{nodes} nodes as {least.place}", DeviceMemory(least.memory.gpus * nodes, ram)),))
 
 
 def gpus_requested(spec: Spec) -> dict[str, int]:

@@ -114,9 +114,32 @@ class Deployment(_Part, frozen=True):
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
 
-    def image(self, container: str) -> str:
-        """Of a container of its pods; empty if there is none of that name."""
-        return next((each.image for each in self.spec.template.spec.containers if each.name == container), "")
+
+# leaderworkerset.x-k8s.io/v1: groups of pods, each of which is one replica
+
+
+class GroupTemplate(_Part, frozen=True):
+    leader_template: PodTemplate = PodTemplate()
+
+
+class LeaderWorkerSetSpec(_Part, frozen=True):
+    replicas: int = 1
+    leader_worker_template: GroupTemplate = GroupTemplate()
+
+
+class LeaderWorkerSetStatus(_Part, frozen=True):
+    """Counts of groups. Versions before v0.9 tell no generation."""
+
+    observed_generation: int | None = None
+    replicas: int = 0
+    updated_replicas: int = 0
+    ready_replicas: int = 0
+
+
+class LeaderWorkerSet(_Part, frozen=True):
+    metadata: AppliedMetadata
+    spec: LeaderWorkerSetSpec = LeaderWorkerSetSpec()
+    status: LeaderWorkerSetStatus = LeaderWorkerSetStatus()
 
 
 # v1: volumes
@@ -347,7 +370,11 @@ class SecretObject(_Part, frozen=True):
 MODELS: Kind[ModelDeployment] = Kind(API_VERSION, KIND, PLURAL, ModelDeployment)
 MODELS_METADATA: Kind[MetadataOnly] = Kind(API_VERSION, KIND, PLURAL, MetadataOnly)
 REPLICA_SETS: Kind[MetadataOnly] = Kind("apps/v1", "ReplicaSet", "replicasets", MetadataOnly)
+STATEFUL_SETS: Kind[MetadataOnly] = Kind("apps/v1", "StatefulSet", "statefulsets", MetadataOnly)
 DEPLOYMENTS: Kind[Deployment] = Kind("apps/v1", "Deployment", "deployments", Deployment)
+LEADER_WORKER_SETS: Kind[LeaderWorkerSet] = Kind(
+    "leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets", LeaderWorkerSet
+)
 SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
 SERVICE_ACCOUNTS: Kind[AppliedOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", AppliedOnly)
 NETWORK_POLICIES: Kind[AppliedOnly] = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", AppliedOnly)

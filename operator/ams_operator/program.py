@@ -15,7 +15,7 @@ from ams_common.why.story import OperatorDecisions
 from ams_kube.client import Client
 from ams_kube.freshness import Freshness, overdue
 from ams_kube.kinds import Kind
-from ams_kube.objects import MODELS, NODES, PODS, REPLICA_SETS, Deployment, MetadataOnly, Pod
+from ams_kube.objects import LEADER_WORKER_SETS, MODELS, NODES, PODS, REPLICA_SETS, MetadataOnly, Pod
 from ams_kube.reflector import Reflector
 
 from ams_operator.act.election import Election, Terms
@@ -24,13 +24,14 @@ from ams_operator.act.hub import HubClient
 from ams_operator.act.hub_reports import HubReports, question_of
 from ams_operator.act.reconcile import Reconciler
 from ams_operator.act.writer import Writer
-from ams_operator.decide.children.kinds import CHILDREN, Child, model_key
+from ams_operator.decide.children.kinds import CHILDREN, Child, is_worker, model_key
 from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.persistent import keep_running
 from ams_operator.settings import OperatorSettings
 from ams_operator.watch.cache import Cache
 from ams_operator.watch.demand import DemandReader
+from ams_operator.watch.groups import GroupWatch
 from ams_operator.watch.models import ModelWatch
 from ams_operator.watch.naming import NameBook
 from ams_operator.watch.nodes import NodeWatch
@@ -112,6 +113,7 @@ class _Operator:
             writer,
             self._reports,
             lambda: self._nodes.nodes,
+            lambda: self._groups.availability,
             settings,
             metrics,
             self._poller.of,
@@ -124,10 +126,10 @@ class _Operator:
         namespaces = [name for name in settings.namespaces.split(",") if name]
         self._models = ModelWatch(client, self._cache, namespaces)
         everywhere: list[str | None] = [*namespaces] or [None]
+        self._groups = GroupWatch(client, self._cache, everywhere, self._groups_changed)
+        own = [kind for kind in CHILDREN.values() if kind is not LEADER_WORKER_SETS]
         self._reflectors = [
-            self._reflector(client, kind, namespace)
-            for kind in (*CHILDREN.values(), REPLICA_SETS, PODS)
-            for namespace in everywhere
+            self._reflector(client, kind, namespace) for kind in (*own, REPLICA_SETS, PODS) for namespace in everywhere
         ]
         self._waking: dict[str, Pod] = {}
         self._startups = StartupWatch(metrics, lambda: self._election.leads)
@@ -135,7 +137,7 @@ class _Operator:
 
     def unready(self) -> str | None:
         """Why it doesn't see the cluster as it is; nothing is planned before every kind was listed once."""
-        if not (self._models.synced.is_set() and self._nodes.known.is_set()):
+        if not (self._models.synced.is_set() and self._nodes.known.is_set() and self._groups.known.is_set()):
             return "the cluster isn't known yet"
         if not all(each.synced.is_set() for each in self._reflectors):
             return "the cluster isn't known yet"
@@ -157,12 +159,14 @@ class _Operator:
             (MODELS.name, self._models.freshness),
             *([(NODES.name, nodes)] if nodes is not None else []),
             *((each.kind, each.freshness) for each in self._reflectors),
+            *self._groups.freshness(),
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
         watches: list[Coroutine[Any, Any, None]] = [
             self._models.run(),
             keep_running("the watch of nodes", self._nodes.run),
+            keep_running("the watch of LeaderWorkerSets", self._groups.run),
             *(keep_running("a watch", each.run) for each in self._reflectors),
         ]
         tasks = [asyncio.create_task(watch) for watch in watches]
@@ -188,6 +192,7 @@ class _Operator:
     async def _lead(self) -> None:
         await self._models.synced.wait()
         await self._nodes.known.wait()
+        await self._groups.known.wait()
         for each in self._reflectors:
             await each.synced.wait()
         log.info("the cluster is known: %d ModelDeployments", len(self._cache.keys()))
@@ -250,7 +255,8 @@ class _Operator:
             self._poller.look()
         else:
             self._waking.pop(pod.metadata.key, None)
-        self._startups.take(pod)
+        if not is_worker(pod.metadata):
+            self._startups.take(pod)
         self._cache.take_pod(pod)
 
     def _forget_pod(self, key: str) -> None:
@@ -259,11 +265,11 @@ class _Operator:
         self._cache.forget_pod(key)
 
     def _pods_on_their_way(self) -> list[Pod]:
-        """Those of the models' own Deployments; of others nothing is asked, whatever their labels say."""
+        """Those of the models' own workloads; of others nothing is asked, whatever their labels say."""
         return [
             pod
             for key in {model_key(pod.metadata) for pod in self._waking.values()}
-            for pod in self._cache.get(key).own_pods()
+            for pod in (*self._cache.get(key).own_pods(), *self._cache.get(key).own_workers())
             if pod.metadata.key in self._waking
         ]
 
@@ -272,6 +278,12 @@ class _Operator:
         for resource in self._cache.resources():
             condition = conditions_of(resource.status).get("PreflightPassed")
             if condition is not None and condition.reason == Reason.DOES_NOT_FIT_MEMORY:
+                self._queue.add(resource.metadata.key)
+
+    def _groups_changed(self) -> None:
+        """A model over several nodes can be made now, or can't any more."""
+        for resource in self._cache.resources():
+            if resource.spec.engine.nodes > 1:
                 self._queue.add(resource.metadata.key)
 
     def _demand_changed(self) -> None:
@@ -287,11 +299,12 @@ class _Operator:
 
     def _figures(self) -> Figures:
         def desired(key: str) -> int | None:
-            child = self._cache.get(key).children.get("Deployment")
-            return child.spec.replicas if isinstance(child, Deployment) else None
+            workload = self._cache.get(key).workload
+            return workload.asked if workload is not None else None
 
         def restarts(key: str) -> int:
-            pods = self._cache.get(key).own_pods()
+            known = self._cache.get(key)
+            pods = [*known.own_pods(), *known.own_workers()]
             return sum(
                 each.restart_count
                 for pod in pods

@@ -213,6 +213,15 @@ def test_namespaces_narrow_the_rights_and_what_is_watched() -> None:
         assert environment(objects, part)["AMS_NAMESPACES"] == "a,b"
 
 
+def test_the_operator_may_make_sets_of_groups_and_read_whose_their_pods_are() -> None:
+    rules = render()["ClusterRole", "operator"]["rules"]
+    [sets] = [rule for rule in rules if rule["apiGroups"] == ["leaderworkerset.x-k8s.io"]]
+    assert sets["resources"] == ["leaderworkersets"]
+    assert sets["verbs"] == ["get", "list", "watch", "create", "patch", "delete"]
+    [between] = [rule for rule in rules if "statefulsets" in rule["resources"]]
+    assert (between["apiGroups"], between["verbs"]) == (["apps"], ["get", "list", "watch"])
+
+
 def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
     for values in ({}, {"watchNamespaces": ["a"]}):
         objects = render(values)

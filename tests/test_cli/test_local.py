@@ -22,6 +22,14 @@ def test_a_claim_is_refused_in_words() -> None:
     assert refusals(parse_model_deployment(manifest())) == []
 
 
+def test_a_model_larger_than_a_machine_is_refused_in_words() -> None:
+    given = manifest(spec__engine={"name": "vllm", "nodes": 2}, spec__cache__accessMode="ReadWriteMany")
+    assert refusals(parse_model_deployment(given)) == [
+        "spec.engine.nodes: 2 takes a cluster with LeaderWorkerSet (kubectl apply); this is one machine, so "
+        "leave it out for a model that fits here"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "gpus", "words"),
     [

@@ -10,6 +10,7 @@ from ams_cli import engines
 from ams_cli.main import main
 from ams_cli.plan import Machine, lines, make_plan, on_machine, on_nodes, remarks
 from ams_cli.preview import Preview, look, of_folder
+from ams_common.engines.table import ROWS
 from ams_common.families import BY_NAME
 from ams_common.resource.parse import parse_model_deployment
 from ams_kube.objects import Node
@@ -226,6 +227,26 @@ def test_a_listing_is_told_as_the_download_tells_it(listing: Listing, of_hub: Fa
     assert (found.weights_bytes or 0) == listing.weights_bytes
     assert listing.words in found.problem
     assert bool(found.problem) == bool(listing.reason)
+
+
+def test_a_model_over_several_nodes_fits_them_together_and_no_laptop() -> None:
+    large = preview(
+        SEVENTY_BILLION_BYTES,
+        engine={"name": "vllm", "nodes": 2},
+        resources={"limits": {"nvidia.com/gpu": 1}},
+        cache={"accessMode": "ReadWriteMany"},
+    )
+    cluster = engines.Machine(dict.fromkeys(ROWS, ""), certain=False)
+    nodes = [node("a", "98304"), node("b", "81920")]
+    row = make_plan([large], on_nodes(nodes), None, cluster).models[0]
+    assert row.fits is True
+    assert row.verdict.startswith("fits 2 nodes as node b: ")
+    alone = make_plan([large], on_nodes(nodes[:1]), None, cluster).models[0]
+    assert alone.fits is None
+    assert "spec.engine.nodes asks for 2 nodes" in alone.verdict
+    here = make_plan([large], on_machine(Machine(1 << 40, (1 << 40,))), None, engines.Machine({"vllm": "/vllm"}, 1))
+    assert here.models[0].fits is False
+    assert here.models[0].verdict.startswith("spec.engine.nodes: 2 takes a cluster with LeaderWorkerSet")
 
 
 def test_what_no_card_of_the_cluster_holds_does_not_fit() -> None:

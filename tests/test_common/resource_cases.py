@@ -39,6 +39,11 @@ OF_A_NAMED_ENGINE = (
     "image, args, env, port and resources are for an engine that name names: vllm, sglang, llamacpp or custom"
 )
 ENGINES = "expected auto, builtin, custom, llamacpp, sglang or vllm, got 'llama.cpp'; did you mean llamacpp?"
+SPANNING = "nodes above 1 needs name: vllm or sglang, which alone compute over several nodes"
+NODES_CACHE = (
+    "a ReadWriteOnce cache binds to one node, and engine.nodes asks for several; set cache.accessMode to ReadWriteMany "
+    "or ReadOnlyMany, or cache.perReplica to true"
+)
 SLEEP = "autoscaling.idle: sleep needs autoscaling.minReplicas: 0, and an engine that can sleep: vllm, or auto"
 
 GOOD: list[dict[str, Any]] = [
@@ -116,6 +121,13 @@ GOOD: list[dict[str, Any]] = [
     ),
     manifest(spec__engine={"name": "custom", "args": ["--model", "{model}"]}),
     manifest(spec__autoscaling={"idle": "sleep"}),
+    manifest(
+        spec__engine={"name": "vllm", "nodes": 2},
+        spec__resources={"limits": {"nvidia.com/gpu": 8}},
+        spec__cache__accessMode="ReadWriteMany",
+        spec__autoscaling={"maxReplicas": 3},
+    ),
+    manifest(metadata__name="a" * 44, spec__engine={"name": "sglang", "nodes": 64}, spec__cache__perReplica=True),
     manifest(spec__autoscaling=None, spec__cache=None, spec__suspend=True),
 ]
 
@@ -350,5 +362,27 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         (manifest(spec__autoscaling={"idle": "sleep", **more}, spec__engine__name=engine), "spec", SLEEP)
         for engine, more in (("builtin", {}), ("llamacpp", {}), ("vllm", {"minReplicas": 1}))
     ),
+    *(
+        (manifest(spec__engine={"name": name, "nodes": 2}, spec__cache__perReplica=True), "spec.engine", SPANNING)
+        for name in ("auto", "builtin", "llamacpp", "custom")
+    ),
+    (manifest(spec__engine={"name": "vllm", "nodes": 2}), "spec", NODES_CACHE),
+    (
+        manifest(
+            spec__engine={"name": "vllm", "nodes": 2}, spec__cache__perReplica=True, spec__autoscaling={"idle": "sleep"}
+        ),
+        "spec",
+        "autoscaling.idle: sleep is for an engine on one node; over several leave it at stop",
+    ),
+    (
+        manifest(
+            metadata__name="a" * 45, spec__engine={"name": "vllm", "nodes": 2}, spec__cache__accessMode="ReadWriteMany"
+        ),
+        "",
+        "metadata.name must have at most 44 characters where engine.nodes is more than 1, as Kubernetes makes longer "
+        "names of it",
+    ),
+    (manifest(spec__engine={"name": "vllm", "nodes": 0}), "spec.engine.nodes", "expected int >= 1, got 0"),
+    (manifest(spec__engine={"name": "vllm", "nodes": 65}), "spec.engine.nodes", "expected int <= 64, got 65"),
     (manifest(spec__tolerations={}), "spec.tolerations", "expected list, got mapping"),
 ]

@@ -11,7 +11,7 @@ from ams_common.engines import vllm
 from ams_common.engines.choose import EngineFacts, choose_engine, refusals, unpacked_kind
 from ams_common.engines.names import ENGINES, EngineName
 from ams_common.engines.table import ROWS, fields_table, row_of
-from ams_common.engines.wishes import UNKNOWN, EngineWishes, ModelFacts, wishes_of
+from ams_common.engines.wishes import UNKNOWN, EngineWishes, Member, ModelFacts, wishes_of
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
 from test_common.resource_cases import manifest
@@ -113,6 +113,53 @@ def test_a_field_becomes_an_argument(engine: EngineName, changes: dict[str, Any]
     plain = {name: value for name, value in changes.items() if name == "spec__model__family"}
     assert has(command(engine, **source, **changes), *expected)
     assert plain == changes or not has(command(engine, **source, **plain), *expected)
+
+
+SHARED = {"spec__cache__accessMode": "ReadWriteMany"}
+LEADER = Member(leader=True, rank="0", address="leader.example")
+WORKER = Member(leader=False, rank="1", address="leader.example")
+
+
+def spanning(name: EngineName, nodes: int, **more: Any) -> dict[str, Any]:
+    return {"spec__engine": {"name": name, "nodes": nodes}, "spec__resources": FOUR_GPUS, **SHARED, **more}
+
+
+def test_vllm_over_nodes_has_a_stage_of_the_pipeline_on_each() -> None:
+    given = command("vllm", **spanning("vllm", 2))
+    assert has(given, "--tensor-parallel-size", "4", "--pipeline-parallel-size", "2", "--nnodes", "2")
+    joins = ROWS["vllm"].joins
+    assert joins is not None
+    assert joins(LEADER) == ["--node-rank", "0", "--master-addr", "leader.example"]
+    assert joins(WORKER) == ["--node-rank", "1", "--master-addr", "leader.example", "--headless"]
+    assert "--nnodes" not in command("vllm", spec__resources=FOUR_GPUS)
+
+
+def test_sglang_over_nodes_shares_every_layer_among_all_gpus() -> None:
+    given = command("sglang", **spanning("sglang", 3))
+    assert has(given, "--tp-size", "12", "--nnodes", "3")
+    joins = ROWS["sglang"].joins
+    assert joins is not None
+    assert joins(WORKER) == ["--node-rank", "1", "--dist-init-addr", "leader.example:20000"]
+
+
+def test_engines_that_compute_on_one_node_say_so() -> None:
+    for name in ALL:
+        assert (ROWS[name].joins is not None) == (name in ("vllm", "sglang")), name
+    given = resource(**spanning("vllm", 2))
+    for name in ("llamacpp", "custom"):
+        assert any(each.startswith("spec.engine.nodes: this engine") for each in ROWS[name].refusals(given)), name
+    assert ROWS["vllm"].refusals(given) == []
+    [without] = ROWS["vllm"].refusals(resource(spec__engine={"name": "vllm", "nodes": 2}, **SHARED))
+    assert without == (
+        "spec.engine.nodes: several nodes share a model by their GPUs; name those of each in spec.resources.limits, as"
+        " in nvidia.com/gpu: 8"
+    )
+
+
+def test_weights_are_divided_among_the_gpus_of_all_nodes() -> None:
+    facts = ModelFacts(weights_bytes=64 * GIB)
+    given = command("vllm", facts, **spanning("vllm", 2, spec__maxMemory={"0": "24Gi"}))
+    assert has(given, "--kv-cache-memory-bytes", str(24 * GIB - int(8 * GIB * 1.1)))
 
 
 def test_the_users_arguments_come_last() -> None:

@@ -45,6 +45,7 @@ def gpu_node(name: str = "a", mebibytes: str = "81920", count: str = "2", **more
     return node(name, labels=labels, **{"nvidia.com/gpu": count}, **more)
 
 
+SPANNING = {"engine": {"name": "vllm", "nodes": 2}, "cache": {"accessMode": "ReadWriteMany"}}
 ONE, TWO = {"nvidia.com/gpu": 1}, {"nvidia.com/gpu": 2}
 
 
@@ -57,6 +58,10 @@ ONE, TWO = {"nvidia.com/gpu": 1}, {"nvidia.com/gpu": 2}
         (asks({MIG: 1}), [node(labels={f"{MIG}.memory": "9728"}, **{MIG: "7"})], "node a",
          DeviceMemory((9728 << 20,), 64 * GIB)),
         (asks(ONE, maxMemory={"0": "40Gi"}), [gpu_node()], "spec.maxMemory", DeviceMemory((40 * GIB,), None)),
+        (asks(TWO, maxMemory={"0": "40Gi", "1": "40Gi"}, **SPANNING), [gpu_node()], "spec.maxMemory",
+         DeviceMemory((40 * GIB,) * 4, None)),
+        (asks(TWO, **SPANNING), [gpu_node("a"), gpu_node("b", "40960"), gpu_node("c", "24576")], "2 nodes as node b",
+         DeviceMemory((40 * GIB,) * 4, 64 * GIB)),
         (asks(ONE, maxMemory={"cpu": "8Gi"}), [gpu_node()], "node a", DeviceMemory((80 * GIB,), 8 * GIB)),
         (model(maxMemory={"1": "8Gi", "0": "4GiB", "cpu": "9Gi"}), None, "spec.maxMemory",
          DeviceMemory((4 * GIB, 8 * GIB), 9 * GIB)),
@@ -87,6 +92,8 @@ NO_LABEL = (
         (asks({"nvidia.com/gpu": 4}), [gpu_node()], NO_LABEL),
         (asks(ONE), [gpu_node(unschedulable=True)], NO_LABEL),
         (asks(ONE), None, "Memory wasn't checked: nodes may not be listed. Set spec.maxMemory."),
+        (asks(ONE, **SPANNING), [gpu_node()], "Memory wasn't checked: spec.engine.nodes asks for 2 nodes, and 1 that"
+         " the model may run on has its GPUs."),
         (model(), None, "Memory wasn't checked: nodes may not be listed. Set spec.resources.limits.memory or"
          " spec.maxMemory."),
     ],

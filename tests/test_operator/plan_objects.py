@@ -7,7 +7,7 @@ from ams_common.labels import MANAGER
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.resource.spec import ModelDeployment
 from ams_kube.managed_fields import ManagedFields
-from ams_kube.objects import AppliedMetadata, AppliedOnly, Claim, Deployment, OwnerReference, Pod
+from ams_kube.objects import AppliedMetadata, AppliedOnly, Claim, Deployment, LeaderWorkerSet, OwnerReference, Pod
 from ams_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(pod_image="ams-pod:1", gateway_url="http://gateway.ams.svc")
@@ -40,7 +40,11 @@ OTHER = OwnerReference(uid="x", kind="StatefulSet", name="db", controller=True)
 
 def as_applied(body: dict[str, Any]) -> Any:
     """A child as the API server keeps it when nobody else has touched it."""
-    types: dict[str, Any] = {"Deployment": Deployment, "PersistentVolumeClaim": Claim}
+    types: dict[str, Any] = {
+        "Deployment": Deployment,
+        "LeaderWorkerSet": LeaderWorkerSet,
+        "PersistentVolumeClaim": Claim,
+    }
     fields = _fields({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})
     entry = ManagedFields(manager=MANAGER, operation="Apply", fields=msgspec.Raw(msgspec.json.encode(fields)))
     child = msgspec.convert(

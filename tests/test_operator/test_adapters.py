@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import test_groups
 from ams_common import labels
 from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
@@ -164,3 +165,16 @@ async def test_an_api_server_takes_the_pod(kube: Client, home: str, operator: Op
     mounts = [each["mountPath"] for each in made["spec"]["containers"][1]["volumeMounts"]]
     assert "/source-1" in mounts
     await until_condition(kube, home, "adapted", "Accepted", "True", "Valid")
+
+
+def test_every_node_of_a_large_model_gets_the_adapters() -> None:
+    group = test_groups.template(test_groups.decided(test_groups.giant(adapters=[SQL])))
+    for template, role in (("leaderTemplate", "leader"), ("workerTemplate", "worker")):
+        spec = group[template]["spec"]
+        assert json.loads(variable(spec["initContainers"][0], "AMS_ADAPTERS")) == [SQL], role
+        command = next(each for each in spec["containers"] if each["name"] == "engine")["command"]
+        assert command[:2] == ["/bin/sh", "-c"]
+        assert "max-lora-rank" in command[2]
+        assert ("--headless" in command) == (role == "worker")
+        name = json.dumps({"name": "tiny:sql", "path": "/run/ams/adapters/sql"})
+        assert name in command

@@ -82,6 +82,12 @@ BESIDE: dict[str, dict[str, Any]] = {
         for name in ("args", "env", "port", "resources.limits", "resources.requests", "resources.claims")
     },
     "engine.image": {"engine.name": "vllm"},
+    "engine.nodes": {
+        "engine.name": "vllm",
+        "engine.image": "vllm:1",
+        "resources.limits": {"nvidia.com/gpu": 8},
+        "cache.accessMode": "ReadWriteMany",
+    },
     "autoscaling.idle": {"engine.name": "vllm", "engine.image": "vllm:1"},
 }
 

@@ -8,6 +8,7 @@ from ams_common.labels import PREFETCH
 from ams_common.source import parse_source
 from ams_kube.objects import Deployment, DeploymentSpec
 from ams_operator.decide.replicas import Replicas, desired_replicas, serving_replicas
+from ams_operator.decide.workload import workload_of
 from plan_objects import OURS, SOURCE, child, resource
 
 SCALES = {"minReplicas": 0, "maxReplicas": 4}
@@ -24,7 +25,7 @@ def replicas(
     **spec: Any,
 ) -> Replicas:  # fmt: skip
     given = resource(source, **spec)
-    return desired_replicas(given, parse_source(source), by_load, deployment, weights=weights)
+    return desired_replicas(given, parse_source(source), by_load, workload_of(deployment), weights=weights)
 
 
 def test_without_scaling_it_is_what_the_spec_says() -> None:
@@ -78,6 +79,6 @@ def test_nothing_is_fetched_ahead_where_nothing_would_be_kept(cache: dict[str, A
 
 def test_pods_that_only_download_serve_nothing() -> None:
     assert serving_replicas(None) is None
-    assert serving_replicas(running(2)) == 2
-    assert serving_replicas(running(2, prefetch="false")) == 2
-    assert serving_replicas(running(1, prefetch="true")) is None
+    assert serving_replicas(workload_of(running(2))) == 2
+    assert serving_replicas(workload_of(running(2, prefetch="false"))) == 2
+    assert serving_replicas(workload_of(running(1, prefetch="true"))) is None

@@ -24,6 +24,7 @@ ROW = EngineRow(
     variables=variables,
     rules=(
         refusing.families,
+        refusing.nodes,
         refusing.quantization,
         refusing.precision,
         refusing.fallbacks,
@@ -33,6 +34,7 @@ ROW = EngineRow(
     ),
     fields=(
         ("metadata.name", "variable `MODEL_NAME`"),
+        ("engine.nodes", "refused: it computes on one node"),
         ("engine.port", "variable `PORT`, and `{port}` in `engine.args`"),
         ("(the weights' folder or file)", "variable `MODEL`, and `{model}` in `engine.args`"),
         ("limits.contextTokens", "bounds requests before they come to it; it may have a shorter one"),

@@ -40,6 +40,7 @@ ROW = EngineRow(
     variables=no_variables,
     rules=(
         refusing.families,
+        refusing.nodes,
         refusing.text_only,
         refusing.gguf,
         refusing.quantization,
@@ -52,6 +53,7 @@ ROW = EngineRow(
     ),
     fields=(
         ("metadata.name", "`--alias`"),
+        ("engine.nodes", "refused: it computes on one node"),
         ("engine.port", "`--port`"),
         ("limits.contextTokens", "`--ctx-size`, times concurrentRequests"),
         ("limits.contextTokens: auto", "`--ctx-size 0 --kv-unified`: the model's, shared by all that run"),

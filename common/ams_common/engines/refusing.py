@@ -31,6 +31,22 @@ def families(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
         yield f"spec.model.family: {name} is served by the builtin engine alone"
 
 
+def nodes(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    if resource.spec.engine.nodes > 1:
+        yield "spec.engine.nodes: this engine computes on one node; several are for vllm and sglang"
+
+
+def nodes_without_gpus(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    """What is divided among nodes is divided by their GPUs."""
+    spec = resource.spec
+    if spec.engine.nodes > 1 and not wants_gpu(engine_resources(spec)):
+        place = "spec.engine.resources" if spec.engine.resources is not None else "spec.resources"
+        yield (
+            f"spec.engine.nodes: several nodes share a model by their GPUs; name those of each in {place}.limits, as in"
+            " nvidia.com/gpu: 8"
+        )
+
+
 def text_only(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
     name = family_name(resource.spec, facts)
     if name is not None and name not in ("text", *_OURS_ALONE):

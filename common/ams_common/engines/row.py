@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ams_common.engines.names import EngineName
 from ams_common.engines.refusing import Refuses, refusals
-from ams_common.engines.wishes import UNKNOWN, EngineWishes, ModelFacts
+from ams_common.engines.wishes import UNKNOWN, EngineWishes, Member, ModelFacts
 from ams_common.resource.spec import ModelDeployment
 
 
@@ -16,7 +16,8 @@ class EngineRow:
     `title` is what it calls itself, `program` the first word of its command, which a laptop looks for; empty for one
     that is known by its image or path alone. `port` is what it listens on where the resource names none. `command` is
     its program and arguments, without the user's; `variables` are those of its environment. `fields` say for the docs
-    what becomes of which field: (field, argument).
+    what becomes of which field: (field, argument). `joins` are the
+    arguments by which a node joins the others, after those of the command; None for one that computes on one node.
     """
 
     name: EngineName
@@ -29,6 +30,7 @@ class EngineRow:
     fields: tuple[tuple[str, str], ...]
     reads_gguf: bool = False
     sleeps: bool = False
+    joins: Callable[[Member], list[str]] | None = None
 
     def full_command(self, wishes: EngineWishes) -> list[str]:
         """With the user's arguments, which come last: where one is there twice, the last one counts."""

@@ -4,8 +4,9 @@ import json
 
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow, no_variables
-from ams_common.engines.wishes import AdapterWish, EngineWishes
+from ams_common.engines.wishes import AdapterWish, EngineWishes, Member
 
+_MEETING_PORT = 20000  # of the leader, where processes of all nodes meet
 _MOST_ADAPTERS_AT_ONCE = 8  # in one batch, beside the model without any, each with memory of its own on the device
 _LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
@@ -20,8 +21,10 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--context-length", str(wishes.context_tokens)]
     if wishes.precision != "auto":
         result += ["--dtype", wishes.precision]
-    if wishes.gpus > 1:
-        result += ["--tp-size", str(wishes.gpus)]
+    if wishes.gpus * wishes.nodes > 1:
+        result += ["--tp-size", str(wishes.gpus * wishes.nodes)]
+    if wishes.nodes > 1:
+        result += ["--nnodes", str(wishes.nodes)]
     if not wishes.prefix_cache:
         result += ["--disable-radix-cache"]
     kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
@@ -38,6 +41,11 @@ def _module(adapter: AdapterWish) -> dict[str, object]:
     return {"lora_name": adapter.name, "lora_path": adapter.path, "pinned": False}
 
 
+def joins(member: Member) -> list[str]:
+    """Those that aren't the leader answer nothing but their own health route."""
+    return ["--node-rank", member.rank, "--dist-init-addr", f"{member.address}:{_MEETING_PORT}"]
+
+
 ROW = EngineRow(
     name="sglang",
     title="SGLang",
@@ -47,6 +55,7 @@ ROW = EngineRow(
     variables=no_variables,
     rules=(
         refusing.families,
+        refusing.nodes_without_gpus,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,
@@ -67,9 +76,11 @@ ROW = EngineRow(
         ("precision", "`--dtype`"),
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
         ("maxMemory", "refused: `--mem-fraction-static` in `engine.args` is a part of the GPU, not bytes"),
-        ("resources (GPUs)", "`--tp-size`"),
+        ("resources (GPUs)", "`--tp-size`: those of all nodes together"),
+        ("engine.nodes", "`--nnodes`, `--node-rank`, `--dist-init-addr`"),
         ("adapters", "`--enable-lora`, `--max-loras-per-batch`, `--lora-paths`"),
         ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),
+    joins=joins,
 )  # fmt: skip

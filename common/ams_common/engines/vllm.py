@@ -4,7 +4,7 @@ import json
 
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow
-from ams_common.engines.wishes import EngineWishes
+from ams_common.engines.wishes import EngineWishes, Member
 
 _MOST_ADAPTERS_AT_ONCE = 8  # in one step, each with memory of its own on the device; others wait in the machine's
 HIGHEST_LORA_RANK = 512
@@ -23,6 +23,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--dtype", wishes.precision]
     if wishes.gpus > 1:
         result += ["--tensor-parallel-size", str(wishes.gpus)]
+    if wishes.nodes > 1:
+        result += ["--pipeline-parallel-size", str(wishes.nodes), "--nnodes", str(wishes.nodes)]
     if wishes.cache_bytes is not None:
         result += ["--kv-cache-memory-bytes", str(wishes.cache_bytes)]
     if not wishes.prefix_cache:
@@ -50,6 +52,12 @@ def lora_rank(rank: int) -> int | None:
     return next((each for each in _RANKS if each >= rank), None)
 
 
+def joins(member: Member) -> list[str]:
+    """Processes of all nodes meet at the leader, without Ray: the `mp` executor."""
+    result = ["--node-rank", member.rank, "--master-addr", member.address]
+    return result if member.leader else [*result, "--headless"]
+
+
 def variables(wishes: EngineWishes) -> dict[str, str]:
     """Nothing is told to anybody. Its routes for sleeping are among those for development, on loopback alone."""
     told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -65,6 +73,7 @@ ROW = EngineRow(
     variables=variables,
     rules=(
         refusing.families,
+        refusing.nodes_without_gpus,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,
@@ -85,10 +94,15 @@ ROW = EngineRow(
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
         ("maxMemory", "`--kv-cache-memory-bytes`: what it leaves beside the weights, whose size must be known"),
         ("resources (GPUs)", "`--tensor-parallel-size`"),
+        (
+            "engine.nodes",
+            "`--pipeline-parallel-size`, `--nnodes`, `--node-rank`, `--master-addr`; `--headless` but for the leader",
+        ),
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
         ("adapters", "`--enable-lora`, `--max-loras`, `--max-cpu-loras`, `--max-lora-rank`, `--lora-modules`"),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),
     sleeps=True,
+    joins=joins,
 )  # fmt: skip

@@ -37,14 +37,26 @@ class AdapterWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One node of an engine that computes over several: `rank` of it, from 0, and the leader's `address`.
+
+    The leader has rank 0 and answers requests. Texts, as the cluster may fill them in where the engine starts.
+    """
+
+    leader: bool
+    rank: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineWishes:
     """All that an engine of another make is told by its arguments.
 
     `model` is a folder, or a GGUF file; `port` is text, as it may stand for one that is chosen later. `gpus` is how
-    many it has, 0 for none; `cpus` how many it may use, None for all. `context_tokens` None: as many as the model and
-    memory allow. `cache_bytes` is what keys and values may take on each device, None where nothing bounds it. `images`
-    and the others: what the family takes. `lora_rank` is the highest of the adapters' ranks, as text, since a word may
-    stand for one that is known later. `arguments` are the user's own, and come last.
+    many it has on each of its `nodes`, 0 for none; `cpus` how many it may use there, None for all. `context_tokens`
+    None: as many as the model and memory allow. `cache_bytes` is what keys and values may take on each device, None
+    where nothing bounds it. `images` and the others: what the family takes. `lora_rank` is the highest of the adapters'
+    ranks, as text, since a word may stand for one that is known later. `arguments` are the user's own, and come last.
     """
 
     model: str
@@ -52,6 +64,7 @@ class EngineWishes:
     host: str
     port: str
     gpus: int = 0
+    nodes: int = 1
     cpus: int | None = None
     precision: Precision = "auto"
     context_tokens: int | None = None
@@ -94,6 +107,7 @@ def wishes_of(
         host=host,
         port=str(port),
         gpus=(gpu_count(resources) or int(bool(resources.claims))) if gpus is None else gpus,
+        nodes=spec.engine.nodes,
         cpus=_cpus(resources),
         precision=spec.precision,
         context_tokens=None if limits.context_tokens == "auto" else limits.context_tokens,
@@ -162,7 +176,7 @@ def cache_bytes(spec: Spec, facts: ModelFacts) -> int | None:
     """
     if facts.weights_bytes is None or not (sizes := _device_sizes(spec)):
         return None
-    share = facts.weights_bytes / max(1, gpu_count(engine_resources(spec)))
+    share = facts.weights_bytes / (max(1, gpu_count(engine_resources(spec))) * spec.engine.nodes)
     return max(0, min(sizes) - int(share * (1 + _HEADROOM)))
 
 

@@ -36,6 +36,8 @@ class Rule:
 
 NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 50
+# Of a model over several nodes: a StatefulSet of each group has it in its name, whose revision has to fit a label.
+SPANNING_NAME_LENGTH = 44
 ALIAS = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?$"
 ADAPTER = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ADAPTER_SOURCE = (
@@ -83,6 +85,10 @@ def _is_valid_name(resource: ModelDeployment) -> bool:
     return _matches(NAME)(resource.metadata.name) and len(resource.metadata.name) <= NAME_LENGTH
 
 
+def _is_name_of_groups(resource: ModelDeployment) -> bool:
+    return resource.spec.engine.nodes <= 1 or len(resource.metadata.name) <= SPANNING_NAME_LENGTH
+
+
 def most_replicas(spec: Spec) -> int:
     """The most pods that the resource may come to have."""
     return spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
@@ -90,6 +96,14 @@ def most_replicas(spec: Spec) -> int:
 
 def _is_shareable(spec: Spec) -> bool:
     return most_replicas(spec) <= 1 or spec.cache.access_mode != "ReadWriteOnce" or spec.cache.per_replica
+
+
+def _is_shareable_by_nodes(spec: Spec) -> bool:
+    return spec.engine.nodes <= 1 or spec.cache.access_mode != "ReadWriteOnce" or spec.cache.per_replica
+
+
+def _spans_nodes(engine: EngineSpec) -> bool:
+    return engine.nodes <= 1 or engine.name in SPANNING
 
 
 def _one_check(prompt: GoldenPrompt) -> bool:
@@ -126,8 +140,14 @@ def _can_sleep(spec: Spec) -> bool:
     return autoscaling.min_replicas == 0 and spec.engine.name in _SLEEPERS
 
 
+def _sleeps_on_one_node(spec: Spec) -> bool:
+    return spec.engine.nodes <= 1 or spec.autoscaling is None or spec.autoscaling.idle != "sleep"
+
+
 _OURS = ("auto", "builtin")
 _SLEEPERS = ("auto", "vllm")  # auto: it sleeps if that is what is chosen
+SPANNING = ("vllm", "sglang")
+"""Engines that compute over several nodes."""
 _POD_PORTS = (8080, 8081)  # of serving, and of the download's progress
 _IS_QUANTITY = {"minimum": 0, "pattern": QUANTITY}
 _QUANTITY_MESSAGE = "must be a quantity such as 512Mi, 8Gi or 500m"
@@ -148,12 +168,34 @@ RULES: tuple[Rule, ...] = (
         _is_valid_name,
     ),
     Rule(
+        "",
+        "!has(self.spec.engine.nodes) || self.spec.engine.nodes <= 1 || "
+        f"size(self.metadata.name) <= {SPANNING_NAME_LENGTH}",
+        f"metadata.name must have at most {SPANNING_NAME_LENGTH} characters where engine.nodes is more than 1, as"
+        " Kubernetes makes longer names of it",
+        _is_name_of_groups,
+    ),
+    Rule(
         "spec",
         "(has(self.autoscaling) ? self.autoscaling.maxReplicas : self.replicas) <= 1 || "
         "self.cache.accessMode != 'ReadWriteOnce' || self.cache.perReplica",
         "a ReadWriteOnce cache allows one replica, as its volume binds to a node; for more set cache.accessMode to "
         "ReadWriteMany or ReadOnlyMany, or cache.perReplica to true",
         _is_shareable,
+    ),
+    Rule(
+        "spec",
+        "!has(self.engine.nodes) || self.engine.nodes <= 1 || self.cache.accessMode != 'ReadWriteOnce' || "
+        "self.cache.perReplica",
+        "a ReadWriteOnce cache binds to one node, and engine.nodes asks for several; set cache.accessMode to "
+        "ReadWriteMany or ReadOnlyMany, or cache.perReplica to true",
+        _is_shareable_by_nodes,
+    ),
+    Rule(
+        "spec.engine",
+        "!has(self.nodes) || self.nodes <= 1 || self.name in ['vllm', 'sglang']",
+        "nodes above 1 needs name: vllm or sglang, which alone compute over several nodes",
+        _spans_nodes,
     ),
     Rule(
         "spec.model.source",
@@ -246,6 +288,13 @@ RULES: tuple[Rule, ...] = (
         "(self.autoscaling.minReplicas == 0 && self.engine.name in ['auto', 'vllm'])",
         "autoscaling.idle: sleep needs autoscaling.minReplicas: 0, and an engine that can sleep: vllm, or auto",
         _can_sleep,
+    ),
+    Rule(
+        "spec",
+        "!has(self.autoscaling) || self.autoscaling.idle != 'sleep' || !has(self.engine.nodes) || "
+        "self.engine.nodes <= 1",
+        "autoscaling.idle: sleep is for an engine on one node; over several leave it at stop",
+        _sleeps_on_one_node,
     ),
     Rule("spec.model.lock.*", f"self.matches(r'{SHA256}')", "must be a sha256: 64 of 0-9 and a-f", _matches(SHA256)),
     Rule(

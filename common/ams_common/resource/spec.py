@@ -136,6 +136,13 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         ResourceRequirements | None,
         Meta(description="of its container; else spec.resources, and the container beside it takes little"),
     ] = None
+    nodes: Annotated[
+        Annotated[int, Meta(ge=1, le=64)],
+        Meta(
+            description="nodes that one replica takes, each with these resources; more than one needs vllm or sglang, "
+            "and LeaderWorkerSet in the cluster"
+        ),
+    ] = 1
 
 
 class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -18,17 +18,18 @@ from ams_kube.client import Client
 from ams_kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ams_kube.managed_fields import ManagedFields, entry_of
 from ams_kube.node_memory import memory_offers
-from ams_kube.objects import DEPLOYMENTS, MODELS_METADATA, Node, Pod
+from ams_kube.objects import MODELS_METADATA, Node, Pod
 
 from ams_operator.act.hub_reports import HubReports, Preflight, question_of
 from ams_operator.act.writer import NotLeading, Writer
 from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.kinds import CHILDREN, Child, child_key
 from ams_operator.decide.desired import applied_hash
-from ams_operator.decide.observed import Decision, Observed
+from ams_operator.decide.observed import Availability, Decision, Observed
 from ams_operator.decide.plan import movement, plan
 from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.decide.renewal import Renewals
+from ams_operator.decide.workload import TEMPLATE_FIELDS
 from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Metrics
 from ams_operator.settings import OperatorSettings
@@ -68,6 +69,7 @@ class Reconciler:
         writer: Writer,
         reports: HubReports | None,
         nodes: Callable[[], Sequence[Node] | None],
+        leader_worker_sets: Callable[[], Availability],
         settings: OperatorSettings,
         metrics: Metrics,
         progress: Mapping[str, Progress],
@@ -83,6 +85,7 @@ class Reconciler:
         self._writer = writer
         self._reports = reports
         self._nodes = nodes
+        self._leader_worker_sets = leader_worker_sets
         self._settings = settings
         self._metrics = metrics
         self._progress = progress
@@ -161,6 +164,8 @@ class Reconciler:
             resource=known.resource,
             children={**{kind: child for kind, (child, _) in memory.foreign.items()}, **known.children},
             pods=tuple(known.own_pods()),
+            workers=tuple(known.own_workers()),
+            leader_worker_sets=self._leader_worker_sets(),
             progress=self._progress,
             report=preflight.report,
             preflight_pending=preflight.pending,
@@ -303,8 +308,8 @@ class Reconciler:
     async def _apply(self, object: ObjectBody, present: Child | None, memory: _Memory) -> bool:
         kind, metadata = object["kind"], object["metadata"]
         try:
-            if kind == DEPLOYMENTS.name and "template" not in object["spec"]:
-                object = await self._with_its_template(object)
+            if (field := TEMPLATE_FIELDS.get(kind)) is not None and field not in object["spec"]:
+                object = await self._with_its_template(object, field)
             child = await self._writer.apply(object, present.metadata.uid if present is not None else None)
         except (Forbidden, Invalid) as error:
             known = memory.refused_children.get(kind)
@@ -322,12 +327,12 @@ class Reconciler:
         self._cache.take_child(kind, child)
         return True
 
-    async def _with_its_template(self, object: ObjectBody) -> ObjectBody:
-        """A Deployment with the template that it has. NotFound if it is gone."""
+    async def _with_its_template(self, object: ObjectBody, field: str) -> ObjectBody:
+        """A workload with the template that it has. NotFound if it is gone."""
         metadata = object["metadata"]
-        path = DEPLOYMENTS.path(metadata["namespace"], metadata["name"])
+        path = CHILDREN[object["kind"]].path(metadata["namespace"], metadata["name"])
         present = read_json(await self._client.request("GET", path), dict[str, Any])
-        return {**object, "spec": {**object["spec"], "template": present["spec"]["template"]}}
+        return {**object, "spec": {**object["spec"], field: present["spec"][field]}}
 
     def _hold_back(self, observed: Observed, decided: Decision, memory: _Memory) -> float | None:
         """In how many seconds to write the status: what was just applied changes again at once."""

@@ -11,11 +11,13 @@ from ams_kube.managed_fields import ManagedFields, entry_of, owns_all
 from ams_operator.decide.children.account import account
 from ams_operator.decide.children.common import ObjectBody, digest
 from ams_operator.decide.children.deployment import Strategy, deployment
+from ams_operator.decide.children.group import leader_worker_set
 from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.children.policy import policy
 from ams_operator.decide.children.service import service
 from ams_operator.decide.children.volume import claim, models_volume
 from ams_operator.decide.engine import BUILTIN, Engine
+from ams_operator.decide.workload import without_template
 from ams_operator.settings import OperatorSettings
 
 
@@ -34,12 +36,20 @@ def desired(
 ) -> dict[str, ObjectBody]:
     """By kind, in the order in which they are applied. `weights` and `lock` as in `children.volume.claim`."""
     volume = models_volume(resource, source, volume_size)
+    row = engine.row if resource.spec.engine.nodes > 1 else None
+    workload = (
+        deployment(resource, source, volume, settings, engine, replicas=replicas, strategy=strategy, prefetch=prefetch)
+        if row is None
+        else leader_worker_set(
+            resource, source, volume, settings, engine, row, replicas=replicas, strategy=strategy, prefetch=prefetch
+        )
+    )
     built = [
         account(resource),
         service(resource),
         policy(resource, settings),
         claim(resource, volume_size, weights, lock) if volume.claim else None,
-        deployment(resource, source, volume, settings, engine, replicas=replicas, strategy=strategy, prefetch=prefetch),
+        workload,
     ]
     return {object["kind"]: hashed(object) for object in built if object is not None}
 
@@ -62,7 +72,7 @@ def hashed(object: ObjectBody) -> ObjectBody:
     annotations: Mapping[str, str] = object["metadata"].get("annotations", {})
     counted = object
     if labels.TEMPLATE in annotations:
-        counted = {**object, "spec": {name: value for name, value in object["spec"].items() if name != "template"}}
+        counted = {**object, "spec": without_template(object)}
     return {
         **object,
         "metadata": {**object["metadata"], "annotations": {**annotations, labels.APPLIED: digest(counted)}},

@@ -70,9 +70,8 @@ def engine_of(
         choice = kept
     row = row_of(choice.name)
     if row is None:
-        return Engine(
-            choice, facts=facts.model, problem=_unsupported(resource, choice, "The builtin engine", facts.model)
-        )
+        problem = _on_one_node(resource) or _unsupported(resource, choice, "The builtin engine", facts.model)
+        return Engine(choice, facts=facts.model, problem=problem)
     problem = _unsupported(resource, choice, row.title, facts.model) or _unavailable(row, images)
     return Engine(choice, row, images.get(choice.name, ""), facts.model, problem)
 
@@ -107,6 +106,13 @@ def _unavailable(row: EngineRow, images: dict[EngineName, str]) -> Problem | Non
         text = f"spec.engine.name: {row.name} has no image; set spec.engine.image{chart}."
         return Problem(Reason.ENGINE_UNAVAILABLE, text)
     return None
+
+
+def _on_one_node(resource: ModelDeployment) -> Problem | None:
+    if resource.spec.engine.nodes <= 1:
+        return None
+    text = "spec.engine.nodes: the builtin engine computes on one node; name vllm or sglang in spec.engine.name."
+    return Problem(Reason.UNSUPPORTED_BY_ENGINE, text)
 
 
 def _kept(resource: ModelDeployment, before: ModelStatus | None, facts: EngineFacts) -> EngineChoice | None:

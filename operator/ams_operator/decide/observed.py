@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ams_common.memory_offers import MemoryOffers
 from ams_common.naming import GivenNames
@@ -16,6 +17,9 @@ from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.preflight.report import HubReport
 from ams_operator.decide.renewal import Renewal
 
+Availability = Literal["served", "absent", "forbidden"]
+"""Of a kind that isn't Kubernetes' own: whether the cluster has it, and the operator's role lets it be listed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
@@ -29,12 +33,15 @@ class Observed:
     `pull` is the pod that pulls the image of a new version (see `pulling`); `pull_refused`: an image for which the API
     server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`). `has_turn`: its running
     pods may be renewed for no change of the resource (see `renewal`); `turns`: the models that may, None where none
-    ever is.
+    ever is. `workers` are the pods of its replicas on other nodes than their leaders'; `leader_worker_sets`: whether
+    the cluster has such sets, and the operator may list them.
     """
 
     resource: ModelDeployment
     children: Mapping[str, Child] = field(default_factory=dict)
     pods: Sequence[Pod] = ()
+    workers: Sequence[Pod] = ()
+    leader_worker_sets: Availability = "served"
     progress: Mapping[str, Progress] = field(default_factory=dict)
     report: HubReport | None = None
     preflight_pending: bool = False
@@ -67,7 +74,7 @@ class Decision:
     `replace` is a pod to be deleted, as another one in its place starts sooner. `pull` is a pod to be made that pulls
     an image, `end_pull`: the one that is there is to go. `requeue_after`: something was refused, and is tried again in
     so many seconds. `deadline_in`: after so many seconds there is something to tell even if nothing happens. A
-    Deployment in `apply` without a template keeps the one that it has.
+    workload in `apply` without a template keeps the one that it has.
     """
 
     apply: tuple[ObjectBody, ...]

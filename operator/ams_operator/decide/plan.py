@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from ams_common.lifecycle import Phase
 from ams_common.naming import GivenNames, NameClaim, give_names
+from ams_common.progress import Progress
 from ams_common.quantity import parse_bytes
 from ams_common.reasons import Reason
 from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 from ams_kube.node_memory import gpus_requested
-from ams_kube.objects import Claim, Deployment, Pod
+from ams_kube.objects import Claim, Pod
 
 from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
@@ -26,9 +27,10 @@ from ams_operator.decide.renewal import judge_renewal, kept
 from ams_operator.decide.replicas import Replicas, desired_replicas
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
-from ams_operator.decide.status.pods import PodView, living, read_pod, scheduling_seconds_left
+from ams_operator.decide.status.pods import PodView, living, read_pod, scheduling_seconds_left, worker_problem
 from ams_operator.decide.status.problem import Problem
 from ams_operator.decide.weights import has_weights, lock_of_weights
+from ams_operator.decide.workload import WORKLOADS, own_workload, workload_kind
 from ams_operator.settings import OperatorSettings
 
 _OF_ONE_MACHINE = (
@@ -51,15 +53,16 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         else _facts(observed, source, rejection, settings, now)
     )
     objects = _objects(facts, source, settings) if source is not None and _may_create(facts) else {}
-    renewal = judge_renewal(facts.deployment, objects.get("Deployment"), granted=observed.has_turn)
+    kind = workload_kind(observed.resource)
+    renewal = judge_renewal(facts.workload, objects.get(kind), granted=observed.has_turn)
     waits = renewal == "waits"
-    replaces = objects.get("Deployment") if not waits else None
-    pulling = pull_first(observed, facts.pods, facts.deployment, replaces, settings)
-    if waits and facts.deployment is not None:
-        objects["Deployment"] = hashed(kept(objects["Deployment"], facts.deployment))
+    replaces = objects.get(kind) if not waits else None
+    pulling = pull_first(observed, facts.pods, facts.workload, replaces, settings)
+    if waits and facts.workload is not None:
+        objects[kind] = hashed(kept(objects[kind], facts.workload))
         facts = replace(facts, outdated=True, renewed=observed.turns)
     if pulling.image is not None:
-        del objects["Deployment"]
+        del objects[kind]
         facts = replace(facts, pulls=pulling.image, pull_problem=pulling.problem)
     status = status_of(facts, settings.gateway_url, now)
     again = source is not None and (rejection is not None or bool(observed.refused_children))
@@ -72,7 +75,9 @@ def plan(observed: Observed, settings: OperatorSettings, now: float) -> Decision
         remove=tuple(
             kind
             for kind in observed.children
-            if objects and kind != "Deployment" and _is_obsolete(kind, observed, objects)
+            if objects
+            and not (kind in WORKLOADS and pulling.image is not None)
+            and _is_obsolete(kind, observed, objects)
         ),
         status=status,
         transitions=transitions_of(observed.resource.status, status),
@@ -90,35 +95,42 @@ def _held_back(observed: Observed, facts: Facts) -> Pod | None:
 
     A new pod starts at once. Not where that costs another download, and not again and again.
     """
-    if observed.replacements >= _MOST_REPLACEMENTS or facts.resource.spec.cache.per_replica or not facts.weights:
+    spec = facts.resource.spec
+    if observed.replacements >= _MOST_REPLACEMENTS or spec.cache.per_replica or not facts.weights:
+        return None
+    if spec.engine.nodes > 1:  # whose set begins the whole group anew
         return None
     return next((view.pod for view in facts.pods if view.held_back_seconds > _LONGEST_BACK_OFF_SECONDS), None)
 
 
 def _deadline_in(observed: Observed, facts: Facts, settings: OperatorSettings, now: float) -> float | None:
     """Nothing else may happen until it is told that nothing happens, or that no node takes a pod."""
-    if (left := max((scheduling_seconds_left(view.pod, now) for view in facts.pods), default=0.0)) > 0:
+    waiting = [*(view.pod for view in facts.pods), *living(observed.workers)]
+    if (left := max((scheduling_seconds_left(pod, now) for pod in waiting), default=0.0)) > 0:
         return left
-    if observed.moved_at is None or facts.deployment is None or facts.stands_still_for is not None:
+    if observed.moved_at is None or facts.workload is None or facts.stands_still_for is not None:
         return None
-    status, desired = facts.deployment.status, facts.deployment.spec.replicas
-    if status.replicas == status.updated_replicas == status.available_replicas == desired:
+    if facts.workload.settled:
         return None
     return max(1.0, observed.moved_at + settings.progress_deadline_seconds - now)
 
 
 def movement(observed: Observed, now: float) -> Hashable:
     """Changes whenever something moves of what is under way: pods come and go, bytes arrive, a load goes on."""
-    deployment = _deployment(observed)
-    counts = deployment.status if deployment is not None else None
-    pods = []
-    for view in _views(observed, now):
-        progress = view.progress
-        received = progress.download.bytesDone if progress is not None and progress.download is not None else None
-        step = (progress.phase, progress.percent, received) if progress is not None else None
-        pods.append((view.pod.metadata.uid, view.stage, step))
-    replicas = (counts.replicas, counts.updated_replicas, counts.available_replicas) if counts is not None else None
+    workload = own_workload(observed.children, observed.resource)
+    pods: list[Hashable] = [(view.pod.metadata.uid, view.stage, _step(view.progress)) for view in _views(observed, now)]
+    for pod in living(observed.workers):
+        ready = sum(each.ready for each in pod.status.container_statuses)
+        pods.append((pod.metadata.uid, (pod.status.phase, ready), _step(observed.progress.get(pod.metadata.uid))))
+    replicas = (workload.replicas, workload.updated, workload.available) if workload is not None else None
     return (observed.resource.metadata.generation, replicas, tuple(pods))
+
+
+def _step(progress: Progress | None) -> Hashable:
+    if progress is None:
+        return None
+    received = progress.download.bytesDone if progress.download is not None else None
+    return (progress.phase, progress.percent, received)
 
 
 def _facts(
@@ -128,7 +140,7 @@ def _facts(
     engine = engine_of(resource, source, observed.report, observed.offers, settings)
     verdict, pods = _verdict(observed, source, engine), _views(observed, now)
     rejection = rejection or (None if observed.preflight_pending else engine.problem)
-    claim, deployment = _claim(observed), _deployment(observed)
+    claim, workload = _claim(observed), own_workload(observed.children, resource)
     weights = has_weights(resource, claim, pods)
     unmoved = now - observed.moved_at if observed.moved_at is not None else None
     deadline = settings.progress_deadline_seconds
@@ -136,7 +148,7 @@ def _facts(
         resource=resource,
         names=_names(observed, settings),
         replicas=desired_replicas(
-            resource, source, observed.replicas, deployment, weights=weights, stays=stays_for_sleep(resource, engine)
+            resource, source, observed.replicas, workload, weights=weights, stays=stays_for_sleep(resource, engine)
         ),
         verdict=verdict,
         preflight_pending=observed.preflight_pending,
@@ -144,9 +156,10 @@ def _facts(
         engine=engine,
         blocked=verdict.status == "False" and (not weights or verdict.reason in _EVEN_WITH_WEIGHTS),
         waits_for_predecessor=any(owner_of(child, resource) == "predecessor's" for child in observed.children.values()),
-        deployment=deployment,
+        workload=workload,
         claim=claim,
         pods=pods,
+        worker_problems=_worker_problems(observed, now),
         weights=weights,
         lock=lock_of_weights(resource, claim, pods) if weights else None,
         refused_children=observed.refused_children,
@@ -171,14 +184,14 @@ def _unreadable(observed: Observed, rejection: Problem | None, settings: Operato
         preflight_pending=False,
         rejection=rejection,
         blocked=True,
-        deployment=_deployment(observed),
+        workload=own_workload(observed.children, observed.resource),
         pods=_views(observed, now),
     )
 
 
 def _may_create(facts: Facts) -> bool:
     """Preflight's first answer is waited for only where nothing runs yet."""
-    pending = facts.preflight_pending and facts.deployment is None
+    pending = facts.preflight_pending and facts.workload is None
     return facts.rejection is None and not facts.blocked and not facts.waits_for_predecessor and not pending
 
 
@@ -225,13 +238,30 @@ def _rejection(observed: Observed) -> tuple[Problem | None, Source | None]:
     if (wrong := _adapters_problem(resource)) is not None:
         return wrong, source
     cache = resource.spec.cache
-    if most_replicas(resource.spec) > 1 and cache.access_mode == "ReadWriteOnce" and not cache.per_replica:
-        text = "a ReadWriteOnce cache allows one replica; set cache.accessMode to ReadWriteMany, or cache.perReplica."
+    most, nodes = most_replicas(resource.spec), resource.spec.engine.nodes
+    if max(most, nodes) > 1 and cache.access_mode == "ReadWriteOnce" and not cache.per_replica:
+        allows = "one replica" if nodes <= 1 else "one node"
+        text = f"a ReadWriteOnce cache allows {allows}; set cache.accessMode to ReadWriteMany, or cache.perReplica."
         return Problem(Reason.CACHE_NOT_SHAREABLE, text), source
     for kind, child in observed.children.items():
         if owner_of(child, resource) == "another's":
             return Problem(Reason.NAME_TAKEN, name_taken_message(kind, child, resource)), source
-    return None, source
+    return _without_sets(observed), source
+
+
+def _without_sets(observed: Observed) -> Problem | None:
+    """Why a replica can't have several nodes in this cluster."""
+    nodes, sets = observed.resource.spec.engine.nodes, observed.leader_worker_sets
+    if nodes <= 1 or sets == "served":
+        return None
+    text = f"spec.engine.nodes: {nodes} needs LeaderWorkerSet (leaderworkerset.x-k8s.io/v1)"
+    if sets == "absent":
+        text += (
+            ", which this cluster doesn't have. Install it (https://lws.sigs.k8s.io/docs/installation/); the model is"
+        )
+        return Problem(Reason.LEADER_WORKER_SET_UNAVAILABLE, f"{text} started as soon as it is there.")
+    text += ", and the operator may not list leaderworkersets or statefulsets: its role lacks them, as that of an older"
+    return Problem(Reason.LEADER_WORKER_SET_UNAVAILABLE, f"{text} chart does. Upgrade the chart, or extend the role.")
 
 
 def _adapters_problem(resource: ModelDeployment) -> Problem | None:
@@ -264,14 +294,15 @@ def _views(observed: Observed, now: float) -> list[PodView]:
     return [read_pod(pod, progress.get(pod.metadata.uid), devices, now) for pod in living(observed.pods)]
 
 
+def _worker_problems(observed: Observed, now: float) -> list[Problem]:
+    devices = gpus_requested(observed.resource.spec)
+    found = (worker_problem(pod, devices, now) for pod in living(observed.workers))
+    return [problem for problem in found if problem is not None]
+
+
 def _claim(observed: Observed) -> Claim | None:
     child = observed.children.get("PersistentVolumeClaim")
     return child if isinstance(child, Claim) and owner_of(child, observed.resource) == "ours" else None
-
-
-def _deployment(observed: Observed) -> Deployment | None:
-    child = observed.children.get("Deployment")
-    return child if isinstance(child, Deployment) and owner_of(child, observed.resource) == "ours" else None
 
 
 def _claimed_bytes(claim: Claim | None) -> int | None:
@@ -280,11 +311,14 @@ def _claimed_bytes(claim: Claim | None) -> int | None:
 
 
 def _strategy(resource: ModelDeployment, pods: Sequence[PodView]) -> Strategy:
-    """`auto` starts the new pod first where the cache allows it and a node takes it beside the old one."""
+    """`auto` starts the new pod first where the cache allows it and a node takes it beside the old one.
+
+    Whole nodes are seldom free: there one group after another is replaced.
+    """
     strategy = resource.spec.rollout.strategy
     if strategy != "auto":
         return strategy
-    if not can_share(resource):
+    if not can_share(resource) or resource.spec.engine.nodes > 1:
         return "Recreate"
     serving = any(view.stage is Phase.READY for view in pods)
     crowded = any(view.problem is not None and view.problem.reason in _FOR_WANT_OF_ROOM for view in pods)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ams_common import labels
 from ams_common.lifecycle import Phase
 from ams_common.reasons import Reason
-from ams_kube.objects import Deployment, Pod
+from ams_kube.objects import Pod
 
 from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.pull import PULL, pull_pod
@@ -18,12 +18,13 @@ from ams_operator.decide.observed import Observed
 from ams_operator.decide.status.endings import container_problem
 from ams_operator.decide.status.pods import PodView
 from ams_operator.decide.status.problem import Problem
+from ams_operator.decide.workload import Workload, containers_of, ends_before_it_begins
 from ams_operator.settings import OperatorSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Pulling:
-    """`image` (or several) is being pulled, and until then the Deployment stays as it is; `problem`: it can't be.
+    """`image` (or several) is being pulled, and until then the workload stays as it is; `problem`: it can't be.
 
     `start` is the pod to be made for it, `end`: the one that is there isn't needed any more.
     """
@@ -37,21 +38,22 @@ class Pulling:
 def pull_first(
     observed: Observed,
     pods: Sequence[PodView],
-    deployment: Deployment | None,
+    workload: Workload | None,
     desired: ObjectBody | None,
     settings: OperatorSettings,
 ) -> Pulling:
-    """`desired` is the Deployment that is to be applied."""
+    """`desired` is the workload that is to be applied."""
     present = own_pull(observed)
     unneeded = Pulling(end=present is not None)
-    if desired is None or deployment is None or not desired["spec"]["replicas"]:
+    if desired is None or workload is None or not desired["spec"]["replicas"]:
         return unneeded
-    containers = desired["spec"]["template"]["spec"]["containers"]
-    present_images = {each.image for each in deployment.spec.template.spec.containers} - {""}
-    new = {each["image"]: each["imagePullPolicy"] for each in containers if each["image"] not in present_images}
+    present_images = {each.image for each in workload.containers} - {""}
+    new = {
+        each["image"]: each["imagePullPolicy"] for each in containers_of(desired) if each["image"] not in present_images
+    }
     image = ", ".join(new)
     node = next((view.pod.spec.node_name for view in pods if view.stage is Phase.READY), None)
-    replaces = desired["spec"]["strategy"]["type"] == "Recreate" and new and present_images
+    replaces = ends_before_it_begins(desired) and new and present_images
     if not replaces or not node or image == observed.pull_refused:
         return unneeded
     if present is None:

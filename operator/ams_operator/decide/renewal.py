@@ -7,44 +7,39 @@ doesn't start all of them anew at once, and a version that doesn't start stops w
 from typing import Literal
 
 from ams_common import labels
-from ams_kube.objects import Deployment
 
 from ams_operator.decide.children.common import ObjectBody
+from ams_operator.decide.workload import Workload, without_template
 
 Renewal = Literal["none", "waits", "goes on"]
 """`waits`: running pods are of another template than the operator would give them now. `goes on`: they are replaced."""
 
 
-def judge_renewal(present: Deployment | None, desired: ObjectBody | None, *, granted: bool) -> Renewal:
-    """`desired` is the Deployment with today's template; `granted`: it is this model's turn."""
+def judge_renewal(present: Workload | None, desired: ObjectBody | None, *, granted: bool) -> Renewal:
+    """`desired` is the workload with today's template; `granted`: it is this model's turn."""
     if present is None or desired is None:
         return "none"
     wanted, has = desired["metadata"]["annotations"], present.metadata.annotations
     if has.get(labels.TEMPLATE) == wanted[labels.TEMPLATE]:
-        return "goes on" if granted and not is_complete(present) else "none"
-    runs = bool(present.spec.replicas or present.status.replicas)
+        return "goes on" if granted and not present.complete else "none"
+    runs = bool(present.asked or present.replicas)
     same = has.get(labels.SPEC, wanted[labels.SPEC]) == wanted[labels.SPEC]
     if not (runs and same and desired["spec"]["replicas"]):
         return "none"  # nobody notices, or somebody asked for it
     return "goes on" if granted else "waits"
 
 
-def kept(desired: ObjectBody, present: Deployment) -> ObjectBody:
-    """The Deployment without its template, which is to stay; its annotations tell of the one that it has."""
-    spec = {name: value for name, value in desired["spec"].items() if name != "template"}
+def kept(desired: ObjectBody, present: Workload) -> ObjectBody:
+    """The workload without its template, which is to stay; its annotations tell of the one that it has."""
     has = present.metadata.annotations
     notes = {name: has[name] for name in (labels.TEMPLATE, labels.SPEC) if name in has}
     others = desired["metadata"]["annotations"].items()
     annotations = {name: value for name, value in others if name not in (labels.TEMPLATE, labels.SPEC, labels.APPLIED)}
-    return {**desired, "metadata": {**desired["metadata"], "annotations": {**annotations, **notes}}, "spec": spec}
-
-
-def is_complete(present: Deployment) -> bool:
-    """Whether all pods that are asked for are of the last template, and answer."""
-    status = present.status
-    return status.observed_generation >= present.metadata.generation and (
-        status.updated_replicas == status.replicas == status.available_replicas == present.spec.replicas
-    )
+    return {
+        **desired,
+        "metadata": {**desired["metadata"], "annotations": {**annotations, **notes}},
+        "spec": without_template(desired),
+    }
 
 
 class Renewals:

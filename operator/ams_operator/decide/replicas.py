@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-from ams_common.labels import PREFETCH
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import Source
-from ams_kube.objects import Deployment
 
-from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.children.volume import keeps_files
+from ams_operator.decide.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """`serving` pods are asked for; `created` is what the Deployment gets: one, that serves nothing, for a prefetch."""
+    """`serving` pods are asked for; `created` is what the workload gets: one, that serves nothing, for a prefetch."""
 
     serving: int
     created: int
@@ -24,7 +22,7 @@ def desired_replicas(
     resource: ModelDeployment,
     source: Source,
     by_load: int | None,
-    deployment: Child | None,
+    workload: Workload | None,
     *,
     weights: bool,
     stays: bool = False,
@@ -33,7 +31,7 @@ def desired_replicas(
 
     `stays`: the last pod doesn't end when nobody asks, as its engine sleeps.
     """
-    serving = _serving(resource, by_load, deployment, stays=stays)
+    serving = _serving(resource, by_load, workload, stays=stays)
     cache = resource.spec.cache
     prefetch = cache.prefetch and not weights and not cache.per_replica and keeps_files(resource, source)
     if serving == 0 and prefetch and not resource.spec.suspend:
@@ -41,20 +39,18 @@ def desired_replicas(
     return Replicas(serving, serving)
 
 
-def serving_replicas(deployment: Child | None) -> int | None:
-    """The pods that a Deployment asks for to serve; None if there is none, or it only downloads."""
-    if not isinstance(deployment, Deployment) or deployment.metadata.annotations.get(PREFETCH) == "true":
-        return None
-    return deployment.spec.replicas
+def serving_replicas(workload: Workload | None) -> int | None:
+    """The replicas that are asked for to serve; None if there is no workload, or it only downloads."""
+    return None if workload is None or workload.prefetches else workload.asked
 
 
-def _serving(resource: ModelDeployment, by_load: int | None, deployment: Child | None, *, stays: bool) -> int:
+def _serving(resource: ModelDeployment, by_load: int | None, workload: Workload | None, *, stays: bool) -> int:
     spec = resource.spec
     if spec.suspend:
         return 0
     if (limits := spec.autoscaling) is None:
         return spec.replicas
     if by_load is None:
-        by_load = serving_replicas(deployment) or 0
-    least = max(limits.min_replicas, min(1, serving_replicas(deployment) or 0) if stays else 0)
+        by_load = serving_replicas(workload) or 0
+    least = max(limits.min_replicas, min(1, serving_replicas(workload) or 0) if stays else 0)
     return min(max(by_load, least), limits.max_replicas)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,9 +14,10 @@ from ams_common.resource.spec import ModelDeployment
 from ams_kube.managed_fields import entry_of
 from ams_kube.objects import Metadata, MetadataOnly, Pod
 
-from ams_operator.decide.children.kinds import Child, child_key, model_key
+from ams_operator.decide.children.kinds import Child, child_key, is_worker, model_key
 from ams_operator.decide.children.pull import pull_name
 from ams_operator.decide.ownership import owner_of
+from ams_operator.decide.workload import WORKLOADS, Workload, own_workload
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +30,35 @@ class ModelObjects:
     taken_at: float = 0.0  # monotonic
     children: dict[str, Child] = field(default_factory=dict)  # by kind
     pods: dict[str, Pod] = field(default_factory=dict)  # by name, whoever made them
+    workers: dict[str, Pod] = field(default_factory=dict)  # by name: pods on other nodes than their leaders'
     replica_sets: dict[str, Metadata] = field(default_factory=dict)  # by name
+    stateful_sets: dict[str, Metadata] = field(default_factory=dict)  # by name
     pull: Pod | None = None  # the pod that pulls an image for it
 
     @property
     def empty(self) -> bool:
-        return self.resource is None and not (self.children or self.pods or self.replica_sets or self.pull)
+        objects = (self.children, self.pods, self.workers, self.replica_sets, self.stateful_sets)
+        return self.resource is None and self.pull is None and not any(objects)
+
+    @property
+    def workload(self) -> Workload | None:
+        return own_workload(self.children, self.resource) if self.resource is not None else None
 
     def own_pods(self) -> list[Pod]:
-        """The pods that the resource's own Deployment controls. Labels alone show nothing: anybody may set them."""
-        deployment = self.children.get("Deployment")
-        if self.resource is None or deployment is None or owner_of(deployment, self.resource) != "ours":
+        """The pods that the resource's own workload controls. Labels alone show nothing: anybody may set them."""
+        if self.resource is None:
             return []
-        sets = {each.uid for each in self.replica_sets.values() if _is_controlled(each, deployment.metadata.uid)}
-        return [pod for pod in self.pods.values() if (owner := pod.metadata.controller) and owner.uid in sets]
+        own = {
+            child.metadata.uid
+            for kind, child in self.children.items()
+            if kind in WORKLOADS and owner_of(child, self.resource) == "ours"
+        }
+        return _controlled(self.pods, _sets(self.replica_sets, own) | _sets(self.stateful_sets, own))
+
+    def own_workers(self) -> list[Pod]:
+        """Those of their groups on other nodes: a leader controls the set that controls them."""
+        leaders = {pod.metadata.uid for pod in self.own_pods()}
+        return _controlled(self.workers, _sets(self.stateful_sets, leaders))
 
 
 class Cache:
@@ -148,21 +164,22 @@ class Cache:
             return
         key = model_key(pod.metadata)
         known = self._known.setdefault(key, ModelObjects())
-        before = known.pods.get(pod.metadata.name)
+        pods = known.workers if is_worker(pod.metadata) else known.pods
+        before = pods.get(pod.metadata.name)
         if before is not None and _older(pod.metadata, before.metadata):
             return
-        known.pods[pod.metadata.name] = pod
+        pods[pod.metadata.name] = pod
         self._changed(key)
 
     def forget_pod(self, key_of_pod: str) -> None:
         namespace, _, name = key_of_pod.partition("/")
-        # ams-<model>-<hash>-<hash>: the model is found by its pods, as its name may hold dashes too.
+        # ams-<model>-<hash>-<hash>, or -<group>-<node>: the model is found by its pods, as its name may hold dashes.
         for key in self._owners(namespace, name):
             known = self._known[key]
             is_pull = known.pull is not None and known.pull.metadata.name == name
             if is_pull:
                 known.pull = None
-            if is_pull or known.pods.pop(name, None) is not None:
+            if is_pull or known.pods.pop(name, None) is not None or known.workers.pop(name, None) is not None:
                 self._tidy(key, known)
                 self._changed(key)
                 return
@@ -173,22 +190,39 @@ class Cache:
             known.pull = pod
             self._changed(key)
 
+    # what stands between a workload and its pods
+
     def take_replica_set(self, replica_set: MetadataOnly) -> None:
-        metadata = replica_set.metadata
-        key = model_key(metadata)
-        known = self._known.setdefault(key, ModelObjects())
-        before = known.replica_sets.get(metadata.name)
+        self._take_set(model_key(replica_set.metadata), replica_set.metadata, lambda known: known.replica_sets)
+
+    def forget_replica_set(self, key_of_set: str) -> None:
+        self._forget_set(key_of_set, lambda known: known.replica_sets)
+
+    def take_stateful_set(self, stateful_set: MetadataOnly) -> None:
+        """One that a LeaderWorkerSet's controller made, by its label; ours it doesn't hand on in all versions."""
+        metadata = stateful_set.metadata
+        prefix, name = child_name(""), metadata.labels.get(labels.SET_NAME, "")
+        if name.startswith(prefix):
+            key = f"{metadata.namespace}/{name.removeprefix(prefix)}"
+            self._take_set(key, metadata, lambda known: known.stateful_sets)
+
+    def forget_stateful_set(self, key_of_set: str) -> None:
+        self._forget_set(key_of_set, lambda known: known.stateful_sets)
+
+    def _take_set(self, key: str, metadata: Metadata, of: Callable[[ModelObjects], dict[str, Metadata]]) -> None:
+        sets = of(self._known.setdefault(key, ModelObjects()))
+        before = sets.get(metadata.name)
         if before is not None and _older(metadata, before):
             return
-        known.replica_sets[metadata.name] = metadata
+        sets[metadata.name] = metadata
         if before is None or (before.uid, before.controller) != (metadata.uid, metadata.controller):
             self._changed(key)
 
-    def forget_replica_set(self, key_of_set: str) -> None:
+    def _forget_set(self, key_of_set: str, of: Callable[[ModelObjects], dict[str, Metadata]]) -> None:
         namespace, _, name = key_of_set.partition("/")
         for key in self._owners(namespace, name):
             known = self._known[key]
-            if known.replica_sets.pop(name, None) is not None:
+            if of(known).pop(name, None) is not None:
                 self._tidy(key, known)
                 return
 
@@ -216,8 +250,13 @@ def _with_our_fields(child: Child) -> Child:
     return msgspec.structs.replace(child, metadata=metadata)
 
 
-def _is_controlled(metadata: Metadata, uid: str) -> bool:
-    return metadata.controller is not None and metadata.controller.uid == uid
+def _sets(sets: Mapping[str, Metadata], owners: Collection[str]) -> set[str]:
+    """Uids of those that one of the owners, by uid, controls."""
+    return {each.uid for each in sets.values() if each.controller is not None and each.controller.uid in owners}
+
+
+def _controlled(pods: Mapping[str, Pod], sets: Collection[str]) -> list[Pod]:
+    return [pod for pod in pods.values() if (owner := pod.metadata.controller) and owner.uid in sets]
 
 
 class _Versioned(Protocol):

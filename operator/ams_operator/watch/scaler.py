@@ -62,7 +62,7 @@ class Scaler:
             self._scaling.forget(key)
             return
         demand = self._reader.of(key)
-        running = serving_replicas(self._cache.get(key).children.get("Deployment"))
+        running = serving_replicas(self._cache.get(key).workload)
         running = limits.min_replicas if running is None else running
         before = self.replicas(key)
         before = running if before is None else before

@@ -24,6 +24,11 @@ def selector(resource: ModelDeployment) -> dict[str, str]:
     return {labels.MODEL: resource.metadata.name, labels.MANAGED_BY: labels.MANAGER}
 
 
+def group_selector(resource: ModelDeployment) -> dict[str, str]:
+    """Selects the pods of all nodes of its replicas; `selector` selects those that answer requests."""
+    return {labels.GROUP: resource.metadata.name, labels.MANAGED_BY: labels.MANAGER}
+
+
 def child_metadata(
     resource: ModelDeployment, *, owned: bool = True, annotations: dict[str, str] | None = None
 ) -> ObjectBody:

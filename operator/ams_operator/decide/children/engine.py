@@ -8,7 +8,7 @@ from typing import Any
 
 from ams_common.adapters import LINKS, RANK_FILE, RANK_WORD
 from ams_common.engines.row import EngineRow
-from ams_common.engines.wishes import engine_resources, wishes_of
+from ams_common.engines.wishes import EngineWishes, Member, engine_resources, wishes_of
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import InvalidSource, names_gguf, parse_source
 
@@ -46,6 +46,12 @@ _RANKED = (
     f"""[ "$a" = "{RANK_WORD}" ] && a=$r; set -- "$@" "$a"; done; """
 )
 _SHARED_MEMORY = ("vllm", "sglang")  # whose processes pass tensors that way; a container has 64 MiB of it otherwise
+# The controller of LeaderWorkerSets sets these variables in each container.
+_LEADER = Member(leader=True, rank="0", address="$(LWS_LEADER_ADDRESS)")
+_WORKER = Member(leader=False, rank="$(LWS_WORKER_INDEX)", address="$(LWS_LEADER_ADDRESS)")
+# Under which address the others find this one; otherwise guessed by the way to a host of the internet.
+_ADDRESS_VARIABLES = {"vllm": ("VLLM_HOST_IP",), "sglang": ("SGLANG_HOST_IP",)}
+_OWN_ADDRESS: ObjectBody = {"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 _ANSWER_SECONDS = 5
 _START_SECONDS = 300  # until `serve` answers for the first time; how long the model may load, its own probe says
 _LOST_SECONDS = 20  # without an answer of `serve`, which the kubelet starts again within 10 s the second time
@@ -67,18 +73,56 @@ def engine_container(
     resource: ModelDeployment, engine: Engine, row: EngineRow, settings: OperatorSettings
 ) -> ObjectBody:
     """Its probes ask `serve`, which watches the engine and says why it is to be started anew."""
-    spec = resource.spec
-    wishes = wishes_of(
+    command = _command(resource, engine, row, _LEADER)
+    started: ObjectBody = {"command": _started(command, _TEED)}
+    if row.name == "custom":
+        started = {"args": command} if command else {}
+    return {
+        **_engine(resource, engine, row, settings),
+        **started,
+        "startupProbe": _probe(_START_SECONDS, "?start"),  # it asks anew whenever the container has begun anew
+        "livenessProbe": _probe(_LOST_SECONDS),
+        "lifecycle": {"preStop": {"httpGet": {"path": "/internal/engine/drained", "port": SERVE_PORT}}},
+    }
+
+
+def worker_container(
+    resource: ModelDeployment, engine: Engine, row: EngineRow, settings: OperatorSettings
+) -> ObjectBody:
+    """The engine's part on another node than the leader's. It answers nobody: that it ended is all that shows."""
+    command = _command(resource, engine, row, _WORKER)
+    return {
+        **_engine(resource, engine, row, settings),
+        "command": _started(command, 'exec "$@"') if RANK_WORD in command else command,
+    }
+
+
+def _started(command: list[str], script: str) -> list[str]:
+    """A shell that runs this script with the engine's command as its arguments."""
+    return ["/bin/sh", "-c", literal(_RANKED + script if RANK_WORD in command else script), ENGINE, *command]
+
+
+def _command(resource: ModelDeployment, engine: Engine, row: EngineRow, member: Member) -> list[str]:
+    """Words of a container's command, in which the kubelet replaces what is of a member."""
+    wishes = _wishes(resource, engine, row)
+    joins = row.joins(member) if row.joins is not None and wishes.nodes > 1 else []
+    words = [literal(word) for word in row.command(wishes)]
+    return [*words, *joins, *(literal(word) for word in wishes.arguments)]
+
+
+def _wishes(resource: ModelDeployment, engine: Engine, row: EngineRow) -> EngineWishes:
+    return wishes_of(
         resource, model=_model(resource), host=_LOOPBACK, port=_port(resource, row), facts=engine.facts, links=RUN_DIR
     )
-    command = [literal(word) for word in row.full_command(wishes)]
-    own = row.name == "custom"
-    started: ObjectBody = {
-        "command": ["/bin/sh", "-c", literal(_RANKED + _TEED if RANK_WORD in command else _TEED), ENGINE, *command]
-    }
-    if own:
-        started = {"args": command} if command else {}
-    environment = literally({**_variables(row), **row.variables(wishes)}) | given(spec.engine.env)
+
+
+def _engine(resource: ModelDeployment, engine: Engine, row: EngineRow, settings: OperatorSettings) -> ObjectBody:
+    """What containers of it have in common, on whichever node."""
+    spec, wishes = resource.spec, _wishes(resource, engine, row)
+    environment = literally({**_variables(row), **row.variables(wishes)})
+    if wishes.nodes > 1:
+        environment |= dict.fromkeys(_ADDRESS_VARIABLES.get(row.name, ()), _OWN_ADDRESS)
+    environment |= given(spec.engine.env)
     mounts: list[ObjectBody] = [
         {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
         {"name": "engine-tmp", "mountPath": "/tmp"},
@@ -92,15 +136,11 @@ def engine_container(
         "name": ENGINE,
         "image": engine.image,
         "imagePullPolicy": spec.image_pull_policy or settings.engine_image_pull_policy,
-        **started,
         "env": as_list(environment),
         "volumeMounts": mounts,
         # Of an image that isn't known, nobody can say where it writes.
-        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": not own},
+        "securityContext": {**CONTAINER_SECURITY, "readOnlyRootFilesystem": row.name != "custom"},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "startupProbe": _probe(_START_SECONDS, "?start"),  # it asks anew whenever the container has begun anew
-        "livenessProbe": _probe(_LOST_SECONDS),
-        "lifecycle": {"preStop": {"httpGet": {"path": "/internal/engine/drained", "port": SERVE_PORT}}},
         "resources": asked(engine_resources(spec)),
     }
 

@@ -1,18 +1,19 @@
 """The pod of a model: init container `download`, container `serve`, and `engine` beside it where one of another make
-computes; restricted and without a token."""
+computes; restricted and without a token. Of a replica over several nodes others have `engine` alone."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 from ams_common import labels
+from ams_common.engines.row import EngineRow
 from ams_common.names import child_name
 from ams_common.options import environment_of
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import Source, WheelSource
 
-from ams_operator.decide.children.common import ObjectBody, child_labels, source_digest
+from ams_operator.decide.children.common import ObjectBody, child_labels, group_selector, source_digest
 from ams_operator.decide.children.containers import (
     CONTAINER_SECURITY,
     MODELS_DIR,
@@ -31,6 +32,7 @@ from ams_operator.decide.children.engine import (
     engine_container,
     engine_settings,
     engine_volumes,
+    worker_container,
 )
 from ams_operator.decide.children.sources import pod_adapters, pod_source, source_mounts, source_volumes
 from ams_operator.decide.children.volume import Volume
@@ -55,22 +57,58 @@ def pod_template(
     prefetch: bool,
 ) -> ObjectBody:
     """The template. With `prefetch` the weights are downloaded, no GPU is asked for and nothing is served."""
-    spec = resource.spec
     beside = engine.row is not None and not prefetch
-    containers = {
-        "initContainers": [_download(resource, source, settings, engine)],
-        "containers": [
-            _hold(resource, settings) if prefetch else _serve(resource, settings, engine),
-            *([engine_container(resource, engine, engine.row, settings)] if engine.row and beside else []),
-        ],
-    }
+    containers = [
+        _hold(resource, settings) if prefetch else _serve(resource, settings, engine),
+        *([engine_container(resource, engine, engine.row, settings)] if engine.row and beside else []),
+    ]
+    grace = grace_seconds(resource) + (ENGINE_END_SECONDS if beside else 0)
+    given = child_labels(resource)
+    if resource.spec.engine.nodes > 1:
+        given |= group_selector(resource)
+    return _template(resource, source, volume, settings, engine, containers, given, grace)
+
+
+def worker_template(
+    resource: ModelDeployment,
+    source: Source,
+    volume: Volume,
+    settings: OperatorSettings,
+    engine: Engine,
+    row: EngineRow,
+) -> ObjectBody:
+    """Of a pod on another node than the leader's: the weights, and the engine that joins the leader's.
+
+    Without the label of the model's pods, so that no Service, scaling or policy takes it for one that answers.
+    """
+    given = {**child_labels(resource), **group_selector(resource)}
+    del given[labels.MODEL]
+    containers = [worker_container(resource, engine, row, settings)]
+    template = _template(resource, source, volume, settings, engine, containers, given, 2 * ENGINE_END_SECONDS)
+    template["metadata"]["labels"].pop(labels.MODEL, None)  # one that the user gave
+    return template
+
+
+def _template(
+    resource: ModelDeployment,
+    source: Source,
+    volume: Volume,
+    settings: OperatorSettings,
+    engine: Engine,
+    containers: list[ObjectBody],
+    given_labels: dict[str, str],
+    grace: int,
+) -> ObjectBody:
+    """What pods have in common, with these containers behind the download. `grace` are seconds to end in."""
+    spec = resource.spec
     pod: ObjectBody = {
         "serviceAccountName": spec.service_account_name or child_name(resource.metadata.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": grace_seconds(resource) + (ENGINE_END_SECONDS if beside else 0),
+        "terminationGracePeriodSeconds": grace,
         "securityContext": pod_security(settings),
-        **containers,
+        "initContainers": [_download(resource, source, settings, engine)],
+        "containers": containers,
         "volumes": [*_volumes(resource, volume), *(engine_volumes(resource, engine) if engine.row else [])],
     }
     if spec.node_selector:
@@ -88,7 +126,7 @@ def pod_template(
     if claims := [*spec.resources.claims, *(spec.engine.resources.claims if spec.engine.resources else [])]:
         pod["resourceClaims"] = claims
     metadata = {
-        "labels": {**spec.pod_labels, **child_labels(resource)},
+        "labels": {**spec.pod_labels, **given_labels},
         "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource)},
     }
     return {"metadata": metadata, "spec": pod}

@@ -1,6 +1,8 @@
 """The NetworkPolicy of the model's pods: gateways, the operator and who reads metrics get in, nobody else.
 
-The kubelet's probes come from the pod's own node, which no policy keeps out.
+Where a replica takes several nodes, its engine's processes talk to each other on ports that they choose themselves,
+with no proof of who they are: only the model's own pods may. The kubelet's probes come from the pod's own node, which
+no policy keeps out.
 """
 
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 from ams_common.outside import read_json
 from ams_common.resource.spec import ModelDeployment
 
-from ams_operator.decide.children.common import ObjectBody, child_metadata, selector
+from ams_operator.decide.children.common import ObjectBody, child_metadata, group_selector, selector
 from ams_operator.decide.children.containers import SERVE_PORT
 from ams_operator.settings import OperatorSettings
 
@@ -18,14 +20,18 @@ def policy(resource: ModelDeployment, settings: OperatorSettings) -> ObjectBody 
     if not (peers := allowed_peers(settings)):
         return None
     ports = [{"port": port, "protocol": "TCP"} for port in (SERVE_PORT, settings.progress_port)]
+    pods, ingress = selector(resource), [{"from": peers, "ports": ports}]
+    if resource.spec.engine.nodes > 1:
+        pods = group_selector(resource)
+        ingress.append({"from": [{"podSelector": {"matchLabels": pods}}]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": child_metadata(resource),
         "spec": {
-            "podSelector": {"matchLabels": selector(resource)},
+            "podSelector": {"matchLabels": pods},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": peers, "ports": ports}],
+            "ingress": ingress,
         },
     }
 

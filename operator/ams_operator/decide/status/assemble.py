@@ -28,14 +28,14 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
     route = f"{prefix}{route_name(resource.metadata.name)}"
     outcomes = judge_all(facts)
     phase = phase_of(facts, outcomes)
-    deployment = facts.deployment
+    workload = facts.workload
     progress = pod.progress if pod is not None and pod.stage is Phase.DOWNLOADING else None
     return Status(
         observed_generation=resource.metadata.generation,
         phase=phase.phase.title,
         summary=phase.summary,
         message=phase.message,
-        replicas=deployment.status.replicas if deployment is not None else 0,
+        replicas=workload.replicas if workload is not None else 0,
         ready_replicas=facts.ready_pods,
         selector=f"{labels.MODEL}={resource.metadata.name}",
         endpoint=f"{gateway_url.rstrip('/')}/generate/{route}" if gateway_url else None,

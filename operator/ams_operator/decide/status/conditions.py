@@ -124,7 +124,7 @@ def available(facts: Facts) -> Outcome:
         return Outcome.of(problem)
     if (problem := facts.problem("Progressing")) is not None:  # its golden prompts
         return Outcome("False", Reason.LOAD_FAILED, problem.message)
-    if not facts.pods and (message := creates_no_pod(facts.deployment)) is not None:
+    if not facts.pods and (message := creates_no_pod(facts.workload)) is not None:
         return Outcome("False", Reason.UNSCHEDULABLE, f"The cluster creates no pod: {message}")
     return Outcome("False", Reason.STARTING, _starting(facts))
 
@@ -160,7 +160,7 @@ def ready_of_all(facts: Facts, parts: dict[ConditionType, Outcome]) -> Outcome:
     weights, pods = parts["WeightsReady"], parts["Available"]
     if pods.reason in (Reason.SUSPENDED, Reason.STOPPED):
         return pods
-    if facts.preflight_pending and facts.deployment is None:
+    if facts.preflight_pending and facts.workload is None:
         return Outcome("False", Reason.STARTING, "The hub is being asked about the model.")
     if pods.status == "True":  # it serves, whatever the newest pod's state
         return Outcome("True", Reason.READY, pods.message)

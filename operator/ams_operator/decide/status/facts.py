@@ -7,23 +7,25 @@ from ams_common.lifecycle import Phase
 from ams_common.naming import GivenNames
 from ams_common.resource.spec import ModelDeployment
 from ams_common.resource.status import LockStatus
-from ams_kube.objects import Claim, Deployment
+from ams_kube.objects import Claim
 
 from ams_operator.decide.engine import Engine
 from ams_operator.decide.preflight.verdict import Verdict
 from ams_operator.decide.replicas import Replicas
 from ams_operator.decide.status.pods import PodView
 from ams_operator.decide.status.problem import Problem
+from ams_operator.decide.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`pods` are the living ones, newest first. `weights`: verified on the volume, or in a pod that serves.
+    """`pods` are the living ones that answer requests, newest first; `worker_problems` those of pods on other nodes.
 
-    `stands_still_for`: nothing has moved of what is under way for so many seconds, the deadline, and more; a time that
-    goes on would be another status each second. None while it isn't so long. `pulls` is the image of a new version that
-    is pulled before the running pod ends, `pull_problem` why it can't be. `outdated`: the pods are of an older version
-    of image or operator, and `renewed` are the models whose turn it is (None: nobody is renewed without a change).
+    `weights`: verified on the volume, or in a pod that serves. `stands_still_for`: nothing has moved of what is under
+    way for so many seconds, the deadline, and more; a time that goes on would be another status each second. None while
+    it isn't so long. `pulls` is the image of a new version that is pulled before the running pod ends, `pull_problem`
+    why it can't be. `outdated`: the pods are of an older version of image or operator, and `renewed` are the models
+    whose turn it is (None: nobody is renewed without a change).
     """
 
     resource: ModelDeployment
@@ -35,9 +37,10 @@ class Facts:
     blocked: bool  # nothing new is made for it
     engine: Engine | None = None  # None of a resource that can't be read
     waits_for_predecessor: bool = False
-    deployment: Deployment | None = None
+    workload: Workload | None = None
     claim: Claim | None = None
     pods: Sequence[PodView] = ()
+    worker_problems: Sequence[Problem] = ()
     weights: bool = False
     lock: LockStatus | None = None
     refused_children: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +65,6 @@ class Facts:
         return next((view for view in self.pods if view.stage is not Phase.READY), None)
 
     def problem(self, condition: str) -> Problem | None:
-        """What makes a condition False, of the newest pod that has such a problem."""
-        problems = (view.problem for view in self.pods)
+        """What makes a condition False, of the newest pod that has such a problem; then of those on other nodes."""
+        problems = (*(view.problem for view in self.pods), *self.worker_problems)
         return next((each for each in problems if each is not None and each.condition == condition), None)

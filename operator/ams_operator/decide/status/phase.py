@@ -30,7 +30,7 @@ def phase_of(facts: Facts, outcomes: Mapping[ConditionType, Outcome]) -> PhaseSt
         return PhaseStatus(Phase.SUSPENDED, "Suspended", ready.message)
     if ready.status == "True":
         return _ready(facts, ready, outcomes["Progressing"])
-    if facts.preflight_pending and facts.deployment is None and ready.reason == Reason.STARTING:
+    if facts.preflight_pending and facts.workload is None and ready.reason == Reason.STARTING:
         return PhaseStatus(Phase.PENDING, "Asking the hub", ready.message)
     if ready.reason in _UNDER_WAY:
         return _under_way(facts)

@@ -69,6 +69,18 @@ def read_pod(pod: Pod, progress: Progress | None, devices: Collection[str], now:
     return PodView(pod, stage, True, _lock(download), problem, held_back, progress)
 
 
+def worker_problem(pod: Pod, devices: Collection[str], now: float) -> Problem | None:
+    """What keeps a pod on another node than its leader's from joining it."""
+    problem = _unscheduled(pod, devices)
+    if problem is not None:
+        found = None if scheduling_seconds_left(pod, now) else problem
+    elif not _succeeded(download := _status(pod.status.init_container_statuses, DOWNLOAD)):
+        found = container_problem(pod, download)
+    else:
+        found = container_problem(pod, _status(pod.status.container_statuses, ENGINE))
+    return Problem(found.reason, f"Pod {pod.metadata.name}: {found.message}") if found is not None else None
+
+
 def _unless_running(pod: Pod, status: ContainerStatus | None) -> Problem | None:
     running = status is not None and status.state.running is not None
     return None if running else container_problem(pod, status)

@@ -2,10 +2,11 @@
 
 from ams_common.quantity import format_duration
 from ams_common.reasons import Reason
-from ams_kube.objects import Deployment, StatusCondition
+from ams_kube.objects import StatusCondition
 
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.outcome import Outcome
+from ams_operator.decide.workload import Workload
 
 # Problems of a new pod that mostly pass within moments; one that doesn't becomes another one.
 _PASSING = {Reason.RESTARTING, Reason.STARTING, Reason.DOWNLOAD_WAITS, Reason.HUB_RATE_LIMITED, Reason.DOWNLOADING}
@@ -14,24 +15,22 @@ _PASSING = {Reason.RESTARTING, Reason.STARTING, Reason.DOWNLOAD_WAITS, Reason.HU
 def progressing(facts: Facts) -> Outcome:
     if (problem := facts.problem("Progressing")) is not None:  # its golden prompts
         return Outcome.of(problem)
-    deployment = facts.deployment
-    if deployment is None:
+    workload = facts.workload
+    if workload is None:
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
     if facts.pull_problem is not None:
         return Outcome("False", Reason.STALLED, _stalled("The rollout", facts, facts.pull_problem.message))
     if facts.pulls is not None:
         return Outcome("True", Reason.ROLLING_OUT, f"The image {facts.pulls} is pulled before the running pod ends.")
-    condition = _condition(deployment, "Progressing")
+    condition = _condition(workload, "Progressing")
     if condition is not None and condition.reason == "ProgressDeadlineExceeded":
         return Outcome("False", Reason.DEADLINE_EXCEEDED, condition.message)
-    status, desired = deployment.status, deployment.spec.replicas
-    if status.observed_generation >= deployment.metadata.generation and (
-        status.updated_replicas == status.replicas == status.available_replicas == desired
-    ):
+    desired = workload.asked
+    if workload.complete:
         if facts.outdated:
             return Outcome("False", Reason.OUTDATED, _outdated(facts))
         return Outcome("False", Reason.COMPLETE, "Nothing is under way.")
-    rolls = status.replicas > status.updated_replicas
+    rolls = workload.replicas > workload.updated
     what = "The rollout" if rolls else "Scaling"
     if facts.ready_pods and (why := _why_it_stalls(facts)) is not None:
         return Outcome("False", Reason.STALLED, _stalled(what, facts, why))
@@ -40,9 +39,9 @@ def progressing(facts: Facts) -> Outcome:
         return Outcome("False", Reason.DEADLINE_EXCEEDED, f"{text} {_newest_words(facts)}".strip())
     words = _newest_words(facts)
     if rolls:
-        text = f"{min(status.updated_replicas, desired)} of {desired} pods are of the new version. {words}"
+        text = f"{min(workload.updated, desired)} of {desired} pods are of the new version. {words}"
         return Outcome("True", Reason.ROLLING_OUT, text.strip())
-    text = f"{status.available_replicas} of {desired} pods are available. {words}"
+    text = f"{workload.available} of {desired} pods are available. {words}"
     return Outcome("True", Reason.SCALING, text.strip())
 
 
@@ -55,9 +54,9 @@ def _outdated(facts: Facts) -> str:
     return f"{text} They are renewed when it is this model's turn.{first}"
 
 
-def creates_no_pod(deployment: Deployment | None) -> str | None:
-    """Why the cluster refuses to create pods of the Deployment, as a quota does."""
-    condition = _condition(deployment, "ReplicaFailure") if deployment is not None else None
+def creates_no_pod(workload: Workload | None) -> str | None:
+    """Why the cluster refuses to create pods of the workload, as a quota does."""
+    condition = _condition(workload, "ReplicaFailure") if workload is not None else None
     return condition.message if condition is not None and condition.status == "True" else None
 
 
@@ -70,7 +69,7 @@ def _why_it_stalls(facts: Facts) -> str | None:
     pod = facts.newest_unready_pod
     if pod is not None and pod.problem is not None and pod.problem.reason not in _PASSING:
         return pod.problem.message
-    if (message := creates_no_pod(facts.deployment)) is not None:
+    if (message := creates_no_pod(facts.workload)) is not None:
         return f"The cluster creates no pod: {message}"
     return None
 
@@ -80,5 +79,5 @@ def _newest_words(facts: Facts) -> str:
     return f"The newest pod: {pod.problem.message}" if pod is not None and pod.problem is not None else ""
 
 
-def _condition(deployment: Deployment, kind: str) -> StatusCondition | None:
-    return next((each for each in deployment.status.conditions if each.type == kind), None)
+def _condition(workload: Workload, kind: str) -> StatusCondition | None:
+    return next((each for each in workload.conditions if each.type == kind), None)

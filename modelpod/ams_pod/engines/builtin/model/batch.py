@@ -70,15 +70,17 @@ class Forward(Protocol):
 
     `whole_prompts`: a prompt can't be read in several chunks. `any_rows`: rows may be left out of a step, to go on in a
     later one; where prompts are read in chunks too, rows may go on in chunks of `all_logits`. `spare_rows` are slots
-    beyond `max_rows`. `between`, where it is set and the forward can, is called within a step wherever another step may
-    be computed, of chunks in slots that this one doesn't use. `prefixes` is what is kept of requests that ended, None
-    where nothing can be.
+    beyond `max_rows`. `reads_wide`: a step with many tokens of prompts takes little longer than one with few.
+    `between`, where it is set and the forward can, is called within a step wherever another step may be computed, of
+    chunks in slots that this one doesn't use. `prefixes` is what is kept of requests that ended, None where nothing can
+    be.
     """
 
     name: str
     whole_prompts: bool
     any_rows: bool
     spare_rows: int
+    reads_wide: bool
     between: Callable[[], None] | None
     prefixes: Prefixes | None
 

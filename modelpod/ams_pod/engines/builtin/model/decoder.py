@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
+from ams_pod.engines.builtin.model.cuda.graphs import StepGraphs
+from ams_pod.engines.builtin.model.cuda.kernels import KernelsUnavailable, RowPlaces, TokenPlaces, kernels_for
+from ams_pod.engines.builtin.model.cuda.layers import CudaLayers, heads_of
+from ams_pod.engines.builtin.model.cuda.layers import why_not as why_not_on_a_gpu
+from ams_pod.engines.builtin.model.cuda.tables import Place
 from ams_pod.engines.builtin.model.layers import Layers, Work
 from ams_pod.engines.builtin.model.logprobs import PIECE
 from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.pool import KeyValuePool, PoolFull
 from ams_pod.engines.builtin.model.prefix_tree import BLOCK
 from ams_pod.engines.builtin.model.prefixes import Prefixes
-from ams_pod.engines.builtin.model.stack import Stack
+from ams_pod.engines.builtin.model.stack import Stack, waits_for_the_host
 from ams_pod.engines.builtin.model.torch_layers import TorchLayers
 from ams_pod.engines.builtin.threads import between_steps
 
@@ -55,10 +60,10 @@ class Decoder:
         self.head_size = stack.head_size
         self.max_rows, self.spare_rows = slots, 1 if stack.device.type == "cpu" else 0
         self._body = body
-        reason = why_not(stack)
+        self._layers, reason = _layers_for(stack, report)
         log.info("layers run on %s", f"torch's operators: for the kernels, {reason}" if reason else "compiled kernels")
-        self._layers: Layers = TorchLayers(stack, report) if reason else NativeLayers(stack, report)
-        self._around_kernels = nullcontext if reason else between_steps
+        self._around_kernels = between_steps if isinstance(self._layers, NativeLayers) else nullcontext
+        self.reads_wide = stack.device.type == "cuda"
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.
         self._cos, self._sin = self.rotary(torch.arange(length, device=stack.device))
         self.cache_tokens = slots * length if cache_tokens is None else cache_tokens
@@ -69,6 +74,7 @@ class Decoder:
         )
         self._layers.bind(self.cache)
         self.prefixes = Prefixes(self.cache, prefix_tokens) if prefix_tokens >= BLOCK else None
+        self._graphs = self._make_graphs(stack)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [tokens, 1, head size] for positions [tokens] or [3, tokens], sin with its sign folded in."""
@@ -127,7 +133,7 @@ class Decoder:
 
     def _step(self, batch: Batch) -> Tensor:
         rows = len(batch.lengths)
-        ids = torch.tensor([*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)])
+        ids = [*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)]
         written = [(slot, length, length + 1) for slot, length in zip(batch.slots, batch.lengths, strict=True)]
         written += [(chunk.slot, chunk.start, chunk.end) for chunk in batch.chunks]
         for slot, start, end in written:
@@ -137,10 +143,27 @@ class Decoder:
         for chunk in batch.chunks:
             positions.extend(range(chunk.start, chunk.end))
         places = [(self.cache.place(slot), start, end) for slot, start, end in written]
-        x = self._body.embed_tokens(ids.to(self.device))
+        x = self._replayed(ids, positions, places, batch)
+        if x is None:
+            x = self._layers.forward(self._work(ids, positions, places, batch))
+        self._tell(x, rows, batch.chunks)
+        logit_rows = self._logit_rows(rows, batch.chunks)
+        return self._layers.logits(x if logit_rows is None else x[logit_rows])
+
+    def _replayed(
+        self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch
+    ) -> Tensor | None:
+        """What the last layer makes of a step that a graph is for; None for others, such as those with media."""
+        plain = all(chunk.embeds is None and chunk.positions is None and chunk.deep is None for chunk in batch.chunks)
+        if self._graphs is None or not plain or max(positions) >= self._cos.shape[0]:
+            return None
+        return self._graphs.run(ids, positions, places, len(batch.lengths))
+
+    def _work(self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch) -> Work:
+        x = self._body.embed_tokens(torch.tensor(ids).to(self.device))
         cos, sin = self._turns(positions)
         deep: list[tuple[int, int, Tensor]] = []
-        at = rows
+        at = rows = len(batch.lengths)
         for chunk in batch.chunks:
             end = at + chunk.end - chunk.start
             if chunk.embeds is not None:
@@ -150,10 +173,20 @@ class Decoder:
             if chunk.deep is not None:
                 deep.append((at, end, chunk.deep.to(x.device)))
             at = end
-        logit_rows = self._logit_rows(rows, batch.chunks)
-        x = self._layers.forward(Work(x, cos, sin, rows, places, [chunk.all_logits for chunk in batch.chunks], deep))
-        self._tell(x, rows, batch.chunks)
-        return self._layers.logits(x if logit_rows is None else x[logit_rows])
+        return Work(x, cos, sin, rows, places, [chunk.all_logits for chunk in batch.chunks], deep)
+
+    @torch.inference_mode()
+    def _make_graphs(self, stack: Stack) -> StepGraphs | None:
+        layers = self._layers
+        if not isinstance(layers, CudaLayers) or waits_for_the_host(stack):
+            return None
+
+        def compute(ids: Tensor, positions: Tensor, tokens: TokenPlaces, rows: RowPlaces) -> Tensor:
+            turns = self._cos[positions], self._sin[positions]
+            return layers.of_rows(self._body.embed_tokens(ids), turns, tokens, rows)
+
+        graphs = StepGraphs(compute, stack.key_heads, stack.device)
+        return graphs if graphs.make() else None
 
     def _tell(self, x: Tensor, rows: int, chunks: Sequence[Chunk]) -> None:
         """The logits of whole chunks, to those who want to hear them."""
@@ -185,3 +218,17 @@ class Decoder:
             elif chunk.last:
                 logit_rows.append(at - 1)
         return torch.tensor(logit_rows, device=self.device, dtype=torch.long)
+
+
+def _layers_for(stack: Stack, report: Callable[[float], None]) -> tuple[Layers, str]:
+    """The fastest layers that compute this stack, and why not the kernels do; "" where they do."""
+    if stack.device.type != "cuda":
+        reason = why_not(stack)
+        return (TorchLayers(stack, report) if reason else NativeLayers(stack, report)), reason
+    if reason := why_not_on_a_gpu(stack):
+        return TorchLayers(stack, report), reason
+    try:
+        kernels = kernels_for(stack.dtype, heads_of(stack))
+    except KernelsUnavailable as error:
+        return TorchLayers(stack, report), f"they can't be made here: {error}"
+    return CudaLayers(stack, report, kernels), ""

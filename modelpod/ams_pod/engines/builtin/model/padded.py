@@ -23,6 +23,7 @@ class PaddedForward(EqualSlots):
 
     name = "transformers"
     whole_prompts = False
+    reads_wide = False
     any_rows = False
     between: Callable[[], None] | None = None  # never called
 

@@ -32,6 +32,7 @@ class SeparateForward(EqualSlots):
 
     name = "separate"
     whole_prompts = True
+    reads_wide = False
     any_rows = True
     spare_rows = 1
     between: Callable[[], None] | None = None  # never called

@@ -75,6 +75,11 @@ def find_stack(model: Any) -> Stack:
     )
 
 
+def waits_for_the_host(stack: Stack) -> bool:
+    """Whether the host takes part in computing it: bitsandbytes looks for outliers of 8-bit layers in each call."""
+    return any(type(module).__name__ == "Linear8bitLt" for module in stack.body.modules())
+
+
 def _check_config(config: Any) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
     if (kind := rope.get("rope_type", "default")) not in _STATIC_ROPE:

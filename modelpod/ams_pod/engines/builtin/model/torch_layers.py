@@ -121,12 +121,7 @@ class TorchLayers:
             results = [torch.cat(results)[attention.order]]
         for first, count, place, end, causal in attention.chunks:
             keys, values = cache.keys(layer, place)
-            chunk = query[first : first + count].transpose(0, 1)[None]
-            result = attend(
-                chunk, keys[:, :, :end], values[:, :, :end], attn_mask=causal, is_causal=causal is None,
-                enable_gqa=self.group > 1,
-            )  # fmt: skip
-            results.append(result[0].transpose(0, 1).reshape(count, -1))
+            results.append(attend_chunk(query[first : first + count], keys[:, :, :end], values[:, :, :end], causal))
         return results[0] if len(results) == 1 else torch.cat(results)
 
     def _attention(self, work: Work) -> _Attention:
@@ -152,18 +147,38 @@ class TorchLayers:
             )  # fmt: skip
         chunks, at = [], work.rows
         for place, start, end in work.places[work.rows :]:
-            chunks.append((at, end - start, place, end, self._causal(start, end)))
+            chunks.append((at, end - start, place, end, causal_mask(start, end, self.dtype, self.device)))
             at += end - start
         inverse = None if order == sorted(order) else torch.tensor(order, device=self.device).argsort()
         return _Attention(calls, inverse, chunks)
 
-    def _causal(self, start: int, end: int) -> Tensor | None:
-        """None means plainly causal; else which of `end` keys each token from `start` on may see, additive."""
-        if start == 0:
-            return None
-        keys, queries = torch.arange(end, device=self.device), torch.arange(start, end, device=self.device)
-        mask = torch.zeros(end - start, end, dtype=self.dtype, device=self.device)
-        return mask.masked_fill_(keys[None] > queries[:, None], float("-inf"))
+
+def causal_mask(start: int, end: int, dtype: torch.dtype, device: str) -> Tensor | None:
+    """None means plainly causal; else which of `end` keys each token from `start` on may see, additive."""
+    if start == 0:
+        return None
+    keys, queries = torch.arange(end, device=device), torch.arange(start, end, device=device)
+    mask = torch.zeros(end - start, end, dtype=dtype, device=device)
+    return mask.masked_fill_(keys[None] > queries[:, None], float("-inf"))
+
+
+def attend_chunk(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """query [tokens, query heads, head size] over keys and values [1, key heads, keys, head size], as `causal_mask`
+    says → [tokens, query heads * head size]."""
+    result = F.scaled_dot_product_attention(
+        query.transpose(0, 1)[None], keys, values, attn_mask=mask, is_causal=mask is None,
+        enable_gqa=query.shape[1] > keys.shape[1],
+    )  # fmt: skip
+    return result[0].transpose(0, 1).reshape(len(query), -1)
+
+
+def take_linear(modules: "list[torch.nn.Linear]", packed: bool) -> Linear:
+    """One linear of several modules; where their weights were copied, their own are freed at once."""
+    linear = make_linear(modules, packed)
+    if not any(map(is_quantized, modules)) and (packed or len(modules) > 1):
+        for module in modules:
+            module.weight.data = torch.empty(0, dtype=module.weight.dtype)
+    return linear
 
 
 def _take(layer: "torch.nn.Module", packed: bool) -> _Layer:
@@ -171,19 +186,13 @@ def _take(layer: "torch.nn.Module", packed: bool) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
     norms = (attention.q_norm.weight.data, attention.k_norm.weight.data) if hasattr(attention, "q_norm") else None
-    taken = _Layer(
+    return _Layer(
         input_norm=layer.input_layernorm.weight.data,
-        qkv=make_linear(projections, packed),
-        out=make_linear([attention.o_proj], packed),
+        qkv=take_linear(projections, packed),
+        out=take_linear([attention.o_proj], packed),
         post_norm=layer.post_attention_layernorm.weight.data,
-        gate=make_linear([mlp.gate_proj], packed),
-        up=make_linear([mlp.up_proj], packed),
-        down=make_linear([mlp.down_proj], packed),
+        gate=take_linear([mlp.gate_proj], packed),
+        up=take_linear([mlp.up_proj], packed),
+        down=take_linear([mlp.down_proj], packed),
         qk_norm=norms,
     )
-    for group in (projections, [attention.o_proj], [mlp.gate_proj], [mlp.up_proj], [mlp.down_proj]):
-        if any(map(is_quantized, group)) or not (packed or len(group) > 1):
-            continue  # these modules' own weights serve
-        for module in group:
-            module.weight.data = torch.empty(0, dtype=module.weight.dtype)
-    return taken

@@ -109,7 +109,7 @@ class Planner:
         if self._forward.whole_prompts:
             first = [turn.prompts[0][:1]] if turn.prompts else []  # one in a step: all who are running wait for it
             return self._take(first, sum(len(row.ids) for group in first for row in group))
-        return self._take(turn.prompts, chunk_budget(bool(turn.decoding), self.pace.seconds_per_token))
+        return self._take(turn.prompts, self._budget(bool(turn.decoding)))
 
     def urgent_chunks(self, computing: Collection[Share]) -> Chunks:
         """What is read at once, within a step for keys that were all served more than these prompts' keys."""
@@ -121,7 +121,10 @@ class Planner:
             self._shares, _share, begun=begun, waiting=waiting, running=(), places=self._places(), may_put_off=False,
             fits=self._memory(),
         )  # fmt: skip
-        return self._take(turn.prompts, chunk_budget(False, self.pace.seconds_per_token), may_move=False)
+        return self._take(turn.prompts, self._budget(False), may_move=False)
+
+    def _budget(self, running: bool) -> int:
+        return chunk_budget(running, self.pace.seconds_per_token, wide=self._forward.reads_wide)
 
     def is_urgent(self, computing: Collection[Share]) -> bool:
         """Whether a prompt could be read whose key is behind all of these."""

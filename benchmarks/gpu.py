@@ -1,6 +1,6 @@
 """Tokens a second on an NVIDIA GPU: our engine beside transformers' continuous batching.
 
-    python benchmarks/cuda.py [--parameters 8|0.1] [--streams 1,8,32] [--quantization none] [--json FILE]
+    python benchmarks/gpu.py [--parameters 8|0.1] [--streams 1,8,32] [--quantization none] [--json FILE]
 
 A Qwen3 of 8 billion random parameters in bfloat16 (or a tenth of a billion, to try the script), prompts of 64 tokens,
 128 new tokens each, greedy, no end of text. Engines run without HTTP, one after the other in the same process, after a
