@@ -1,0 +1,73 @@
+"""What tests ask of a model whose engine is a container beside the server."""
+
+import concurrent.futures
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from test_cluster.conftest import Installed
+
+NO_POD: dict[str, Any] = {"metadata": {"uid": ""}, "spec": {"containers": []}, "status": {}}
+MESSAGES = [{"role": "user", "content": "Name three colours."}]
+
+
+def asked(name: str) -> dict[str, Any]:
+    return {"model": name, "messages": MESSAGES, "temperature": 0}
+
+
+def pod_of(installed: Installed, name: str) -> dict[str, Any]:
+    pods = installed.get("pods", f"-l=aimodelserver.io/model={name}")["items"]
+    found = [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=NO_POD)
+
+
+def restarts(installed: Installed, name: str) -> int:
+    statuses = pod_of(installed, name)["status"]["containerStatuses"]
+    count: int = next(each["restartCount"] for each in statuses if each["name"] == "engine")
+    return count
+
+
+def stream(installed: Installed, name: str, tokens: int) -> str:
+    """Words of a streamed answer; AssertionError where it has no end, or tells an error."""
+    body = json.dumps(asked(name) | {"stream": True, "max_tokens": tokens, "ignore_eos": True}).encode()
+    request = urllib.request.Request(
+        f"{installed.gateway}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=150) as answer:
+        events = [line[6:].strip() for line in answer.read().decode().splitlines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]", events[-3:]
+    chunks = [json.loads(event) for event in events[:-1]]
+    assert not [chunk for chunk in chunks if "error" in chunk], chunks[-1]
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+
+
+@contextmanager
+def streams(installed: Installed, name: str, count: int, tokens: int) -> Iterator[list[concurrent.futures.Future[str]]]:
+    """So many answers are on their way while inside; all have ended after it, one way or the other."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(stream, installed, name, tokens) for _ in range(count)]
+        time.sleep(2)
+        yield futures
+        _, hung = concurrent.futures.wait(futures, timeout=150)
+        assert not hung
+
+
+def answers(installed: Installed, name: str) -> str:
+    status, answer = installed.post("/v1/chat/completions", asked(name) | {"max_tokens": 16}, timeout=150)
+    assert status == 200, answer
+    text: str = answer["choices"][0]["message"]["content"]
+    return text
+
+
+def change_engine(installed: Installed, name: str, engine: dict[str, Any], seconds: int = 180) -> None:
+    """The one line that is changed; it returns once the new engine serves, and nothing of the old one is left."""
+    installed.kubectl("patch", "mdep", name, "--type=merge", "-p", json.dumps({"spec": {"engine": engine}}))
+    end = time.monotonic() + 90
+    while [each["name"] for each in pod_of(installed, name)["spec"]["containers"]] != ["serve", "engine"]:
+        assert time.monotonic() < end, installed.kubectl("describe", "mdep", name)
+        time.sleep(0.5)
+    installed.wait_for_reason(name, "Progressing", "Complete", seconds)
+    installed.wait_ready(name, seconds)
