@@ -7,9 +7,11 @@ Tokens are `100, 101, …`; it writes one byte of `alive` for each request that 
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
 import os
+import struct
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +45,7 @@ class FakeEngine:
     asleep: bool = False
     hanging: bool = False
     dead: bool = False
+    vector: Any = None  # what a text's vector is, as it goes over the wire, in place of its ids
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -54,6 +57,8 @@ class FakeEngine:
         app.router.add_post("/v1/completions", self.answer)
         app.router.add_post("/v1/chat/completions", self.answer)
         app.router.add_post("/completion", self.answer)
+        app.router.add_post("/v1/embeddings", self.pool)
+        app.router.add_post("/v1/score", self.pool)
         app.router.add_post("/sleep", self.sleep)
         app.router.add_post("/wake_up", self.wake)
         return app
@@ -91,12 +96,46 @@ class FakeEngine:
         self.asleep, self.woken = False, self.woken + 1
         return web.Response()
 
+    async def pool(self, request: web.Request) -> web.StreamResponse:
+        """A vector of four numbers, of which the first is the text's first token; a score of 0.25."""
+        body = await request.json()
+        self.asked.append({"path": request.path, **body})
+        if (refused := self._refused(len(self.asked) > 1)) is not None:
+            return refused
+        if self.script.seconds:
+            await asyncio.sleep(self.script.seconds)
+        if request.path == "/v1/score":
+            entry: dict[str, Any] = {"index": 0, "score": 0.25}
+            prompt = 7
+        else:
+            values = [float(body["input"][0]), 0.5, -0.5, 0.0]
+            entry = {"index": 0, "embedding": base64.b64encode(struct.pack("<4f", *values)).decode()}
+            prompt = len(body["input"])
+        if self.vector is not None:
+            entry["embedding"] = self.vector
+        return web.json_response({"data": [entry], "usage": {"prompt_tokens": prompt, "total_tokens": prompt}})
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append({"path": request.path, **body})
         assert not self.asleep, "it was asked while it slept"
+        if (refused := self._refused(True)) is not None:
+            return refused
         script = self.script
         fault = script.fault if script.times > 0 else ""
+        self.running += 1
+        try:
+            return await self._stream(request, body, fault)
+        except (ConnectionResetError, asyncio.CancelledError):
+            self.left += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def _refused(self, now: bool) -> web.Response | None:
+        """The answer of a fault that comes in front of any token, where it comes `now`."""
+        script = self.script
+        fault = script.fault if script.times > 0 and now else ""
         if fault in ("400", "500", "503"):
             script.times -= 1
             return web.json_response({"error": {"message": "it doesn't like this"}}, status=int(fault))
@@ -106,14 +145,7 @@ class FakeEngine:
         if fault == "dead-core":
             self.dead = True
             return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
-        self.running += 1
-        try:
-            return await self._stream(request, body, fault)
-        except (ConnectionResetError, asyncio.CancelledError):
-            self.left += 1
-            raise
-        finally:
-            self.running -= 1
+        return None
 
     async def _stream(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         script = self.script

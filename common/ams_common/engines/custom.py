@@ -24,6 +24,7 @@ ROW = EngineRow(
     variables=variables,
     rules=(
         refusing.families,
+        refusing.embeddings,
         refusing.quantization,
         refusing.precision,
         refusing.fallbacks,

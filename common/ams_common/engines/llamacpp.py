@@ -36,6 +36,7 @@ ROW = EngineRow(
     variables=no_variables,
     rules=(
         refusing.families,
+        refusing.embeddings,
         refusing.text_only,
         refusing.gguf,
         refusing.quantization,

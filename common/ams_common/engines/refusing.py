@@ -9,7 +9,7 @@ from ams_common.source import InvalidSource, names_gguf, parse_source
 Refuses = Callable[[ModelDeployment, ModelFacts], Iterator[str]]
 
 _DEFAULT_FRAMES = LimitsSpec().video_frames
-_OURS_ALONE = ("vqa", "embedding")  # families
+_OURS_ALONE = ("vqa",)  # families
 _STANDARD_FALLBACKS: tuple[list[str], ...] = (["cpu", "text-only", "simplified"], [])
 
 
@@ -24,9 +24,15 @@ def families(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
         yield f"spec.model.family: {name} is served by the builtin engine alone"
 
 
+def embeddings(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    """For engines that have routes for them which nothing here asks."""
+    if family_name(resource.spec, facts) == "embedding":
+        yield "spec.model.family: embedding is served by the builtin engine and by vllm; name one of them"
+
+
 def text_only(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
     name = family_name(resource.spec, facts)
-    if name is not None and name not in ("text", *_OURS_ALONE):
+    if name is not None and name not in ("text", "embedding", *_OURS_ALONE):
         yield f"spec.model.family: {name} takes more than text, which this engine isn't started for"
 
 

@@ -39,6 +39,7 @@ ROW = EngineRow(
     variables=no_variables,
     rules=(
         refusing.families,
+        refusing.embeddings,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,

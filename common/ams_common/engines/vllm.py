@@ -24,6 +24,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--kv-cache-memory-bytes", str(wishes.cache_bytes)]
     if not wishes.prefix_cache:
         result += ["--no-enable-prefix-caching"]
+    if wishes.embeds:
+        result += ["--runner", "pooling"]
     kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
     if any(kinds.values()):
         taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
@@ -73,6 +75,7 @@ ROW = EngineRow(
         ("resources (GPUs)", "`--tensor-parallel-size`"),
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
+        ("(family embedding)", "`--runner pooling`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),
     sleeps=True,

@@ -32,7 +32,8 @@ class EngineWishes:
     `model` is a folder, or a GGUF file; `port` is text, as it may stand for one that is chosen later. `gpus` is how
     many it has, 0 for none; `cpus` how many it may use, None for all. `context_tokens` None: as many as the model and
     memory allow. `cache_bytes` is what keys and values may take on each device, None where nothing bounds it. `images`
-    and the others: what the family takes. `arguments` are the user's own, and come last.
+    and the others: what the family takes. `embeds`: it makes vectors or scores, and no text. `arguments` are the user's
+    own, and come last.
     """
 
     model: str
@@ -49,6 +50,7 @@ class EngineWishes:
     images: bool = False
     videos: bool = False
     audio: bool = False
+    embeds: bool = False
     video_frames: int = 8
     image_pixels: int | None = None
     sleep: bool = False
@@ -86,6 +88,7 @@ def wishes_of(
         images="image" in takes,
         videos="video" in takes,
         audio="audio" in takes,
+        embeds=name == "embedding",
         video_frames=limits.video_frames,
         image_pixels=None if limits.image_pixels == "auto" else limits.image_pixels,
         sleep=sleeps(spec),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
 from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
-from ams_pod.engines.openai.pieces import Asked, EngineGone, MediaChat
+from ams_pod.engines.openai.pieces import Asked, EngineGone, MediaChat, Pair, Task
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -24,13 +24,18 @@ _BUSY_SECONDS = 0.25  # until an engine is asked again that had no room
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer."""
+    """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer.
+
+    `vector_size` are the values of a vector, or 1 for a score; 0 where text is generated.
+    """
 
     model: str
     context_tokens: int
     rows: int
     ends: frozenset[int]
     vocabulary: int | None = None
+    task: Task = "generate"
+    vector_size: int = 0
 
 
 @dataclass(slots=True)
@@ -200,6 +205,8 @@ class Core:
             self.terms.model,
             self.terms.context_tokens,
             chat=prepared.media if isinstance(prepared.media, MediaChat) else None,
+            task=self.terms.task,
+            pair=prepared.media if isinstance(prepared.media, Pair) else None,
             thinking=prepared.thinking,
             salt=salt,
             slot=slot,
@@ -256,7 +263,10 @@ class Core:
             try:
                 if result.status != 200:
                     raise self._dialect.failure(result.status, result.body, asked)
-                if (piece := self._dialect.pieces(result.body)) is not None:
+                self.progress_at = self.answered_at
+                if asked.task != "generate":
+                    flight.take(self._dialect.vector(result.body, self.terms.vector_size))
+                elif (piece := self._dialect.pieces(result.body)) is not None:
                     flight.take(piece)
                     self.counters.decode_tokens += flight.count
             except EngineGone as error:
@@ -321,7 +331,7 @@ class Core:
         work = self.counters.work_of(ticket.share.key)
         work.answer_seconds += seconds
         work.answer_tokens += flight.count
-        if flight.count:
+        if flight.count or flight.embedding is not None:
             read = max(0, flight.prompt_tokens - flight.cached)
             self.counters.prefill_tokens += read
             self.counters.prefix_queries += flight.prompt_tokens

@@ -8,6 +8,7 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
+from ams_pod.engines.openai.dialects.vectors import Usage, read_vector
 from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, Piece
 from ams_pod.engines.port import (
     Constraint,
@@ -28,16 +29,6 @@ _TOO_LONG = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 _LOGGED = 300
-
-
-class Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: Details | None = None
 
 
 class ChatLogprob(msgspec.Struct):
@@ -117,6 +108,7 @@ class Dialect:
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)
     sleep_path: ClassVar[str] = ""
     wake_path: ClassVar[str] = ""
+    embeds: ClassVar[bool] = False  # it is asked for vectors and scores
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
     extra_variables: ClassVar[Mapping[str, str]] = {}
@@ -160,6 +152,9 @@ class Dialect:
 
     def request(self, asked: Asked) -> tuple[str, bytes]:
         """(path, body) of a request; its answer is a stream where `streams` says so."""
+        if asked.task != "generate":
+            path, fields = self.pooled_request(asked)
+            return path, _ENCODE({"model": asked.model, **fields})
         path = "/v1/completions" if asked.chat is None else "/v1/chat/completions"
         body: dict[str, Any] = {"model": asked.model, **self.sampling_fields(asked)}
         if asked.chat is None:
@@ -172,8 +167,12 @@ class Dialect:
             body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
         return path, _ENCODE(body)
 
+    def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
+        """(path, fields) of a request for a vector or a score. EngineRefusal where the engine isn't asked for any."""
+        raise self._cannot("embeddings")
+
     def streams(self, asked: Asked) -> bool:
-        return asked.sampling.prompt_logprobs is None
+        return asked.task == "generate" and asked.sampling.prompt_logprobs is None
 
     def sampling_fields(self, asked: Asked) -> dict[str, Any]:
         """OpenAI's own fields."""
@@ -224,6 +223,13 @@ class Dialect:
         if chunk.choices:
             self._read(chunk.choices[0], piece)
         return piece
+
+    def vector(self, data: bytes, size: int) -> Piece:
+        """Of the answer to a request for a vector of `size` values, or for a score; 0: of any size.
+
+        EngineError for what is none.
+        """
+        return read_vector(data, size, self.title)
 
     def _read(self, choice: Choice, piece: Piece) -> None:
         if (said := choice.delta or choice.message) is not None:

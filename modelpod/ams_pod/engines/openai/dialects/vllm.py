@@ -28,6 +28,7 @@ class Vllm(Dialect):
     tells_ids: ClassVar[bool] = True
     logprobs: ClassVar[bool] = True
     prompt_logprobs: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
     phases: ClassVar[tuple[PhasePattern, ...]] = (
         (re.compile(r"Initializing a V1 LLM engine|Resolved architecture"), Phase.IMPORTING),
@@ -73,6 +74,12 @@ class Vllm(Dialect):
         if asked.salt:
             fields["cache_salt"] = asked.salt
         return fields
+
+    def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
+        """Pairs go as texts: a prompt of ids has no room for which of its tokens belong to which text."""
+        if asked.pair is not None:
+            return "/v1/score", {"text_1": asked.pair.query, "text_2": asked.pair.text}
+        return "/v1/embeddings", {"input": asked.ids, "encoding_format": "base64"}
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:
         value = constraint.value
