@@ -81,9 +81,8 @@ class OtherEngine:
             for message in messages
         ]
         text = self._prompts.chat(texts, options)
-        return Prepared(
-            text.ids, thinking=text.thinking, media=media_chat(messages, options), media_items=count_media(messages)
-        )
+        chat = media_chat(*self._prompts.taken_apart(messages, options))
+        return Prepared(text.ids, thinking=text.thinking, media=chat, media_items=count_media(messages))
 
     def prepare_text(self, text: str) -> Prepared:
         return self._prompts.text(text)

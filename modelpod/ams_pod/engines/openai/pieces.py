@@ -19,10 +19,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class MediaChat:
-    """A chat with media, for an engine that makes the prompt itself: messages and fields of OpenAI's API."""
+    """A chat with media, for an engine that makes the prompt itself: messages and fields of OpenAI's API.
+
+    `frame_rate` is that of its videos, in frames a second of those that were taken, on the average; None without any.
+    """
 
     messages: Sequence[Mapping[str, Any]]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    frame_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

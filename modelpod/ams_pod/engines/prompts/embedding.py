@@ -179,6 +179,11 @@ class EmbeddingPrompts:
     def chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         self.refuse()
 
+    def taken_apart(
+        self, messages: Sequence[Mapping[str, Any]], options: ChatOptions = PLAIN_CHAT
+    ) -> tuple[list[dict[str, Any]], ChatOptions]:
+        self.refuse()
+
     def text(self, text: str) -> Prepared:
         """Of a text, with the tokenizer's own special tokens."""
         return Prepared(self._checked(self._tokenizer.encode(self.cased(text)).ids))

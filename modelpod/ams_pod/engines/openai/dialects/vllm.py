@@ -73,6 +73,8 @@ class Vllm(Dialect):
             fields["prompt_logprobs"] = sampling.prompt_logprobs
         if asked.salt:
             fields["cache_salt"] = asked.salt
+        if asked.chat is not None and asked.chat.frame_rate is not None:
+            fields["media_io_kwargs"] = {"video": {"num_frames": -1, "fps": asked.chat.frame_rate}}
         return fields
 
     def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
