@@ -13,6 +13,7 @@ os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-w
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
     "test_all_engines/test_conformance.py",
+    "test_all_engines/test_families.py",
     "test_docs/test_pages.py",
     "test_chart/test_chart.py",
     "test_chart/test_release_live.py",

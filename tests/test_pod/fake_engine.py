@@ -121,8 +121,11 @@ class FakeEngine:
         assert not self.asleep, "it was asked while it slept"
         if (refused := self._refused(True)) is not None:
             return refused
+        if self.script.fault == "no-media-arguments" and "media_io_kwargs" in body:
+            message = "Per-request media_io_kwargs are disabled by default"
+            return web.json_response({"error": {"message": message}}, status=400)
         script = self.script
-        fault = script.fault if script.times > 0 else ""
+        fault = script.fault if script.times > 0 and script.fault != "no-media-arguments" else ""
         self.running += 1
         try:
             return await self._stream(request, body, fault)

@@ -102,6 +102,17 @@ async def test_vllm_is_told_how_fast_frames_follow_each_other(folder: Path) -> N
         assert "media_io_kwargs" not in await asked(one, user(Video(pixels(2, 8, 12), (0.0, 1.0), 2.0), text("what")))
 
 
+async def test_what_vllm_does_not_take_from_requests_is_left_out(folder: Path) -> None:
+    async with beside(folder, fault="no-media-arguments") as one:
+        assert one.fake is not None
+        moving = user(Video(pixels(3, 8, 12), (0.0, 0.25, 0.5), 0.75), text("what"))
+        events = await one.wait(one.submit(one.engine.prepare_chat(moving), 3))
+        assert events[-1].finish == "length"
+        assert ["media_io_kwargs" in body for body in one.fake.asked] == [True, False]
+        await asked(one, moving)  # it is known now
+        assert ["media_io_kwargs" in body for body in one.fake.asked] == [True, False, False]
+
+
 async def test_a_prompt_is_as_long_as_the_engine_says(folder: Path) -> None:
     async with beside(folder) as one:
         ticket = one.submit(one.engine.prepare_chat(user(IMAGE, text("what"))), 3)

@@ -62,6 +62,7 @@ class Core:
         self._outbox: list[TokenEvent] = []
         self._integral, self._integral_at = 0.0, 0.0  # of 1/n over the time in which n requests run
         self._stopped = False
+        self._without: frozenset[str] = frozenset()  # fields that the engine refused
         now = time.monotonic()
         self.answered_at = self.progress_at = self.idle_since = now
         self._running_since: float | None = None
@@ -74,6 +75,7 @@ class Core:
         elif self._slots is not None:
             self._slots.forget()
         self.address, self.terms = address, terms
+        self._without = frozenset()
         self._answered()
         self.resume()
 
@@ -212,6 +214,7 @@ class Core:
             slot=slot,
             reuses=reuses,
             vocabulary=self.terms.vocabulary,
+            without=self._without,
         )
 
     async def _open(self, sent: _Sent, exchange: Exchange) -> None:
@@ -260,6 +263,10 @@ class Core:
             if result.status in (429, 503):
                 self._put_off(sent)
                 return
+            field = self._dialect.dispensable(result.status, result.body)
+            if field is not None and field not in asked.without:
+                self._send_without(sent, field)
+                return
             try:
                 if result.status != 200:
                     raise self._dialect.failure(result.status, result.body, asked)
@@ -296,6 +303,16 @@ class Core:
             self._land(sent)
         self.pause()
         self._suspect()
+
+    def _send_without(self, sent: _Sent, field: str) -> None:
+        """The engine refused a field that requests may go without."""
+        if field not in self._without:
+            log.warning("%s takes no %s from requests, which go without it", self._dialect.title, field)
+            self._without |= {field}
+        flight = sent.flight
+        flight.attempts.sent -= 1
+        self._waiting.appendleft((flight.ticket, flight.attempts))
+        self._land(sent)
 
     def _put_off(self, sent: _Sent) -> None:
         """The engine has no room, or isn't ready: asked again in a moment."""

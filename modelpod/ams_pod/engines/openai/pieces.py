@@ -47,6 +47,7 @@ class Asked:
 
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
+    `without` are fields that this engine was seen to refuse, and that may be left out.
     """
 
     ids: Sequence[int]
@@ -61,6 +62,7 @@ class Asked:
     slot: int | None = None
     reuses: bool = True
     vocabulary: int | None = None
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -285,6 +285,10 @@ class Dialect:
             return EngineGone(f"it says: {message[:_LOGGED]}")
         return EngineError(f"{self.title} failed on this request ({status}): {message[:_LOGGED]}")
 
+    def dispensable(self, status: int, body: bytes) -> str | None:
+        """The field that an answer refuses, of those that a request may go without; None: it isn't about such a one."""
+        return None
+
     def facts(self, answers: Mapping[str, bytes]) -> Facts:
         """From the answers of `facts_paths`, those that there were."""
         model = self.first_model(answers)

@@ -13,6 +13,8 @@ from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.pieces import Asked, Facts
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
+_MEDIA_ARGUMENTS = "media_io_kwargs"
+
 
 class Vllm(Dialect):
     title: ClassVar[str] = "vLLM"
@@ -73,9 +75,13 @@ class Vllm(Dialect):
             fields["prompt_logprobs"] = sampling.prompt_logprobs
         if asked.salt:
             fields["cache_salt"] = asked.salt
-        if asked.chat is not None and asked.chat.frame_rate is not None:
-            fields["media_io_kwargs"] = {"video": {"num_frames": -1, "fps": asked.chat.frame_rate}}
+        if asked.chat is not None and asked.chat.frame_rate is not None and _MEDIA_ARGUMENTS not in asked.without:
+            fields[_MEDIA_ARGUMENTS] = {"video": {"num_frames": -1, "fps": asked.chat.frame_rate}}
         return fields
+
+    def dispensable(self, status: int, body: bytes) -> str | None:
+        """From 0.30 it takes arguments of media from requests only with `--trust-request-mm-kwargs`."""
+        return _MEDIA_ARGUMENTS if status == 400 and _MEDIA_ARGUMENTS.encode() in body else None
 
     def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
         """Pairs go as texts: a prompt of ids has no room for which of its tokens belong to which text."""
