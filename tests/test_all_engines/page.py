@@ -69,7 +69,7 @@ SECTIONS = (
         "Media and vectors",
         "Tiny models with random weights (Qwen2.5-VL, Qwen2-Audio, Qwen2.5-Omni, BERT, Qwen3-Embedding) in float32.\n"
         "Answers are compared with the builtin engine's on the same folder: prompts have to be equally long, first\n"
-        "tokens equally probable, vectors and scores the same.",
+        "tokens equally probable, vectors and scores the same. llama.cpp reads none of these folders.",
         tuple(FAMILIES.values()),
     ),
 )
@@ -101,6 +101,11 @@ def tried(engine: str, test: str, *, passed: bool) -> None:
 def cannot(engine: str, test: str, reason: str) -> None:
     """The engine can't do it, and was seen to say so."""
     _found[engine] = table.with_cell(_found[engine], _ROWS[test], table.cannot(reason))
+
+
+def is_as_above(engine: str, test: str) -> None:
+    """The row asks what the one before it asked, of this engine."""
+    _found[engine] = table.with_cell(_found[engine], _ROWS[test], "as above")
 
 
 def text(before: str) -> str:

@@ -122,8 +122,9 @@ class FakeEngine:
         if (refused := self._refused(True)) is not None:
             return refused
         if self.script.fault == "no-media-arguments" and "media_io_kwargs" in body:
-            message = "Per-request media_io_kwargs are disabled by default"
-            return web.json_response({"error": {"message": message}}, status=400)
+            message = "Per-request mm_processor_kwargs are disabled by default"
+            error = {"message": message, "param": "mm_processor_kwargs", "code": 400}
+            return web.json_response({"error": error}, status=400)
         script = self.script
         fault = script.fault if script.times > 0 and script.fault != "no-media-arguments" else ""
         self.running += 1

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.dialects.vllm import Vllm
 from ams_pod.engines.openai.media_chat import media_chat
 from ams_pod.engines.port import ChatOptions, EngineRefusal
 from ams_pod.engines.prompts.control_tokens import ControlTokens
@@ -97,6 +99,7 @@ async def test_vllm_is_told_how_fast_frames_follow_each_other(folder: Path) -> N
         body = await asked(one, user(Video(pixels(3, 8, 12), (0.0, 0.25, 0.5), 0.75), text("what")))
         assert body["path"] == "/v1/chat/completions"
         assert body["media_io_kwargs"] == {"video": {"num_frames": -1, "fps": 4.0}}
+        assert body["mm_processor_kwargs"] == {"fps": 4.0}
         assert "media_io_kwargs" not in await asked(one, user(IMAGE, text("what")))
     async with beside(folder, "custom") as one:
         assert "media_io_kwargs" not in await asked(one, user(Video(pixels(2, 8, 12), (0.0, 1.0), 2.0), text("what")))
@@ -111,6 +114,21 @@ async def test_what_vllm_does_not_take_from_requests_is_left_out(folder: Path) -
         assert ["media_io_kwargs" in body for body in one.fake.asked] == [True, False]
         await asked(one, moving)  # it is known now
         assert ["media_io_kwargs" in body for body in one.fake.asked] == [True, False, False]
+
+
+def test_only_the_engine_says_what_it_does_not_take() -> None:
+    vllm = Vllm()
+    for body in (
+        b'{"error": {"message": "media_io_kwargs"}}',
+        b"media_io_kwargs",
+        b'{"error": "media_io_kwargs"}',
+        b"[]",
+    ):
+        assert vllm.dispensable(400, body) is None
+    refused = b'{"error": {"message": "no", "param": "media_io_kwargs"}}'
+    assert vllm.dispensable(500, refused) is None
+    assert vllm.dispensable(400, refused)
+    assert Dialect().dispensable(400, refused) is None
 
 
 async def test_a_prompt_is_as_long_as_the_engine_says(folder: Path) -> None:

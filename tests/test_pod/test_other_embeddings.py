@@ -43,6 +43,9 @@ async def test_a_text_goes_as_ids_and_comes_back_as_a_vector(folder: Path) -> No
         assert one.engine.counters.prefill_tokens == len(prepared.ids)
         assert one.engine.counters.decode_tokens == 0
         assert event.ticket.compute_seconds > 0
+        [work] = one.engine.counters.by_key.values()
+        assert (work.prompt_tokens, work.answer_seconds) == (len(prepared.ids), 0)
+        assert work.prompt_seconds == pytest.approx(event.ticket.compute_seconds)
 
 
 async def test_a_pair_goes_as_texts_and_comes_back_as_a_score(reranker: Path) -> None:

@@ -346,7 +346,10 @@ class Core:
         ticket.compute_seconds += seconds
         self._shares.charge(ticket.share, seconds)
         work = self.counters.work_of(ticket.share.key)
-        work.answer_seconds += seconds
+        if flight.embedding is None:
+            work.answer_seconds += seconds
+        else:
+            work.prompt_seconds += seconds
         work.answer_tokens += flight.count
         if flight.count or flight.embedding is not None:
             read = max(0, flight.prompt_tokens - flight.cached)

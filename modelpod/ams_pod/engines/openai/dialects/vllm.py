@@ -13,7 +13,7 @@ from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.pieces import Asked, Facts
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
-_MEDIA_ARGUMENTS = "media_io_kwargs"
+_MEDIA_ARGUMENTS = "arguments of media"
 
 
 class Vllm(Dialect):
@@ -75,13 +75,19 @@ class Vllm(Dialect):
             fields["prompt_logprobs"] = sampling.prompt_logprobs
         if asked.salt:
             fields["cache_salt"] = asked.salt
-        if asked.chat is not None and asked.chat.frame_rate is not None and _MEDIA_ARGUMENTS not in asked.without:
-            fields[_MEDIA_ARGUMENTS] = {"video": {"num_frames": -1, "fps": asked.chat.frame_rate}}
+        rate = asked.chat.frame_rate if asked.chat is not None else None
+        if rate is not None and _MEDIA_ARGUMENTS not in asked.without:
+            fields["media_io_kwargs"] = {"video": {"num_frames": -1, "fps": rate}}
+            fields["mm_processor_kwargs"] = {"fps": rate}  # which Qwen2.5-Omni's looks at
         return fields
 
     def dispensable(self, status: int, body: bytes) -> str | None:
         """From 0.30 it takes arguments of media from requests only with `--trust-request-mm-kwargs`."""
-        return _MEDIA_ARGUMENTS if status == 400 and _MEDIA_ARGUMENTS.encode() in body else None
+        try:
+            refused = read_json(body, _Refusal).error.param
+        except InvalidJson:
+            return None
+        return _MEDIA_ARGUMENTS if status == 400 and refused in ("media_io_kwargs", "mm_processor_kwargs") else None
 
     def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
         """Pairs go as texts: a prompt of ids has no room for which of its tokens belong to which text."""
@@ -128,3 +134,13 @@ class Vllm(Dialect):
 
 class _Version(msgspec.Struct):
     version: str = ""
+
+
+class _Fault(msgspec.Struct):
+    param: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    """The body of an error; what it says of a request may be that request's own words."""
+
+    error: _Fault
