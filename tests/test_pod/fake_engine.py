@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import os
 import struct
 import sys
@@ -32,6 +33,7 @@ class Script:
     eos: int | None = None  # token that ends each answer after `at` tokens
     ids: bool = True
     key: str = ""
+    length: float = 1.0  # of its vectors
 
 
 @dataclass
@@ -97,7 +99,7 @@ class FakeEngine:
         return web.Response()
 
     async def pool(self, request: web.Request) -> web.StreamResponse:
-        """A vector of four numbers, of which the first is the text's first token; a score of 0.25."""
+        """A vector of four numbers, whose angle is the text's first token in thousandths; a score of 0.25."""
         body = await request.json()
         self.asked.append({"path": request.path, **body})
         if (refused := self._refused(len(self.asked) > 1)) is not None:
@@ -108,7 +110,8 @@ class FakeEngine:
             entry: dict[str, Any] = {"index": 0, "score": 0.25}
             prompt = 7
         else:
-            values = [float(body["input"][0]), 0.5, -0.5, 0.0]
+            angle = body["input"][0] / 1000
+            values = [math.cos(angle) * self.script.length, math.sin(angle) * self.script.length, 0.0, 0.0]
             entry = {"index": 0, "embedding": base64.b64encode(struct.pack("<4f", *values)).decode()}
             prompt = len(body["input"])
         if self.vector is not None:

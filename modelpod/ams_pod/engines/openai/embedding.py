@@ -1,7 +1,8 @@
 """Vectors and scores from an engine of another make: our prompts, its pooling, where that is what the folder says."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from ams_pod.engines.port import (
 from ams_pod.engines.prompts.embedding import (
     EmbeddingPrompts,
     EmbeddingRecipe,
+    Layer,
     check_one_score,
     longest_text,
     read_recipe,
@@ -33,6 +35,7 @@ from ams_pod.engines.prompts.embedding import (
 )
 
 _POOLS = (("cls",), ("mean",), ("last",))
+_UNIT = 0.02  # of a vector's length, in 16 bits
 _FIRST_SECONDS = 120.0  # an engine may compile for its first text
 _FIRST_TEXTS = ("hello", "hello there")
 
@@ -117,9 +120,12 @@ def embedding_engine(
     prompts = EmbeddingPrompts(fast, info.context_tokens, vocabulary, pairs=pairs, lower_case=recipe.lower_case)
     task: Task = "score" if pairs else "embed"
     terms = replace(terms, task=task)
-    size = loop.run_until_complete(_first_size(prompts, terms, dialect, supervisor))
+    first = loop.run_until_complete(_first_vector(prompts, terms, dialect, supervisor))
+    size = len(first)
     if pairs and size != 1:
         raise LoadFailed(f"{dialect.title} gives {size} scores for a pair; one that reranks has one")
+    if not pairs and Layer("normalize") in recipe.layers and abs(math.hypot(*first) - 1) > _UNIT:
+        raise LoadFailed(f"{dialect.title} doesn't normalize this model's vectors, as its modules.json says")
     info = replace(info, family="embedding", embedding_size=None if pairs else size)
     capabilities = Capabilities(
         ("text",),
@@ -131,8 +137,10 @@ def embedding_engine(
     return OtherEmbeddingEngine(info, capabilities, prompts, dialect, core, supervisor, loop)
 
 
-async def _first_size(prompts: EmbeddingPrompts, terms: Terms, dialect: Dialect, supervisor: Supervisor) -> int:
-    """Values of a vector, of a first text. LoadFailed if the engine makes none, as where it was started for chats."""
+async def _first_vector(
+    prompts: EmbeddingPrompts, terms: Terms, dialect: Dialect, supervisor: Supervisor
+) -> Sequence[float]:
+    """The vector of a first text, or a score. LoadFailed without one, as of an engine that was started for chats."""
     first = prepared_pair(prompts, *_FIRST_TEXTS) if terms.task == "score" else prompts.text(_FIRST_TEXTS[0])
     pair = first.media if isinstance(first.media, Pair) else None
     asked = Asked(first.ids, Sampling(max_new_tokens=1), terms.model, terms.context_tokens, task=terms.task, pair=pair)
@@ -141,7 +149,7 @@ async def _first_size(prompts: EmbeddingPrompts, terms: Terms, dialect: Dialect,
         answer = await fetch(supervisor.address, path, method="POST", body=body, seconds=_FIRST_SECONDS)
         if answer.status != 200:
             raise dialect.failure(answer.status, answer.body, asked)
-        return len(dialect.vector(answer.body, 0).embedding or ())
+        return dialect.vector(answer.body, 0).embedding or ()
     except (EngineUnreachable, EngineError) as error:
         raise LoadFailed(f"{dialect.title} makes no embeddings of this model: {error}") from None
 

@@ -31,6 +31,15 @@ _POOLS: dict[str, PoolName] = {
     "pooling_mode_weightedmean_tokens": "weighted-mean",
     "pooling_mode_lasttoken": "last",
 }
+_MODES: dict[str, PoolName] = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean-sqrt",
+    "weightedmean": "weighted-mean",
+    "lasttoken": "last",
+}
+"""The same as newer versions write them, alone or as a list."""
 
 
 class _Module(msgspec.Struct):
@@ -39,6 +48,7 @@ class _Module(msgspec.Struct):
 
 
 class _Pooling(msgspec.Struct):
+    pooling_mode: str | list[str] | None = None
     pooling_mode_cls_token: bool = False
     pooling_mode_mean_tokens: bool = False
     pooling_mode_max_tokens: bool = False
@@ -119,6 +129,11 @@ def _pools_of(config: _Pooling | None) -> Sequence[PoolName]:
         return ("mean",)
     if not config.include_prompt:
         raise LoadFailed("the model leaves its prompts out of what it pools (include_prompt), which is not done here")
+    if config.pooling_mode is not None:
+        modes = config.pooling_mode.split("+") if isinstance(config.pooling_mode, str) else config.pooling_mode
+        if not modes or any(mode not in _MODES for mode in modes):
+            raise LoadFailed(f"the model pools by {str(config.pooling_mode)[:60]!r}, which is not known here")
+        return tuple(pool for mode, pool in _MODES.items() if mode in modes)
     return tuple(pool for name, pool in _POOLS.items() if getattr(config, name)) or ("mean",)
 
 
