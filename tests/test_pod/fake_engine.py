@@ -124,6 +124,10 @@ class FakeEngine:
         assert not self.asleep, "it was asked while it slept"
         if (refused := self._refused(True)) is not None:
             return refused
+        if self.script.fault == "dying-core" and body.get("max_tokens") == self.script.at:
+            self.dead = True
+            asyncio.get_running_loop().call_later(1.5, os._exit, 0)
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         if self.script.fault == "no-media-arguments" and "media_io_kwargs" in body:
             message = "Per-request mm_processor_kwargs are disabled by default"
             error = {"message": message, "param": "mm_processor_kwargs", "code": 400}

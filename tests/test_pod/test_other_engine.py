@@ -247,6 +247,16 @@ async def test_a_dead_core_behind_a_server_that_answers_is_ended(folder: Path) -
         assert one.engine.health.counts["stalled"] >= 1
 
 
+async def test_complaints_of_an_engine_that_ended_do_not_count_against_the_next_one(folder: Path) -> None:
+    """Its health route complained for a moment before it ended by itself."""
+    async with opened(folder, child(folder, fault="dying-core", at=9)) as one:
+        assert (await one.wait(one.ask(9), 30))[-1].finish == "failed"  # it was sent twice
+        assert told(await one.wait(one.ask(3), 30))[1] == "length"
+        await asyncio.sleep(supervising._SICK_SECONDS + 2)
+        assert told(await one.wait(one.ask(3), 30))[1] == "length"
+        assert one.engine.health.counts == {"ended": 2}
+
+
 async def test_what_its_metrics_tell_is_told(folder: Path) -> None:
     async with beside(folder) as one:
         await one.answer()
