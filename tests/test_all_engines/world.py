@@ -54,6 +54,11 @@ class Running:
     engine: str
     process: "subprocess.Popen[str]"
     url: str
+    log: Path
+
+    def starts(self) -> int:
+        """How often the pod has started an engine of another make."""
+        return self.log.read_text().count("engine started as process")
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -152,7 +157,7 @@ def serving(
     )
     try:
         url = _announced(process, folder / "output")
-        running = Running(engine, process, url)
+        running = Running(engine, process, url, folder / "logs" / f"{MODEL}.log")
         running.until_ready()
         yield running
     finally:
