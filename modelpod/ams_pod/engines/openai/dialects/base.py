@@ -29,6 +29,7 @@ _TOO_LONG = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 _LOGGED = 300
+_LONGEST_ID = 12  # digits
 
 
 class ChatLogprob(msgspec.Struct):
@@ -51,6 +52,10 @@ class CompletionLogprobs(msgspec.Struct):
     top_logprobs: list[dict[str, float] | None] | None = None
 
 
+class PromptLogprob(msgspec.Struct):
+    logprob: float = 0.0
+
+
 class Delta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
@@ -66,7 +71,7 @@ class Choice(msgspec.Struct):
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     logprobs: CompletionLogprobs | None = None
-    prompt_logprobs: list[dict[str, dict[str, Any]] | None] | None = None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
 
 
 class Chunk(msgspec.Struct):
@@ -305,11 +310,11 @@ class Dialect:
         return self.gpu_words.search(log) is not None
 
 
-def _prompt_logprobs(entry: Mapping[str, Mapping[str, Any]] | None) -> TokenLogprobs | None:
+def _prompt_logprobs(entry: Mapping[str, PromptLogprob] | None) -> TokenLogprobs | None:
     """vLLM's: by id, the prompt's own token first, and then the likeliest."""
     if not entry:
         return None
-    found = [(int(token), float(each.get("logprob", 0.0))) for token, each in entry.items() if token.isdigit()]
+    found = [(int(token), each.logprob) for token, each in entry.items() if _is_id(token)]
     if not found:
         return None
     (token, logprob), top = found[0], sorted(found, key=lambda each: -each[1])
@@ -318,7 +323,11 @@ def _prompt_logprobs(entry: Mapping[str, Mapping[str, Any]] | None) -> TokenLogp
 
 def _token_id(text: str) -> int:
     number = text.removeprefix("token_id:")
-    return int(number) if number.isdigit() else 0
+    return int(number) if _is_id(number) else 0
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _LONGEST_ID
 
 
 def _message_of(body: bytes) -> str:
