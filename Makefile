@@ -108,7 +108,7 @@ engines: $(VENV)/.dev $(if $(findstring llamacpp,$(ENGINES)),$(if $(AMS_LLAMA_SE
 GPU_MODEL ?= $(AMS_ENGINES_FOLDER)
 gpu: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/cuda.py
-	AMS_ENGINES=vllm AMS_ENGINES_FOLDER=$(GPU_MODEL) $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines
+	AMS_ENGINES=vllm AMS_ENGINES_FOLDER=$(GPU_MODEL) $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines/test_conformance.py
 	$(VENV)/bin/python benchmarks/through.py vllm $(or $(AMS_VLLM),$$(command -v vllm)) $(GPU_MODEL) --streams 1,8,64 --rounds 3
 
 lint: $(VENV)/.dev $(VENV)/.kernels
