@@ -307,7 +307,7 @@ class Core:
     def _send_without(self, sent: _Sent, field: str) -> None:
         """The engine refused a field that requests may go without."""
         if field not in self._without:
-            log.warning("%s takes no %s from requests, which go without it", self._dialect.title, field)
+            log.warning("%s takes no %s from requests, which go without", self._dialect.title, field)
             self._without |= {field}
         flight = sent.flight
         flight.attempts.sent -= 1

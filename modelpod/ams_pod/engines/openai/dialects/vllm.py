@@ -13,7 +13,7 @@ from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.pieces import Asked, Facts
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
-_MEDIA_ARGUMENTS = "arguments of media"
+_MEDIA_ARGUMENTS = "arguments of media (it would with --trust-request-mm-kwargs)"
 
 
 class Vllm(Dialect):
