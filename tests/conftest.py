@@ -14,6 +14,7 @@ os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-w
 SLOW = {
     "test_all_engines/test_conformance.py",
     "test_all_engines/test_vllm_nodes.py",
+    "test_all_engines/test_families.py",
     "test_docs/test_pages.py",
     "test_chart/test_chart.py",
     "test_chart/test_release_live.py",

@@ -92,6 +92,8 @@ def resource_details(resource: "ResourceView") -> str:
 
 def _pod_facts(pod: PodModel) -> str:
     facts = [pod.architecture, pod.precision, pod.quantization if pod.quantization != "none" else None, pod.device]
+    if pod.engine is not None:
+        facts.append(pod.engine)
     if pod.context_tokens is not None:
         facts.append(f"{pod.context_tokens} tokens of context")
     return ", ".join(fact for fact in facts if fact)

@@ -115,6 +115,9 @@ class PodModel(msgspec.Struct, frozen=True, kw_only=True):
     quantization_reason: Annotated[str, Meta(description="Why this quantization was chosen.")] = ""
     device: Annotated[str | None, Meta(description="Where the model computes: `cpu` or `cuda:0`.")] = None
     context_tokens: Annotated[int | None, Meta(description="Longest prompt and answer together, in tokens.")] = None
+    engine: Annotated[
+        str | None, Meta(description="Engine of another make, with its version, such as `vLLM 0.32.0`; null for ours.")
+    ] = None
 
 
 class UnreachablePod(msgspec.Struct, frozen=True, kw_only=True):

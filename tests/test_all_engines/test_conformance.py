@@ -1,17 +1,18 @@
 """What every engine does, through the gateway of a real `ams up`: one model, one line of its manifest differs.
 
-AMS_ENGINES names the engines, AMS_LLAMA_SERVER, AMS_VLLM and AMS_ENGINES_FOLDER where they and a folder of bfloat16
-weights are. With AMS_ENGINES_PAGE the table of docs/engines-conformance.md is written. `make engines` sets all of them.
+AMS_ENGINES names the engines, AMS_LLAMA_SERVER and AMS_VLLM where their programs are, AMS_ENGINES_FOLDER a folder of
+bfloat16 weights instead of those that are made of the GGUF file. With AMS_ENGINES_PAGE the columns of
+docs/engines-conformance.md are written; those of other engines stay. `make engines` sets all of them.
 """
 
 import json
 import os
+import re
 import signal
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]},
     },
 }
+GOLDEN = [{"prompt": "Say yes.", "regex": "[A-Za-z]"}]
+CANNOT = {
+    ("llamacpp", "test_logprobs_of_prompts"): "its server tells those of answers alone",
+    ("llamacpp", "test_regular_expressions"): "it takes JSON schemas and grammars",
+    ("llamacpp", "test_least_tokens"): "it has no such setting",
+    ("llamacpp", "test_allowed_tokens"): "it can forbid tokens, and not all but some",
+}
+"""What engines have no way to do, and why; the tests see that it is refused."""
 SCHEMA = {
     "type": "object",
     "properties": {"answer": {"enum": ["yes", "no"]}},
@@ -41,9 +50,10 @@ SCHEMA = {
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     engine: str = request.param
     if (reason := world.why_not(engine)) is not None:
-        page.skipped(engine, reason)
         pytest.skip(reason)
-    with world.serving(engine, tmp_path_factory.mktemp(engine)) as running:
+    folder = tmp_path_factory.mktemp(engine)
+    limits = {"contextTokens": world.CONTEXT, "maxNewTokens": 300}
+    with world.serving(engine, folder, world.source(engine, folder), limits, GOLDEN) as running:
         page.began(engine, None if engine == "builtin" else world.program(engine))
         yield running
 
@@ -122,6 +132,71 @@ def test_logprobs(model: Running) -> None:
     assert all(each["logprob"] <= 0 and len(each["top_logprobs"]) == 2 for each in told)
 
 
+def completed(model: Running, test: str, **fields: Any) -> dict[str, Any] | None:
+    """A completion; None from an engine that is known not to do it, and was seen to say so."""
+    body = {"prompt": "One, two, three,", "max_tokens": 8, "temperature": 0, **fields}
+    status, answer = model.post("/v1/completions", body)
+    if (reason := CANNOT.get((model.engine, test))) is not None:
+        assert status == 400, answer
+        page.cannot(model.engine, test, reason)
+        return None
+    assert status == 200, answer
+    return answer
+
+
+def test_logprobs_of_prompts(model: Running) -> None:
+    answer = completed(model, "test_logprobs_of_prompts", prompt_logprobs=1)
+    if answer is not None:
+        told = answer["choices"][0]["prompt_logprobs"]
+        assert len(told) == answer["usage"]["prompt_tokens"]
+        assert told[0] is None
+        assert all(next(iter(each.values()))["logprob"] <= 0 for each in told[1:])
+
+
+def test_regular_expressions(model: Running) -> None:
+    form = "(red|blue)-[0-9]{2}"
+    answer = completed(model, "test_regular_expressions", guided_regex=form)
+    if answer is not None:
+        assert re.fullmatch(form, answer["choices"][0]["text"])
+
+
+def test_choices(model: Running) -> None:
+    answer = completed(model, "test_choices", guided_choice=["heron", "stork"])
+    assert answer is not None
+    assert answer["choices"][0]["text"] in ("heron", "stork")
+
+
+def test_grammars(model: Running) -> None:
+    answer = completed(model, "test_grammars", guided_grammar='start: "heron" | "stork" " " ("one" | "two")\n')
+    assert answer is not None
+    assert re.fullmatch("heron|stork (one|two)", answer["choices"][0]["text"])
+
+
+def test_least_tokens(model: Running) -> None:
+    """The token that ends answers is the likeliest one, and waits."""
+    ends = {"logit_bias": {"2": 100}}
+    status, short = model.post("/v1/completions", {"prompt": "One, two,", "max_tokens": 8, "temperature": 0, **ends})
+    assert status == 200, short
+    assert short["usage"]["completion_tokens"] <= 1
+    answer = completed(model, "test_least_tokens", min_tokens=4, **ends)
+    if answer is not None:
+        assert 4 <= answer["usage"]["completion_tokens"] <= 5
+
+
+def test_allowed_tokens(model: Running) -> None:
+    _, found = model.post("/tokenize", {"prompt": " cat dog"})
+    answer = completed(model, "test_allowed_tokens", allowed_token_ids=found["tokens"])
+    if answer is not None:
+        assert set(answer["choices"][0]["text"].split()) <= {"cat", "dog"}
+
+
+def test_cached_prompts(model: Running) -> None:
+    text = "Once upon a time there was a heron, " * 20
+    for _ in range(2):
+        _, answer = model.chat(text, max_tokens=1)
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 50
+
+
 def test_stop_strings(model: Running) -> None:
     body = {"prompt": "1, 2, 3, 4, 5,", "max_tokens": 24, "temperature": 0}
     _, free = model.post("/v1/completions", body)
@@ -175,7 +250,7 @@ def test_who_hangs_up_frees_the_engine(model: Running) -> None:
     assert model.cpu_seconds() - before < 0.3
 
 
-def broken(model: Running, number: signal.Signals) -> None:
+def broken(model: Running, number: signal.Signals, whom: Callable[[], list[int]]) -> None:
     """Whatever the signal does under 32 streams: none hangs, and the next request is answered."""
 
     def one(_: int) -> str:
@@ -188,23 +263,32 @@ def broken(model: Running, number: signal.Signals) -> None:
     with ThreadPoolExecutor(32) as pool:
         asked = [pool.submit(one, each) for each in range(32)]
         time.sleep(1.5)
-        pids = model.computing()
+        starts, pids = model.starts(), whom()
         assert pids
         assert not all(each.done() for each in asked)
         for pid in pids:
             os.kill(pid, number)
         ends = [each.result(timeout=world.PATIENCE_SECONDS) for each in asked]
     assert len(ends) == 32
+    assert model.engine == "builtin" or model.starts() == starts + 1
     status, answer = model.chat("Hello", max_tokens=2)
     assert status == 200, answer
 
 
 def test_kill_9_under_32_streams(model: Running) -> None:
-    broken(model, signal.SIGKILL)
+    broken(model, signal.SIGKILL, model.computing)
+
+
+def test_kill_9_of_the_core(model: Running) -> None:
+    """What computes dies; the engine's own HTTP server is there and answers."""
+    if sorted(model.core()) == sorted(model.computing()):
+        page.is_as_above(model.engine, "test_kill_9_of_the_core")  # what computes answers HTTP too
+        return
+    broken(model, signal.SIGKILL, model.core)
 
 
 def test_a_hang_under_32_streams(model: Running) -> None:
-    broken(model, signal.SIGSTOP)
+    broken(model, signal.SIGSTOP, model.core)
 
 
 def test_ending_loses_nothing(model: Running) -> None:
@@ -225,10 +309,5 @@ def _remembered(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "model" in request.fixturenames and "model" in request.node.funcargs:
         report = getattr(request.node, "called", None)
-        page.tried(request.node.funcargs["model"].engine, request.node.originalname, report is None or report.passed)
-
-
-def test_the_page_is_written() -> None:
-    if target := os.environ.get("AMS_ENGINES_PAGE"):
-        Path(target).write_text(page.text())
-    assert page.text().startswith("# ")
+        engine = request.node.funcargs["model"].engine
+        page.tried(engine, request.node.originalname, passed=report is not None and report.passed)

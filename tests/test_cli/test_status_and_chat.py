@@ -222,7 +222,7 @@ async def test_everything_about_one_model() -> None:
            "device": "cuda", "context_tokens": 4096}  # fmt: skip
     config = {"type": "text", "path": None, "path_exists": True, "quant_bits": 4, "max_memory": None, "state": "ready",
               "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"], "download": None,
-              "pods": [pod, {"pod": "qwen-vl-8"}]}  # fmt: skip
+              "pods": [pod, {"pod": "qwen-vl-8"}, {"pod": "qwen-vl-9", "engine": "vLLM 0.32.0"}]}  # fmt: skip
     report = {"timestamp": 1, "available_models": ["qwen_vl"], "model_configs": {"qwen_vl": config}, "unreachable": []}
     text = await gateway_status(FakeGateway(FakeAnswer(200, json.dumps(report).encode())), "Qwen-VL")
     assert [line.split(maxsplit=1) for line in text.splitlines()] == [
@@ -235,6 +235,7 @@ async def test_everything_about_one_model() -> None:
         ["modalities:", "image, text"],
         ["pod", "qwen-vl-7:    Qwen, bfloat16, 4bit, cuda, 4096 tokens of context"],
         ["pod", "qwen-vl-8:"],
+        ["pod", "qwen-vl-9:    vLLM 0.32.0"],
     ]
 
 

@@ -54,7 +54,8 @@ def test_one_changed_line_is_vllm(installed: Installed, vllm_image: str) -> None
         "args": ["--enforce-eager"],  # there is no compiler in the image
         "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
     }
-    installed.apply(NAME, "hf://acme/tiny", cache={"size": "2Gi"}, limits=limits)
+    memory = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
+    installed.apply(NAME, "hf://acme/tiny", cache={"size": "2Gi"}, limits=limits, resources=memory)
     installed.wait_ready(NAME)
     assert installed.get("mdep", NAME)["status"]["engine"]["name"] == "builtin"
     assert answers(installed, NAME)

@@ -95,6 +95,7 @@ VL = {"spec__model__family": "vision-language"}
         ("vllm", VL | {"spec__limits__videoFrames": 3}, ("--media-io-kwargs", '{"video": {"num_frames": 3}}')),
         ("vllm", VL | {"spec__limits__imagePixels": 9999}, ("--mm-processor-kwargs", '{"max_pixels": 9999}')),
         ("vllm", {"spec__autoscaling__idle": "sleep"}, ("--enable-sleep-mode",)),
+        ("vllm", {"spec__model__family": "embedding"}, ("--runner", "pooling")),
         ("sglang", {"spec__limits__contextTokens": 4096}, ("--context-length", "4096")),
         ("sglang", {"spec__limits__concurrentRequests": 64}, ("--max-running-requests", "64")),
         ("sglang", {"spec__limits__prefixCacheTokens": 0}, ("--disable-radix-cache",)),
@@ -192,7 +193,11 @@ ALL: tuple[EngineName, ...] = ("vllm", "sglang", "llamacpp", "custom")
     ("changes", "engines", "beginning"),
     [
         ({"spec__model__family": "vqa"}, ALL, "spec.model.family: vqa is served by the builtin engine alone"),
-        ({"spec__model__family": "embedding"}, ALL, "spec.model.family: embedding is served by the builtin engine"),
+        (
+            {"spec__model__family": "embedding"},
+            ("sglang", "llamacpp", "custom"),
+            "spec.model.family: embedding is served by the builtin engine and by vllm",
+        ),
         ({"spec__model__family": "omni"}, ("llamacpp",), "spec.model.family: omni takes more than text"),
         ({"spec__quantization": "4bit"}, ALL, "spec.quantization: 4bit is made by the builtin engine alone"),
         ({"spec__quantization": "8bit"}, ALL, "spec.quantization: 8bit is made by the builtin engine alone"),
@@ -277,6 +282,7 @@ ON_GPU = EngineFacts(architectures=QWEN3, gpu=True, at_hand=AT_HAND)
         ({}, {"architectures": ("Qwen2AudioForConditionalGeneration",)}, "vllm", None),
         ({}, {"architectures": ("Qwen2_5OmniModel",)}, "vllm", None),
         ({}, {"model": ModelFacts(family="vqa")}, "builtin", None),
+        ({}, {"model": ModelFacts(family="embedding")}, "builtin", None),
         ({"spec__quantization": "4bit"}, {}, "builtin", None),
         ({"spec__fallbacks": ["cpu"]}, {}, "builtin", None),
         ({"spec__fallbacks": []}, {}, "vllm", None),
@@ -366,6 +372,12 @@ def test_vllm_applies_no_more_adapters_at_once_than_can_be_asked_for(adapters: i
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (9, 16), (64, 64), (300, 320), (512, 512), (513, None)])
 def test_ranks_are_rounded_to_those_that_vllm_makes_room_for(rank: int, room: int | None) -> None:
     assert vllm.lora_rank(rank) == room
+
+
+def test_adapters_of_an_embedding_model_are_refused() -> None:
+    given = resource(spec__adapters=PEFT, spec__model__family="embedding")
+    (sentence,) = ROWS["vllm"].refusals(given)
+    assert sentence.startswith("spec.adapters: they are for models that generate")
 
 
 def test_sglang_gets_adapters() -> None:

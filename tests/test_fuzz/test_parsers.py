@@ -45,6 +45,12 @@ from ams_pod.download.signature import Signer
 from ams_pod.engines.builtin.memory.placing import _tensors
 from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
+from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
+from ams_pod.engines.openai.dialects.vectors import read_vector
+from ams_pod.engines.openai.dialects.vllm import Vllm
+from ams_pod.engines.openai.figures import figures_of
+from ams_pod.engines.port import EngineError, LoadFailed
+from ams_pod.engines.prompts.embedding import read_recipe
 from ams_pod.media.base64text import decoded_base64
 from ams_pod.serve.golden import parse_golden_prompts
 from fakehub.tiny_lora import base_shapes, peft, safetensors
@@ -263,6 +269,41 @@ ISSUER = Issuer(
     rules=(Rule(claims={"groups": ("ml-*", "x"), "realm.r": "*"}), Rule(claims={"scope": "m"}, policy=TokenPolicy())),
 )
 
+EVENT_SEEDS = [
+    b'{"choices":[{"text":"a","token_ids":[1],"finish_reason":"stop","logprobs":{"tokens":["token_id:1"],'
+    b'"token_logprobs":[-0.5],"top_logprobs":[{"token_id:1":-0.5}]}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}',
+    b'{"choices":[{"text":"a","logprobs":{"tokens":["token_id:\xc2\xb2"],"token_logprobs":[null]}}]}',
+    b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"token_id:1","logprob":-1,"top_logprobs":[]}]}}]}',
+    b'{"choices":[{"text":"a","prompt_logprobs":[null,{"5":{"logprob":-1.0},"7":{"logprob":null}}]}]}',
+    b'{"content":"a","tokens":[1],"stop":true,"stop_type":"limit","tokens_predicted":1,"completion_probabilities":'
+    b'[{"id":1,"logprob":-1,"top_logprobs":[{"id":2,"logprob":-2}]}],"timings":{"cache_n":1}}',
+    b'{"error":{"message":"m","param":"media_io_kwargs"}}', b"[DONE]", *JSON_SEEDS,
+]  # fmt: skip
+VECTOR_SEEDS = [
+    b'{"data":[{"embedding":"AACAPwAAAAA="}],"usage":{"prompt_tokens":2}}', b'{"data":[{"embedding":[1,2.5,1e308]}]}',
+    b'{"data":[{"score":0.5}]}', b'{"data":[{"embedding":"AACAfw=="}]}', b'{"data":[]}', *JSON_SEEDS,
+]  # fmt: skip
+METRICS_SEEDS = [
+    b'# HELP a\nvllm:num_requests_running{engine="0"} 3.0\nvllm:kv_cache_usage_perc nan\n',
+    b"process_resident_memory_bytes 1e99\n",
+    b'vllm:cache_config_info{block_size="16",num_gpu_blocks="' + b"9" * 400 + b'"} 1.0\n', b"a{b} \xff\n", b"\n \n",
+]  # fmt: skip
+MODULES_SEEDS = [
+    b'[{"type":"a.Transformer","path":""},{"type":"b.Pooling","path":"1_Pooling"},{"type":"c.Normalize"}]',
+    b'[{"type":"x.Pooling","path":"../../etc"}]', *JSON_SEEDS,
+]  # fmt: skip
+ENGINES = (Vllm(), LlamaCpp())
+
+
+def engine_failures(data: bytes, _: Path) -> Any:
+    """What an engine says where it gives no answer, and of itself."""
+    return [
+        (engine.failure(400, data), engine.failure(500, data), engine.dispensable(400, data),
+         engine.facts(dict.fromkeys(engine.facts_paths, data)))
+        for engine in ENGINES
+    ]  # fmt: skip
+
+
 LISTING = [RemoteFile("config.json", 1), RemoteFile("model.safetensors.index.json", 1), RemoteFile("a.safetensors", 1)]
 
 PARSERS = {
@@ -315,6 +356,12 @@ PARSERS = {
     "issuers": Parser(lambda data, _: read_issuers(data), (InvalidIssuers,), ISSUERS_SEEDS),
     "jwk": Parser(lambda data, _: read_key(read_json(data, dict[str, Any])), (InvalidJson,), KEY_SEEDS),
     "api-keys": Parser(lambda data, _: key_changes.tidied(read_keys(data), 2e9), (InvalidKeys,), KEYS_SEEDS),
+    "engine-events": Parser(lambda data, _: ENGINES[0].pieces(data), (EngineError,), EVENT_SEEDS),
+    "llamacpp-events": Parser(lambda data, _: ENGINES[1].pieces(data), (EngineError,), EVENT_SEEDS),
+    "engine-vectors": Parser(lambda data, _: read_vector(data, 0, "It"), (EngineError,), VECTOR_SEEDS),
+    "engine-failures": Parser(engine_failures, (), EVENT_SEEDS),
+    "engine-metrics": Parser(lambda data, _: figures_of(data, ENGINES[0].metric_names), (), METRICS_SEEDS),
+    "modules": Parser(in_file("modules.json", read_recipe), (LoadFailed,), MODULES_SEEDS),
     "stream": Parser(converse, (GatewayError,), STREAM_SEEDS),
 }
 

@@ -7,9 +7,12 @@ Tokens are `100, 101, …`; it writes one byte of `alive` for each request that 
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
+import math
 import os
+import struct
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +34,7 @@ class Script:
     ids: bool = True
     key: str = ""
     adapters: int = 2  # that it says it has loaded
+    length: float = 1.0  # of its vectors
 
 
 @dataclass
@@ -44,6 +48,7 @@ class FakeEngine:
     asleep: bool = False
     hanging: bool = False
     dead: bool = False
+    vector: Any = None  # what a text's vector is, as it goes over the wire, in place of its ids
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -56,6 +61,8 @@ class FakeEngine:
         app.router.add_post("/v1/completions", self.answer)
         app.router.add_post("/v1/chat/completions", self.answer)
         app.router.add_post("/completion", self.answer)
+        app.router.add_post("/v1/embeddings", self.pool)
+        app.router.add_post("/v1/score", self.pool)
         app.router.add_post("/sleep", self.sleep)
         app.router.add_post("/wake_up", self.wake)
         return app
@@ -100,12 +107,55 @@ class FakeEngine:
         self.asleep, self.woken = False, self.woken + 1
         return web.Response()
 
+    async def pool(self, request: web.Request) -> web.StreamResponse:
+        """A vector of four numbers, whose angle is the text's first token in thousandths; a score of 0.25."""
+        body = await request.json()
+        self.asked.append({"path": request.path, **body})
+        if (refused := self._refused(len(self.asked) > 1)) is not None:
+            return refused
+        if self.script.seconds:
+            await asyncio.sleep(self.script.seconds)
+        if request.path == "/v1/score":
+            entry: dict[str, Any] = {"index": 0, "score": 0.25}
+            prompt = 7
+        else:
+            angle = body["input"][0] / 1000
+            values = [math.cos(angle) * self.script.length, math.sin(angle) * self.script.length, 0.0, 0.0]
+            entry = {"index": 0, "embedding": base64.b64encode(struct.pack("<4f", *values)).decode()}
+            prompt = len(body["input"])
+        if self.vector is not None:
+            entry["embedding"] = self.vector
+        return web.json_response({"data": [entry], "usage": {"prompt_tokens": prompt, "total_tokens": prompt}})
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append({"path": request.path, **body})
         assert not self.asleep, "it was asked while it slept"
+        if (refused := self._refused(True)) is not None:
+            return refused
+        if self.script.fault == "dying-core" and body.get("max_tokens") == self.script.at:
+            self.dead = True
+            asyncio.get_running_loop().call_later(1.5, os._exit, 0)
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
+        if self.script.fault == "no-media-arguments" and "media_io_kwargs" in body:
+            message = "Per-request mm_processor_kwargs are disabled by default"
+            error = {"message": message, "param": "mm_processor_kwargs", "code": 400}
+            return web.json_response({"error": error}, status=400)
         script = self.script
-        fault = script.fault if script.times > 0 else ""
+        fault = script.fault if script.times > 0 and script.fault != "no-media-arguments" else ""
+        self.running += 1
+        try:
+            return await self._stream(request, body, fault)
+        except (ConnectionResetError, asyncio.CancelledError):
+            self.left += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def _refused(self, now: bool) -> web.Response | None:
+        """The answer of a fault that comes in front of any token, where it comes `now`."""
+        script = self.script
+        fault = script.fault if script.times > 0 and now else ""
         if fault in ("400", "500", "503"):
             script.times -= 1
             return web.json_response({"error": {"message": "it doesn't like this"}}, status=int(fault))
@@ -115,14 +165,7 @@ class FakeEngine:
         if fault == "dead-core":
             self.dead = True
             return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
-        self.running += 1
-        try:
-            return await self._stream(request, body, fault)
-        except (ConnectionResetError, asyncio.CancelledError):
-            self.left += 1
-            raise
-        finally:
-            self.running -= 1
+        return None
 
     async def _stream(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         script = self.script

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
-from ams_pod.engines.builtin.embedding.pooling import is_sentence_transformer, read_pooling
+from ams_pod.engines.builtin.embedding.pooling import read_pooling
 from ams_pod.engines.builtin.loading import choose_family, load_engine
 from ams_pod.engines.port import EngineRefusal, LoadFailed, Sampling
+from ams_pod.engines.prompts.embedding import is_sentence_transformer
 from fakehub import checkpoints
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 

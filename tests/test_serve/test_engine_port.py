@@ -279,6 +279,7 @@ async def test_probes_of_an_engine_beside(tmp_path: Path, client: Client) -> Non
         await asyncio.wait_for(client.get("/internal/engine/drained"), 0.3)
     async with serving(tmp_path, HangingEngine) as hanging:
         assert await hanging.status("/internal/engine/alive") == 503
+        assert json.loads(await hanging.get("/admin/model_status"))["engine"] == "shouting"
         assert await asyncio.wait_for(hanging.get("/internal/engine/drained"), 5) == "{}"
         machine = json.loads(await hanging.get("/internal/timelines"))["machine"]
         assert (machine["engine_restarts"], machine["engine_restart"]) == (1, "no token")
@@ -297,6 +298,7 @@ async def test_admin_and_metrics(client: Client) -> None:
     }  # fmt: skip
     model = json.loads(await client.get("/admin/model_status"))
     assert (model["architecture"], model["state"], model["modalities"]) == ("Shout", "ready", ["text"])
+    assert model["engine"] is None
     load = json.loads(await client.get("/load"))
     assert (load["cache_capacity_tokens"], load["generated_tokens"]) == (400, 6)
     assert load["prompt_tokens"] >= 0

@@ -7,7 +7,7 @@ from ams_common.engines import llamacpp, refusing, vllm
 from ams_common.engines.names import EngineName
 from ams_common.engines.table import row_of
 from ams_common.engines.vllm_architectures import ARCHITECTURES
-from ams_common.engines.wishes import UNKNOWN, ModelFacts
+from ams_common.engines.wishes import UNKNOWN, ModelFacts, family_name
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import InvalidSource, WheelSource, names_gguf, parse_source
 
@@ -99,6 +99,8 @@ def _with_adapters(resource: ModelDeployment, facts: EngineFacts) -> EngineChoic
 def _why_not_vllm(resource: ModelDeployment, facts: EngineFacts) -> str | None:
     if refused := vllm.ROW.refusals(resource, facts.model):
         return f"vLLM can't do what is asked for: {refused[0]}"
+    if family_name(resource.spec, facts.model) == "embedding":
+        return "it makes the vectors of every embedding model, and vLLM those of most"
     if "vllm" not in facts.at_hand:
         return "vLLM isn't at hand"
     if not facts.architectures:

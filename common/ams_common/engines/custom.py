@@ -25,6 +25,7 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes,
+        refusing.embeddings,
         refusing.quantization,
         refusing.precision,
         refusing.fallbacks,

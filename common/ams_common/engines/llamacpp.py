@@ -41,6 +41,7 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes,
+        refusing.embeddings,
         refusing.text_only,
         refusing.gguf,
         refusing.quantization,

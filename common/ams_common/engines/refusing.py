@@ -16,7 +16,7 @@ from ams_common.resource.spec import LimitsSpec, ModelDeployment
 Refuses = Callable[[ModelDeployment, ModelFacts], Iterator[str]]
 
 _DEFAULT_FRAMES = LimitsSpec().video_frames
-_OURS_ALONE = ("vqa", "embedding")  # families
+_OURS_ALONE = ("vqa",)  # families
 _STANDARD_FALLBACKS: tuple[list[str], ...] = (["cpu", "text-only", "simplified"], [])
 
 
@@ -47,9 +47,15 @@ def nodes_without_gpus(resource: ModelDeployment, facts: ModelFacts) -> Iterator
         )
 
 
+def embeddings(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    """For engines that have routes for them which nothing here asks."""
+    if family_name(resource.spec, facts) == "embedding":
+        yield "spec.model.family: embedding is served by the builtin engine and by vllm; name one of them"
+
+
 def text_only(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
     name = family_name(resource.spec, facts)
-    if name is not None and name not in ("text", *_OURS_ALONE):
+    if name is not None and name not in ("text", "embedding", *_OURS_ALONE):
         yield f"spec.model.family: {name} takes more than text, which this engine isn't started for"
 
 
@@ -156,6 +162,8 @@ def max_memory(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
 
 
 def peft_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    if resource.spec.adapters and family_name(resource.spec, facts) == "embedding":
+        yield "spec.adapters: they are for models that generate; merge one into an embedding model's weights"
     for number, adapter in enumerate(resource.spec.adapters):
         if is_gguf_source(adapter.source):
             yield (

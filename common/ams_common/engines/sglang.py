@@ -56,6 +56,7 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes_without_gpus,
+        refusing.embeddings,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,

@@ -29,6 +29,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--kv-cache-memory-bytes", str(wishes.cache_bytes)]
     if not wishes.prefix_cache:
         result += ["--no-enable-prefix-caching"]
+    if wishes.embeds:
+        result += ["--runner", "pooling"]
     kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
     if any(kinds.values()):
         taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
@@ -101,6 +103,7 @@ ROW = EngineRow(
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
         ("adapters", "`--enable-lora`, `--max-loras`, `--max-cpu-loras`, `--max-lora-rank`, `--lora-modules`"),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
+        ("(family embedding)", "`--runner pooling`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),
     sleeps=True,

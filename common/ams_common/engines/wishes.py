@@ -56,7 +56,8 @@ class EngineWishes:
     many it has on each of its `nodes`, 0 for none; `cpus` how many it may use there, None for all. `context_tokens`
     None: as many as the model and memory allow. `cache_bytes` is what keys and values may take on each device, None
     where nothing bounds it. `images` and the others: what the family takes. `lora_rank` is the highest of the adapters'
-    ranks, as text, since a word may stand for one that is known later. `arguments` are the user's own, and come last.
+    ranks, as text, since a word may stand for one that is known later. `embeds`: it makes vectors or scores, and no
+    text. `arguments` are the user's own, and come last.
     """
 
     model: str
@@ -74,6 +75,7 @@ class EngineWishes:
     images: bool = False
     videos: bool = False
     audio: bool = False
+    embeds: bool = False
     video_frames: int = 8
     image_pixels: int | None = None
     sleep: bool = False
@@ -117,6 +119,7 @@ def wishes_of(
         images="image" in takes,
         videos="video" in takes,
         audio="audio" in takes,
+        embeds=name == "embedding",
         video_frames=limits.video_frames,
         image_pixels=None if limits.image_pixels == "auto" else limits.image_pixels,
         sleep=sleeps(spec),

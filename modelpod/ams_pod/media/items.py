@@ -45,6 +45,14 @@ class Video:
     audio: Audio | None = None
     fitted: bool = False
 
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second among those that were taken of the video."""
+        span = self.timestamps[-1] - self.timestamps[0]
+        if len(self.timestamps) > 1 and span > 0:
+            return (len(self.timestamps) - 1) / span
+        return 1 / self.seconds if self.seconds > 0 else 1.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pages:

@@ -120,6 +120,7 @@ def describe(pod: ModelPod) -> PodModel:
         quantization_reason=info.quantization_reason if info else "",
         device=info.device if info else None,
         context_tokens=info.context_tokens if info else None,
+        engine=info.engine if info and pod.engine_health is not None else None,
     )
 
 

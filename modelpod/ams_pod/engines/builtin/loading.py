@@ -10,12 +10,12 @@ from ams_common.families import UnsupportedArchitecture, family_of
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.engines.builtin import compiled
-from ams_pod.engines.builtin.embedding.pooling import is_sentence_transformer
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import best_dtype
 from ams_pod.engines.builtin.threads import default_threads
 from ams_pod.engines.port import Engine, LoadFailed, Publish, ReportPhase
+from ams_pod.engines.prompts.embedding import is_sentence_transformer
 from ams_pod.engines.prompts.folder import read_model_config
 
 

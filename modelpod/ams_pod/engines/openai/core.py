@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
 from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
-from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat
+from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat, Pair, Task
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -24,7 +24,10 @@ _BUSY_SECONDS = 0.25  # until an engine is asked again that had no room
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer."""
+    """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer.
+
+    `vector_size` are the values of a vector, or 1 for a score; 0 where text is generated.
+    """
 
     model: str
     context_tokens: int
@@ -32,6 +35,8 @@ class Terms:
     ends: frozenset[int]
     vocabulary: int | None = None
     adapters: Mapping[str, LoadedAdapter] = field(default_factory=dict)
+    task: Task = "generate"
+    vector_size: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class Core:
         self._outbox: list[TokenEvent] = []
         self._integral, self._integral_at = 0.0, 0.0  # of 1/n over the time in which n requests run
         self._stopped = False
+        self._without: frozenset[str] = frozenset()  # fields that the engine refused
         now = time.monotonic()
         self.answered_at = self.progress_at = self.idle_since = now
         self._running_since: float | None = None
@@ -70,6 +76,7 @@ class Core:
         elif self._slots is not None:
             self._slots.forget()
         self.address, self.terms = address, terms
+        self._without = frozenset()
         self._answered()
         self.resume()
 
@@ -201,6 +208,8 @@ class Core:
             self.terms.model,
             self.terms.context_tokens,
             chat=prepared.media if isinstance(prepared.media, MediaChat) else None,
+            task=self.terms.task,
+            pair=prepared.media if isinstance(prepared.media, Pair) else None,
             thinking=prepared.thinking,
             salt=salt,
             slot=slot,
@@ -208,6 +217,7 @@ class Core:
             vocabulary=self.terms.vocabulary,
             adapter=self.terms.adapters.get(ticket.sampling.adapter),
             adapters=len(self.terms.adapters),
+            without=self._without,
         )
 
     async def _open(self, sent: _Sent, exchange: Exchange) -> None:
@@ -256,10 +266,17 @@ class Core:
             if result.status in (429, 503):
                 self._put_off(sent)
                 return
+            field = self._dialect.dispensable(result.status, result.body)
+            if field is not None and field not in asked.without:
+                self._send_without(sent, field)
+                return
             try:
                 if result.status != 200:
                     raise self._dialect.failure(result.status, result.body, asked)
-                if (piece := self._dialect.pieces(result.body)) is not None:
+                self.progress_at = self.answered_at
+                if asked.task != "generate":
+                    flight.take(self._dialect.vector(result.body, self.terms.vector_size))
+                elif (piece := self._dialect.pieces(result.body)) is not None:
                     flight.take(piece)
                     self.counters.decode_tokens += flight.count
             except EngineGone as error:
@@ -289,6 +306,16 @@ class Core:
             self._land(sent)
         self.pause()
         self._suspect()
+
+    def _send_without(self, sent: _Sent, field: str) -> None:
+        """The engine refused a field that requests may go without."""
+        if field not in self._without:
+            log.warning("%s takes no %s from requests, which go without", self._dialect.title, field)
+            self._without |= {field}
+        flight = sent.flight
+        flight.attempts.sent -= 1
+        self._waiting.appendleft((flight.ticket, flight.attempts))
+        self._land(sent)
 
     def _put_off(self, sent: _Sent) -> None:
         """The engine has no room, or isn't ready: asked again in a moment."""
@@ -322,9 +349,12 @@ class Core:
         ticket.compute_seconds += seconds
         self._shares.charge(ticket.share, seconds)
         work = self.counters.work_of(ticket.share.key)
-        work.answer_seconds += seconds
+        if flight.embedding is None:
+            work.answer_seconds += seconds
+        else:
+            work.prompt_seconds += seconds
         work.answer_tokens += flight.count
-        if flight.count:
+        if flight.count or flight.embedding is not None:
             read = max(0, flight.prompt_tokens - flight.cached)
             self.counters.prefill_tokens += read
             self.counters.prefix_queries += flight.prompt_tokens

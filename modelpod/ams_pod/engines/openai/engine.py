@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ams_pod.engines.openai import gbnf
 from ams_pod.engines.openai.core import Core
@@ -31,6 +31,7 @@ from ams_pod.engines.port import (
     Ticket,
     context_exceeded,
 )
+from ams_pod.engines.prompts.embedding import EmbeddingPrompts
 from ams_pod.engines.prompts.text import StreamDetokenizer, TextPrompts, unsupported_modality
 from ams_pod.shares import EVERYBODY, Share
 
@@ -38,11 +39,13 @@ from ams_pod.shares import EVERYBODY, Share
 class OtherEngine:
     """Lives on a loop of its own, in the thread of `run`; what others call hands over to it."""
 
+    _least_answer: ClassVar[int] = 1  # tokens that a prompt has to leave of the context
+
     def __init__(
         self,
         info: ModelInfo,
         capabilities: Capabilities,
-        prompts: TextPrompts,
+        prompts: TextPrompts | EmbeddingPrompts,
         dialect: Dialect,
         core: Core,
         supervisor: Supervisor,
@@ -78,9 +81,8 @@ class OtherEngine:
             for message in messages
         ]
         text = self._prompts.chat(texts, options)
-        return Prepared(
-            text.ids, thinking=text.thinking, media=media_chat(messages, options), media_items=count_media(messages)
-        )
+        chat = media_chat(*self._prompts.taken_apart(messages, options))
+        return Prepared(text.ids, thinking=text.thinking, media=chat, media_items=count_media(messages))
 
     def prepare_text(self, text: str) -> Prepared:
         return self._prompts.text(text)
@@ -120,7 +122,7 @@ class OtherEngine:
         if sampling.adapter and sampling.adapter not in self._core.terms.adapters:
             raise EngineRefusal("unsupported", f"This model has no adapter {sampling.adapter[:100]!r}.")
         room = self.info.context_tokens - len(prepared.ids)
-        if room < 1:
+        if room < self._least_answer:
             raise context_exceeded(self.info.context_tokens, len(prepared.ids))
         if sampling.max_new_tokens > room:
             sampling = replace(sampling, max_new_tokens=room)

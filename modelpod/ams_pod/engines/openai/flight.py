@@ -1,9 +1,9 @@
 """One request on its way through another engine: from its events to tokens. No clock and no loop in here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ams_pod.engines.openai.pieces import Piece
+from ams_pod.engines.openai.pieces import MediaChat, Piece
 from ams_pod.engines.port import EngineError, Finish, Ticket, TokenEvent, TokenLogprobs
 
 
@@ -19,7 +19,7 @@ class Flight:
 
     __slots__ = (
         "_emit", "_ends", "_finish", "_held", "_held_logprobs", "_media", "_own_ends", "attempts", "cached", "count",
-        "ended", "mark", "prompt_tokens", "slot", "ticket",
+        "embedding", "ended", "mark", "prompt_tokens", "slot", "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -36,7 +36,8 @@ class Flight:
         self._emit = emit
         self._own_ends = frozenset(ticket.sampling.stop_tokens)
         self._ends = self._own_ends if ticket.sampling.ignore_eos else ends | self._own_ends
-        self._media = ticket.prepared.media is not None
+        self._media = isinstance(ticket.prepared.media, MediaChat)
+        self.embedding: Sequence[float] | None = None
         self._held: int | None = None  # a token that ends the answer: given out with the end
         self._held_logprobs: TokenLogprobs | None = None
         self._finish: Finish | None = None
@@ -56,6 +57,8 @@ class Flight:
             self.ticket.prompt_logprobs = piece.prompt_logprobs
         if piece.finish is not None:
             self._finish = piece.finish
+        if piece.embedding is not None:
+            self.embedding = piece.embedding
         if piece.tokens:
             self._take_tokens(piece)
         elif piece.text or (piece.count is not None and piece.count > self.count):
@@ -73,7 +76,7 @@ class Flight:
         if self._held is not None:
             self._emit(TokenEvent(self.ticket, self._held, finish, logprobs=self._held_logprobs))
         else:
-            self._emit(TokenEvent(self.ticket, None, finish))
+            self._emit(TokenEvent(self.ticket, None, finish, embedding=self.embedding))
 
     @property
     def finished(self) -> bool:

@@ -15,11 +15,13 @@ from ams_common.source import parse_source
 from ams_pod.engines.openai.core import Core, Terms
 from ams_pod.engines.openai.dialects import dialect_of
 from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.embedding import embedding_engine
 from ams_pod.engines.openai.engine import OtherEngine
 from ams_pod.engines.openai.http import EngineUnreachable
 from ams_pod.engines.openai.pieces import Facts, LoadedAdapter
 from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
+from ams_pod.engines.prompts.embedding import is_sentence_transformer
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
 from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.weights_link import weights_path
@@ -31,7 +33,7 @@ _BYTES_A_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 def load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> OtherEngine:
     """LoadFailed if the folder has no tokenizer, or the engine doesn't start."""
     config = read_model_config(folder)
-    family = _family(settings, config)
+    family = _family(settings, config, makes_embeddings=is_sentence_transformer(folder))
     dialect = dialect_of(settings.engine)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -85,10 +87,19 @@ def _engine(
     adapters = _adapters(settings)
     if facts.adapters is not None and facts.adapters < len(adapters):
         raise LoadFailed(f"{dialect.title} has loaded {facts.adapters} of the {len(adapters)} adapters.")
-    context = _context(settings, config, facts)
     rows = min(settings.concurrent_requests, facts.concurrent_requests or settings.concurrent_requests)
-    prompts = TextPrompts(tokenizer, context)
     core = Core(dialect, publish, supervisor.suspect)
+    model = facts.model or settings.name
+    if family == "embedding":
+
+        def described(context: int) -> tuple[ModelInfo, Terms]:
+            info = _info(folder, settings, config, family, None, dialect, supervisor.state, context, rows)
+            return info, Terms(model, context, rows, frozenset(), info.vocabulary)
+
+        setting = settings.context_tokens
+        return embedding_engine(folder, config, tokenizer, setting, dialect, core, supervisor, loop, described)
+    context = _context(settings, config, facts)
+    prompts = TextPrompts(tokenizer, context)
     info = _info(folder, settings, config, family, prompts, dialect, supervisor.state, context, rows)
     features: set[Feature] = {"raw-prompts"}
     features |= {"reasoning"} if prompts.thinks else set()
@@ -99,7 +110,7 @@ def _engine(
         info, Capabilities(_modalities(family, facts), frozenset(features)), prompts, dialect, core, supervisor, loop
     )
     ends = stop_tokens(folder, tokenizer)
-    terms = Terms(facts.model or settings.name, context, rows, ends, facts.vocabulary, adapters)
+    terms = Terms(model, context, rows, ends, facts.vocabulary, adapters)
     core.terms = terms  # requests may be refused by them before the loop runs
     loop.call_soon(core.begin, supervisor.address, terms)
     return engine
@@ -110,7 +121,7 @@ def _info(
     settings: ServeSettings,
     config: Mapping[str, Any],
     family: str,
-    prompts: TextPrompts,
+    prompts: TextPrompts | None,
     dialect: Dialect,
     state: State,
     context: int,
@@ -145,9 +156,9 @@ def _info(
         quantization=quantization,
         quantization_reason=f"as {dialect.title} loaded it",
         vocabulary=vocabulary if isinstance(vocabulary, int) else None,
-        chat_template=prompts.template,
-        added_tokens=prompts.added_tokens,
-        special_tokens=prompts.special_tokens,
+        chat_template=prompts.template if prompts is not None else "",
+        added_tokens=prompts.added_tokens if prompts is not None else {},
+        special_tokens=prompts.special_tokens if prompts is not None else frozenset(),
     )
 
 
@@ -158,10 +169,12 @@ def _context(settings: ServeSettings, config: Mapping[str, Any], facts: Facts) -
     return min(found, settings.context_tokens) if settings.context_tokens else found
 
 
-def _family(settings: ServeSettings, config: Mapping[str, Any]) -> str:
+def _family(settings: ServeSettings, config: Mapping[str, Any], *, makes_embeddings: bool) -> str:
     """The one that is set or that the architecture belongs to; `text` for one that only other engines know."""
     if settings.family != "auto":
         return settings.family
+    if makes_embeddings:
+        return "embedding"
     architectures = config.get("architectures")
     try:
         return family_of(architectures if isinstance(architectures, list) else []).name

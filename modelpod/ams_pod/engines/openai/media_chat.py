@@ -3,7 +3,7 @@
 import base64
 import io
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,25 +31,23 @@ def media_chat(messages: Sequence[Mapping[str, Any]], options: ChatOptions) -> M
         fields["chat_template_kwargs"] = dict(options.template_arguments)
     if options.tools:
         fields |= {"tools": list(options.tools), "tool_choice": "none"}
-    return MediaChat([_message(message) for message in messages], fields)
+    made = [_message(message) for message in messages]
+    rates = [part["video"].frame_rate for part in _parts_of(messages) if part["type"] == "video"]
+    return MediaChat(made, fields, sum(rates) / len(rates) if rates else None)
 
 
 def has_media(messages: Sequence[Mapping[str, Any]]) -> bool:
-    return any(
-        part["type"] != "text"
-        for message in messages
-        if not isinstance(message["content"], str)
-        for part in message["content"]
-    )
+    return count_media(messages) > 0
 
 
 def count_media(messages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(
-        part["type"] != "text"
-        for message in messages
-        if not isinstance(message["content"], str)
-        for part in message["content"]
-    )
+    return sum(part["type"] != "text" for part in _parts_of(messages))
+
+
+def _parts_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        if not isinstance(message["content"], str):
+            yield from message["content"]
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,10 +66,6 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             for call in message["tool_calls"]
         ]
     return made
-
-
-def _text(arguments: object) -> str:
-    return msgspec.json.encode(arguments).decode()
 
 
 def _parts(part: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ams_common.families import Modality
 
@@ -19,10 +19,26 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class MediaChat:
-    """A chat with media, for an engine that makes the prompt itself: messages and fields of OpenAI's API."""
+    """A chat with media, for an engine that makes the prompt itself: messages and fields of OpenAI's API.
+
+    `frame_rate` is that of its videos, in frames a second of those that were taken, on the average; None without any.
+    """
 
     messages: Sequence[Mapping[str, Any]]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    frame_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that are compared, as the engine reads them itself."""
+
+    query: str
+    text: str
+
+
+Task = Literal["generate", "embed", "score"]
+"""What an engine is there for: to go on from prompts, to make vectors of texts, or scores of pairs of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +52,12 @@ class LoadedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request. `ids` are the prompt, unless there is a `chat`. `salt` tells whose cached prompts it may use.
+    """One request. `ids` are the prompt, unless there is a `chat` or a `pair`. `salt`: whose cached prompts it may use.
 
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
     `adapter` is applied to the model, of `adapters` that there are; None: none is.
+    `without` are fields that this engine was seen to refuse, and that may be left out.
     """
 
     ids: Sequence[int]
@@ -48,6 +65,8 @@ class Asked:
     model: str
     context_tokens: int
     chat: MediaChat | None = None
+    task: Task = "generate"
+    pair: Pair | None = None
     thinking: bool = False
     salt: str = ""
     slot: int | None = None
@@ -55,6 +74,7 @@ class Asked:
     vocabulary: int | None = None
     adapter: LoadedAdapter | None = None
     adapters: int = 0
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -62,7 +82,8 @@ class Piece:
     """What one event tells. `tokens` are ids of the answer, where the engine gives them; `text` is theirs.
 
     `count` is how many tokens the answer has so far, where it is told. `stops` is the id of the token that ended the
-    answer, where that isn't among `tokens`. All numbers of the prompt come at the latest with the end.
+    answer, where that isn't among `tokens`. All numbers of the prompt come at the latest with the end. `embedding` is a
+    vector, or the score of a pair.
     """
 
     tokens: Sequence[int] = ()
@@ -74,6 +95,7 @@ class Piece:
     cached_tokens: int | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     error: EngineError | None = None
+    embedding: Sequence[float] | None = None
 
 
 class EngineGone(EngineError):

@@ -228,6 +228,7 @@ class Supervisor:
                 continue
             break
         self.state.down, self.state.asleep = "", False
+        self._sick_since = None  # it was another one that complained
         core.restarted(self._address)
         log.info("%s is there again", title)
         self._tell(Phase.READY, None)

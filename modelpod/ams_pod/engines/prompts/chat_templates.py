@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ams_pod.engines.prompts.control_tokens import Disguise
+from ams_pod.engines.prompts.control_tokens import Apart, Disguise
 
 _NAME, _KEY = "ams47tool11", "ams47key11"  # no template has them, and none changes them
 
@@ -90,7 +90,7 @@ def texts_in(value: Any) -> Iterator[str]:
                 yield from texts_in(each)
 
 
-def worn_by(value: Any, disguise: Disguise) -> Any:
+def worn_by(value: Any, disguise: Disguise | Apart) -> Any:
     """The value with all its texts in disguise."""
     match value:
         case str():

@@ -27,6 +27,7 @@ _NAMES = range(0x100000, 0x10FFFE)  # and area B
 _ANY_NAME = re.compile("[\U00100000-\U0010fffd]")
 _SHAPED = re.compile(r"[<\[][|｜].*[|｜][>\]]", re.S)
 _SPACE = " \t\r\n▁"
+_WORD_JOINER = "\N{WORD JOINER}"
 
 
 class Disguise:
@@ -49,6 +50,31 @@ class Disguise:
         for character, stand_in in self._pairs:
             text = text.replace(stand_in, character)
         return text
+
+
+class Apart:
+    """Takes control tokens apart that a text spells, by an invisible character behind their first.
+
+    For engines that make prompts themselves, and take such a token for one wherever it stands.
+    """
+
+    def __init__(self, pattern: "re.Pattern[str] | None") -> None:
+        self._pattern = pattern
+
+    def put_on(self, text: str, but: "re.Pattern[str] | None" = None) -> str:
+        """The text with its control tokens apart, except in what the pattern `but` finds."""
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda found: found[0] if but and but.fullmatch(found[0]) else _apart(found[0]), text)
+
+    def spell_together(self, one: str, other: str) -> bool:
+        """Whether two texts side by side spell a token that neither spells alone."""
+        spans = _spans(self._pattern, one + other) if self._pattern is not None else []
+        return any(start < len(one) < end for start, end in spans)
+
+
+def _apart(token: str) -> str:
+    return token[0] + _WORD_JOINER + token[1:]
 
 
 class ControlTokens:
@@ -87,6 +113,9 @@ class ControlTokens:
     def disguise(self, texts: Iterable[str]) -> Disguise:
         """For the texts of one prompt."""
         return Disguise(self._edges, texts)
+
+    def apart(self) -> Apart:
+        return Apart(self._pattern)
 
     def encode(self, disguised: str, disguise: Disguise, *, special: bool = False) -> list[int]:
         """Token ids: control tokens are those of the text with stand-ins, and with `special` the tokenizer's own.

@@ -22,7 +22,7 @@ from ams_pod.engines.port import (
     context_exceeded,
 )
 from ams_pod.engines.prompts.chat_templates import Habits, Templates, habits_of, texts_in, worn_by
-from ams_pod.engines.prompts.control_tokens import ControlTokens, Disguise
+from ams_pod.engines.prompts.control_tokens import Apart, ControlTokens, Disguise
 from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.media.sizing import NO_RULES, Sizes
 
@@ -144,7 +144,22 @@ class TextPrompts:
         """
         values = [*messages, *options.tools, options.template_arguments]
         disguise = self.control.disguise(text for value in values for text in texts_in(value))
+        return *self._dressed(messages, options, disguise), disguise
 
+    def taken_apart(
+        self, messages: Sequence[Mapping[str, Any]], options: ChatOptions = PLAIN_CHAT
+    ) -> tuple[list[dict[str, Any]], ChatOptions]:
+        """Messages and options for an engine that makes the prompt: what they spell is no control token there either.
+
+        Texts side by side become one where they spell a token together.
+        """
+        apart = self.control.apart()
+        joined = [{**message, "content": _texts_together(message["content"], apart)} for message in messages]
+        return self._dressed(joined, options, apart)
+
+    def _dressed(
+        self, messages: Sequence[Mapping[str, Any]], options: ChatOptions, disguise: Disguise | Apart
+    ) -> tuple[list[dict[str, Any]], ChatOptions]:
         def put_on(message: Mapping[str, Any]) -> dict[str, Any]:
             but = _THINK_TAGS if self.thinks and message["role"] == "assistant" else None
             worn = {name: worn_by(value, disguise) for name, value in message.items() if name not in _OWN_FIELDS}
@@ -163,7 +178,7 @@ class TextPrompts:
                 tools=tuple(worn_by(options.tools, disguise)),
                 template_arguments=worn_by(dict(options.template_arguments), disguise),
             )
-        return [put_on(message) for message in messages], options, disguise
+        return [put_on(message) for message in messages], options
 
     def render(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> str:
         """What the chat template makes of the messages, up to where the answer begins."""
@@ -230,6 +245,20 @@ class TextPrompts:
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included. EngineRefusal if one is outside the vocabulary."""
         return self._fast.decode(list(TextPrompts.ids(self, ids).ids), skip_special_tokens=False)
+
+
+def _texts_together(content: str | Sequence[Mapping[str, Any]], apart: Apart) -> str | list[Mapping[str, Any]]:
+    if isinstance(content, str):
+        return content
+    parts: list[Mapping[str, Any]] = []
+    for part in content:
+        before = parts[-1] if parts else None
+        texts = before is not None and before["type"] == part["type"] == "text"
+        if before is not None and texts and apart.spell_together(before["text"], part["text"]):
+            parts[-1] = {**part, "text": before["text"] + part["text"]}
+        else:
+            parts.append(part)
+    return parts
 
 
 def _joined(content: str | Sequence[Mapping[str, Any]]) -> str:

@@ -1,9 +1,7 @@
 """A loaded encoder with its core: an `Engine` that makes vectors or scores, and no text."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
-
-from tokenizers import Tokenizer
+from typing import Any
 
 from ams_pod.engines.builtin.embedding.core import EmbeddingCore
 from ams_pod.engines.builtin.memory import device_memory
@@ -13,7 +11,6 @@ from ams_pod.engines.port import (
     ChatOptions,
     Constraint,
     EngineCounters,
-    EngineRefusal,
     MemoryUsage,
     ModelInfo,
     Occupancy,
@@ -21,68 +18,49 @@ from ams_pod.engines.port import (
     Sampling,
     Sink,
     Ticket,
-    context_exceeded,
 )
+from ams_pod.engines.prompts.embedding import EmbeddingPrompts
 from ams_pod.engines.prompts.text import StreamDetokenizer
-from ams_pod.engines.prompts.token_bytes import TokenBytes
 from ams_pod.shares import EVERYBODY, Share
 
 
 class EmbeddingEngine:
-    """`tokenizer` is that of its texts; with `lower_case` they are made so first."""
+    """Texts through `prompts`, batches through `core`."""
 
     def __init__(
-        self,
-        info: ModelInfo,
-        capabilities: Capabilities,
-        tokenizer: Tokenizer,
-        core: EmbeddingCore,
-        *,
-        lower_case: bool = False,
+        self, info: ModelInfo, capabilities: Capabilities, prompts: EmbeddingPrompts, core: EmbeddingCore
     ) -> None:
         self.info, self.capabilities, self.core = info, capabilities, core
-        self._tokenizer, self._lower_case = tokenizer, lower_case
-        self._bytes = TokenBytes(tokenizer)
+        self._prompts = prompts
 
     @property
     def counters(self) -> EngineCounters:
         return self.core.counters
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
-        self._refuse()
+        return self._prompts.chat(messages, options)
 
     def prepare_text(self, text: str) -> Prepared:
-        return self._checked(self._tokenizer.encode(self._cased(text)))
+        return self._prompts.text(text)
 
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
-        for index, token in enumerate(ids):
-            if not 0 <= token < (self.info.vocabulary or 0):
-                raise EngineRefusal(
-                    "invalid-prompt",
-                    f"input[{index}]: token id {token} is out of range (0 to {(self.info.vocabulary or 1) - 1}).",
-                    part="prompt",
-                )
-        if len(ids) > self.info.context_tokens:
-            raise context_exceeded(self.info.context_tokens, len(ids))
-        return Prepared(list(ids))
+        return self._prompts.ids(ids)
 
     def prepare_pair(self, query: str, text: str) -> Prepared:
-        if "rerank" not in self.capabilities.features:
-            raise EngineRefusal("unsupported", "This model doesn't compare texts.")
-        return self._checked(self._tokenizer.encode(self._cased(query), self._cased(text)))
+        ids, kinds = self._prompts.pair(query, text)
+        return Prepared(ids, media=kinds if any(kinds) else None)
 
     def prepare_constraint(self, constraint: Constraint) -> Any:
-        self._refuse()
+        self._prompts.refuse()
 
     def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
-        return StreamDetokenizer(self._tokenizer, after, special=special)
+        return self._prompts.detokenizer(after, special=special)
 
     def token_bytes(self, token: int) -> bytes:
-        return self._bytes.of(token)
+        return self._prompts.token_bytes(token)
 
     def text_of(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(self.prepare_ids(ids).ids), skip_special_tokens=False)
-        return text
+        return self._prompts.text_of(ids)
 
     def submit(
         self, prepared: Prepared, sampling: Sampling, sink: Sink, share: Share = EVERYBODY, cache_salt: str = ""
@@ -106,16 +84,3 @@ class EmbeddingEngine:
 
     def stop(self) -> None:
         self.core.stop()
-
-    def _cased(self, text: str) -> str:
-        return text.lower() if self._lower_case else text
-
-    def _checked(self, encoding: Any) -> Prepared:
-        ids = encoding.ids
-        if len(ids) > self.info.context_tokens:
-            raise context_exceeded(self.info.context_tokens, len(ids))
-        kinds = encoding.type_ids
-        return Prepared(ids, media=kinds if any(kinds) else None)
-
-    def _refuse(self) -> NoReturn:
-        raise EngineRefusal("unsupported", "This model makes embeddings, and no text; use /v1/embeddings.")

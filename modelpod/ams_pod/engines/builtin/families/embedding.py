@@ -21,7 +21,14 @@ from ams_pod.engines.builtin.model.weights import (
     load_weights,
     weight_bytes,
 )
-from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Prepared
+from ams_pod.engines.port import Capabilities, Feature, ModelInfo, Prepared
+from ams_pod.engines.prompts.embedding import (
+    EmbeddingPrompts,
+    check_one_score,
+    longest_text,
+    scores_are_logits,
+    scores_pairs,
+)
 from ams_pod.engines.prompts.folder import read_model_config
 
 PRELOAD = (
@@ -29,17 +36,14 @@ PRELOAD = (
     "transformers.models.xlm_roberta.modeling_xlm_roberta",
     "transformers.models.qwen3.modeling_qwen3",
 )
-_CROSS_ENCODER = "ForSequenceClassification"
 _FLOAT32_PARAMETERS = 700_000_000  # on a CPU: small models are as fast in float32, and exact
-_IDENTITY = "torch.nn.modules.linear.Identity"
-_LONGEST = 8192  # tokens of a text, where neither the authors nor the manifest say less
 _MAY_LACK = frozenset({"pooler"})  # a part that no pooled vector comes through
 
 
 def open_family(request: LoadRequest) -> EmbeddingEngine:
     config = read_model_config(request.folder)
     tokenizer = load_processor(AutoTokenizer, request.folder)
-    scores = any(str(each).endswith(_CROSS_ENCODER) for each in config.get("architectures") or ())
+    scores = scores_pairs(config)
     inputs = placing.measure(request.folder, config, request.settings, request.device, request.dtype)
     if request.device == "cpu" and request.settings.precision == "auto" and inputs.parameters < _FLOAT32_PARAMETERS:
         inputs = placing.measure(request.folder, config, request.settings, request.device, torch.float32)
@@ -63,7 +67,7 @@ def _engine(
     fast = tokenizer.backend_tokenizer
     fast.no_truncation()
     fast.no_padding()
-    context = _context(model, pooling, request.settings.context_tokens)
+    context = longest_text(model.config.get_text_config().to_dict(), pooling.longest, request.settings.context_tokens)
     pad = tokenizer.pad_token_id or 0
     encode = _scores(model, config, pad) if scores else _vectors(model, pooling, pad)
     core = EmbeddingCore(encode, request.settings.concurrent_requests, context, request.publish, placement.device)
@@ -88,18 +92,8 @@ def _engine(
     capabilities = Capabilities(
         modalities_of("embedding"), frozenset(features), prompts=pooling.prompts, default_prompt=pooling.default_prompt
     )
-    return EmbeddingEngine(info, capabilities, fast, core, lower_case=pooling.lower_case)
-
-
-def _context(model: Any, pooling: Pooling, setting: int) -> int:
-    """Tokens of a text: as many as the model has positions for, the authors read, and the manifest allows."""
-    config = model.config.get_text_config()
-    own = int(getattr(config, "max_position_embeddings", None) or _LONGEST)
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "mpnet"):
-        own -= (config.pad_token_id or 0) + 1  # their positions begin behind that of padding
-    if setting > own:
-        raise LoadFailed(f"limits.contextTokens is {setting}, but the model was made for {own}")
-    return setting or min(own, pooling.longest or min(own, _LONGEST))
+    prompts = EmbeddingPrompts(fast, context, info.vocabulary or 0, pairs=scores, lower_case=pooling.lower_case)
+    return EmbeddingEngine(info, capabilities, prompts, core)
 
 
 def _vectors(model: Any, pooling: Pooling, pad: int) -> Callable[[Sequence[Prepared]], Tensor]:
@@ -113,11 +107,8 @@ def _vectors(model: Any, pooling: Pooling, pad: int) -> Callable[[Sequence[Prepa
 
 
 def _scores(model: Any, config: dict[str, Any], pad: int) -> Callable[[Sequence[Prepared]], Tensor]:
-    if model.config.num_labels != 1:
-        raise LoadFailed(f"the model tells {model.config.num_labels} classes apart; one that reranks has one score")
-    named = config.get("sentence_transformers")
-    activation = named.get("activation_fn") if isinstance(named, dict) else None
-    plain = _IDENTITY in (activation, config.get("sbert_ce_default_activation_function"))
+    check_one_score(model.config.num_labels)
+    plain = scores_are_logits(config)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad
 

@@ -97,7 +97,7 @@ class OmniExpander:
             text=[processor.video_token],
             videos=[vision.frames_of(item, self.sizes)],
             videos_kwargs={
-                "fps": vision.frame_rate(item),
+                "fps": item.frame_rate,
                 "do_sample_frames": False,
                 **options,
                 "input_data_format": "channels_last",

@@ -46,7 +46,7 @@ class Qwen3VlExpander:
         if isinstance(item, Image):
             return vision.tokens(item, self.sizes, side)
         item = _whole_pairs(item)
-        times = self._processor._calculate_timestamps(list(range(len(item.frames))), vision.frame_rate(item))
+        times = self._processor._calculate_timestamps(list(range(len(item.frames))), item.frame_rate)
         marks = [self._processor.tokenizer.backend_tokenizer.encode(f"<{time:.1f} seconds>").ids for time in times]
         return vision.tokens(item, self.sizes, side) + sum(len(ids) + 2 for ids in marks)
 

@@ -114,19 +114,10 @@ def metadata(video: Video) -> VideoMetadata:
     frames = len(video.timestamps)
     return VideoMetadata(
         total_num_frames=frames,
-        fps=frame_rate(video),
+        fps=video.frame_rate,
         duration=video.seconds,
         frames_indices=list(range(frames)),
     )
-
-
-def frame_rate(video: Video) -> float:
-    """Frames a second among those that were taken of the video."""
-    times = video.timestamps
-    span = times[-1] - times[0]
-    if len(times) > 1 and span > 0:
-        return (len(times) - 1) / span
-    return 1 / video.seconds if video.seconds > 0 else 1.0
 
 
 def tokens(item: Image | Video, rules: Sizes, side: int) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
+from ams_pod.engines.openai.dialects.vectors import Usage, read_vector
 from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, Piece
 from ams_pod.engines.port import (
     Constraint,
@@ -28,16 +29,7 @@ _TOO_LONG = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 _LOGGED = 300
-
-
-class Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: Details | None = None
+_LONGEST_ID = 12  # digits
 
 
 class ChatLogprob(msgspec.Struct):
@@ -60,6 +52,10 @@ class CompletionLogprobs(msgspec.Struct):
     top_logprobs: list[dict[str, float] | None] | None = None
 
 
+class PromptLogprob(msgspec.Struct):
+    logprob: float = 0.0
+
+
 class Delta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
@@ -75,7 +71,7 @@ class Choice(msgspec.Struct):
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     logprobs: CompletionLogprobs | None = None
-    prompt_logprobs: list[dict[str, dict[str, Any]] | None] | None = None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
 
 
 class Chunk(msgspec.Struct):
@@ -117,6 +113,7 @@ class Dialect:
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)
     sleep_path: ClassVar[str] = ""
     wake_path: ClassVar[str] = ""
+    embeds: ClassVar[bool] = False  # it is asked for vectors and scores
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
     extra_variables: ClassVar[Mapping[str, str]] = {}
@@ -160,6 +157,9 @@ class Dialect:
 
     def request(self, asked: Asked) -> tuple[str, bytes]:
         """(path, body) of a request; its answer is a stream where `streams` says so."""
+        if asked.task != "generate":
+            path, fields = self.pooled_request(asked)
+            return path, _ENCODE({"model": asked.model, **fields})
         path = "/v1/completions" if asked.chat is None else "/v1/chat/completions"
         body: dict[str, Any] = {"model": asked.model, **self.sampling_fields(asked)}
         if asked.chat is None:
@@ -172,8 +172,12 @@ class Dialect:
             body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
         return path, _ENCODE(body)
 
+    def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
+        """(path, fields) of a request for a vector or a score. EngineRefusal where the engine isn't asked for any."""
+        raise self._cannot("embeddings")
+
     def streams(self, asked: Asked) -> bool:
-        return asked.sampling.prompt_logprobs is None
+        return asked.task == "generate" and asked.sampling.prompt_logprobs is None
 
     def sampling_fields(self, asked: Asked) -> dict[str, Any]:
         """OpenAI's own fields."""
@@ -224,6 +228,13 @@ class Dialect:
         if chunk.choices:
             self._read(chunk.choices[0], piece)
         return piece
+
+    def vector(self, data: bytes, size: int) -> Piece:
+        """Of the answer to a request for a vector of `size` values, or for a score; 0: of any size.
+
+        EngineError for what is none.
+        """
+        return read_vector(data, size, self.title)
 
     def _read(self, choice: Choice, piece: Piece) -> None:
         if (said := choice.delta or choice.message) is not None:
@@ -279,6 +290,10 @@ class Dialect:
             return EngineGone(f"it says: {message[:_LOGGED]}")
         return EngineError(f"{self.title} failed on this request ({status}): {message[:_LOGGED]}")
 
+    def dispensable(self, status: int, body: bytes) -> str | None:
+        """The field that an answer refuses, of those that a request may go without; None: it isn't about such a one."""
+        return None
+
     def facts(self, answers: Mapping[str, bytes]) -> Facts:
         """From the answers of `facts_paths`, those that there were."""
         model = self.first_model(answers)
@@ -299,11 +314,11 @@ class Dialect:
         return self.gpu_words.search(log) is not None
 
 
-def _prompt_logprobs(entry: Mapping[str, Mapping[str, Any]] | None) -> TokenLogprobs | None:
+def _prompt_logprobs(entry: Mapping[str, PromptLogprob] | None) -> TokenLogprobs | None:
     """vLLM's: by id, the prompt's own token first, and then the likeliest."""
     if not entry:
         return None
-    found = [(int(token), float(each.get("logprob", 0.0))) for token, each in entry.items() if token.isdigit()]
+    found = [(int(token), each.logprob) for token, each in entry.items() if _is_id(token)]
     if not found:
         return None
     (token, logprob), top = found[0], sorted(found, key=lambda each: -each[1])
@@ -312,7 +327,11 @@ def _prompt_logprobs(entry: Mapping[str, Mapping[str, Any]] | None) -> TokenLogp
 
 def _token_id(text: str) -> int:
     number = text.removeprefix("token_id:")
-    return int(number) if number.isdigit() else 0
+    return int(number) if _is_id(number) else 0
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _LONGEST_ID
 
 
 def _message_of(body: bytes) -> str:

@@ -13,6 +13,8 @@ from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.pieces import Asked, Facts
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
+_MEDIA_ARGUMENTS = "arguments of media (it would with --trust-request-mm-kwargs)"
+
 
 class Vllm(Dialect):
     title: ClassVar[str] = "vLLM"
@@ -28,6 +30,7 @@ class Vllm(Dialect):
     tells_ids: ClassVar[bool] = True
     logprobs: ClassVar[bool] = True
     prompt_logprobs: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
     phases: ClassVar[tuple[PhasePattern, ...]] = (
         (re.compile(r"Initializing a V1 LLM engine|Resolved architecture"), Phase.IMPORTING),
@@ -74,7 +77,25 @@ class Vllm(Dialect):
             fields["cache_salt"] = asked.salt
         if asked.adapter is not None:
             fields["model"] = asked.adapter.id  # whose prompts it caches apart from others
+        rate = asked.chat.frame_rate if asked.chat is not None else None
+        if rate is not None and _MEDIA_ARGUMENTS not in asked.without:
+            fields["media_io_kwargs"] = {"video": {"num_frames": -1, "fps": rate}}
+            fields["mm_processor_kwargs"] = {"fps": rate}  # which Qwen2.5-Omni's looks at
         return fields
+
+    def dispensable(self, status: int, body: bytes) -> str | None:
+        """From 0.30 it takes arguments of media from requests only with `--trust-request-mm-kwargs`."""
+        try:
+            refused = read_json(body, _Refusal).error.param
+        except InvalidJson:
+            return None
+        return _MEDIA_ARGUMENTS if status == 400 and refused in ("media_io_kwargs", "mm_processor_kwargs") else None
+
+    def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
+        """Pairs go as texts: a prompt of ids has no room for which of its tokens belong to which text."""
+        if asked.pair is not None:
+            return "/v1/score", {"text_1": asked.pair.query, "text_2": asked.pair.text}
+        return "/v1/embeddings", {"input": asked.ids, "encoding_format": "base64"}
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:
         value = constraint.value
@@ -116,3 +137,13 @@ class Vllm(Dialect):
 
 class _Version(msgspec.Struct):
     version: str = ""
+
+
+class _Fault(msgspec.Struct):
+    param: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    """The body of an error; what it says of a request may be that request's own words."""
+
+    error: _Fault
