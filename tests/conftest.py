@@ -102,6 +102,7 @@ SLOW = {
     "test_pod/test_families_media.py",
     "test_pod/test_families_vqa.py",
     "test_pod/test_gguf_folder.py",
+    "test_pod/test_gguf_settings.py",
     "test_pod/test_image_text_architectures.py",
     "test_pod/test_interruptible.py",
     "test_pod/test_ladder_engine.py",

@@ -1,5 +1,6 @@
 """A tiny random model as one GGUF file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,26 @@ def make_gguf(
     hidden: int = HIDDEN,
     tied: bool = True,
     extra: str = "",
+    name: str = "tiny",
+    head: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Any] | None = None,
 ) -> Path:
     """A tiny random model as one GGUF file, with a ChatML template; its declared eos is the end of a text.
 
-    `kind` is that of its matrices, of random blocks for K-quants. `extra` is one more tensor's name.
+    `kind` is that of its matrices, of random blocks for K-quants and IQ4_NL. `extra` is one more tensor's name,
+    `tensors` are others with their values; a head has `head` values; `settings` are more of the architecture's.
     """
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
     vocabulary, merges = byte_pairs()
     tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    heads, keys, length = 4, 2, 128 if architecture == "qwen3" else hidden // 4
+    gemma = architecture in ("gemma2", "gemma3")
+    heads, keys = 4, 2
+    length = head or (128 if architecture == "qwen3" else hidden // 4)
     writer = GGUFWriter(path, architecture)
-    writer.add_name("tiny")
+    writer.add_name(name)
     writer.add_context_length(context)
     writer.add_embedding_length(hidden)
     writer.add_block_count(LAYERS)
@@ -39,10 +47,13 @@ def make_gguf(
     writer.add_head_count(heads)
     writer.add_head_count_kv(keys)
     writer.add_layer_norm_rms_eps(1e-5)
-    if architecture == "qwen3":
+    if architecture == "qwen3" or gemma or head:
         writer.add_key_length(length)
         writer.add_value_length(length)
-    writer.add_rope_freq_base(1e5)
+    for key, value in (settings or {}).items():
+        if key != "rope.freq_base":
+            _ADD[type(value)](writer, f"{architecture}.{key}", value)
+    writer.add_rope_freq_base((settings or {}).get("rope.freq_base", 1e5))
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -70,12 +81,17 @@ def make_gguf(
         matrix("output.weight", len(tokens), hidden)
     if extra:
         vector(extra, 8, 1)
+    for tensor, values in (tensors or {}).items():
+        writer.add_tensor(tensor, values)
     vector("output_norm.weight", hidden, 1)
     for layer in range(LAYERS):
         block = f"blk.{layer}"
         vector(f"{block}.attn_norm.weight", hidden, 1)
         vector(f"{block}.ffn_norm.weight", hidden, 1)
-        if architecture == "qwen3":
+        if gemma:
+            vector(f"{block}.post_attention_norm.weight", hidden, 1)
+            vector(f"{block}.post_ffw_norm.weight", hidden, 1)
+        if architecture in ("qwen3", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", length, 1)
             vector(f"{block}.attn_k_norm.weight", length, 1)
         if architecture == "qwen2":
@@ -95,12 +111,24 @@ def make_gguf(
     return path
 
 
+_ADD: dict[type, Any] = {
+    bool: lambda writer, key, value: writer.add_bool(key, value),
+    int: lambda writer, key, value: writer.add_uint32(key, value),
+    float: lambda writer, key, value: writer.add_float32(key, value),
+    str: lambda writer, key, value: writer.add_string(key, value),
+}
+
+
 def quantized_rows(kind: str, rows: int, columns: int, random: Any) -> Any:
     """Blocks [rows, bytes] of random weights in a quantized kind, each some 0.2 large."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import quantize
 
+    if kind == "IQ4_NL":
+        blocks = random.integers(0, 256, (rows, columns // 32, 18), dtype=np.uint8)
+        blocks[..., :2] = np.full((rows, columns // 32, 1), 0.003, np.float16).view(np.uint8)
+        return blocks.reshape(rows, -1)
     if not kind.endswith("_K"):
         values = (random.standard_normal((rows, columns)) * 0.2).astype(np.float32)
         return quantize(values, GGMLQuantizationType[kind])

@@ -45,6 +45,7 @@ from ams_pod.download.signature import Signer
 from ams_pod.engines.builtin.memory.placing import _tensors
 from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
+from ams_pod.engines.builtin.model.gguf_settings import NotComputed
 from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
 from ams_pod.engines.openai.dialects.vectors import read_vector
 from ams_pod.engines.openai.dialects.vllm import Vllm
@@ -343,7 +344,9 @@ PARSERS = {
     ),
     "adapters": Parser(lambda data, _: parse_adapters(text(data)), (InvalidJson,), JSON_SEEDS),
     "gguf": Parser(
-        in_file("m.gguf", lambda folder: plan(_describe(folder / "m.gguf"))), (_NotConverted, Unplanned), GGUF_SEEDS
+        in_file("m.gguf", lambda folder: plan(_describe(folder / "m.gguf"))),
+        (_NotConverted, NotComputed, Unplanned),
+        GGUF_SEEDS,
     ),
     "signature": Parser(lambda data, _: Signer(PUBLIC_KEY, "s").signed(data), (Failed,), SIGNATURE_SEEDS),
     "key": Parser(

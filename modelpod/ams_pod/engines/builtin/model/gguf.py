@@ -1,6 +1,7 @@
 """Convert a GGUF file once to a folder of safetensors, tokenizer and configuration.
 
-Quantized weights stay as the file has them where `gguf_folder` knows the architecture; else they become bfloat16.
+Quantized weights stay as the file has them where `gguf_folder` knows the architecture; else they become bfloat16. A
+file with a setting or a tensor that isn't computed with here is refused by its name.
 
     python -m ams_pod.engines.builtin.model.gguf model.gguf folder
 
@@ -26,6 +27,9 @@ from ams_common.reasons import Reason
 
 from ams_pod.engines.builtin.model.gguf_file import GgufFile, read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Plan, Unplanned, plan, write_weights
+from ams_pod.engines.builtin.model.gguf_foreign import check_tensors, read_config
+from ams_pod.engines.builtin.model.gguf_rope import FACTORS
+from ams_pod.engines.builtin.model.gguf_settings import NotComputed
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +49,26 @@ class _NotConverted(Exception):
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write `folder` (made if absent) from the GGUF file; `load_weights` then loads it."""
     file = _describe(gguf)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _convert(file, folder)
+    except NotComputed as reason:
+        raise _NotConverted(
+            Reason.CONVERSION_FAILED,
+            f"{gguf.name} can't be converted: {reason}. Take the engine llamacpp, which reads the file itself, or a"
+            " repository of safetensors.",
+        ) from None
+
+
+def _convert(file: GgufFile, folder: Path) -> None:
     try:
         made = plan(file)
     except Unplanned as reason:
-        log.warning("%s is converted to bfloat16: %s isn't kept as it is", gguf.name, reason)
+        log.warning("%s is converted to bfloat16: %s isn't kept as it is", file.path.name, reason)
+        folder.mkdir(parents=True, exist_ok=True)
         _check_space(folder, needed=2 * file.parameters)
-        _convert_plain(file, folder)
+        _convert_plain(file, reason.config, folder)
     else:
+        folder.mkdir(parents=True, exist_ok=True)
         _check_space(folder, needed=made.size)
         _convert_as_it_is(file, made, folder)
 
@@ -81,12 +97,20 @@ def _config_and_tokenizer(file: GgufFile, made: Plan) -> tuple[Any, Any]:
     return AutoConfig.for_model(**made.config), tokenizer
 
 
-def _convert_plain(file: GgufFile, folder: Path) -> None:
+def _convert_plain(file: GgufFile, known: dict[str, Any] | None, folder: Path) -> None:
+    """`known`: config.json, where the architecture is one of `gguf_folder`."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     gguf = file.path
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    config: Any = read_config(file) if known is None else AutoConfig.for_model(**known)
+    if known is None:
+        check_tensors(file, config)
+    model: Any
+    model, told = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.bfloat16, output_loading_info=True
+    )
+    _check_loaded(told)
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # save_pretrained refuses a model that remembers its quantized origin.
     model.hf_quantizer = None
@@ -95,6 +119,14 @@ def _convert_plain(file: GgufFile, folder: Path) -> None:
     _set_ends(model.generation_config, tokenizer, file)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _check_loaded(told: dict[str, Any]) -> None:
+    """NotComputed where weights were made up or left over: transformers only logs that."""
+    if missing := told.get("missing_keys"):
+        raise NotComputed(f"it has nothing for the weight {printable(min(missing), 120)}")
+    if surplus := set(told.get("unexpected_keys") or ()) - {FACTORS}:
+        raise NotComputed(f"its tensor {printable(min(surplus), 120)} isn't computed with here")
 
 
 def _set_ends(generation: Any, tokenizer: Any, file: GgufFile) -> None:

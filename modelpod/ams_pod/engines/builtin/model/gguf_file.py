@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ams_pod.engines.builtin.model.gguf_header import BadHeader, check_header
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -83,6 +86,13 @@ def read_gguf(path: Path) -> GgufFile:
     if len({tensor.name for tensor in placed}) < len(placed):
         raise BadHeader("has two tensors of one name")
     return GgufFile(path, metadata, placed)
+
+
+def read_floats(file: GgufFile, tensor: GgufTensor) -> NDArray[np.float64]:
+    """The values [n] of a tensor of kind F32 with one dimension. OSError as the file system says."""
+    with file.path.open("rb") as source:
+        source.seek(tensor.start)
+        return np.frombuffer(source.read(tensor.size), "<f4").astype(np.float64)
 
 
 class _Reader:

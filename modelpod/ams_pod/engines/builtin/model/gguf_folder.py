@@ -1,7 +1,7 @@
 """A GGUF file's weights as a folder's: codes and scales of quantized tensors as they are, the others in bfloat16.
 
-`plan` says what becomes of each tensor, for the architectures whose tensors are known here; `write_weights` does it, a
-piece of rows at a time, so that memory doesn't depend on the model.
+`plan` says what becomes of each tensor, for the architectures whose settings and tensors are known here;
+`write_weights` does it, a piece of rows at a time, so that memory doesn't depend on the model.
 """
 
 import json
@@ -14,10 +14,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from ams_common.grouped_weights import METHOD, VERSION
+from ams_common.printable import printable
 from numpy.typing import NDArray
 
 from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits
-from ams_pod.engines.builtin.model.gguf_file import GgufFile, GgufTensor
+from ams_pod.engines.builtin.model.gguf_file import GgufFile, GgufTensor, read_floats
+from ams_pod.engines.builtin.model.gguf_rope import FACTORS, rope_parameters
+from ams_pod.engines.builtin.model.gguf_rope import READ as READ_OF_ROPE
+from ams_pod.engines.builtin.model.gguf_settings import NotComputed, check_settings, number, refusal, settings_of, told
 
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _BIASED = ("attn_q", "attn_k", "attn_v")  # of qwen2
@@ -41,12 +45,22 @@ _SPECIAL = {
     "eos_token_id": "tokenizer.ggml.eos_token_id",
     "pad_token_id": "tokenizer.ggml.padding_token_id",
 }
+# Settings that config.json is made of.
+_READ = READ_OF_ROPE | {
+    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.layer_norm_rms_epsilon",
+    "attention.value_length", "block_count", "context_length", "embedding_length", "feed_forward_length",
+    "rope.dimension_count", "vocab_size",
+}  # fmt: skip
 # Names of llama.cpp's enumeration of file types; of the others the kind of most tensors is told.
 _FILE_TYPES = {14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M"}
 
 
 class Unplanned(Exception):
-    """The file's tensors aren't known here; the message is a clause that says which."""
+    """The file can't be kept as it is; the message says what of it. `config` is config.json where that is known."""
+
+    def __init__(self, message: str, config: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.config = config
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +102,29 @@ class Plan:
 
 
 def plan(file: GgufFile) -> Plan:
-    """Unplanned where the architecture, a tensor, its shape or its kind is none that is known here."""
+    """NotComputed for what isn't computed here; Unplanned for an architecture or a tensor's kind that isn't known."""
     architecture = file.metadata.get("general.architecture")
-    if (
-        not isinstance(architecture, str)
-        or architecture not in _CLASSES
-        or file.metadata.get("general.name") == "mistral"
-    ):
-        raise Unplanned(f"architecture {architecture!r}")
-    tensors = {tensor.name: tensor for tensor in file.tensors if tensor.name != "rope_freqs.weight"}
-    config = _config(file, architecture, tied="output.weight" not in tensors)
+    if not isinstance(architecture, str) or architecture not in _CLASSES:
+        raise Unplanned(f"architecture {told(architecture)}")
+    tensors = {tensor.name: tensor for tensor in file.tensors}
+    factors = tensors.pop(FACTORS, None) if architecture == "llama" else None
+    config = _config(file, architecture, "output.weight" not in tensors, factors)
     expected = _expected(config, architecture)
-    if different := expected.keys() ^ tensors.keys():
-        raise Unplanned(f"tensor {min(different)}")
-    targets = []
+    if surplus := tensors.keys() - expected.keys():
+        raise NotComputed(f"its tensor {printable(min(surplus), 80)} isn't computed with here")
+    if missing := expected.keys() - tensors.keys():
+        raise NotComputed(f"it has no tensor {min(missing)}")
+    targets, unknown = [], ""
     for name, (target, shape) in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape:
-            raise Unplanned(f"{name} of shape {list(tensor.shape)}")
+            raise NotComputed(f"its tensor {name} is of shape {list(tensor.shape)}, not {list(shape)}")
         if tensor.kind not in _PLAIN and (len(shape) != 2 or grouped_bits(tensor.kind) is None):
-            raise Unplanned(f"{name} of kind {tensor.kind}")
+            unknown = unknown or f"{name} of kind {tensor.kind}"
         heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(name.split(".")[-2])
         targets.append(Target(target, tensor, config[heads] if heads and architecture == "llama" else 0))
+    if unknown:
+        raise Unplanned(unknown, config)
     # Grouped ones first: their sizes are multiples of 64 bytes, so that each begins at one.
     targets.sort(key=lambda target: target.bits is None)
     if any(target.bits for target in targets):
@@ -134,49 +149,59 @@ def write_weights(file: GgufFile, made: Plan, folder: Path) -> None:
                 _write(mapped, target, sink)
 
 
-def _config(file: GgufFile, architecture: str, tied: bool) -> dict[str, Any]:
-    def number(name: str, default: int | None = None) -> int:
-        value = file.number(f"{architecture}.{name}")
-        value = default if value is None else value
-        if value is None or not 0 < value < 1 << 40:
-            raise Unplanned(f"{name} {file.metadata.get(f'{architecture}.{name}')!r}")
+def _config(file: GgufFile, architecture: str, tied: bool, factors: GgufTensor | None) -> dict[str, Any]:
+    settings = settings_of(file.metadata, architecture)
+
+    def count(name: str, default: int | None = None) -> int:
+        value = settings.get(name, default)
+        if value is None:
+            raise NotComputed(f"it has no setting {name}")
+        if type(value) is not int or not 0 < value < 1 << 40:
+            raise refusal(name, value)
         return value
 
-    hidden, heads = number("embedding_length"), number("attention.head_count")
-    head = number("attention.key_length", number("rope.dimension_count", max(1, hidden // heads)))
-    if number("attention.value_length", head) != head or number("rope.dimension_count", head) != head:
-        raise Unplanned("heads of several sizes")
+    hidden, heads, context = count("embedding_length"), count("attention.head_count"), count("context_length")
+    head = count("attention.key_length", max(1, hidden // heads))
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if count(name, head) != head:
+            raise NotComputed(f"its setting {name} is {settings[name]}, and keys have {head} values")
+    if head % 2:
+        raise refusal("attention.key_length", head)
     if architecture == "qwen2" and head * heads != hidden:
-        raise Unplanned(f"heads of {head} values")
-    epsilon, theta = (
-        file.metadata.get(f"{architecture}.{name}", default)
-        for name, default in (("attention.layer_norm_rms_epsilon", 1e-6), ("rope.freq_base", 10000.0))
-    )
-    if not isinstance(epsilon, float) or not isinstance(theta, float):
-        raise Unplanned("settings that are no numbers")
-    tokens, layers = file.metadata.get("tokenizer.ggml.tokens"), number("block_count")
+        raise NotComputed(f"its {heads} heads of {head} values are none of {hidden}, which qwen2 needs")
+    check_settings(settings, _READ, head=head, context=context)
+    epsilon = number(settings, "attention.layer_norm_rms_epsilon", 1e-6)
+    tokens, layers = file.metadata.get("tokenizer.ggml.tokens"), count("block_count")
     if layers > _MOST_LAYERS:
-        raise Unplanned(f"{layers} layers")
+        raise refusal("block_count", layers)
     found: dict[str, Any] = {
         "model_type": architecture,
         "architectures": [_CLASSES[architecture]],
         "dtype": "bfloat16",
-        "vocab_size": number("vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        "vocab_size": count("vocab_size", len(tokens) if isinstance(tokens, list) else None),
         "hidden_size": hidden,
-        "intermediate_size": number("feed_forward_length"),
+        "intermediate_size": count("feed_forward_length"),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": number("attention.head_count_kv", heads),
+        "num_key_value_heads": count("attention.head_count_kv", heads),
         "head_dim": head,
-        "max_position_embeddings": number("context_length"),
+        "max_position_embeddings": context,
         "rms_norm_eps": epsilon,
-        "rope_theta": theta,
+        "rope_parameters": rope_parameters(
+            settings, head=head, context=context, factors=None if factors is None else _factors(file, factors)
+        ),
         "tie_word_embeddings": tied,
     }
     for name, key in _SPECIAL.items():
         if (token := file.number(key)) is not None:
             found[name] = token
     return found
+
+
+def _factors(file: GgufFile, tensor: GgufTensor) -> NDArray[np.float64]:
+    if tensor.kind != "F32" or len(tensor.shape) != 1:
+        raise NotComputed(f"its tensor {tensor.name} is of kind {tensor.kind} and shape {list(tensor.shape)}")
+    return read_floats(file, tensor)
 
 
 def _expected(config: dict[str, Any], architecture: str) -> dict[str, tuple[str, tuple[int, ...]]]:
