@@ -337,8 +337,8 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
     Reason.CONVERSION_FAILED: _fails(
         "WeightsReady",
         "The GGUF file can't be converted",
-        "The message is the converter's. Most are architectures or quantizations that transformers can't read, or a setting"
-        " or a tensor that isn't computed with here. The engine `llamacpp` reads the file itself.",
+        "The message is the converter's. Most are architectures or quantizations that transformers can't read, or a"
+        " setting or a tensor that isn't computed with here. The engine `llamacpp` reads the file itself.",
     ),
     Reason.DOWNLOAD_FAILED: _fails(
         "WeightsReady",

@@ -9,6 +9,7 @@
                                                             prompts need
     <a folder>--adapter/                                    a LoRA adapter of that source
     <any of these folders>.partial/                         not finished
+    <any of these folders>.replaced/                        of an earlier version, about to be removed
 
 A folder with a manifest is complete: it came there by one rename. Names in these paths come from resources, hubs and
 wheels: `inside` makes each of them, and no path leaves its root.

@@ -13,7 +13,7 @@ from ams_common.reasons import Reason
 
 from ams_pod.download.failures import Failed
 from ams_pod.download.lease import FolderLease
-from ams_pod.download.manifest import hash_file
+from ams_pod.download.manifest import CONVERSION, hash_file
 from ams_pod.download.partial import Partial
 from ams_pod.download.progress import Tracker
 
@@ -30,16 +30,16 @@ _QUIET = {
 def convert(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) -> None:
     """Convert the file into `partial` and record the result. Failed, FolderLeaseLost or OSError."""
     tracker.begin(Phase.CONVERTING, message=f"{gguf.name} to safetensors")
-    _make(_CONVERTER, gguf, partial, lease)
+    _make(_CONVERTER, gguf, partial, lease, CONVERSION)
 
 
 def describe(gguf: Path, partial: Partial, lease: FolderLease, tracker: Tracker) -> None:
     """Put tokenizer and configuration of a file that an engine reads itself into `partial`. Raises as `convert`."""
     tracker.begin(Phase.CONVERTING, message=f"tokenizer of {gguf.name}")
-    _make(_DESCRIBER, gguf, partial, lease)
+    _make(_DESCRIBER, gguf, partial, lease, 0)
 
 
-def _make(module: str, gguf: Path, partial: Partial, lease: FolderLease) -> None:
+def _make(module: str, gguf: Path, partial: Partial, lease: FolderLease, conversion: int) -> None:
     lease.check()
     made = partial.input / "converted"
     shutil.rmtree(made, ignore_errors=True)
@@ -54,7 +54,7 @@ def _make(module: str, gguf: Path, partial: Partial, lease: FolderLease) -> None
         target = partial.place(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(made / file, target)
-    partial.record(digests)
+    partial.record(digests, conversion=conversion)
 
 
 def _run(module: str, gguf: Path, folder: Path, lease: FolderLease) -> None:

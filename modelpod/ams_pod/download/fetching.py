@@ -9,7 +9,7 @@ from ams_common.reasons import Reason
 from ams_common.source import ClaimSource, FileSource, HubSource, Source, WheelSource
 
 from ams_pod.download.failures import Failed
-from ams_pod.download.jobs import Context, ensure_published, is_intact
+from ams_pod.download.jobs import Context, ensure_published, is_intact, outdated_sentence
 from ams_pod.download.report import Report, say
 from ams_pod.layout import hub_folder, is_commit, is_published, known_commit, wheel_folder
 
@@ -49,13 +49,18 @@ class Fetching:
 
         from ams_pod.download import from_hub  # takes time to import, which a model that is there needn't wait for
 
-        usable = known is not None and is_intact(known, context)
+        usable = known is not None and is_intact(known, context, outdated=True)
         try:
             job = from_hub.resolve(source, context, patience=0.0 if usable else context.patience)
         except Failed as error:
-            if known is None or not error.failure.retryable or not self._is_present(known):
+            if known is None or not (error.failure.retryable or is_commit(source.revision)):
                 raise
-            say(f"{error} Going on with commit {commit}, which it was when the hub was last asked.")
+            if self._is_present(known):
+                say(f"{error} Going on with commit {commit}, which it was when the hub was last asked.")
+            elif is_intact(known, context, outdated=True):
+                say(f"{error} {outdated_sentence(known)}")
+            else:
+                raise
             return known
         if not self._is_present(job.folder):
             ensure_published(job, context, full=self.full)

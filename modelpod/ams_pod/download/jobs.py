@@ -1,6 +1,7 @@
 """From a source to a published folder: look, take the lease, fill, verify, publish."""
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +9,24 @@ from typing import Protocol
 
 from ams_common.engines.names import EngineName
 from ams_common.lifecycle import Phase
+from ams_common.reasons import Reason
 from ams_common.source import Source
 
+from ams_pod.download.failures import Failed
 from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
-from ams_pod.download.manifest import Manifest, read_manifest, verify, write_manifest
+from ams_pod.download.manifest import CONVERSION, Manifest, read_manifest, verify, write_manifest
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.progress import Tracker
+from ams_pod.download.report import say
 from ams_pod.download.signature import Signer, read_signature
 from ams_pod.layout import adapter_folder, engine_folder, inside, keeps_gguf
 
 _LOOK_SECONDS = 0.5
+# Failures that say that the file itself isn't to be served, and not that it can't be had now.
+_OF_THE_FILE = (
+    Reason.CONVERSION_FAILED, Reason.LOCK_MISMATCH, Reason.SIGNATURE_MISMATCH, Reason.CHECKSUM_MISMATCH,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,23 @@ def check_files(folder: Path, manifest: Manifest, context: Context) -> None:
         context.signer.check(read_signature(inside(folder, context.signer.path)), manifest.digests())
 
 
-def is_intact(folder: Path, context: Context, *, full: bool = False) -> bool:
-    """Whether the folder is finished and its files are as they were verified. Raises as `inspect`."""
+def is_intact(folder: Path, context: Context, *, full: bool = False, outdated: bool = False) -> bool:
+    """Whether the folder is finished and its files are as they were verified. Raises as `inspect`.
+
+    `outdated`: also one that an earlier version converted otherwise than this one does.
+    """
     manifest, damaged = inspect(folder, context, full=full)
-    return manifest is not None and not damaged
+    return manifest is not None and not damaged and (outdated or not is_outdated(manifest, context))
+
+
+def is_outdated(manifest: Manifest, context: Context) -> bool:
+    """Whether its files were converted by an earlier version, otherwise than this one does."""
+    return bool(manifest.inputs) and _converts(context) and manifest.conversion < CONVERSION
+
+
+def _converts(context: Context) -> bool:
+    """Whether GGUF files become something else."""
+    return not context.keeps_gguf and not context.adapter
 
 
 def ensure_published(job: Job, context: Context, *, full: bool = False) -> Path:
@@ -114,6 +135,11 @@ def ensure_published(job: Job, context: Context, *, full: bool = False) -> Path:
                 return _produce(job, context, lease, full)
         except FolderLeaseLost:
             continue
+        except OSError as error:  # a read-only volume
+            if not is_intact(job.folder, context, outdated=True):
+                raise
+            say(f"{job.folder} can't be used to convert ({error.strerror or error}). {outdated_sentence(job.folder)}")
+            return job.folder
 
 
 def _acquire(job: Job, context: Context, *, trust: bool) -> FolderLease | None:
@@ -132,11 +158,43 @@ def _acquire(job: Job, context: Context, *, trust: bool) -> FolderLease | None:
 def _produce(job: Job, context: Context, lease: FolderLease, full: bool) -> Path:
     manifest, damaged = inspect(job.folder, context, full=full)
     if manifest is not None and not damaged:
-        return job.folder  # another process repaired it since this one looked
+        if not is_outdated(manifest, context):
+            return job.folder  # another process repaired it since this one looked
+        if (made := _convert_again(job, context, lease)) is not None:
+            return made
     if manifest is not None and job.converts:
         damaged = list(manifest.files)
+    return _fill(job, context, lease, damaged, beside=False)
+
+
+def _convert_again(job: Job, context: Context, lease: FolderLease) -> Path | None:
+    """The folder, made anew beside that of an earlier version, which stays where the source can't be had.
+
+    None where the volume has no room for both. Failed where the file may not be served.
+    """
+    try:
+        return _fill(job, context, lease, (), beside=True)
+    except Failed as error:
+        if error.failure.reason == Reason.DISK_FULL:
+            return None
+        if error.failure.reason in _OF_THE_FILE:
+            raise
+        say(f"{error} {outdated_sentence(job.folder)}")
+        return job.folder
+
+
+def outdated_sentence(folder: Path) -> str:
+    """For the log, where a folder is used although it would be converted again."""
+    return (
+        f"Going on with {folder.name} as an earlier version converted it: what its GGUF file says of positions may not"
+        " be computed. It is converted again at the next start that reaches the source."
+    )
+
+
+def _fill(job: Job, context: Context, lease: FolderLease, damaged: Iterable[str], *, beside: bool) -> Path:
     lease.check()
-    partial = Partial.open(job.folder, damaged)
+    conversion = CONVERSION if job.converts and _converts(context) else 0
+    partial = Partial.open(job.folder, damaged, conversion=conversion, beside=beside)
     job.fill(partial, lease, context)
     result = partial.manifest(job.source, job.revision)
     check_files(partial.path, result, context)

@@ -9,6 +9,8 @@ import msgspec
 from ams_common.hub_files import MANIFEST, is_inside
 from ams_common.outside import InvalidJson, read_json
 
+# Raised when GGUF files are converted to something else than before: folders with less are converted again.
+CONVERSION = 1
 _READ_BYTES = 1 << 20
 
 
@@ -21,13 +23,17 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of manifest.json. `inputs` are files (to sha256) that were converted and not kept."""
+    """The content of manifest.json. `inputs` are files (to sha256) that were converted and not kept.
+
+    `conversion`: the `CONVERSION` that made the files; 0 for files that weren't converted, or by the first versions.
+    """
 
     version: int = 1
     source: str
     revision: str
     files: dict[str, FileEntry]
     inputs: dict[str, str] = {}
+    conversion: int = 0
 
     def digests(self) -> dict[str, str | None]:
         """sha256 per file as the source names them: a lock pins what was fetched, not what was made of it."""

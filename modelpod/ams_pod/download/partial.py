@@ -17,11 +17,15 @@ _INPUT = ".input"
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A verified file in the journal. `input` marks what is only converted, and not kept."""
+    """A verified file in the journal. `input` marks what is only converted, and not kept.
+
+    `conversion` is as in Manifest.
+    """
 
     file: str
     entry: FileEntry
     input: bool = False
+    conversion: int = 0
 
 
 class Partial:
@@ -33,14 +37,15 @@ class Partial:
         self._lines: dict[tuple[str, bool], _Line] = {}
 
     @classmethod
-    def open(cls, folder: Path, damaged: Iterable[str] = ()) -> "Partial":
+    def open(cls, folder: Path, damaged: Iterable[str] = (), *, conversion: int = 0, beside: bool = False) -> "Partial":
         """Go on where the last process stopped.
 
         A finished folder with `damaged` files becomes partial again, without them: who has files of it open keeps them.
+        With `beside` it stays until this one is published. What an earlier `conversion` made is made again.
         OSError as the file system says. The caller holds the lease.
         """
         partial = cls(folder)
-        if folder.exists():
+        if folder.exists() and not beside:
             if (manifest := read_manifest(folder)) is not None:
                 good = [_Line(path, entry) for path, entry in manifest.files.items() if path not in set(damaged)]
                 (folder / _JOURNAL).write_bytes(_encode(good))
@@ -51,7 +56,7 @@ class Partial:
                 shutil.rmtree(partial.path)
             os.rename(folder, partial.path)
         partial.path.mkdir(parents=True, exist_ok=True)
-        partial._load()
+        partial._load(conversion)
         return partial
 
     @property
@@ -84,10 +89,13 @@ class Partial:
                 continue
         return 0
 
-    def record(self, digests: Mapping[str, str], *, input: bool = False) -> None:
+    def record(self, digests: Mapping[str, str], *, input: bool = False, conversion: int = 0) -> None:
         """Note files (to sha256) as verified, all or none; they lie in their places. Safe from several threads."""
         self._append(
-            [_Line(file, entry_of(self.place(file, input=input), sha256), input) for file, sha256 in digests.items()]
+            [
+                _Line(file, entry_of(self.place(file, input=input), sha256), input, conversion)
+                for file, sha256 in digests.items()
+            ]
         )
 
     def record_as_input(self, file: str) -> None:
@@ -117,10 +125,14 @@ class Partial:
             revision=revision,
             files={line.file: line.entry for line in lines if not line.input},
             inputs={line.file: line.entry.sha256 for line in lines if line.input},
+            conversion=max((line.conversion for line in lines), default=0),
         )
 
     def publish(self, manifest: Manifest) -> None:
-        """Write the manifest, drop what it doesn't name, and give the folder its name by one rename."""
+        """Write the manifest, drop what it doesn't name, and give the folder its name by one rename.
+
+        A finished folder of that name is moved away before, and removed.
+        """
         write_manifest(self.path, manifest)
         keep = {MANIFEST, _JOURNAL, *manifest.files}
         for root, folders, names in os.walk(self.path, topdown=False):
@@ -132,18 +144,24 @@ class Partial:
                 if not os.listdir(Path(root, name)):
                     os.rmdir(Path(root, name))
         _sync_folder(self.path)
+        replaced = self.folder.with_name(f"{self.folder.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.folder.exists():
+            os.rename(self.folder, replaced)
         os.rename(self.path, self.folder)
         _sync_folder(self.folder.parent)
         (self.folder / _JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
-    def _load(self) -> None:
+    def _load(self, conversion: int) -> None:
         try:
             content = (self.path / _JOURNAL).read_bytes()
         except FileNotFoundError:
             return
         for text in content.splitlines():
             try:
-                self._note(line for line in read_json(text, list[_Line]) if is_inside(line.file))
+                lines = [line for line in read_json(text, list[_Line]) if is_inside(line.file)]
+                self._note(line for line in lines if line.input or line.conversion >= conversion)
             except InvalidJson:
                 continue  # the process died while it wrote; these files are verified again
 

@@ -46,7 +46,8 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
 
 def _weights(folder: Path) -> list[tuple[str, ...]]:
     if (manifest := read_manifest(folder)) is not None:
-        return sorted((name, digest or "") for name, digest in manifest.digests().items())
+        made = [("", str(manifest.conversion))] if manifest.conversion else []  # of the same inputs
+        return sorted([*((name, digest or "") for name, digest in manifest.digests().items()), *made])
     paths = islice((path for path in sorted(folder.rglob("*")) if path.is_file()), _MOST_FILES)
     return [_file(path, str(path.relative_to(folder))) for path in paths]
 
