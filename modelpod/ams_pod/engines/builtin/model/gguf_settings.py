@@ -16,6 +16,8 @@ _NEUTRAL: dict[str, tuple[float, ...]] = {
     "activation_sparsity_scale": (0,),
     "attention.causal": (1,),
     "attention.clamp_kqv": (0,),
+    "attention.head_count": (0,),
+    "attention.head_count_kv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.output_scale": (0, 1),
     "attention.scale": (0,),
@@ -40,6 +42,7 @@ _NEUTRAL: dict[str, tuple[float, ...]] = {
     "nextn_predict_layers": (0,),
     "residual_scale": (0, 1),
     "router_logit_softcapping": (0,),
+    "ssm.dt_b_c_rms": (0,),
     "use_parallel_residual": (0,),
 }
 
