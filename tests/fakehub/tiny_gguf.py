@@ -42,7 +42,7 @@ def make_gguf(
     writer.add_name(name)
     writer.add_context_length(context)
     writer.add_embedding_length(hidden)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count((settings or {}).get("block_count", LAYERS))
     writer.add_feed_forward_length(2 * hidden)
     writer.add_head_count(heads)
     writer.add_head_count_kv(keys)
@@ -51,7 +51,7 @@ def make_gguf(
         writer.add_key_length(length)
         writer.add_value_length(length)
     for key, value in (settings or {}).items():
-        if key != "rope.freq_base":
+        if key not in ("rope.freq_base", "block_count"):
             _ADD[type(value)](writer, f"{architecture}.{key}", value)
     writer.add_rope_freq_base((settings or {}).get("rope.freq_base", 1e5))
     writer.add_vocab_size(len(tokens))

@@ -1,14 +1,22 @@
 """Folders that an earlier version converted from a GGUF file: told apart, and converted again."""
 
+import errno
 import json
 import os
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from ams_common.reasons import Reason
+from ams_pod.download.failures import Failed
+from ams_pod.download.jobs import Context, ensure_published
+from ams_pod.download.lease import Contender, FolderLease
 from ams_pod.download.manifest import CONVERSION, Manifest, entry_of, hash_file, read_manifest, write_manifest
 from ams_pod.download.partial import Partial
+from ams_pod.download.progress import Tracker
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
 from fakehub.tiny_gguf import make_gguf
@@ -88,6 +96,74 @@ def test_a_file_that_is_refused_now_is_served_no_more(downloads: Downloads, tmp_
     assert outcome.reason == "ConversionFailed"
     assert outcome.failure is not None
     assert "rope.scaling.type is 'linexr'" in outcome.failure["message"]
+
+
+@dataclass
+class Made:
+    """A job whose source is always there, or fails the first time."""
+
+    folder: Path
+    failures: list[Failed] = field(default_factory=list)
+    source: str = "s"
+    revision: str = "r"
+    converts: bool = True
+
+    def fill(self, partial: Partial, lease: FolderLease, context: Context) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        for name in ("config.json", "a.gguf"):
+            partial.place(name, input=name == "a.gguf").parent.mkdir(exist_ok=True)
+            partial.place(name, input=name == "a.gguf").write_text("new")
+        partial.record({"config.json": hash_file(partial.place("config.json"))}, conversion=CONVERSION)
+        partial.record({"a.gguf": "0" * 64}, input=True)
+
+
+def outdated(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("old")
+    files = {"config.json": entry_of(folder / "config.json", hash_file(folder / "config.json"))}
+    write_manifest(folder, Manifest(source="s", revision="r", files=files, inputs={"a.gguf": "0" * 64}))
+    return folder
+
+
+def context_of(folder: Path, **known: Any) -> Context:
+    return Context(folder, {}, False, 1.0, Tracker(), **known)
+
+
+def test_a_volume_without_room_for_both_gives_up_the_old_folder(tmp_path: Path) -> None:
+    job = Made(outdated(tmp_path / "m"), [Failed(Reason.DISK_FULL, "full")])
+    ensure_published(job, context_of(tmp_path))
+    assert (job.folder / "config.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("reason", [Reason.HUB_UNREACHABLE, Reason.MODEL_NOT_FOUND])
+def test_a_source_that_is_gone_leaves_what_is_there(
+    tmp_path: Path, reason: Reason, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Made(outdated(tmp_path / "m"), [Failed(reason, "It is gone.")])
+    assert ensure_published(job, context_of(tmp_path)) == job.folder
+    assert (job.folder / "config.json").read_text() == "old"
+    assert "It is gone. Going on with m as an earlier version converted it" in capsys.readouterr().err
+
+
+def test_a_volume_that_is_read_only_goes_on_with_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Contender, "attempt", refuse)
+    job = Made(outdated(tmp_path / "m"))
+    assert ensure_published(job, context_of(tmp_path)) == job.folder
+    assert "Read-only file system" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Read-only"):
+        ensure_published(Made(tmp_path / "other"), context_of(tmp_path))
+
+
+def test_an_engine_that_reads_the_file_itself_is_none_of_it(tmp_path: Path) -> None:
+    job = Made(outdated(tmp_path / "m"), [Failed(Reason.DOWNLOAD_FAILED, "never asked")])
+    assert ensure_published(job, context_of(tmp_path, engine="llamacpp")) == job.folder
+    assert job.failures, "never asked"
 
 
 def test_what_an_earlier_version_began_is_not_finished(tmp_path: Path) -> None:

@@ -286,6 +286,18 @@ def test_tensors_that_are_not_computed_with_are_refused_by_name(tmp_path: Path, 
     assert not (tmp_path / "m").exists()
 
 
+def test_a_part_of_a_model_is_not_sent_to_another_engine(tmp_path: Path) -> None:
+    content = make_gguf(tmp_path / "m.gguf", kind="Q4_1").read_bytes()
+    (tmp_path / "m.gguf").write_bytes(content.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_op.weight"))
+    assert "engine llamacpp" in failure(tmp_path / "m.gguf").message, "a tensor that is too much is told first"
+    path = make_gguf(tmp_path / "n.gguf", kind="Q4_1", settings={"block_count": 3})
+    told = failure(path).message
+    assert told == (
+        "n.gguf can't be converted: it has no tensor blk.2.attn_k.weight. Take a file of the whole model, or a"
+        " repository of safetensors."
+    )
+
+
 def test_a_file_by_the_name_of_mistral_attends_to_all_that_comes_before(tmp_path: Path) -> None:
     for kind in ("F16", "IQ4_NL"):
         config = json.loads(

@@ -29,7 +29,7 @@ from ams_pod.engines.builtin.model.gguf_file import GgufFile, read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Plan, Unplanned, plan, write_weights
 from ams_pod.engines.builtin.model.gguf_foreign import check_tensors, read_config
 from ams_pod.engines.builtin.model.gguf_rope import FACTORS
-from ams_pod.engines.builtin.model.gguf_settings import NotComputed
+from ams_pod.engines.builtin.model.gguf_settings import NotComputed, NotWhole
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     try:
         _convert(file, folder)
     except NotComputed as reason:
+        whole = not isinstance(reason, NotWhole)
+        advice = (
+            "Take the engine llamacpp, which reads the file itself," if whole else "Take a file of the whole model,"
+        )
         raise _NotConverted(
             Reason.CONVERSION_FAILED,
-            f"{gguf.name} can't be converted: {reason}. Take the engine llamacpp, which reads the file itself, or a"
-            " repository of safetensors.",
+            f"{gguf.name} can't be converted: {reason}. {advice} or a repository of safetensors.",
         ) from None
 
 
@@ -124,7 +127,7 @@ def _convert_plain(file: GgufFile, known: dict[str, Any] | None, folder: Path) -
 def _check_loaded(told: dict[str, Any]) -> None:
     """NotComputed where weights were made up or left over: transformers only logs that."""
     if missing := told.get("missing_keys"):
-        raise NotComputed(f"it has nothing for the weight {printable(min(missing), 120)}")
+        raise NotWhole(f"it has nothing for the weight {printable(min(missing), 120)}")
     if surplus := set(told.get("unexpected_keys") or ()) - {FACTORS}:
         raise NotComputed(f"its tensor {printable(min(surplus), 120)} isn't computed with here")
 

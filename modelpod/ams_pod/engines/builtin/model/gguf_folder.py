@@ -21,7 +21,15 @@ from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits
 from ams_pod.engines.builtin.model.gguf_file import GgufFile, GgufTensor, read_floats
 from ams_pod.engines.builtin.model.gguf_rope import FACTORS, rope_parameters
 from ams_pod.engines.builtin.model.gguf_rope import READ as READ_OF_ROPE
-from ams_pod.engines.builtin.model.gguf_settings import NotComputed, check_settings, number, refusal, settings_of, told
+from ams_pod.engines.builtin.model.gguf_settings import (
+    NotComputed,
+    NotWhole,
+    check_settings,
+    number,
+    refusal,
+    settings_of,
+    told,
+)
 
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _BIASED = ("attn_q", "attn_k", "attn_v")  # of qwen2
@@ -113,12 +121,12 @@ def plan(file: GgufFile) -> Plan:
     if surplus := tensors.keys() - expected.keys():
         raise NotComputed(f"its tensor {printable(min(surplus), 80)} isn't computed with here")
     if missing := expected.keys() - tensors.keys():
-        raise NotComputed(f"it has no tensor {min(missing)}")
+        raise NotWhole(f"it has no tensor {min(missing)}")
     targets, unknown = [], ""
     for name, (target, shape) in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape:
-            raise NotComputed(f"its tensor {name} is of shape {list(tensor.shape)}, not {list(shape)}")
+            raise NotWhole(f"its tensor {name} is of shape {list(tensor.shape)}, not {list(shape)}")
         if tensor.kind not in _PLAIN and (len(shape) != 2 or grouped_bits(tensor.kind) is None):
             unknown = unknown or f"{name} of kind {tensor.kind}"
         heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(name.split(".")[-2])
@@ -155,7 +163,7 @@ def _config(file: GgufFile, architecture: str, tied: bool, factors: GgufTensor |
     def count(name: str, default: int | None = None) -> int:
         value = settings.get(name, default)
         if value is None:
-            raise NotComputed(f"it has no setting {name}")
+            raise NotWhole(f"it has no setting {name}")
         if type(value) is not int or not 0 < value < 1 << 40:
             raise refusal(name, value)
         return value

@@ -124,11 +124,11 @@ def _yarn(settings: Mapping[str, Any], scale: float, context: int) -> dict[str, 
 
 def _of_factors(factors: Floats, theta: float, head: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """llama3's parameters, which `factors` were made of. NotComputed if they weren't."""
-    waves = 2 * math.pi * theta ** (np.arange(0, head, 2) / head)
-    if factors.shape != waves.shape or not np.isfinite(factors).all() or factors.min() < 1 - 1e-6:
+    if factors.shape != (head // 2,) or not np.isfinite(factors).all() or factors.min() < 1 - 1e-6:
         raise NotComputed(f"its {FACTORS} are none of Llama 3's scaling of positions")
     if np.allclose(factors, factors[0], rtol=1e-6, atol=0):
         return {"rope_type": "linear", "factor": float(factors[0])}
+    waves = 2 * math.pi * theta ** (np.arange(0, head, 2) / head)
     original = number(settings, "rope.scaling.original_context_length", _ORIGINAL)
     if original < 1 or original != int(original):
         raise refusal("rope.scaling.original_context_length", original)

@@ -51,12 +51,16 @@ class NotComputed(Exception):
     """What the file asks for isn't computed here; the message is a clause that names it."""
 
 
+class NotWhole(NotComputed):
+    """The file holds no whole model, so that nothing computes it."""
+
+
 def settings_of(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    """The architecture's settings by their names without its own. NotComputed for a file that holds no whole model."""
+    """The architecture's settings by their names without its own. NotWhole."""
     if (parts := metadata.get("split.count", 0)) not in (0, 1):
-        raise NotComputed(f"it is one of {told(parts)} parts of a model (split.count)")
+        raise NotWhole(f"it is one of {told(parts)} parts of a model (split.count)")
     if (kind := metadata.get("general.type", "model")) != "model":
-        raise NotComputed(f"it holds no model (general.type is {told(kind)})")
+        raise NotWhole(f"it holds no model (general.type is {told(kind)})")
     prefix = f"{architecture}."
     return {name.removeprefix(prefix): value for name, value in metadata.items() if name.startswith(prefix)}
 
