@@ -49,6 +49,8 @@ def read_config(file: GgufFile) -> Any:
         if attribute is not None
     }
     changes = {attribute: settings[name] for name, attribute in attributes.items()}
+    if type(given := changes.get("head_dim")) is int and given > 0:
+        head = given
     if architecture in _SCALED_BY_WIDTH:
         by_width = found.get("num_hidden_layers") == _SCALED_BY_WIDTH[architecture]
         changes["query_pre_attn_scalar"] = config.hidden_size // heads if by_width else head
