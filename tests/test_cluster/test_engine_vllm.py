@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,29 @@ def vllm_image(cluster: Cluster, images: str) -> str:
     return IMAGE
 
 
-@pytest.mark.timeout(2400)
-def test_one_changed_line_is_vllm(installed: Installed, vllm_image: str) -> None:
+@pytest.fixture
+def served(installed: Installed, vllm_image: str) -> Iterator[Installed]:
+    """By the builtin engine first."""
+    memory = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
     limits = {"contextTokens": 256, "concurrentRequests": 4}
+    engine = {"name": "builtin"}
+    installed.apply(NAME, "hf://acme/tiny", cache={"size": "2Gi"}, limits=limits, resources=memory, engine=engine)
+    installed.wait_ready(NAME)
+    yield installed
+    installed.kubectl("delete", "mdep", NAME, "--wait=false")
+
+
+@pytest.mark.timeout(2400)
+def test_one_changed_line_is_vllm(served: Installed, vllm_image: str) -> None:
+    assert served.get("mdep", NAME)["status"]["engine"]["name"] == "builtin"
+    assert answers(served, NAME)
     engine: dict[str, Any] = {
         "args": ["--enforce-eager"],  # there is no compiler in the image
         "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
     }
-    memory = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
-    installed.apply(NAME, "hf://acme/tiny", cache={"size": "2Gi"}, limits=limits, resources=memory)
-    installed.wait_ready(NAME)
-    assert installed.get("mdep", NAME)["status"]["engine"]["name"] == "builtin"
-    assert answers(installed, NAME)
-    change_engine(installed, NAME, {"name": "vllm", "image": vllm_image, **engine}, START_SECONDS)
-    assert installed.get("mdep", NAME)["status"]["engine"]["name"] == "vllm"
-    assert answers(installed, NAME)
-    assert stream(installed, NAME, 8)
-    assert "vllm" in installed.kubectl("logs", pod_of(installed, NAME)["metadata"]["name"], "-c", "engine").lower()
-    assert restarts(installed, NAME) == 0
-    installed.kubectl("delete", "mdep", NAME, "--wait=false")
+    change_engine(served, NAME, {"name": "vllm", "image": vllm_image, **engine}, START_SECONDS)
+    assert served.get("mdep", NAME)["status"]["engine"]["name"] == "vllm"
+    assert answers(served, NAME)
+    assert stream(served, NAME, 8)
+    assert "vllm" in served.kubectl("logs", pod_of(served, NAME)["metadata"]["name"], "-c", "engine").lower()
+    assert restarts(served, NAME) == 0
