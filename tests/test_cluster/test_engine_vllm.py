@@ -54,7 +54,7 @@ def served(installed: Installed, vllm_image: str) -> Iterator[Installed]:
     memory = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
     limits = {"contextTokens": 256, "concurrentRequests": 4}
     engine = {"name": "builtin"}
-    installed.apply(NAME, "hf://acme/tiny", cache={"size": "2Gi"}, limits=limits, resources=memory, engine=engine)
+    installed.apply(NAME, "hf://acme/wide", cache={"size": "2Gi"}, limits=limits, resources=memory, engine=engine)
     installed.wait_ready(NAME)
     yield installed
     installed.kubectl("delete", "mdep", NAME, "--wait=false")
