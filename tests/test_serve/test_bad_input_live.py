@@ -276,8 +276,7 @@ def test_after_all_that_a_good_request_is_answered(gateway: LiveGateway, tiny: L
     answer = gateway.client.post(NATIVE, {"prompt": "hello", "max_new_tokens": 4, "temperature": 0})
     assert answer.status == 200
     assert answer.json()["usage"]["completion_tokens"] >= 1
-    load = tiny.load()
-    assert (load["in_flight"], load["queued"], load["cache_tokens"]) == (0, 0, 0)
+    tiny.until_load(in_flight=0, queued=0, cache_tokens=0)  # a row leaves the cache in the step behind its last token
     assert tiny.outcomes().get("failed", 0) == 0
     assert "Traceback" not in tiny.log.read_text()
     assert "Traceback" not in gateway.log.read_text()
