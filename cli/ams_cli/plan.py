@@ -223,6 +223,10 @@ def remarks(plan: Plan, folder: str) -> list[str]:
     if plan.disk_free_bytes is not None:
         free, wanted = format_bytes(plan.disk_free_bytes), format_bytes(plan.download_bytes)
         fits = "fits" if plan.disk_fits else "does not fit"
-        least = "at least " if any(row.download_bytes is None for row in plan.models) else ""
-        result.append(f"Download: {least}{wanted} {fits} {folder}, which has {free} free")
+        unknown = [row.name for row in plan.models if row.download_bytes is None]
+        if len(unknown) == len(plan.models):
+            result.append(f"Download: of unknown size, into {folder}, which has {free} free")
+        else:
+            least = "at least " if unknown else ""
+            result.append(f"Download: {least}{wanted} {fits} {folder}, which has {free} free")
     return result
