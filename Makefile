@@ -1,18 +1,19 @@
-# The commands of a newcomer: `make up` serves a small real model, `make test` runs every test this machine can.
+# The commands of a newcomer: `make up` serves a small real model, `make test` and `make long` run every test this machine can.
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help engines gpu up test fast nightly mutants clients e2e kernels lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
+.PHONY: help engines gpu up test long fast nightly mutants clients e2e kernels lint format bench crds docs dashboards site site-serve manifests locks sbom audit clean
 CLUSTER ?=
 HELM ?= helm
 NAMESPACE ?= ams
 
 help:
 	@echo "make up     serve the quickstart model on http://127.0.0.1:5000   (ARGS='-f examples/' for others)"
-	@echo "make test   lint and all tests that this machine can run"
+	@echo "make test   lint and the tests that this machine can run, but for those of \`make long\`"
+	@echo "make long   the tests of which a module takes a minute and more"
 	@echo "make fast   lint and the quick tests, in under 90 seconds"
 	@echo "make nightly  feed every parser with thousands of broken inputs, and the ledger with 10,000 requests through crashes"
 	@echo "make mutants  change the modules that decide, one fault at a time, and see whether their tests notice"
@@ -40,7 +41,10 @@ WORKERS ?= 2
 PYTEST = $(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
 
 test: lint
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
+
+long: $(VENV)/.dev $(VENV)/.kernels
+	$(PYTEST) -m long $(ARGS)
 
 # While working: everything that needs no cluster, no model process and no patience.
 fast: lint

@@ -1,4 +1,4 @@
-"""What all tests share, and which are slow: `make fast` leaves those out, `make test` runs all."""
+"""What all tests share, and which take long: `make fast` leaves out the slow ones, `make test` modules of a minute."""
 
 import os
 import tempfile
@@ -139,13 +139,33 @@ SLOW = {
     "test_serve/test_usage_live.py",
     "test_serve/test_why_faults.py",
 }
+# Modules of about a minute and more, each beside others on two cores; `make long` runs them.
+LONG = {
+    "test_all_engines/test_conformance.py",
+    "test_all_engines/test_families.py",
+    "test_chart/test_chart.py",
+    "test_cli/test_examples.py",
+    "test_monitoring/test_faults.py",
+    "test_operator/test_groups_live.py",
+    "test_pod/test_audio_lengths.py",
+    "test_pod/test_authors_utilities.py",
+    "test_pod/test_constraints.py",
+    "test_pod/test_download_hub.py",
+    "test_pod/test_download_sources.py",
+    "test_pod/test_ladder_engine.py",
+    "test_serve/test_ledger_live.py",
+    "test_serve/test_why_faults.py",
+}
 
 
-if missing := sorted(name for name in SLOW if not (TESTS / name).is_file()):
-    raise pytest.UsageError(f"tests/conftest.py: SLOW names modules that are gone: {', '.join(missing)}")
+if missing := sorted(name for name in SLOW | LONG if not (TESTS / name).is_file()):
+    raise pytest.UsageError(f"tests/conftest.py: SLOW or LONG names modules that are gone: {', '.join(missing)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(TESTS).as_posix() in SLOW:
+        module = item.path.relative_to(TESTS).as_posix()
+        if module in SLOW | LONG:
             item.add_marker(pytest.mark.slow)
+        if module in LONG:
+            item.add_marker(pytest.mark.long)
