@@ -30,6 +30,15 @@ def restarts(installed: Installed, name: str) -> int:
     return count
 
 
+def wait_restarted(installed: Installed, name: str, count: int) -> None:
+    """Until the kubelet tells so many restarts of the engine, which it does a while after them; never more."""
+    end = time.monotonic() + 60
+    while (found := restarts(installed, name)) != count:
+        assert found < count, f"{found} restarts instead of {count}"
+        assert time.monotonic() < end, f"{found} restarts instead of {count}"
+        time.sleep(0.5)
+
+
 def stream(installed: Installed, name: str, tokens: int) -> str:
     """Words of a streamed answer; AssertionError where it has no end, or tells an error."""
     body = json.dumps(asked(name) | {"stream": True, "max_tokens": tokens, "ignore_eos": True}).encode()

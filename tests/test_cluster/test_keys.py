@@ -183,7 +183,8 @@ def load(found: list[str], key: str, requests: int) -> tuple[Counter[int], float
 def decided_alone(product: Installed) -> float:
     """Requests that gateways let in or refused by their own part of limits, as Redis gave no answer in time."""
     pods = product.get("pods", "--selector=app.kubernetes.io/component=gateway")["items"]
-    return sum(metric(pod["status"]["podIP"], "ams_gateway_limit_alone_total") for pod in pods)
+    there = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]  # others' addresses answer no more
+    return sum(metric(pod["status"]["podIP"], "ams_gateway_limit_alone_total") for pod in there)
 
 
 def metric(address: str, name: str) -> float:
