@@ -176,6 +176,10 @@ def test_layers_are_spread_where_no_gpu_is_large_enough(folder: Path) -> None:
     assert [outcome.finish for outcome in outcomes] == ["length"] * 3
 
 
+def _waits(seen: "list[warnings.WarningMessage]") -> int:
+    return len([each for each in seen if "called a synchronizing" in str(each.message)])
+
+
 def test_a_step_is_sampled_with_one_wait_and_as_on_a_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(8, 5000, generator=generator)
@@ -194,11 +198,14 @@ def test_a_step_is_sampled_with_one_wait_and_as_on_a_cpu() -> None:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
+            torch.zeros(1, device="cuda").item()
+            waits = _waits(seen)
             found = tokens("cuda")
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert waits == 1, "a wait is told as one"
     # One for the logits, which come from the host here, and one for the tokens.
-    assert len([each for each in seen if "called a synchronizing" in str(each.message)]) <= 2
+    assert _waits(seen) - waits <= 2
     assert found == expected
     greedy = [index for index, kind in enumerate(kinds) if "temperature" not in kind]
     assert [found[index] for index in greedy] == [tokens("cpu")[index] for index in greedy]
