@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from ams_common.request_usage import RequestUsage
 from ams_gateway.redis_link import RedisLink
 from ams_gateway.usage.collecting import ReadableLedger
+from ams_gateway.usage.database import open_database
 from ams_gateway.usage.kept import KeptLedger
 from ams_gateway.usage.metrics import UsageMetrics
 from ams_gateway.usage.outbox import Outbox
@@ -124,6 +127,7 @@ _WRITER = """
 import asyncio, sys, time
 from pathlib import Path
 from ams_common.request_usage import RequestUsage
+from ams_gateway.usage.database import open_database
 from ams_gateway.usage.collecting import ReadableLedger
 from ams_gateway.usage.kept import KeptLedger
 from ams_gateway.usage.metrics import UsageMetrics
@@ -275,6 +279,26 @@ async def test_two_processes_may_share_a_file(tmp_path: Path) -> None:
     assert total(await rows_of(ledgers[0], *FOREVER)).requests == 40
     for ledger in ledgers:
         await ledger.close()
+
+
+def test_processes_may_create_a_file_at_once(tmp_path: Path) -> None:
+    """SQLite itself refuses one in five of such pairs."""
+
+    def opened(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        database = open_database(path)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("COMMIT")
+        finally:
+            database.close()
+
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(100):
+            path = tmp_path / f"usage-{number}.db"
+            for future in [pool.submit(opened, path, barrier) for _ in range(2)]:
+                future.result()
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def _opened(name: str) -> sqlite3.Connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise Unreadable(f"is of a newer version ({version})")
-            connection.execute("PRAGMA journal_mode = WAL")
+            _log_ahead(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
@@ -96,3 +96,17 @@ def _opened(name: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on. SQLite doesn't wait for another process here, as it does everywhere else: changing
+    the mode turns a read into a write, and two that do so at once would wait for each other."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
