@@ -37,6 +37,10 @@ T = TypeVar("T")
 _HALF = 1 << 63
 _SILENCE_SECONDS = 1.0  # a stream's first byte comes at least this soon, answer or not
 
+# Of a body whose prompt is made at once: a thread for it would cost more, and each of its turns at the interpreter is
+# one for which the streams wait.
+_SMALL_BYTES = 4096
+
 
 class Format(Protocol):
     """How one API writes an answer."""
@@ -98,8 +102,12 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
         async with pod.admit(meter) as engine, AsyncExitStack() as memory:
             _check_generates(pod, engine)
             memory.enter_context(refusals_as_api_errors())
-            reading = _prepare(pod, engine, job, memory, headers, meter)
-            prepared, release = await (patiently(stream, reading, b": preparing\n\n") if job.stream else reading)
+            if not job.media and (request.content_length or _SMALL_BYTES) < _SMALL_BYTES:
+                prepared, release = _listed(job.prepare(engine, [])), lambda: None
+                meter.waits.note("preparing", time.monotonic())
+            else:
+                reading = _prepare(pod, engine, job, memory, headers, meter)
+                prepared, release = await (patiently(stream, reading, b": preparing\n\n") if job.stream else reading)
             constraint = None
             if job.constraint is not None:
                 preparing = pod.constraint_pool.run(engine.prepare_constraint, job.constraint, share=meter.share)
@@ -205,7 +213,7 @@ def _written(form: ChoicesFormat, index: int, delta: Delta | None, generation: G
     return form.end_of(index, generation) if delta is None else form.piece_of(index, delta, generation)
 
 
-class _Single:
+class _Single(ChoicesFormat):
     """The format of an API that has one answer."""
 
     def __init__(self, form: Format) -> None:

@@ -1,10 +1,11 @@
 """The answers to one request: one, or several to the same prompt or to a list of them."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import msgspec
 from ams_common.errors import ApiError
@@ -13,19 +14,27 @@ from ams_pod.serve.generation import Generation
 from ams_pod.serve.thinking import Delta
 
 
-@runtime_checkable
-class ChoicesFormat(Protocol):
+class ChoicesFormat(ABC):
     """How an API writes several answers. `index` is the number of an answer.
 
     `generations` are all that were made, of which `answers` are told.
     """
 
+    @abstractmethod
     def whole_of(
         self, answers: Sequence[tuple[Delta, Generation]], generations: Sequence[Generation]
     ) -> msgspec.Struct | str: ...
+
+    @abstractmethod
     def begin_all(self, generations: Sequence[Generation]) -> bytes: ...
+
+    @abstractmethod
     def piece_of(self, index: int, delta: Delta, generation: Generation) -> bytes: ...
+
+    @abstractmethod
     def end_of(self, index: int, generation: Generation) -> bytes: ...
+
+    @abstractmethod
     def end_all(self, generations: Sequence[Generation]) -> bytes: ...
 
 

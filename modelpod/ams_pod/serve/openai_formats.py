@@ -29,6 +29,7 @@ from ams_common.wire import (
 )
 from msgspec import UNSET
 
+from ams_pod.serve.choices import ChoicesFormat
 from ams_pod.serve.degraded import marks
 from ams_pod.serve.events import event
 from ams_pod.serve.generation import Generation
@@ -39,7 +40,7 @@ from ams_pod.serve.thinking import CallDelta, Delta
 Answers = Sequence[tuple[Delta, Generation]]
 
 
-class ChatFormat:
+class ChatFormat(ChoicesFormat):
     def __init__(self, fields: ChatRequest) -> None:
         self._base = _envelope("chatcmpl", fields)
         self._include_usage = bool(fields.stream_options and fields.stream_options.include_usage)
@@ -119,7 +120,7 @@ class ChatFormat:
         return "function_call" if self._older and reason == "tool_calls" else reason
 
 
-class CompletionFormat:
+class CompletionFormat(ChoicesFormat):
     """`prompts` are those of the request, each of which has `n` answers."""
 
     def __init__(self, fields: CompletionRequest, prompts: Sequence[str | list[int]]) -> None:
