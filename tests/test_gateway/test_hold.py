@@ -97,6 +97,45 @@ async def test_a_wrong_body_wakes_no_model(start: Start, registry: FakeRegistry)
     assert not entry.demanded.is_set()
 
 
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"),
+    [
+        ("/v1/chat/completions", CHAT, {"messages": 3, "temperature": 9, "n": "x", "stream": "yes", "tools": {}}),
+        ("/v1/completions", {"model": "m", "prompt": "x"}, {"prompt": "", "max_tokens": "x", "top_p": 3}),
+        ("/v1/embeddings", {"model": "m", "input": "x"}, {"input": {}, "dimensions": "x"}),
+        ("/v1/rerank", {"model": "m", "query": "x", "documents": ["y"]}, {"query": 3, "documents": "y", "top_n": "x"}),
+        ("/v1/responses", {"model": "m", "input": "x"}, {"input": "", "temperature": 9, "max_output_tokens": "x"}),
+        (
+            "/v1/messages",
+            {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]},
+            {"max_tokens": "x", "temperature": 9},
+        ),
+        (
+            "/v1/messages/count_tokens",
+            {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+            {"system": 3, "tools": {}},
+        ),
+        ("/tokenize", {"model": "m", "prompt": "x"}, {"prompt": {}, "messages": [{"role": "user", "content": "x"}]}),
+        ("/detokenize", {"model": "m", "tokens": [1]}, {"tokens": "x"}),
+    ],
+)
+async def test_no_route_wakes_a_model_for_a_wrong_body(
+    start: Start, registry: FakeRegistry, path: str, right: dict[str, object], wrong: dict[str, object]
+) -> None:
+    entry = registry.add("m")
+    running = await start(registry, hold_seconds=0.01)
+    bodies = [right | {name: value} for name, value in wrong.items()]
+    # Each field that it can't do without, and a body that is kept in a file.
+    bodies += [{name: value for name, value in right.items() if name != left} for left in right if left != "model"]
+    bodies.append(bodies[0] | {"user": "x" * 1_100_000})
+    for body in bodies:
+        status, answer, _ = await running.post(path, body)
+        assert status == 400, (body if len(str(body)) < 999 else "a large one", answer)
+    assert not entry.demanded.is_set()
+    assert (await running.post(path, right))[0] == 503
+    assert entry.demanded.is_set()
+
+
 @pytest.mark.usefixtures("quick_progress")
 @pytest.mark.parametrize(
     ("path", "body", "progress"),

@@ -147,3 +147,16 @@ def test_boundaries() -> None:
     for wrong in (None, "", "application/json", "multipart/form-data", "multipart/mixed; boundary=x"):
         with pytest.raises(ApiError):
             boundary_of(wrong)
+
+
+@pytest.mark.parametrize("size", [0, 1_100_000])
+async def test_a_form_without_a_file_wakes_no_model(start: Start, registry: FakeRegistry, size: int) -> None:
+    entry = registry.add("m")
+    running = await start(registry, hold_seconds=0.01)
+    without = aiohttp.FormData({"model": "m"})
+    without.add_field("other", io.BytesIO(b"x" * size), filename="a.wav")
+    status, answer = await _post(running, without)
+    assert (status, answer["error"]["param"]) == (400, "file")
+    assert not entry.demanded.is_set()
+    assert (await _post(running, _form(("model", b"m"), file=b"x" * size)))[0] == 503
+    assert entry.demanded.is_set()

@@ -2,7 +2,7 @@
 
 import mmap
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from ams_common.errors import ApiError
 
@@ -29,22 +29,34 @@ def boundary_of(content_type: str | None) -> bytes:
 
 def texts_of(body: "bytes | mmap.mmap", boundary: bytes, names: Collection[str]) -> dict[str, str]:
     """The values of these fields, as far as they are there; of several with one name the first."""
-    delimiter = b"--" + boundary
     texts: dict[str, str] = {}
+    for name, begin, end in _parts(body, boundary):
+        if len(texts) == len(names):
+            break
+        if end >= 0 and name in names and name not in texts and end - begin <= _LONGEST_TEXT:
+            texts[name] = body[begin:end].decode("utf-8", "replace")
+    return texts
+
+
+def has_part(body: "bytes | mmap.mmap", boundary: bytes, name: str) -> bool:
+    """Whether there is a part of this name."""
+    return any(each == name for each, _, _ in _parts(body, boundary))
+
+
+def _parts(body: "bytes | mmap.mmap", boundary: bytes) -> Iterator[tuple[str, int, int]]:
+    """(name, begin, end) of each part's value; the end is below 0 for one that has none."""
+    delimiter = b"--" + boundary
     at = body.find(delimiter)
     for _ in range(_MOST_PARTS):
-        if at < 0 or len(texts) == len(names):
+        if at < 0:
             break
         begin = at + len(delimiter)
         head_end = body.find(b"\r\n\r\n", begin, begin + _LONGEST_HEAD)
         if head_end < 0:
             break
         at = body.find(b"\r\n" + delimiter, head_end)
-        name = _name(body[begin:head_end])
-        if at >= 0 and name in names and name not in texts and at - head_end <= _LONGEST_TEXT:
-            texts[name] = body[head_end + 4 : at].decode("utf-8", "replace")
+        yield _name(body[begin:head_end]), head_end + 4, at
         at += 2 if at >= 0 else 0
-    return texts
 
 
 def _name(head: bytes) -> str:

@@ -1,20 +1,17 @@
 """`POST /generate/{model}`, the older server's route: the path names the model, the body goes to the pod as it came."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from aiohttp import web
 from ams_common.outline import Outline
-from ams_common.request_body import RequestReader
-from ams_common.wire import GenerateRequest
 
-from ams_gateway.front.body import WholeBody, check_json, read_head, spooled
+from ams_gateway.front.body import Body, WholeBody, check_json, read_head, spooled
 from ams_gateway.front.call import Call
+from ams_gateway.registry.port import Model
 from ams_gateway.routes.asked import asked_on_generate
+from ams_gateway.routes.cold import wants_stream
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve
-
-_READER = RequestReader(GenerateRequest)
 
 
 async def generate_text(services: Services, call: Call) -> web.StreamResponse:
@@ -25,12 +22,11 @@ async def generate_text(services: Services, call: Call) -> web.StreamResponse:
         limits = replace(limits, max_bytes=model.max_body_bytes)
     head = await read_head(call.request, limits)
     if head.whole:
-        body = WholeBody(bytes(head.data))
-        return await serve(services, call, model, "/generate", body, _wants_stream(body.data), asked_on_generate)
-    async with spooled(call.request, head, limits, Outline(keep=True)) as large:
-        return await serve(services, call, model, "/generate", large, _wants_stream(large.outline), asked_on_generate)
+        return await _forward(services, call, model, WholeBody(bytes(head.data)))
+    async with spooled(call.request, head, limits, Outline(keep=True)) as body:
+        return await _forward(services, call, model, body)
 
 
-def _wants_stream(data: bytes) -> Callable[[], bool]:
-    """Whether a body asks for a stream, decided only for cold models: a wrong body must not wake one."""
-    return lambda: _READER.read(data)[0].stream is True
+async def _forward(services: Services, call: Call, model: Model, body: Body) -> web.StreamResponse:
+    target = "/generate"
+    return await serve(services, call, model, target, body, wants_stream(target, body), asked_on_generate)

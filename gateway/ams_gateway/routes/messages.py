@@ -11,6 +11,7 @@ from ams_gateway.front.call import Call
 from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_on_messages
+from ams_gateway.routes.cold import wants_stream
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve, unsupported
 
@@ -42,7 +43,7 @@ async def _forward(services: Services, call: Call, fields: MessagesRoutingFields
 
     # Without the query: Claude Code's ?beta=true is nothing for a pod, and tells no answers apart.
     return await serve(
-        services, call, model, call.path, body, lambda: fields.stream is True, asks, affinity, may_be_kept=not counts
+        services, call, model, call.path, body, wants_stream(call.path, body), asks, affinity, may_be_kept=not counts
     )
 
 

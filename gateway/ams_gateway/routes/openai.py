@@ -9,18 +9,21 @@ from ams_common.errors import ApiError
 from ams_common.outline import Outline
 from ams_common.parsing import decode_body
 from ams_common.wire import RoutingFields
+from ams_common.wire.presence import no_file
 
 from ams_gateway.front.body import Body, WholeBody, check_json, check_size, read_head, spooled
 from ams_gateway.front.call import Call
-from ams_gateway.front.form import boundary_of, texts_of
+from ams_gateway.front.form import boundary_of, has_part, texts_of
 from ams_gateway.proxy.affinity import conversation_of
 from ams_gateway.registry.port import Model
 from ams_gateway.routes.asked import NOT_COUNTED, AskedTokens, asked_of_form, asked_of_texts, asked_on_v1
+from ams_gateway.routes.cold import wants_stream
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve, unsupported
 
 _ROUTING = msgspec.json.Decoder(RoutingFields)
 _FORM_FIELDS = ("model", "stream")
+_FILE = "file"
 _TRUE = ("true", "1")
 _MODALITIES = {
     "text": "text",
@@ -56,7 +59,8 @@ async def _forward_tokens(services: Services, call: Call, fields: RoutingFields,
     model = model_for(services, call, fields.model)
     check_size(body.length, model.max_body_bytes)
     target = call.request.raw_path
-    return await serve(services, call, model, target, body, lambda: False, lambda body, most: NOT_COUNTED)
+    wants = wants_stream(call.path, body)
+    return await serve(services, call, model, target, body, wants, lambda body, most: NOT_COUNTED)
 
 
 async def create_embedding(services: Services, call: Call) -> web.StreamResponse:
@@ -72,7 +76,8 @@ async def create_embedding(services: Services, call: Call) -> web.StreamResponse
 async def _forward_texts(services: Services, call: Call, fields: RoutingFields, body: Body) -> web.StreamResponse:
     model = model_for(services, call, fields.model)
     check_size(body.length, model.max_body_bytes)
-    return await serve(services, call, model, call.request.raw_path, body, lambda: False, asked_of_texts)
+    wants = wants_stream(call.path, body)
+    return await serve(services, call, model, call.request.raw_path, body, wants, asked_of_texts)
 
 
 async def create_transcription(services: Services, call: Call) -> web.StreamResponse:
@@ -80,12 +85,14 @@ async def create_transcription(services: Services, call: Call) -> web.StreamResp
     boundary = boundary_of(call.request.headers.get("Content-Type"))
     head = await read_head(call.request, services.limits)
     if head.whole:
-        texts = texts_of(bytes(head.data), boundary, _FORM_FIELDS)
-        return await _forward_form(services, call, texts, WholeBody(bytes(head.data)))
+        data = bytes(head.data)
+        texts, has_file = texts_of(data, boundary, _FORM_FIELDS), has_part(data, boundary, _FILE)
+        return await _forward_form(services, call, texts, WholeBody(data), has_file=has_file)
     async with spooled(call.request, head, services.limits, None) as body:
         with body.pages() as pages:
             texts = await asyncio.to_thread(texts_of, pages, boundary, _FORM_FIELDS)
-        return await _forward_form(services, call, texts, body)
+            has_file = await asyncio.to_thread(has_part, pages, boundary, _FILE)
+        return await _forward_form(services, call, texts, body, has_file=has_file)
 
 
 async def _forward_json(services: Services, call: Call, fields: RoutingFields, body: Body) -> web.StreamResponse:
@@ -100,18 +107,25 @@ async def _forward_json(services: Services, call: Call, fields: RoutingFields, b
     def affinity() -> int | None:
         return conversation_of(body.data if isinstance(body, WholeBody) else body.outline, call.principal.id)
 
-    return await serve(services, call, model, target, body, lambda: fields.stream is True, asks, affinity)
+    return await serve(services, call, model, target, body, wants_stream(call.path, body), asks, affinity)
 
 
-async def _forward_form(services: Services, call: Call, texts: Mapping[str, str], body: Body) -> web.StreamResponse:
+async def _forward_form(
+    services: Services, call: Call, texts: Mapping[str, str], body: Body, *, has_file: bool
+) -> web.StreamResponse:
     if not (name := texts.get("model", "").strip()):
         raise ApiError("invalid_parameter", "model is required: the model that transcribes.", param="model")
     model = model_for(services, call, name)
     check_size(body.length, model.max_body_bytes)
     if model.modalities is not None and "audio" not in model.modalities:
         raise unsupported(model, "audio", "file")
-    stream = texts.get("stream", "").strip().lower() in _TRUE
-    return await serve(services, call, model, call.request.raw_path, body, lambda: stream, asked_of_form)
+
+    def wants() -> bool:
+        if not has_file:  # it would wake a model for nothing
+            raise no_file()
+        return texts.get("stream", "").strip().lower() in _TRUE
+
+    return await serve(services, call, model, call.request.raw_path, body, wants, asked_of_form)
 
 
 def _check_modalities(model: Model, fields: RoutingFields) -> None:

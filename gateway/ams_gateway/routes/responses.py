@@ -21,6 +21,7 @@ from ams_gateway.responses.kept import as_items, listed
 from ams_gateway.responses.memory import NO_CHAIN, Chain, Keeping
 from ams_gateway.responses.references import MARK
 from ams_gateway.routes.asked import AskedTokens, asked_on_responses
+from ams_gateway.routes.cold import wants_stream
 from ams_gateway.routes.routing import Services
 from ams_gateway.routes.serving import model_for, serve, unsupported
 
@@ -71,9 +72,8 @@ async def _forward(services: Services, call: Call, fields: ResponsesRoutingField
             return conversation_of(body.data, owner)
         return conversation_of(body.outline, owner)
 
-    response = await serve(
-        services, call, model, "/v1/responses", body, lambda: fields.stream is True, asks, affinity, may_be_kept=False
-    )
+    wants = wants_stream("/v1/responses", body)
+    response = await serve(services, call, model, "/v1/responses", body, wants, asks, affinity, may_be_kept=False)
     if keeping is not None:
         await keeping.share()
     return response

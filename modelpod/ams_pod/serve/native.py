@@ -3,10 +3,10 @@
 import msgspec
 from aiohttp import web
 from ams_common.adapters import adapter_id
-from ams_common.errors import ApiError
 from ams_common.families import BY_NAME
 from ams_common.request_body import RequestReader
 from ams_common.wire import GenerateRequest, GenerateResponse
+from ams_common.wire.presence import check_presence
 
 from ams_pod.engines.port import Engine, ModelInfo, Prepared, Sampling
 from ams_pod.serve.answering import GenerationJob, answer
@@ -29,8 +29,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     pod = request.app[POD]
     with pod.intake.spool() as spool:
         async with json_body(request, _READER, pod) as (fields, ignored):
-            if not fields.prompt.strip():
-                raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
+            check_presence(fields)
             adapter = chosen_adapter(request, None)
             sources = generate_sources(fields)
             engine = pod.check_room(request[SHARE])

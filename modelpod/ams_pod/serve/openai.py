@@ -6,6 +6,7 @@ from aiohttp import web
 from ams_common.errors import ApiError
 from ams_common.request_body import RequestReader
 from ams_common.wire import ChatRequest, CompletionRequest
+from ams_common.wire.presence import empty_prompt
 
 from ams_pod.engines.port import Engine, Prepared
 from ams_pod.media.items import Decoded
@@ -103,7 +104,7 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
 
 def _single(prompt: str | list[str | int | list[int]] | list[int]) -> Prompt:
     if not prompt:
-        raise ApiError("missing_prompt", "prompt must not be empty.", param="prompt")
+        raise empty_prompt()
     if isinstance(prompt, str):
         return prompt
     ids = [token for token in prompt if isinstance(token, int)]

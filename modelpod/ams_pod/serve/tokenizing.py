@@ -8,6 +8,7 @@ from ams_common.errors import ApiError
 from ams_common.names import HEADER_IGNORED_FIELDS, HEADER_MODEL
 from ams_common.request_body import RequestReader, named
 from ams_common.wire import ChatRequest, DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse
+from ams_common.wire.presence import check_presence
 
 from ams_pod.engines.port import Engine, Prepared
 from ams_pod.serve.chat import receive_chat
@@ -26,8 +27,7 @@ async def tokenize(request: web.Request) -> web.Response:
     with pod.intake.spool() as spool:
         async with json_body(request, _TOKENIZE, pod) as (fields, ignored):
             chosen_adapter(request, fields.model)
-            if (fields.prompt is None) == (fields.messages is None):
-                raise ApiError("invalid_parameter", "prompt: send either prompt or messages.", param="prompt")
+            check_presence(fields)
             if fields.messages is not None:
                 received = await receive_chat(request, spool, _as_chat(fields), ignored)
                 if received.media:

@@ -20,6 +20,7 @@ from ams_common.wire import (
     TranscriptionResponse,
     TranscriptionUsage,
 )
+from ams_common.wire.presence import no_file
 
 from ams_pod.engines.port import Engine, Prepared, Sampling
 from ams_pod.media.decoding import Encoded
@@ -151,7 +152,7 @@ async def _read_form(request: web.Request, pod: ModelPod, spool: Spool) -> tuple
             "invalid_parameter", f"The form can't be read: {printable(str(error), 200) or 'it is cut off'}."
         ) from None
     if upload is None:
-        raise ApiError("invalid_parameter", "file is required: the audio to transcribe.", param="file")
+        raise no_file()
     return upload, texts
 
 

@@ -19,6 +19,7 @@ from ams_common.wire import (
     ImageUrl,
     TextPart,
 )
+from ams_common.wire.presence import empty_input
 from ams_common.wire.responses import (
     InputAudioPart,
     InputFile,
@@ -71,7 +72,7 @@ def to_chat(request: ResponsesRequest) -> Translation:
             _add(conversation, item, f"input[{index}]")
     conversation.end()
     if not conversation.messages:
-        raise ApiError("missing_prompt", "input is empty: the text or the items to answer.", param="input")
+        raise empty_input()
     fields = sampling_fields(request)
     chat = ChatRequest(
         **fields,
