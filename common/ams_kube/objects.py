@@ -378,6 +378,7 @@ LEADER_WORKER_SETS: Kind[LeaderWorkerSet] = Kind(
 SERVICES: Kind[Service] = Kind("v1", "Service", "services", Service)
 SERVICE_ACCOUNTS: Kind[AppliedOnly] = Kind("v1", "ServiceAccount", "serviceaccounts", AppliedOnly)
 NETWORK_POLICIES: Kind[AppliedOnly] = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", AppliedOnly)
+CONFIG_MAPS: Kind[AppliedOnly] = Kind("v1", "ConfigMap", "configmaps", AppliedOnly)
 CLAIMS: Kind[Claim] = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Claim)
 PODS: Kind[Pod] = Kind("v1", "Pod", "pods", Pod)
 NODES: Kind[Node] = Kind("v1", "Node", "nodes", Node)

@@ -39,19 +39,26 @@ def make_adapter_links(link_dir: Path, adapters: Mapping[str, Path], rank: int |
     folder = link_dir / LINKS
     if not adapters and not folder.exists():
         return
+    folder.mkdir(parents=True, exist_ok=True)
     names = {f"{name}.gguf" if is_gguf(path.name) and path.is_file() else name: path for name, path in adapters.items()}
     for name, path in names.items():
         _link(folder, name, path)
     for found in folder.iterdir():
         if found.is_symlink() and found.name not in names:
             found.unlink()
-    rank_file = folder / RANK_FILE
     if rank is None:
-        rank_file.unlink(missing_ok=True)
-        return
-    scratch = folder / f".{RANK_FILE}.{os.getpid()}"
-    scratch.write_text(str(rank))
-    os.replace(scratch, rank_file)
+        (folder / RANK_FILE).unlink(missing_ok=True)
+    else:
+        write_beside_links(link_dir, RANK_FILE, str(rank).encode())
+
+
+def write_beside_links(link_dir: Path, name: str, data: bytes) -> None:
+    """A file beside the links to adapters, in one step. OSError."""
+    folder = link_dir / LINKS
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{name}.{os.getpid()}"
+    scratch.write_bytes(data)
+    os.replace(scratch, folder / name)
 
 
 def _link(folder: Path, name: str, target: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 from ams_common.adapters import RANK_WORD
-from ams_common.engines import vllm
+from ams_common.engines import sglang, vllm
 from ams_common.engines.choose import EngineFacts, choose_engine, refusals, unpacked_kind
+from ams_common.engines.dynamic import has_dynamic_adapters
 from ams_common.engines.names import ENGINES, EngineName
 from ams_common.engines.table import ROWS, fields_table, row_of
 from ams_common.engines.wishes import UNKNOWN, EngineWishes, Member, ModelFacts, wishes_of
@@ -367,6 +368,42 @@ def test_vllm_applies_no_more_adapters_at_once_than_can_be_asked_for(adapters: i
     given = [{"name": f"a{number}", "source": "hf://acme/a"} for number in range(adapters)]
     arguments = command("vllm", spec__adapters=given, spec__limits__concurrentRequests=rows)
     assert has(arguments, "--max-loras", str(at_once), "--max-cpu-loras", str(adapters))
+
+
+@pytest.mark.parametrize("adapters", [PEFT, PEFT[:1]])
+def test_adapters_that_come_and_go_are_no_part_of_the_command(adapters: list[dict[str, str]]) -> None:
+    """It is the same whichever they are, and has room for all that a model may have."""
+    given = wishes_of(resource(spec__adapters=adapters), model="m", host="h", port=1, dynamic_adapters=True)
+    rank = ["--max-lora-rank", RANK_WORD]
+    arguments = vllm.command(given)
+    assert arguments[arguments.index("--enable-lora") :] == [
+        "--enable-lora", "--max-loras", "8", "--max-cpu-loras", "32", *rank
+    ]  # fmt: skip
+    assert vllm.variables(given)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    arguments = sglang.command(given)
+    assert arguments[arguments.index("--enable-lora") :] == [
+        "--enable-lora", "--max-loras-per-batch", "9", *rank, "--lora-target-modules", "all"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "spec", "dynamic"),
+    [
+        ("vllm", {}, True),
+        ("sglang", {}, True),
+        ("llamacpp", {}, False),
+        ("custom", {}, False),
+        ("builtin", {}, False),
+        ("vllm", {"spec__adapters": []}, False),
+        ("vllm", {"spec__engine__nodes": 2, "spec__cache__accessMode": "ReadWriteMany"}, False),
+        ("vllm", {"spec__engine__args": ["--data-parallel-size", "2"]}, False),
+        ("vllm", {"spec__engine__args": ["--api-server-count=2"]}, False),
+        ("vllm", {"spec__engine__args": ["--max-lora-rank", "64"]}, True),
+    ],
+)
+def test_which_engines_load_adapters_while_they_run(engine: Any, spec: dict[str, Any], dynamic: bool) -> None:
+    given = resource(**{"spec__adapters": PEFT, "spec__engine__name": "vllm", **spec})
+    assert has_dynamic_adapters(given, row_of(engine)) == dynamic
 
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (9, 16), (64, 64), (300, 320), (512, 512), (513, None)])

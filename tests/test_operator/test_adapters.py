@@ -1,5 +1,6 @@
 """LoRA adapters of a model: what its pods are told of them, where they lie, and what changes with them."""
 
+import hashlib
 import json
 import subprocess
 import time
@@ -20,13 +21,17 @@ from ams_operator.decide.plan import plan
 from ams_operator.settings import OperatorSettings
 from models import DEPLOYMENTS, create, model, pod_of, until_condition
 from operator_process import OperatorProcess
-from plan_objects import NOW, SETTINGS, resource
+from plan_objects import NOW, SETTINGS, as_applied, resource
 
 HUB = "hf://acme/tiny"
 GIB = 1 << 30
 SQL = {"name": "sql", "source": "hf://acme/sql-lora@v1"}
 FRENCH = {"name": "french", "source": "hf://acme/french-lora"}
+GGUF = "hf://acme/tiny?file=tiny.gguf"
+GGUF_SQL = {"name": "sql", "source": "hf://acme/sql?file=sql.gguf"}
 VLLM = {"name": "vllm", "image": "vllm:1"}
+SGLANG = {"name": "sglang", "image": "sglang:1"}
+LLAMA = {"name": "llamacpp", "image": "llama:1"}
 
 
 def decided(given: ModelDeployment, settings: OperatorSettings = SETTINGS) -> Decision:
@@ -37,6 +42,10 @@ def template(decision: Decision) -> dict[str, Any]:
     deployment = next(each for each in decision.apply if each["kind"] == "Deployment")
     found: dict[str, Any] = deployment["spec"]["template"]
     return found
+
+
+def kinds(decision: Decision) -> dict[str, Any]:
+    return {each["kind"]: each for each in decision.apply}
 
 
 def containers(decision: Decision) -> dict[str, dict[str, Any]]:
@@ -54,12 +63,106 @@ def accepted(decision: Decision) -> tuple[str, str, str]:
 
 
 def test_download_and_serve_are_told_of_adapters_and_the_engine_of_their_links() -> None:
-    made = containers(decided(resource(HUB, engine=VLLM, adapters=[SQL, FRENCH])))
+    """Of an engine that has them from its start to its end."""
+    made = containers(decided(resource(GGUF, engine=LLAMA, adapters=[GGUF_SQL])))
     for name in ("download", "serve"):
-        told = json.loads(variable(made[name], "AMS_ADAPTERS"))
-        assert told == [SQL, FRENCH]
+        assert json.loads(variable(made[name], "AMS_ADAPTERS")) == [GGUF_SQL]
     command = made["engine"]["command"]
-    assert json.dumps({"name": "tiny:sql", "path": "/run/ams/adapters/sql"}) in command
+    assert command[command.index("--lora") + 1] == "/run/ams/adapters/sql.gguf"
+    assert made.keys() == {"download", "serve", "engine"}
+    assert "ConfigMap" not in kinds(decided(resource(GGUF, engine=LLAMA, adapters=[GGUF_SQL])))
+
+
+@pytest.mark.parametrize("engine", [VLLM, SGLANG])
+def test_a_list_that_changes_is_a_file_that_pods_mount(engine: dict[str, str]) -> None:
+    """It is told in one place, of which the pods' template knows nothing but where it is."""
+    decision = decided(resource(HUB, engine=engine, adapters=[SQL, FRENCH], model={"tokenSecretRef": {"name": "hub"}}))
+    found = kinds(decision)["ConfigMap"]
+    assert json.loads(found["data"]["adapters.json"]) == [SQL, FRENCH]
+    assert found["metadata"]["name"] == "ams-tiny"
+    assert found["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+    names = [each["kind"] for each in decision.apply]
+    assert names.index("ConfigMap") < names.index("Deployment")
+    spec, made = template(decision)["spec"], containers(decision)
+    assert {"name": "adapters", "configMap": {"name": "ams-tiny"}} in spec["volumes"]
+    for name in ("download", "adapters"):
+        assert {"name": "adapters", "mountPath": "/etc/ams", "readOnly": True} in made[name]["volumeMounts"]
+        assert variable(made[name], "AMS_ADAPTERS_FILE") == "/etc/ams/adapters.json"
+        assert "HF_TOKEN" in {each["name"] for each in made[name]["env"]}
+    assert made["adapters"]["command"] == ["ams-pod", "adapters"]
+    assert "ports" not in made["adapters"]
+    assert variable(made["adapters"], "AMS_PROGRESS_PORT") == "-1"
+    assert variable(made["serve"], "AMS_ADAPTERS_STATE") == "/run/ams/adapters/state.json"
+    assert "HF_TOKEN" not in {each["name"] for each in (*made["serve"]["env"], *made["engine"]["env"])}
+    shown = json.dumps(template(decision))
+    assert "sql" not in shown
+    assert "french" not in shown
+
+
+@pytest.mark.parametrize("engine", [VLLM, SGLANG])
+@pytest.mark.parametrize("more", [{}, {"cache": {"perReplica": True}}])
+def test_another_list_is_no_rollout(engine: dict[str, str], more: dict[str, Any]) -> None:
+    lists = [
+        [SQL],
+        [SQL, FRENCH],
+        [FRENCH],
+        [{**SQL, "source": "hf://acme/other"}],
+        [{**SQL, "lock": {"adapter_model.safetensors": "0" * 64}}],
+        [{"name": "wheeled", "source": "wheel://weights==1.0/loras/a"}],
+    ]
+    made = [decided(resource(HUB, engine=engine, adapters=adapters, **more)) for adapters in lists]
+    assert all(kinds(each)["Deployment"] == kinds(made[0])["Deployment"] for each in made)
+    assert len({kinds(each)["ConfigMap"]["data"]["adapters.json"] for each in made}) == len(lists)
+
+
+def test_a_deployment_that_is_applied_stays_as_it_is_when_the_list_changes() -> None:
+    before = decided(resource(HUB, engine=VLLM, adapters=[SQL]))
+    given = resource(HUB, engine=VLLM, adapters=[SQL, FRENCH])
+    after = plan(Observed(given, children={each["kind"]: as_applied(each) for each in before.apply}), SETTINGS, NOW)
+    assert [each["kind"] for each in after.apply] == ["ConfigMap"]
+    assert not after.remove
+
+
+def test_what_takes_another_start_of_the_engine_is_a_rollout() -> None:
+    def made(**spec: Any) -> Any:
+        decision = decided(resource(HUB, **{"engine": VLLM, "adapters": [SQL], **spec}))
+        return template(decision), "ConfigMap" in kinds(decision)
+
+    plain, alone = made()
+    assert alone
+    assert made(adapters=[]) == (made(adapters=[])[0], False)
+    assert made(adapters=[])[0] != plain
+    assert made(engine={**VLLM, "args": ["--max-lora-rank", "64"]})[0] != plain
+    assert made(adapters=[SQL, {"name": "a", "source": "pvc://claim/a"}])[0] != plain
+    # Several servers of one engine, of which one alone would know of an adapter.
+    for args in (["--api-server-count=2"], ["--data-parallel-size", "2"]):
+        fixed, has = made(engine={**VLLM, "args": args})
+        assert not has
+        assert (
+            "--lora-modules"
+            in next(each for each in fixed["spec"]["containers"] if each["name"] == "engine")["command"]
+        )
+
+
+def test_a_list_that_is_empty_again_leaves_nothing() -> None:
+    before = decided(resource(HUB, engine=VLLM, adapters=[SQL]))
+    after = plan(
+        Observed(resource(HUB, engine=VLLM), children={each["kind"]: as_applied(each) for each in before.apply}),
+        SETTINGS,
+        NOW,
+    )
+    assert after.remove == ("ConfigMap",)
+
+
+def test_claims_of_adapters_keep_their_place_whatever_others_come() -> None:
+    def told(*adapters: tuple[str, str]) -> dict[str, str]:
+        given = [{"name": name, "source": source} for name, source in adapters]
+        found = kinds(decided(resource(HUB, engine=VLLM, adapters=given)))["ConfigMap"]
+        return {each["name"]: each["source"] for each in json.loads(found["data"]["adapters.json"])}
+
+    alone = told(("b", "pvc://second/b"))["b"]
+    assert alone.startswith("file:///source-")
+    assert told(("a", "pvc://first/a"), ("b", "pvc://second/b"))["b"] == alone
 
 
 def test_the_engine_starts_with_the_rank_that_the_download_found(tmp_path: Path) -> None:
@@ -94,27 +197,30 @@ def test_adapters_on_volumes_are_mounted_where_they_are_read() -> None:
         {"name": "c", "source": "pvc://others/c"},
     ]
     made = decided(resource("pvc://weights/base", engine=VLLM, adapters=adapters))
+    others = f"source-{hashlib.sha256(b'others').hexdigest()[:8]}"
     volumes = template(made)["spec"]["volumes"]
     claims = {
         each["name"]: each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each
     }
-    assert claims == {"source": "weights", "source-2": "others"}
+    assert claims == {"source": "weights", others: "others"}
     for container in containers(made).values():
         mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
-        assert (mounts["source"], mounts["source-2"]) == ("/source", "/source-2")
-    told = json.loads(variable(containers(made)["download"], "AMS_ADAPTERS"))
+        assert (mounts["source"], mounts[others]) == ("/source", f"/{others}")
+    told = json.loads(kinds(made)["ConfigMap"]["data"]["adapters.json"])
     assert [each["source"] for each in told] == [
-        "file:///source/adapters/a", "file:///source-2/b", "file:///source-2/c"
+        "file:///source/adapters/a", f"file:///{others}/b", f"file:///{others}/c"
     ]  # fmt: skip
 
 
 def test_other_adapters_are_another_download_and_another_template() -> None:
     def digest(**spec: Any) -> str:
-        found: str = template(decided(resource(HUB, engine=VLLM, **spec)))["metadata"]["annotations"][labels.WEIGHTS]
+        found: str = template(decided(resource(GGUF, engine=LLAMA, **spec)))["metadata"]["annotations"][labels.WEIGHTS]
         return found
 
-    assert digest() != digest(adapters=[SQL]) != digest(adapters=[{**SQL, "source": "hf://acme/sql-lora@v2"}])
-    assert digest(adapters=[SQL, FRENCH]) == digest(adapters=[FRENCH, SQL])
+    other = {**GGUF_SQL, "name": "other"}
+    renamed = {**GGUF_SQL, "source": "hf://acme/other?file=sql.gguf"}
+    assert len({digest(), digest(adapters=[GGUF_SQL]), digest(adapters=[renamed])}) == 3
+    assert digest(adapters=[GGUF_SQL, other]) == digest(adapters=[other, GGUF_SQL])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +269,7 @@ async def test_an_api_server_takes_the_pod(kube: Client, home: str, operator: Op
     await pod_of(kube, home, "adapted")
     made: Any = (await kube.get(DEPLOYMENTS, home, "ams-adapted")).spec["template"]
     mounts = [each["mountPath"] for each in made["spec"]["containers"][1]["volumeMounts"]]
-    assert "/source-1" in mounts
+    assert f"/source-{hashlib.sha256(b'adapters').hexdigest()[:8]}" in mounts
     await until_condition(kube, home, "adapted", "Accepted", "True", "Valid")
 
 

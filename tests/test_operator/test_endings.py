@@ -9,6 +9,7 @@ from ams_common.lifecycle import Phase
 from ams_common.reasons import ROWS
 from ams_kube.objects import Claim, Pod
 from ams_operator.decide.children.common import source_digest
+from ams_operator.decide.engine import BUILTIN
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.plan import plan
 from ams_operator.decide.status.pods import PodView, read_pod
@@ -109,6 +110,6 @@ def test_a_server_that_had_been_ready_is_not_let_wait_for_long() -> None:
         (Observed(resource(), pods=[first]), first, False),
         (Observed(resource(), pods=[never]), never, False),
     ):
-        claim = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(given.resource)})
+        claim = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(given.resource, BUILTIN)})
         decided = plan(replace(given, children={"PersistentVolumeClaim": claim}), SETTINGS, NOW)
         assert (decided.replace is pod) is replaced

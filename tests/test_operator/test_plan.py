@@ -8,6 +8,7 @@ from ams_common.naming import NameClaim, give_names
 from ams_common.resource.status import LockStatus
 from ams_kube.objects import AppliedOnly, Claim, Deployment, Pod
 from ams_operator.decide.children.common import source_digest
+from ams_operator.decide.engine import BUILTIN
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.ownership import owner_of
 from ams_operator.decide.plan import plan
@@ -131,7 +132,7 @@ def test_the_lock_is_told_on_while_no_pod_is_there() -> None:
     given = resource()
     lock = LockStatus(files=3, sha256="ab" * 32)
     notes = {
-        "aimodelserver.io/weights": source_digest(given),
+        "aimodelserver.io/weights": source_digest(given, BUILTIN),
         "aimodelserver.io/lock": msgspec.json.encode(lock).decode(),
     }
     claim = child(Claim, owner=OURS, **notes)
@@ -142,7 +143,7 @@ def test_the_lock_is_told_on_while_no_pod_is_there() -> None:
     other = resource(SOURCE + "2")
     assert plan(Observed(other, {"PersistentVolumeClaim": claim}), SETTINGS, NOW).status.lock is None
     pinned = resource(model={"lock": {"a.safetensors": "cd" * 32}})
-    old = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(pinned)})
+    old = child(Claim, owner=OURS, **{"aimodelserver.io/weights": source_digest(pinned, BUILTIN)})
     told = plan(Observed(pinned, {"PersistentVolumeClaim": old}), SETTINGS, NOW).status.lock
     assert told is not None
     assert told.files == 1, "of weights that an older version brought"

@@ -35,6 +35,8 @@ class Script:
     key: str = ""
     adapters: int = 2  # that it says it has loaded
     length: float = 1.0  # of its vectors
+    refuses: str = ""  # adapters whose path holds it
+    load_seconds: float = 0.0  # that it takes to load an adapter
 
 
 @dataclass
@@ -48,6 +50,8 @@ class FakeEngine:
     asleep: bool = False
     hanging: bool = False
     dead: bool = False
+    adapters_asked: list[tuple[str, str]] = field(default_factory=list)  # (what of it, its name), in order
+    loaded: dict[str, str] = field(default_factory=dict)  # adapters by name, with their paths
     vector: Any = None  # what a text's vector is, as it goes over the wire, in place of its ids
 
     def app(self) -> web.Application:
@@ -63,6 +67,9 @@ class FakeEngine:
         app.router.add_post("/completion", self.answer)
         app.router.add_post("/v1/embeddings", self.pool)
         app.router.add_post("/v1/score", self.pool)
+        for prefix in ("", "/v1"):
+            app.router.add_post(f"{prefix}/load_lora_adapter", self.load_adapter)
+            app.router.add_post(f"{prefix}/unload_lora_adapter", self.unload_adapter)
         app.router.add_post("/sleep", self.sleep)
         app.router.add_post("/wake_up", self.wake)
         return app
@@ -76,6 +83,7 @@ class FakeEngine:
         meta = {"n_ctx": 512, "n_params": 1000, "n_vocab": 400, "ftype": "Q4_1", "size": 600}
         others = [{"id": f"adapter-{number}"} for number in range(self.script.adapters)]
         others = others if self.script.dialect == "vllm" else []
+        others += [{"id": name} for name in self.loaded]
         return web.json_response({"data": [{"id": "the-model", "max_model_len": 512, "meta": meta}, *others]})
 
     async def adapters(self, request: web.Request) -> web.Response:
@@ -97,6 +105,32 @@ class FakeEngine:
             'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
             f"vllm:kv_cache_usage_perc 0.25\nllamacpp:requests_processing {self.running}\n"
         )
+
+    async def load_adapter(self, request: web.Request) -> web.Response:
+        """As vLLM answers at /v1, and SGLang without."""
+        body, mine = await request.json(), request.path.startswith("/v1")
+        name, path = body["lora_name"], body["lora_path"]
+        assert mine == (self.script.dialect == "vllm")
+        assert not self.asleep, "it was to load an adapter while it slept"
+        self.adapters_asked.append(("load", name))
+        await asyncio.sleep(self.script.load_seconds)
+        complaint = ""
+        if name in self.loaded:
+            complaint = f"The lora adapter '{name}' has already been loaded."
+        elif self.script.refuses and self.script.refuses in path:
+            complaint = "LoRA rank 64 is greater than max_lora_rank 16." if "rank" in path else "it doesn't like it"
+        else:
+            self.loaded[name] = path
+        if mine:
+            status = 400 if "already" in complaint else 500 if complaint else 200
+            return web.json_response({"error": {"message": complaint}} if complaint else "Success", status=status)
+        answer = {"success": not complaint, "error_message": complaint, "loaded_adapters": self.loaded}
+        return web.json_response(answer, status=400 if complaint else 200)
+
+    async def unload_adapter(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        self.adapters_asked.append(("unload", name))
+        return web.json_response({}, status=200 if self.loaded.pop(name, None) else 404)
 
     async def sleep(self, request: web.Request) -> web.Response:
         assert request.query["level"] == "1"

@@ -18,6 +18,7 @@ class EngineRow:
     its program and arguments, without the user's; `variables` are those of its environment. `fields` say for the docs
     what becomes of which field: (field, argument). `joins` are the
     arguments by which a node joins the others, after those of the command; None for one that computes on one node.
+    `changes_adapters`: it loads and unloads LoRA adapters while it runs.
     """
 
     name: EngineName
@@ -31,6 +32,7 @@ class EngineRow:
     reads_gguf: bool = False
     sleeps: bool = False
     joins: Callable[[Member], list[str]] | None = None
+    changes_adapters: bool = False
 
     def full_command(self, wishes: EngineWishes) -> list[str]:
         """With the user's arguments, which come last: where one is there twice, the last one counts."""

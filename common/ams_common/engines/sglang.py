@@ -32,8 +32,12 @@ def command(wishes: EngineWishes) -> list[str]:
         taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
         result += ["--enable-multimodal", "--limit-mm-data-per-request", json.dumps(taken)]
     if wishes.adapters:
-        result += ["--enable-lora", "--max-loras-per-batch", str(min(len(wishes.adapters), _MOST_ADAPTERS_AT_ONCE) + 1)]
-        result += ["--lora-paths", *(json.dumps(_module(each)) for each in wishes.adapters)]
+        at_once = min(wishes.adapter_room, _MOST_ADAPTERS_AT_ONCE) + 1
+        result += ["--enable-lora", "--max-loras-per-batch", str(at_once)]
+        if wishes.dynamic_adapters:  # which the first adapters would tell it otherwise
+            result += ["--max-lora-rank", wishes.lora_rank, "--lora-target-modules", "all"]
+        else:
+            result += ["--lora-paths", *(json.dumps(_module(each)) for each in wishes.adapters)]
     return result
 
 
@@ -79,9 +83,14 @@ ROW = EngineRow(
         ("maxMemory", "refused: `--mem-fraction-static` in `engine.args` is a part of the GPU, not bytes"),
         ("resources (GPUs)", "`--tp-size`: those of all nodes together"),
         ("engine.nodes", "`--nnodes`, `--node-rank`, `--dist-init-addr`"),
-        ("adapters", "`--enable-lora`, `--max-loras-per-batch`, `--lora-paths`"),
+        (
+            "adapters",
+            "`--enable-lora`, `--max-loras-per-batch`, `--max-lora-rank`, `--lora-target-modules`; loaded once it runs,"
+            " or by `--lora-paths`",
+        ),
         ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),
     joins=joins,
+    changes_adapters=True,
 )  # fmt: skip

@@ -42,10 +42,13 @@ def command(wishes: EngineWishes) -> list[str]:
     if wishes.sleep:
         result += ["--enable-sleep-mode"]
     if wishes.adapters:
-        at_once = min(len(wishes.adapters), wishes.concurrent_requests, _MOST_ADAPTERS_AT_ONCE)
-        result += ["--enable-lora", "--max-loras", str(at_once), "--max-cpu-loras", str(len(wishes.adapters))]
-        result += ["--max-lora-rank", wishes.lora_rank, "--lora-modules"]
-        result += [json.dumps({"name": each.id, "path": each.path}) for each in wishes.adapters]
+        room = wishes.adapter_room
+        at_once = min(room, wishes.concurrent_requests, _MOST_ADAPTERS_AT_ONCE)
+        result += ["--enable-lora", "--max-loras", str(at_once), "--max-cpu-loras", str(room)]
+        result += ["--max-lora-rank", wishes.lora_rank]
+        if not wishes.dynamic_adapters:
+            modules = [json.dumps({"name": each.id, "path": each.path}) for each in wishes.adapters]
+            result += ["--lora-modules", *modules]
     return result
 
 
@@ -61,9 +64,10 @@ def joins(member: Member) -> list[str]:
 
 
 def variables(wishes: EngineWishes) -> dict[str, str]:
-    """Nothing is told to anybody. Its routes for sleeping are among those for development, on loopback alone."""
+    """Nothing is told to anybody. Its routes for sleeping and for adapters are for who may ask it: loopback alone."""
     told = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    return told | ({"VLLM_SERVER_DEV_MODE": "1"} if wishes.sleep else {})
+    told |= {"VLLM_SERVER_DEV_MODE": "1"} if wishes.sleep else {}
+    return told | ({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if wishes.dynamic_adapters else {})
 
 
 ROW = EngineRow(
@@ -101,11 +105,16 @@ ROW = EngineRow(
             "`--pipeline-parallel-size`, `--nnodes`, `--node-rank`, `--master-addr`; `--headless` but for the leader",
         ),
         ("autoscaling.idle: sleep", "`--enable-sleep-mode`"),
-        ("adapters", "`--enable-lora`, `--max-loras`, `--max-cpu-loras`, `--max-lora-rank`, `--lora-modules`"),
+        (
+            "adapters",
+            "`--enable-lora`, `--max-loras`, `--max-cpu-loras`, `--max-lora-rank`; loaded once it runs, or by"
+            " `--lora-modules`",
+        ),
         ("(families that take media)", "`--limit-mm-per-prompt`"),
         ("(family embedding)", "`--runner pooling`"),
         ("(always)", "`--generation-config`, `--enable-prompt-tokens-details`, `--disable-uvicorn-access-log`"),
     ),
     sleeps=True,
     joins=joins,
+    changes_adapters=True,
 )  # fmt: skip

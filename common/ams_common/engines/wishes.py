@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ams_common.adapters import RANK_WORD, adapter_id, link_name
+from ams_common.adapters import MOST_ADAPTERS, RANK_WORD, adapter_id, link_name
 from ams_common.families import BY_NAME
 from ams_common.pod_settings import Precision
 from ams_common.quantity import InvalidQuantity, parse_memory, parse_quantity
@@ -56,8 +56,9 @@ class EngineWishes:
     many it has on each of its `nodes`, 0 for none; `cpus` how many it may use there, None for all. `context_tokens`
     None: as many as the model and memory allow. `cache_bytes` is what keys and values may take on each device, None
     where nothing bounds it. `images` and the others: what the family takes. `lora_rank` is the highest of the adapters'
-    ranks, as text, since a word may stand for one that is known later. `embeds`: it makes vectors or scores, and no
-    text. `arguments` are the user's own, and come last.
+    ranks, as text, since a word may stand for one that is known later. `dynamic_adapters`: they are loaded while it
+    runs, and others may follow. `embeds`: it makes vectors or scores, and no text. `arguments` are the user's own, and
+    come last.
     """
 
     model: str
@@ -81,7 +82,13 @@ class EngineWishes:
     sleep: bool = False
     adapters: tuple[AdapterWish, ...] = ()
     lora_rank: str = RANK_WORD
+    dynamic_adapters: bool = False
     arguments: tuple[str, ...] = ()
+
+    @property
+    def adapter_room(self) -> int:
+        """How many adapters it is to have room for."""
+        return MOST_ADAPTERS if self.dynamic_adapters else len(self.adapters)
 
 
 def wishes_of(
@@ -94,6 +101,7 @@ def wishes_of(
     gpus: int | None = None,
     links: str = "",
     lora_rank: str = RANK_WORD,
+    dynamic_adapters: bool = False,
 ) -> EngineWishes:
     """`gpus` are those that are there, where that differs from what the resource asks for. `links` is the folder
     with the links to adapters.
@@ -128,6 +136,7 @@ def wishes_of(
             for each in spec.adapters
         ),
         lora_rank=lora_rank,
+        dynamic_adapters=dynamic_adapters,
         arguments=tuple(each.replace("{model}", model).replace("{port}", str(port)) for each in spec.engine.args),
     )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ams_common.adapters import MOST_ADAPTERS
 from ams_common.engines.names import EngineSetting
 from ams_common.families import FamilySetting
 from ams_common.names import API_VERSION, KIND
@@ -108,7 +109,7 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     ]
     lock: Annotated[
         dict[Annotated[str, Meta(max_length=240)], Annotated[str, Meta(max_length=64)]],
-        Meta(max_length=16, description="sha256 by file; if the adapter differs, nothing is served"),
+        Meta(max_length=16, description="sha256 by file; if the adapter differs, it isn't served"),
     ] = {}
 
 
@@ -287,7 +288,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     model: ModelSpec
     adapters: Annotated[
         list[AdapterSpec],
-        Meta(max_length=32, description="LoRA adapters that are loaded beside the model, by engines that can"),
+        Meta(
+            max_length=MOST_ADAPTERS, description="LoRA adapters that are loaded beside the model, by engines that can"
+        ),
     ] = []
     engine: EngineSpec = EngineSpec()
     quantization: Annotated[

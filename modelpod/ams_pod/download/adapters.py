@@ -20,6 +20,7 @@ from ams_pod.layout import gguf_of, inside
 
 _READS_GGUF: tuple[EngineName, ...] = ("llamacpp",)
 _READS_PEFT: tuple[EngineName, ...] = ("vllm", "sglang")
+_LEAST_ROOM = 16  # for matrices of adapters that aren't known yet, as vLLM has it by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +46,24 @@ def read_settings(text: str, engine: EngineName) -> tuple[AdapterSettings, ...]:
 
 def fetch_adapters(adapters: Sequence[AdapterSettings], fetching: Fetching, model: Path) -> list[FetchedAdapter]:
     """All of them, in their order. `model` is what the engine loads, a folder or a GGUF file. Failed, OSError."""
-    return [_fetched(adapter, fetching, model) for adapter in adapters]
+    return [fetch_adapter(adapter, fetching, model) for adapter in adapters]
 
 
 def highest_rank(adapters: Sequence[FetchedAdapter], engine: EngineName) -> int | None:
-    """The rank that the engine has to be told; None for one that needs none. Failed if it takes none so high."""
+    """The rank that the engine has to be told; None for one that needs none."""
     if engine != "vllm" or not adapters:
         return None
-    highest = max(adapters, key=lambda each: each.rank)
-    if (rank := vllm.lora_rank(highest.rank)) is None:
-        raise Failed(
-            Reason.INVALID_SOURCE,
-            f"The adapter {highest.name} has rank {highest.rank}, and vLLM takes at most {vllm.HIGHEST_LORA_RANK}.",
-        )
-    return rank
+    return vllm.lora_rank(max(each.rank for each in adapters))
 
 
-def _fetched(adapter: AdapterSettings, fetching: Fetching, model: Path) -> FetchedAdapter:
+def rank_to_make_room_for(ranks: Sequence[int], engine: EngineName) -> int:
+    """What an engine is told that is to take further adapters, beside those of these ranks."""
+    highest = max([_LEAST_ROOM, *ranks])
+    return (vllm.lora_rank(highest) or vllm.HIGHEST_LORA_RANK) if engine == "vllm" else highest
+
+
+def fetch_adapter(adapter: AdapterSettings, fetching: Fetching, model: Path) -> FetchedAdapter:
+    """One of them. Failed, OutsideRoot, OSError."""
     context = fetching.context
     try:
         source = _source(adapter, context.engine)
@@ -71,6 +73,8 @@ def _fetched(adapter: AdapterSettings, fetching: Fetching, model: Path) -> Fetch
         name = gguf_of(source)
         path = folder if name is None else inside(folder, name) if not Path(name).is_absolute() else Path(name)
         rank = check_peft(path, model, context.engine) if name is None else check_gguf(path, model)
+        if context.engine == "vllm" and vllm.lora_rank(rank) is None:
+            raise WrongAdapter(f"has rank {rank}, and vLLM takes at most {vllm.HIGHEST_LORA_RANK}")
     except WrongAdapter as error:
         raise Failed(Reason.INVALID_SOURCE, f"The adapter {adapter.name} {error}.") from None
     except UnusableFiles as error:

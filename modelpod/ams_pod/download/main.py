@@ -9,14 +9,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import msgspec
-from ams_common.adapters import LINKS
+from ams_common.adapters import LINKS, AdapterSettings
 from ams_common.hub_files import UnusableFiles
 from ams_common.lifecycle import Phase
 from ams_common.lock import DownloadResult, lock_status
@@ -26,7 +27,8 @@ from ams_common.progress import Failure
 from ams_common.reasons import Reason
 from ams_common.source import InvalidSource, Source, parse_source
 
-from ams_pod.download.adapters import FetchedAdapter, fetch_adapters, highest_rank, read_settings
+from ams_pod.download.adapter_list import fetched, kept, read_list, read_states, write_states
+from ams_pod.download.adapters import FetchedAdapter, fetch_adapter, fetch_adapters, highest_rank, read_settings
 from ams_pod.download.failures import Failed, encode, redact, volume_refused
 from ams_pod.download.fetching import Fetching
 from ams_pod.download.jobs import Context
@@ -37,6 +39,8 @@ from ams_pod.download.report import Report, say
 from ams_pod.download.signature import Signer, read_key
 from ams_pod.layout import OutsideRoot, gguf_of
 from ams_pod.weights_link import make_adapter_links, make_link, weights_path
+
+_ADAPTER_PATIENCE = 15.0  # seconds without a byte: the model doesn't wait for a hub that it doesn't need itself
 
 
 def run(argv: list[str]) -> int:
@@ -50,7 +54,7 @@ def run(argv: list[str]) -> int:
         shared_with=ServeSettings,
     )
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, end_at_once)
     tracker = Tracker()
     with Report(settings, tracker) as report:
         try:
@@ -89,15 +93,7 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> F
         source = parse_source(settings.source)
     except InvalidSource as error:
         raise Failed(Reason.INVALID_SOURCE, f"{error}.") from None
-    context = Context(
-        Path(settings.models_dir).absolute(),
-        parse_lock(settings.lock),
-        settings.allow_pickle,
-        settings.retry_seconds,
-        tracker,
-        Signer(settings.signature_key, settings.signature_file) if settings.signature_key.strip() else None,
-        settings.engine,
-    )
+    context = context_of(settings, tracker)
     if settings.engine in ("vllm", "sglang") and gguf_of(source) is not None:
         raise Failed(
             Reason.INVALID_SOURCE,
@@ -109,11 +105,62 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> F
         read_key(context.signer.public_key)
     fetching = Fetching(context, report, settings.verify == "full")
     folder = fetching.folder(source, settings.source)
+    if settings.adapters_file:
+        _bring_list(settings, fetching, weights_path(folder, source, settings.engine))
     if not wanted:
         return Fetched(folder, source)
     model = weights_path(folder, source, settings.engine)
     adapters = fetch_adapters(wanted, fetching, model)
     return Fetched(folder, source, tuple(adapters), highest_rank(adapters, settings.engine))
+
+
+def context_of(settings: DownloadSettings, tracker: Tracker) -> Context:
+    """Of the model's weights. Failed for a lock or a signature's key that is none."""
+    return Context(
+        Path(settings.models_dir).absolute(),
+        parse_lock(settings.lock),
+        settings.allow_pickle,
+        settings.retry_seconds,
+        tracker,
+        Signer(settings.signature_key, settings.signature_file) if settings.signature_key.strip() else None,
+        settings.engine,
+    )
+
+
+def _bring_list(settings: DownloadSettings, fetching: Fetching, model: Path) -> None:
+    """All of the list that can be had, so that the engine starts with them; `ams-pod adapters` goes on from there."""
+    if not settings.link_dir:
+        raise Failed(Reason.INVALID_SOURCE, "--adapters-file needs --link-dir, where it is told what became of them.")
+    wanted = read_list(Path(settings.adapters_file), settings.engine)
+    bring(wanted, wanted, settings, fetching, model)
+
+
+def bring(
+    wanted: Sequence[AdapterSettings],
+    chosen: Sequence[AdapterSettings],
+    settings: DownloadSettings,
+    fetching: Fetching,
+    model: Path,
+) -> None:
+    """Fetch those `chosen` of the list, one after another, and tell what became of each once it is known. OSError where
+    it can't be told."""
+    link_dir, secrets = Path(settings.link_dir), _secrets()
+    states = read_states(link_dir)
+    write_states(link_dir, kept(wanted, states), settings.engine)
+    patient = replace(
+        fetching, context=replace(fetching.context, patience=min(_ADAPTER_PATIENCE, settings.retry_seconds))
+    )
+    for adapter in chosen:
+        state = fetched(
+            adapter,
+            lambda each: fetch_adapter(each, patient, model),
+            states.get(adapter.name),
+            settings.models_dir,
+            lambda text: redact(text, secrets),
+        )
+        say(f"adapter {adapter.name}: {state.failure.message if state.failure is not None else 'is there'}")
+        states[adapter.name] = state
+        write_states(link_dir, kept(wanted, states), settings.engine)
 
 
 def _fail(failure: Failure, settings: DownloadSettings, tracker: Tracker) -> int:
@@ -136,7 +183,8 @@ def _missing_bytes(tracker: Tracker) -> int | None:
 
 def _make_links(link_dir: Path, fetched: Fetched, settings: DownloadSettings) -> None:
     """That to the weights is the last: whoever waits for it finds the others."""
-    make_adapter_links(link_dir, {each.name: each.path for each in fetched.adapters}, fetched.rank)
+    if not settings.adapters_file:  # whose states tell where they are
+        make_adapter_links(link_dir, {each.name: each.path for each in fetched.adapters}, fetched.rank)
     make_link(link_dir, fetched.folder, fetched.source, settings.engine)
 
 
@@ -170,5 +218,6 @@ def _secrets() -> list[str]:
     return [secret for text in values for secret in (text, text.strip()) if secret]
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """For SIGTERM: what is half done goes on at the next start."""
     raise SystemExit(128 + number)

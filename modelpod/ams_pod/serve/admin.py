@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
-from ams_common.admin import PodCleaned, PodCleanup, PodMemory, PodModel, PodTemp, TempFileStatus
+from ams_common.admin import PodAdapter, PodCleaned, PodCleanup, PodMemory, PodModel, PodTemp, TempFileStatus
 from ams_common.families import BY_NAME
 
-from ams_pod.engines.port import MemoryUsage
+from ams_pod.engines.port import AdapterView, MemoryUsage
 from ams_pod.heap import trim_heap
 from ams_pod.media.temp import TempFile, TempFolder
 from ams_pod.serve.keys import POD
@@ -121,6 +121,20 @@ def describe(pod: ModelPod) -> PodModel:
         device=info.device if info else None,
         context_tokens=info.context_tokens if info else None,
         engine=info.engine if info and pod.engine_health is not None else None,
+        adapters=None if pod.adapter_views is None else [_adapter(each) for each in pod.adapter_views],
+    )
+
+
+def _adapter(view: AdapterView) -> PodAdapter:
+    return PodAdapter(
+        name=view.name,
+        state=view.stage,
+        served=bool(view.version),
+        reason=view.reason,
+        message=view.message,
+        asked=view.asked,
+        files=view.files,
+        sha256=view.sha256,
     )
 
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import importlib.metadata
-import os
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,21 +10,27 @@ from ams_common.adapters import AdapterSettings, parse_adapters
 from ams_common.pod_settings import ServeSettings
 from ams_common.source import parse_source
 
-from ams_pod.download.manifest import read_manifest
+from ams_pod.contents import contents_of
 from ams_pod.engines.port import ModelInfo
 from ams_pod.layout import find_adapter
 
-_MOST_FILES = 10_000
 _CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
 # Where and how a pod serves; two pods that differ in nothing else answer alike.
 _NO_MATTER = frozenset(
     {
-        "adapters", "aliases", "any_name", "concurrent_requests", "debug", "engine_address", "engine_log",
-        "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host",
+        "adapters", "adapters_state", "aliases", "any_name", "concurrent_requests", "debug", "engine_address",
+        "engine_log", "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host",
         "max_body_bytes", "models_dir", "port", "queued_requests", "request_timeout_seconds", "source", "stall_seconds",
         "temp_dir", "termination_log", "uds",
     }
 )  # fmt: skip
+
+
+def with_adapters(version: str, adapters: Mapping[str, str]) -> str:
+    """The version of a pod that has these adapters loaded, by name with what tells their bytes; itself without any."""
+    if not adapters:
+        return version
+    return hashlib.sha256(msgspec.json.encode([version, sorted(adapters.items())])).hexdigest()[:32]
 
 
 def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> str:
@@ -35,7 +40,7 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
     of its files. Blocks for as long as the disk takes to list them.
     """
     parts = {
-        "weights": _weights(folder),
+        "weights": contents_of(folder),
         "adapters": [[each.name, _adapter(each, settings)] for each in parse_adapters(settings.adapters)],
         "settings": {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in _NO_MATTER},
         "model": [info.architecture, info.device, info.precision, info.quantization, info.engine, info.context_tokens],
@@ -44,24 +49,9 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
 
 
-def _weights(folder: Path) -> list[tuple[str, ...]]:
-    if (manifest := read_manifest(folder)) is not None:
-        made = [("", str(manifest.conversion))] if manifest.conversion else []  # of the same inputs
-        return sorted([*((name, digest or "") for name, digest in manifest.digests().items()), *made])
-    paths = islice((path for path in sorted(folder.rglob("*")) if path.is_file()), _MOST_FILES)
-    return [_file(path, str(path.relative_to(folder))) for path in paths]
-
-
 def _adapter(adapter: AdapterSettings, settings: ServeSettings) -> list[tuple[str, ...]]:
     found = find_adapter(parse_source(adapter.source), Path(settings.models_dir))
-    if found is None:
-        return []
-    return _weights(found) if found.is_dir() else [_file(found, found.name)]
-
-
-def _file(path: Path, name: str) -> tuple[str, ...]:
-    status = os.stat(path)
-    return name, str(status.st_size), str(status.st_mtime_ns)
+    return [] if found is None else contents_of(found)
 
 
 def _version_of(name: str) -> str:

@@ -47,10 +47,7 @@ def chosen_adapter(request: web.Request, name: str | None) -> str:
     told = request.headers.get(HEADER_ADAPTER)
     if told:
         if told not in pod.adapters:
-            raise ApiError(
-                "model_loading", f"The adapter {told[:100]!r} isn't in this pod, but in those that take its place.",
-                retry_after=2, adapters=list(pod.adapters),
-            )  # fmt: skip
+            raise _not_loaded(pod, told)
         return told
     if name is None:
         return ""
@@ -61,12 +58,26 @@ def chosen_adapter(request: web.Request, name: str | None) -> str:
         if found in pod.adapters and (own or pod.settings.any_name):
             return found
         if own:
+            if any(each.name == found for each in pod.adapter_views or ()):
+                raise _not_loaded(pod, found)
             raise ApiError(
                 "model_not_found", f"{pod.settings.name} has no adapter {adapter[:100]!r}; there are: "
                 f"{', '.join(pod.adapters) or 'none'}.", param="model", models=_all_names(pod),
             )  # fmt: skip
     check_model(pod, name)
     return ""
+
+
+def _not_loaded(pod: ModelPod, adapter: str) -> ApiError:
+    """Of an adapter that the model has, but not this pod; another one may have it."""
+    view = next((each for each in pod.adapter_views or () if each.name == adapter), None)
+    if view is not None and view.stage == "failed":
+        text = f"The adapter {adapter[:100]!r} isn't served: {view.message}"
+    elif pod.settings.adapters_state:
+        text = f"The adapter {adapter[:100]!r} isn't loaded yet in this pod."
+    else:
+        text = f"The adapter {adapter[:100]!r} isn't in this pod, but in those that take its place."
+    return ApiError("model_loading", text, retry_after=2, adapters=list(pod.adapters))
 
 
 def _all_names(pod: ModelPod) -> list[str]:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -21,7 +21,9 @@ from ams_common.room import Room
 from ams_tracing.tracer import open_tracer
 
 from ams_pod.engines.port import (
+    AdapterView,
     Capabilities,
+    ChangesAdapters,
     Engine,
     EngineCounters,
     EngineHealth,
@@ -38,7 +40,7 @@ from ams_pod.media.intake import Intake
 from ams_pod.media.temp import TempFolder
 from ams_pod.media.urls import AllowedHosts
 from ams_pod.resident import resident_bytes
-from ams_pod.serve.answer_version import answer_version
+from ams_pod.serve.answer_version import answer_version, with_adapters
 from ams_pod.serve.golden import check, parse_golden_prompts
 from ams_pod.serve.keys import REQUEST_ID, SHARE, TRACK
 from ams_pod.serve.machine import MachineWatch
@@ -63,10 +65,10 @@ class ModelPod:
     def __init__(self, settings: ServeSettings, folder: Path, open_engine: Opener = open_engine) -> None:
         self.settings = settings
         self.folder = folder
-        self.adapters = tuple(each.name for each in parse_adapters(settings.adapters))
+        self._given_adapters = tuple(each.name for each in parse_adapters(settings.adapters))
         self.progress = Progress(Phase.STARTING)
         self.engine: Engine | None = None
-        self.answer_version = ""
+        self._answer_version = ""
         self.draining = False
         self.drained = asyncio.Event()  # nothing runs any more, or what runs had its time
         self.active = 0
@@ -100,6 +102,26 @@ class ModelPod:
         self._checking: asyncio.Task[None] | None = None
         self._recent_seconds = 1.0  # of a request, moving average
         self._compute = threading.Thread(target=self._run_compute, name="compute", daemon=True)
+
+    @property
+    def adapter_views(self) -> Sequence[AdapterView] | None:
+        """Of LoRA adapters that come and go while the engine runs; None where they are those of the settings."""
+        if not self.settings.adapters_state:
+            return None
+        return (self.engine.adapters or ()) if isinstance(self.engine, ChangesAdapters) else ()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of those that requests get now."""
+        if (views := self.adapter_views) is None:
+            return self._given_adapters
+        return tuple(each.name for each in views if each.version)
+
+    @property
+    def answer_version(self) -> str:
+        """Of answers from now on; empty until the model is loaded."""
+        views = self.adapter_views
+        return with_adapters(self._answer_version, {each.name: each.version for each in views or () if each.version})
 
     def start(self) -> None:
         """Begin to load; `progress` tells how far it is and `failure` if it ended."""
@@ -309,7 +331,7 @@ class ModelPod:
         try:
             self._report(Phase.IMPORTING, None)
             engine = self._open_engine(self.folder, self.settings, self._publish, self._report)
-            self.answer_version = answer_version(self.folder, self.settings, engine.info)
+            self._answer_version = answer_version(self.folder, self.settings, engine.info)
             self._post(self._be_checked, engine)
             engine.run()
         except LoadFailed as error:

@@ -9,6 +9,7 @@ from ams_common.source import Source
 from ams_kube.managed_fields import ManagedFields, entry_of, owns_all
 
 from ams_operator.decide.children.account import account
+from ams_operator.decide.children.adapters import adapter_list
 from ams_operator.decide.children.common import ObjectBody, digest
 from ams_operator.decide.children.deployment import Strategy, deployment
 from ams_operator.decide.children.group import leader_worker_set
@@ -49,6 +50,7 @@ def desired(
         service(resource),
         policy(resource, settings),
         claim(resource, volume_size, weights, lock) if volume.claim else None,
+        adapter_list(resource, engine),
         workload,
     ]
     return {object["kind"]: hashed(object) for object in built if object is not None}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ams_common.engines.choose import EngineChoice, EngineFacts, choose_engine, refusals
+from ams_common.engines.dynamic import has_dynamic_adapters
 from ams_common.engines.fitting import fits_gpus
 from ams_common.engines.names import ENGINES, EngineName
 from ams_common.engines.row import EngineRow
@@ -79,6 +80,11 @@ def engine_of(
 def stays_for_sleep(resource: ModelDeployment, engine: Engine) -> bool:
     """Whether the last pod stays when nobody asks, as its engine then sleeps."""
     return sleeps(resource.spec) and engine.sleeps
+
+
+def changes_adapters(resource: ModelDeployment, engine: Engine) -> bool:
+    """Whether its pods take another list of adapters while they run, so that it is no part of what pods are like."""
+    return has_dynamic_adapters(resource, engine.row)
 
 
 def _images(resource: ModelDeployment, settings: OperatorSettings) -> dict[EngineName, str]:

@@ -141,7 +141,7 @@ def _facts(
     verdict, pods = _verdict(observed, source, engine), _views(observed, now)
     rejection = rejection or (None if observed.preflight_pending else engine.problem)
     claim, workload = _claim(observed), own_workload(observed.children, resource)
-    weights = has_weights(resource, claim, pods)
+    weights = has_weights(resource, engine, claim, pods)
     unmoved = now - observed.moved_at if observed.moved_at is not None else None
     deadline = settings.progress_deadline_seconds
     return Facts(
@@ -161,7 +161,7 @@ def _facts(
         pods=pods,
         worker_problems=_worker_problems(observed, now),
         weights=weights,
-        lock=lock_of_weights(resource, claim, pods) if weights else None,
+        lock=lock_of_weights(resource, engine, claim, pods) if weights else None,
         refused_children=observed.refused_children,
         stands_still_for=deadline if unmoved is not None and unmoved >= deadline else None,
     )
@@ -211,7 +211,7 @@ def _objects(facts: Facts, source: Source, settings: OperatorSettings) -> dict[s
             _claimed_bytes(facts.claim),
             converted=engine.name == "builtin",
         ),
-        weights=source_digest(resource) if facts.weights else None,
+        weights=source_digest(resource, engine) if facts.weights else None,
         lock=facts.lock,
         engine=engine,
     )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
@@ -76,6 +76,8 @@ class Core:
         elif self._slots is not None:
             self._slots.forget()
         self.address, self.terms = address, terms
+        # Whatever adapters an engine had that is gone, they are these now.
+        self._waiting = collections.deque(each for each in list(self._waiting) if self._has_adapter(*each))
         self._without = frozenset()
         self._answered()
         self.resume()
@@ -116,9 +118,30 @@ class Core:
         if ticket.cancelled:
             self._end_unsent(ticket)
             return
+        attempts = Attempts()
+        if not self._has_adapter(ticket, attempts):
+            return
         self._shares.enter(ticket.share)
-        self._waiting.append((ticket, Attempts()))
+        self._waiting.append((ticket, attempts))
         self._dispatch()
+
+    def offer(self, adapters: Mapping[str, LoadedAdapter]) -> None:
+        """Requests get these adapters from now on; those that came before keep what they got."""
+        self.terms = replace(self.terms, adapters=dict(adapters))
+
+    def uses(self, adapter: LoadedAdapter) -> bool:
+        """Whether a request that runs or waits is to be computed with it."""
+        waiting = any(attempts.adapter == adapter for _, attempts in self._waiting)
+        return waiting or any(each.flight.attempts.adapter == adapter for each in self._sent.values())
+
+    def _has_adapter(self, ticket: Ticket, attempts: Attempts) -> bool:
+        """Choose the adapter that a request is computed with; it ends where there is none of its name."""
+        name = ticket.sampling.adapter
+        attempts.adapter = self.terms.adapters.get(name)
+        if name and attempts.adapter is None:
+            self._emit(TokenEvent(ticket, None, "failed", no_adapter(name)))
+            return False
+        return True
 
     def cancel(self, ticket: Ticket) -> None:
         sent = self._sent.get(ticket)
@@ -174,7 +197,7 @@ class Core:
         reuses, salt = True, _salt(ticket)
         if self._slots is not None and not isinstance(ticket.prepared.media, MediaChat):
             flight.slot, reuses = self._slots.take(ticket.prepared.ids, _owner(ticket, salt))
-        asked = self._asked(ticket, flight.slot, salt, reuses=reuses)
+        asked = self._asked(flight, salt, reuses=reuses)
         sent = _Sent(flight)
         try:
             path, body = self._dialect.request(asked)
@@ -200,8 +223,8 @@ class Core:
         )
         sent.opening = asyncio.get_running_loop().create_task(self._open(sent, sent.exchange))
 
-    def _asked(self, ticket: Ticket, slot: int | None, salt: str, *, reuses: bool) -> Asked:
-        prepared = ticket.prepared
+    def _asked(self, flight: Flight, salt: str, *, reuses: bool) -> Asked:
+        ticket, prepared = flight.ticket, flight.ticket.prepared
         return Asked(
             prepared.ids,
             ticket.sampling,
@@ -212,10 +235,10 @@ class Core:
             pair=prepared.media if isinstance(prepared.media, Pair) else None,
             thinking=prepared.thinking,
             salt=salt,
-            slot=slot,
+            slot=flight.slot,
             reuses=reuses,
             vocabulary=self.terms.vocabulary,
-            adapter=self.terms.adapters.get(ticket.sampling.adapter),
+            adapter=flight.attempts.adapter,
             adapters=len(self.terms.adapters),
             without=self._without,
         )
@@ -381,6 +404,10 @@ class Core:
             events, self._outbox = self._outbox, []
             self.counters.steps += 1
             self._publish(events)
+
+
+def no_adapter(name: str) -> EngineRefusal:
+    return EngineRefusal("unsupported", f"This model has no adapter {name[:100]!r}.")
 
 
 def _share(entry: tuple[Ticket, Attempts]) -> Share:

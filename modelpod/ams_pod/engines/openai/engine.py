@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ams_pod.engines.openai import gbnf
-from ams_pod.engines.openai.core import Core
+from ams_pod.engines.openai.core import Core, no_adapter
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.machine import memory_usage
 from ams_pod.engines.openai.media_chat import count_media, has_media, media_chat
@@ -16,6 +16,7 @@ from ams_pod.engines.openai.pieces import Held
 from ams_pod.engines.openai.supervisor import Supervisor
 from ams_pod.engines.port import (
     PLAIN_CHAT,
+    AdapterView,
     Capabilities,
     ChatOptions,
     Constraint,
@@ -65,6 +66,10 @@ class OtherEngine:
     @property
     def health(self) -> EngineHealth:
         return self._supervisor.health
+
+    @property
+    def adapters(self) -> Sequence[AdapterView] | None:
+        return self._supervisor.adapters.views if self._supervisor.adapters is not None else None
 
     def begins(self) -> None:
         self._supervisor.begins()
@@ -120,7 +125,7 @@ class OtherEngine:
         if (refusal := self._dialect.refusal(sampling)) is not None:
             raise refusal
         if sampling.adapter and sampling.adapter not in self._core.terms.adapters:
-            raise EngineRefusal("unsupported", f"This model has no adapter {sampling.adapter[:100]!r}.")
+            raise no_adapter(sampling.adapter)
         room = self.info.context_tokens - len(prepared.ids)
         if room < self._least_answer:
             raise context_exceeded(self.info.context_tokens, len(prepared.ids))

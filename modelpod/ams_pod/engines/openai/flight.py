@@ -3,15 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ams_pod.engines.openai.pieces import MediaChat, Piece
+from ams_pod.engines.openai.pieces import LoadedAdapter, MediaChat, Piece
 from ams_pod.engines.port import EngineError, Finish, Ticket, TokenEvent, TokenLogprobs
 
 
 @dataclass(slots=True)
 class Attempts:
-    """How often a request was sent, and since when it may be again."""
+    """How often a request was sent, and the adapter that it is computed with."""
 
     sent: int = 0
+    adapter: LoadedAdapter | None = None
 
 
 class Flight:

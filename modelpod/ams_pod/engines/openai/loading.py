@@ -3,15 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from ams_common.adapters import adapter_id, parse_adapters
+from ams_common.adapters import parse_adapters
 from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
 from ams_common.pod_settings import ServeSettings
 from ams_common.source import parse_source
 
+from ams_pod.engines.openai.adapters import AdapterFollower
 from ams_pod.engines.openai.core import Core, Terms
 from ams_pod.engines.openai.dialects import dialect_of
 from ams_pod.engines.openai.dialects.base import Dialect
@@ -37,7 +39,10 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
     dialect = dialect_of(settings.engine)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report)
+    if settings.adapters_state and not dialect.load_path:
+        raise LoadFailed(f"--adapters-state: {dialect.title} loads no adapters while it runs; name them by --adapters")
+    follower = AdapterFollower(settings.adapters_state, settings.name, dialect) if settings.adapters_state else None
+    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower)
     made: list[Any] = []
     reading = threading.Thread(target=lambda: made.append(_attempt(lambda: load_tokenizer(folder))), daemon=True)
     reading.start()  # while the engine loads
@@ -62,7 +67,7 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
 
 def _adapters(settings: ServeSettings) -> dict[str, LoadedAdapter]:
     return {
-        each.name: LoadedAdapter(each.name, adapter_id(settings.name, each.name), number)
+        each.name: LoadedAdapter(settings.name, each.name, number)
         for number, each in enumerate(parse_adapters(settings.adapters))
     }
 
@@ -111,6 +116,8 @@ def _engine(
     )
     ends = stop_tokens(folder, tokenizer)
     terms = Terms(model, context, rows, ends, facts.vocabulary, adapters)
+    if supervisor.adapters is not None:
+        terms = replace(terms, adapters=supervisor.adapters.served)
     core.terms = terms  # requests may be refused by them before the loop runs
     loop.call_soon(core.begin, supervisor.address, terms)
     return engine

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ams_common.adapters import adapter_id
 from ams_common.families import Modality
 
 from ams_pod.engines.port import EngineError, Finish, Sampling, TokenLogprobs
@@ -37,17 +38,33 @@ class Pair:
     text: str
 
 
+VERSION_MARK = "@"
+
 Task = Literal["generate", "embed", "score"]
 """What an engine is there for: to go on from prompts, to make vectors of texts, or scores of pairs of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
-    """A LoRA adapter as an engine has it: its name, MODEL:NAME, and its place among those that were given to it."""
+    """A LoRA adapter as an engine has it: its name, MODEL:NAME, and its place among those that were given to it.
 
+    One that was loaded while the engine runs has a `version`, which is part of what the engine calls it: another one of
+    its name may be there until the requests that use it have ended.
+    """
+
+    model: str
     name: str
-    id: str
-    number: int
+    number: int = 0
+    version: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name, unlike that of any other version."""
+        return f"{self.name}{VERSION_MARK}{self.version}" if self.version else self.name
+
+    @property
+    def id(self) -> str:
+        return adapter_id(self.model, self.key)
 
 
 @dataclass(frozen=True, slots=True)

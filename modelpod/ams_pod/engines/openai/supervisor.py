@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.engines.openai import adapters
+from ams_pod.engines.openai.adapters import AdapterFollower
 from ams_pod.engines.openai.child import Child, Command, free_port, new_key
 from ams_pod.engines.openai.core import Core
 from ams_pod.engines.openai.dialects.base import Dialect
@@ -57,9 +59,21 @@ class State:
 class Supervisor:
     """Of one engine: a process of ours where there is a command, else one that runs beside."""
 
-    def __init__(self, dialect: Dialect, settings: ServeSettings, model: str, report: ReportPhase) -> None:
-        """LoadFailed where the settings say neither how to start the engine nor where it is."""
+    def __init__(
+        self,
+        dialect: Dialect,
+        settings: ServeSettings,
+        model: str,
+        report: ReportPhase,
+        adapters: AdapterFollower | None = None,
+    ) -> None:
+        """`adapters`: those that come and go while it runs, None where none do.
+
+        LoadFailed where the settings say neither how to start the engine nor where it is.
+        """
         self.state = State()
+        self.adapters = adapters
+        self._following: asyncio.Task[None] | None = None
         self._dialect, self._settings, self._model, self._report = dialect, settings, model, report
         self._command: Command | None = None
         self._child: Child | None = None
@@ -116,6 +130,8 @@ class Supervisor:
             self._start(self._command)
         await self._until_healthy()
         await self._ask_facts()
+        if self.adapters is not None:
+            await self.adapters.begin(self._address)
 
     def suspect(self) -> None:
         """Look at once: a request lost its engine."""
@@ -130,8 +146,22 @@ class Supervisor:
             self._news.clear()
             self._log.news()  # which keeps it from growing
             await self._look(core)
+            self._follow(core)
+
+    def _follow(self, core: Core) -> None:
+        """Beside the watch, which goes on meanwhile: to load an adapter takes an engine a while."""
+        if self.adapters is None or (self._following is not None and not self._following.done()):
+            return
+        news = self.adapters.read()
+        if self.state.asleep or self.state.down or self.state.condemned:
+            return
+        if news or self.adapters.has_work(core.uses, time.monotonic()):
+            going_on = self.adapters.go_on(self._address, core.uses, core.offer)
+            self._following = asyncio.get_running_loop().create_task(going_on)
+            self._following.add_done_callback(_tell_failure)
 
     async def close(self) -> None:
+        await adapters.end(self._following)
         if self._child is not None:
             await self._child.end()
         if self._log_path and not self._settings.engine_log:
@@ -148,7 +178,7 @@ class Supervisor:
             return
         now = time.monotonic()
         if self.state.asleep:
-            if core.waiting:
+            if core.waiting or (self.adapters is not None and self.adapters.wants_to_load(now)):
                 await self._wake(core)
             return
         quiet = now - core.answered_at > _HEALTH_SECONDS
@@ -212,6 +242,7 @@ class Supervisor:
         log.error("%s", self.state.down)
         self._tell(Phase.STARTING, None)
         core.lose_all(found.sentence)
+        await adapters.end(self._following)
         await asyncio.sleep(0)  # what was lost is told before anything new is
         while True:
             try:
@@ -219,6 +250,9 @@ class Supervisor:
                     await self._start_again(self._command)
                 await self._until_healthy()
                 await self._ask_facts()
+                if self.adapters is not None:
+                    await self.adapters.begin(self._address)
+                    core.offer(self.adapters.served)
             except (LoadFailed, EngineUnreachable) as error:
                 self._failed_starts += 1
                 self.state.down = f"{title} doesn't start: {error}"
@@ -317,7 +351,7 @@ class Supervisor:
 
     def _may_sleep(self, core: Core) -> bool:
         wait = self._settings.engine_sleep_seconds
-        idle = not core.running and not core.waiting
+        idle = not core.running and not core.waiting and (self._following is None or self._following.done())
         return bool(wait and self._dialect.sleep_path and idle and time.monotonic() - core.idle_since > wait)
 
     async def _sleep(self, core: Core) -> None:
@@ -370,6 +404,11 @@ class Supervisor:
         if anew or (phase, percent) != self._told:
             self._told = (phase, percent)
             self._report(phase, percent)
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("adapters can't be loaded or unloaded", exc_info=error)
 
 
 def _scratch_log() -> str:

@@ -7,6 +7,8 @@ from ams_pod.engines.port.describing import (
     MOST_KEYS,
     OTHER_KEYS,
     RESTART_REASONS,
+    AdapterStage,
+    AdapterView,
     Capabilities,
     EngineCounters,
     EngineHealth,
@@ -21,6 +23,7 @@ from ams_pod.engines.port.describing import (
     SamplingDefaults,
 )
 from ams_pod.engines.port.engine import (
+    ChangesAdapters,
     Detokenizer,
     Engine,
     Opener,
@@ -55,7 +58,10 @@ __all__ = [
     "OTHER_KEYS",
     "PLAIN_CHAT",
     "RESTART_REASONS",
+    "AdapterStage",
+    "AdapterView",
     "Capabilities",
+    "ChangesAdapters",
     "ChatOptions",
     "Constraint",
     "ConstraintKind",

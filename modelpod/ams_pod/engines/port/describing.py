@@ -161,6 +161,28 @@ class MemoryUsage:
     gpu: GpuMemory | None = None
 
 
+AdapterStage = Literal["loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterView:
+    """A LoRA adapter of an engine that loads them while it runs, as it is asked for by `asked`.
+
+    `ready`: it is served as it is asked for. `failed`: it can't be, and `reason` and `message` say why. `version` tells
+    the bytes of the one that requests get, which may be that from before; empty where they get none. `files` and
+    `sha256` are the lock of what is asked for, where its files were hashed.
+    """
+
+    name: str
+    asked: str
+    stage: AdapterStage
+    version: str = ""
+    reason: str = ""
+    message: str = ""
+    files: int = 0
+    sha256: str = ""
+
+
 RestartReason = Literal["ended", "silent", "stalled"]
 """`ended`: the engine's process was gone. `silent`: it answered nothing, not even its health route. `stalled`: its
 health route answered, and requests that ran got no token."""

@@ -8,6 +8,7 @@ from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.engines.port.describing import (
+    AdapterView,
     Capabilities,
     EngineCounters,
     EngineHealth,
@@ -119,6 +120,15 @@ class Supervised(Protocol):
 
     def begins(self) -> None:
         """Whoever starts the engine says that it has started it anew. From any thread; at once."""
+
+
+@runtime_checkable
+class ChangesAdapters(Protocol):
+    """An engine whose LoRA adapters may come and go while it is open."""
+
+    @property
+    def adapters(self) -> Sequence[AdapterView] | None:
+        """In the order in which they are asked for; None where they are those of the settings, from start to end."""
 
 
 class Opener(Protocol):

@@ -8,6 +8,8 @@ from ams_common import labels
 from ams_common.names import API_VERSION, KIND, child_name
 from ams_common.resource.spec import ModelDeployment
 
+from ams_operator.decide.engine import Engine, changes_adapters
+
 ObjectBody = dict[str, Any]
 
 
@@ -59,22 +61,25 @@ def digest(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
 
 
-def source_digest(resource: ModelDeployment) -> str:
-    """Of what determines the bytes of weights and adapters."""
+def source_digest(resource: ModelDeployment, engine: Engine) -> str:
+    """Of what determines the bytes of the weights, and of adapters that a pod has from its start to its end."""
     model = resource.spec.model
     signature = [model.signature] if model.signature is not None else []
-    adapters = [["adapters", *sorted([each.name, each.source, each.lock] for each in resource.spec.adapters)]]
-    return digest([model.source, model.lock, *signature, *(adapters if resource.spec.adapters else [])])
+    adapters = [] if changes_adapters(resource, engine) else resource.spec.adapters
+    told = [["adapters", *sorted([each.name, each.source, each.lock] for each in adapters)]] if adapters else []
+    return digest([model.source, model.lock, *signature, *told])
 
 
 # What changes without a new template, or without one that anybody has to ask for.
 _NOT_OF_PODS = ("replicas", "autoscaling", "suspend")
 
 
-def spec_digest(resource: ModelDeployment, *, prefetch: bool) -> str:
+def spec_digest(resource: ModelDeployment, engine: Engine, *, prefetch: bool) -> str:
     """Of all that a user says about the pods."""
     spec = {name: value for name, value in msgspec.to_builtins(resource.spec).items() if name not in _NOT_OF_PODS}
     if (scaling := resource.spec.autoscaling) is not None and scaling.idle == "sleep":
         spec["sleeps"] = scaling.idle_seconds  # which the pod itself is told
+    if changes_adapters(resource, engine):
+        spec["adapters"] = "there are some"
     spec["model"] = {name: value for name, value in spec["model"].items() if name != "aliases"}
     return digest([spec, prefetch])

@@ -33,7 +33,7 @@ def deployment(
     annotations = {
         **({labels.PREFETCH: "true"} if prefetch else {}),
         labels.TEMPLATE: digest(template),
-        labels.SPEC: spec_digest(resource, prefetch=prefetch),
+        labels.SPEC: spec_digest(resource, engine, prefetch=prefetch),
     }
     return {
         "apiVersion": "apps/v1",

@@ -24,7 +24,7 @@ from ams_operator.decide.children.containers import (
     literally,
 )
 from ams_operator.decide.children.sources import source_mounts
-from ams_operator.decide.engine import Engine, stays_for_sleep
+from ams_operator.decide.engine import Engine, changes_adapters, stays_for_sleep
 from ams_operator.settings import OperatorSettings
 
 ENGINE = "engine"
@@ -112,7 +112,13 @@ def _command(resource: ModelDeployment, engine: Engine, row: EngineRow, member: 
 
 def _wishes(resource: ModelDeployment, engine: Engine, row: EngineRow) -> EngineWishes:
     return wishes_of(
-        resource, model=_model(resource), host=_LOOPBACK, port=_port(resource, row), facts=engine.facts, links=RUN_DIR
+        resource,
+        model=_model(resource),
+        host=_LOOPBACK,
+        port=_port(resource, row),
+        facts=engine.facts,
+        links=RUN_DIR,
+        dynamic_adapters=changes_adapters(resource, engine),
     )
 
 

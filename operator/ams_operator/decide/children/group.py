@@ -41,7 +41,7 @@ def leader_worker_set(
         labels.AFTER_START: "true",
         **({labels.PREFETCH: "true"} if prefetch else {}),
         labels.TEMPLATE: digest(template),
-        labels.SPEC: spec_digest(resource, prefetch=prefetch),
+        labels.SPEC: spec_digest(resource, engine, prefetch=prefetch),
     }
     return {
         "apiVersion": LEADER_WORKER_SETS.api_version,

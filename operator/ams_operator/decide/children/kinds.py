@@ -7,6 +7,7 @@ from ams_common.names import KIND, child_name
 from ams_kube.kinds import Kind
 from ams_kube.objects import (
     CLAIMS,
+    CONFIG_MAPS,
     DEPLOYMENTS,
     LEADER_WORKER_SETS,
     NETWORK_POLICIES,
@@ -22,8 +23,11 @@ from ams_kube.objects import (
 
 Child = Deployment | LeaderWorkerSet | Service | AppliedOnly | Claim
 CHILDREN: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, DEPLOYMENTS, LEADER_WORKER_SETS)
-}
+    kind.name: kind
+    for kind in (
+        SERVICE_ACCOUNTS, SERVICES, NETWORK_POLICIES, CLAIMS, CONFIG_MAPS, DEPLOYMENTS, LEADER_WORKER_SETS,
+    )
+}  # fmt: skip
 """LeaderWorkerSet isn't Kubernetes' own: a cluster may lack it."""
 
 

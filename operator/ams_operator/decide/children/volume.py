@@ -15,6 +15,7 @@ from ams_operator.decide.children.common import ObjectBody, child_labels, child_
 GIBI = 1 << 30
 UNKNOWN_BYTES = 20 * GIBI  # of a model whose size isn't known
 ADAPTER_BYTES = GIBI  # of each adapter: none is asked for its size
+_ADAPTERS_A_STEP = 8
 _SPARE = 1.2
 # One GGUF file and its conversion: 4 bits a weight become 16.
 _CONVERTED = 5.0
@@ -63,13 +64,19 @@ def volume_bytes(
     size = resource.spec.cache.size
     if size != "auto":
         return max(parse_bytes(size), present or 0)
-    adapters = ADAPTER_BYTES * len(resource.spec.adapters)
+    adapters = ADAPTER_BYTES * _adapters_room(resource)
     if isinstance(source, ClaimSource) and not names_gguf(source):
         return max(adapters, GIBI, present or 0)
     if weights_bytes is None:
         return present or UNKNOWN_BYTES + adapters
     desired = needed_bytes(source, weights_bytes, converted=converted) * _SPARE + adapters
     return max(int(-(-desired // GIBI)) * GIBI, GIBI, present or 0)
+
+
+def _adapters_room(resource: ModelDeployment) -> int:
+    """Of how many adapters. A pod's own volume is made with the pod, which isn't to be another for each one more."""
+    count = len(resource.spec.adapters)
+    return -(-count // _ADAPTERS_A_STEP) * _ADAPTERS_A_STEP if resource.spec.cache.per_replica else count
 
 
 def claim(resource: ModelDeployment, size: int, weights: str | None, lock: LockStatus | None) -> ObjectBody:

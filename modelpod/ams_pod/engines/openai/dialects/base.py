@@ -9,7 +9,7 @@ from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.vectors import Usage, read_vector
-from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, Piece
+from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, LoadedAdapter, Piece
 from ams_pod.engines.port import (
     Constraint,
     EngineError,
@@ -27,6 +27,8 @@ _FINISHES: dict[str, Finish] = {"length": "length"}  # all others are a `stop`: 
 _TOO_LONG = re.compile(
     r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long", re.I | re.S
 )
+_ALREADY = re.compile(r"already (been )?(loaded|exist|registered)|has already", re.I)
+_RANK = re.compile(r"max[-_]lora[-_]rank", re.I)
 _NUMBER = re.compile(r"\d+")
 _LOGGED = 300
 _LONGEST_ID = 12  # digits
@@ -87,6 +89,13 @@ class _Model(msgspec.Struct):
     meta: dict[str, Any] | None = None
 
 
+class _Loaded(msgspec.Struct):
+    """Of an answer to a request to load an adapter, of an engine that answers 200 whatever becomes of it."""
+
+    success: bool | None = None
+    error_message: str | None = None
+
+
 class _Models(msgspec.Struct):
     data: list[_Model] = []
 
@@ -113,6 +122,8 @@ class Dialect:
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"\bCUDA\b|\bROCm\b", re.I)
     sleep_path: ClassVar[str] = ""
     wake_path: ClassVar[str] = ""
+    load_path: ClassVar[str] = ""  # of LoRA adapters, while it runs
+    unload_path: ClassVar[str] = ""
     embeds: ClassVar[bool] = False  # it is asked for vectors and scores
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
@@ -207,6 +218,39 @@ class Dialect:
             if asked.vocabulary is None or token < asked.vocabulary
         }
         return known | dict.fromkeys(asked.sampling.banned_tokens, -100.0)
+
+    # LoRA adapters, of engines that load them while they run.
+
+    def adapter_name(self, adapter: LoadedAdapter) -> str:
+        """What the engine calls it."""
+        return adapter.id
+
+    def load_body(self, adapter: LoadedAdapter, path: str) -> bytes:
+        """Of a request to load the adapter in this folder."""
+        return _ENCODE({"lora_name": self.adapter_name(adapter), "lora_path": path})
+
+    def unload_body(self, adapter: LoadedAdapter) -> bytes:
+        return _ENCODE({"lora_name": self.adapter_name(adapter)})
+
+    def why_not_loaded(self, status: int, body: bytes, rank: int) -> str | None:
+        """What an answer to such a request says against an adapter of this rank, as a sentence; None: it is loaded."""
+        try:
+            told = read_json(body, _Loaded) if body.lstrip().startswith(b"{") else _Loaded()
+        except InvalidJson:
+            told = _Loaded()
+        if status == 200 and told.success is not False:
+            return None
+        message = told.error_message or _message_of(body)
+        if _ALREADY.search(message):
+            return None  # by this name, which tells its bytes too
+        if _RANK.search(message):
+            return (
+                f"It has rank {rank}, and {self.title} made room for less when it started. Pods that start from now on"
+                f' have room for it; spec.engine.args: ["--max-lora-rank", "{rank}"] makes all of them start anew.'
+            )
+        if status == 404:
+            return f"{self.title} loads no adapters while it runs: it answers 404. {message[:_LOGGED]}".strip()
+        return f"{self.title} doesn't load it ({status}): {message[:_LOGGED]}"
 
     # What comes back.
 

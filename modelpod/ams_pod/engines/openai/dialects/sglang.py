@@ -10,7 +10,7 @@ from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
-from ams_pod.engines.openai.pieces import Asked, Facts
+from ams_pod.engines.openai.pieces import Asked, Facts, LoadedAdapter
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
 
@@ -24,6 +24,8 @@ class SGLang(Dialect):
         "sglang:token_usage": "cache_used",
         "sglang:num_used_tokens": "cache_tokens",
     }
+    load_path: ClassVar[str] = "/load_lora_adapter"
+    unload_path: ClassVar[str] = "/unload_lora_adapter"
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
     phases: ClassVar[tuple[PhasePattern, ...]] = (
         (re.compile(r"server_args="), Phase.IMPORTING),
@@ -54,7 +56,7 @@ class SGLang(Dialect):
         if sampling.stop_tokens:
             fields["stop_token_ids"] = sampling.stop_tokens
         if asked.adapter is not None:
-            fields["lora_path"] = asked.adapter.name  # whose prompts it caches apart from others
+            fields["lora_path"] = asked.adapter.key  # whose prompts it caches apart from others
         return fields
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:
@@ -72,6 +74,9 @@ class SGLang(Dialect):
                 return {"regex": "|".join(f"({re.escape(each)})" for each in choices)}
             case "lark":
                 return {"ebnf": constraint.value}
+
+    def adapter_name(self, adapter: LoadedAdapter) -> str:
+        return adapter.key
 
     def facts(self, answers: Mapping[str, bytes]) -> Facts:
         try:

@@ -40,6 +40,8 @@ class Vllm(Dialect):
         (re.compile(r"torch\.compile|Dynamo bytecode|Compiling a graph|Warming up"), Phase.WARMING_UP),
         (re.compile(r"Capturing CUDA graphs?[^:]*: +(\d+)%"), Phase.WARMING_UP),
     )
+    load_path: ClassVar[str] = "/v1/load_lora_adapter"
+    unload_path: ClassVar[str] = "/v1/unload_lora_adapter"
     sleep_path: ClassVar[str] = "/sleep?level=1"
     wake_path: ClassVar[str] = "/wake_up"
     gone_words: ClassVar[re.Pattern[str] | None] = re.compile(r"EngineCore encountered|EngineDead")
