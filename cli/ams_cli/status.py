@@ -24,7 +24,8 @@ async def gateway_status(gateway: GatewayClient, name: str | None) -> str:
         fields = msgspec.to_builtins(models[key])
         del fields["pods"]
         shown = [(f"{field}:", _text(value)) for field, value in fields.items() if value not in (None, "", [])]
-        return columns(shown + [(f"pod {pod.pod}:", _pod_facts(pod)) for pod in models[key].pods])
+        told = [(f"pod {pod.pod}:", _pod_facts(pod)) for pod in models[key].pods]
+        return columns(shown + told + [line for pod in models[key].pods for line in _adapters(pod)])
     rows = [("MODEL", "STATE", "READY", "MODALITIES", "MESSAGE")]
     for key, model in models.items():
         modalities = ",".join(model.modalities or ()) or "?"
@@ -83,6 +84,10 @@ def resource_details(resource: "ResourceView") -> str:
         ("Quantization:", " – ".join(filter(None, (status.quantization.chosen, status.quantization.reason)))),
     ]
     text = columns([fact for fact in facts if fact[1]])
+    if status.adapters:
+        table = [("ADAPTER", "STATE", "PODS", "MESSAGE")]
+        table += [(each.name, each.state, str(each.ready_replicas), each.message or "") for each in status.adapters]
+        text += "\n\n" + columns(table)
     if status.conditions:
         rows = [("CONDITION", "STATUS", "REASON", "MESSAGE")]
         rows += [(each.type, each.status, each.reason, each.message) for each in status.conditions]
@@ -97,6 +102,14 @@ def _pod_facts(pod: PodModel) -> str:
     if pod.context_tokens is not None:
         facts.append(f"{pod.context_tokens} tokens of context")
     return ", ".join(fact for fact in facts if fact)
+
+
+def _adapters(pod: PodModel) -> list[tuple[str, str]]:
+    """Those that the pod loads while it runs, a line each."""
+    return [
+        (f"adapter {each.name}:", f"{each.state}: {each.message}" if each.message else each.state)
+        for each in pod.adapters or ()
+    ]
 
 
 def _text(value: Any) -> str:

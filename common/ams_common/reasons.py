@@ -74,6 +74,10 @@ class Reason(StrEnum):
     WEIGHTS_MISSING = "WeightsMissing"
     CRASH_LOOP = "CrashLoop"
     INTERNAL_ERROR = "InternalError"
+    # AdaptersReady
+    ADAPTERS_LOADED = "AdaptersLoaded"
+    ADAPTERS_LOADING = "AdaptersLoading"
+    ADAPTER_FAILED = "AdapterFailed"
     # Progressing
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
@@ -439,6 +443,25 @@ ROWS: Final[dict[Reason, ReasonRow]] = {
         "Available",
         "A fault of AI Model Server",
         "The log has a traceback; please report it.",
+    ),
+    Reason.ADAPTERS_LOADED: _good(
+        "AdaptersReady", "True", "All adapters are loaded", "Every pod that serves has all of `spec.adapters`."
+    ),
+    Reason.ADAPTERS_LOADING: _waits(
+        "AdaptersReady",
+        Phase.READY,
+        "Adapters are on their way",
+        "Some pod hasn't loaded all of them yet, or none serves. A change of `spec.adapters` reaches pods within a "
+        "minute and a half, and then takes its download. `status.adapters` tells of each.",
+        status="Unknown",
+    ),
+    Reason.ADAPTER_FAILED: _fails(
+        "AdaptersReady",
+        "An adapter can't be served",
+        "The message names it and says why: a source that isn't there, a lock that differs, matrices of another model, "
+        "or what the engine says against it. The model and its other adapters are served; what was served under the "
+        "name before still is. It is tried again every few minutes, and at once when its entry changes.",
+        fatal=False,
     ),
     Reason.ROLLING_OUT: _good("Progressing", "True", "A new version replaces the old one", "Nothing to do.", told=True),
     Reason.SCALING: _good("Progressing", "True", "The number of pods changes", "Nothing to do."),

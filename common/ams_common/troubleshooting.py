@@ -40,6 +40,7 @@ isn't ready, which node lacks what, and of a request that was slow.
 | `PreflightPassed` | the hub has the model, you may have it, it fits |
 | `WeightsReady` | the weights are on the volume, verified |
 | `Available` | at least one pod answers |
+| `AdaptersReady` | all adapters are served; where pods load them while they run, and never part of `Ready` |
 | `Progressing` | a rollout or a change of scale is under way; never part of `Ready` |
 """
 _CONDITIONS: Final[tuple[ConditionType, ...]] = (
@@ -47,6 +48,7 @@ _CONDITIONS: Final[tuple[ConditionType, ...]] = (
     "PreflightPassed",
     "WeightsReady",
     "Available",
+    "AdaptersReady",
     "Progressing",
 )
 

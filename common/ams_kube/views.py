@@ -70,6 +70,16 @@ class SpecView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return "stopped by spec.replicas: 0" if stopped else None
 
 
+class AdapterStatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One of `status.adapters`."""
+
+    name: str = ""
+    state: str = ""
+    ready_replicas: int = 0
+    reason: str | None = None
+    message: str | None = None
+
+
 class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     observed_generation: int = 0
     phase: str = ""
@@ -82,6 +92,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     engine: EngineStatus = EngineStatus()
     quantization: QuantizationStatus = QuantizationStatus()
     download: Download | None = None
+    adapters: list[AdapterStatusView] = []
     conditions: list[StatusCondition] = []
 
 

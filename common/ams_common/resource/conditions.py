@@ -2,6 +2,8 @@
 
 from typing import Literal
 
-ConditionType = Literal["Accepted", "PreflightPassed", "WeightsReady", "Available", "Progressing", "Ready"]
+ConditionType = Literal[
+    "Accepted", "PreflightPassed", "WeightsReady", "Available", "AdaptersReady", "Progressing", "Ready"
+]
 Abnormal = Literal["Reconciling", "Stalled"]  # conditions of kstatus, which are there only while they are True
 ConditionStatus = Literal["True", "False", "Unknown"]

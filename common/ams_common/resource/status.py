@@ -53,6 +53,17 @@ class LockStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     config_map: Annotated[str | None, Meta(description="ConfigMap that holds the list")] = None
 
 
+class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What became of one of spec.adapters, of those that pods load while they run."""
+
+    name: str
+    state: Annotated[str, Meta(description="Ready, Loading or Failed")]
+    ready_replicas: Annotated[int, Meta(description="pods that serve it as it is asked for")] = 0
+    reason: str | None = None
+    message: Annotated[str | None, Meta(description="why it isn't ready")] = None
+    lock: LockStatus | None = None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     observed_generation: int | None = None
     phase: Annotated[str | None, Meta(description="for people; programs read conditions")] = None
@@ -67,6 +78,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     quantization: QuantizationStatus | None = None
     download: Download | None = None
     lock: LockStatus | None = None
+    adapters: Annotated[
+        list[AdapterStatus] | None,
+        Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = None
     conditions: Annotated[
         list[Condition] | None,
         Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ams_common import labels
+from ams_common.admin import PodAdapter
 from ams_common.memory_offers import MemoryOffers
 from ams_common.outside import read_json
 from ams_common.progress import Progress
@@ -73,6 +74,7 @@ class Reconciler:
         settings: OperatorSettings,
         metrics: Metrics,
         progress: Mapping[str, Progress],
+        adapters: Mapping[str, Sequence[PodAdapter]],
         replicas: Callable[[str], int | None],
         names: NameBook,
         busy: Callable[[], set[str]],
@@ -89,6 +91,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._progress = progress
+        self._adapters = adapters
         self._replicas = replicas
         self._names = names
         self._busy = busy
@@ -167,6 +170,7 @@ class Reconciler:
             workers=tuple(known.own_workers()),
             leader_worker_sets=self._leader_worker_sets(),
             progress=self._progress,
+            adapters=self._adapters,
             report=preflight.report,
             preflight_pending=preflight.pending,
             offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ams_common.admin import PodAdapter
 from ams_common.memory_offers import MemoryOffers
 from ams_common.naming import GivenNames
 from ams_common.progress import Progress
@@ -34,7 +35,7 @@ class Observed:
     server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`). `has_turn`: its running
     pods may be renewed for no change of the resource (see `renewal`); `turns`: the models that may, None where none
     ever is. `workers` are the pods of its replicas on other nodes than their leaders'; `leader_worker_sets`: whether
-    the cluster has such sets, and the operator may list them.
+    the cluster has such sets, and the operator may list them. `adapters`: what pods say of theirs, by a pod's uid.
     """
 
     resource: ModelDeployment
@@ -43,6 +44,7 @@ class Observed:
     workers: Sequence[Pod] = ()
     leader_worker_sets: Availability = "served"
     progress: Mapping[str, Progress] = field(default_factory=dict)
+    adapters: Mapping[str, Sequence[PodAdapter]] = field(default_factory=dict)
     report: HubReport | None = None
     preflight_pending: bool = False
     offers: MemoryOffers = field(default_factory=MemoryOffers)

@@ -10,21 +10,24 @@ from ams_common.quantity import parse_bytes
 from ams_common.reasons import Reason
 from ams_common.resource.rules import most_replicas
 from ams_common.resource.spec import ModelDeployment
+from ams_common.resource.status import AdapterStatus
 from ams_common.source import FileSource, InvalidSource, Source, parse_source
 from ams_kube.node_memory import gpus_requested
 from ams_kube.objects import Claim, Pod
 
 from ams_operator.decide.children.common import ObjectBody, source_digest
 from ams_operator.decide.children.deployment import Strategy, can_share
+from ams_operator.decide.children.sources import pod_adapters
 from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.desired import desired, hashed, outdated
-from ams_operator.decide.engine import BUILTIN, Engine, engine_of, stays_for_sleep
+from ams_operator.decide.engine import BUILTIN, Engine, changes_adapters, engine_of, stays_for_sleep
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.ownership import name_taken_message, owner_of
 from ams_operator.decide.preflight.verdict import Verdict, judge_preflight, reported_verdict
 from ams_operator.decide.pulling import pull_first
 from ams_operator.decide.renewal import judge_renewal, kept
 from ams_operator.decide.replicas import Replicas, desired_replicas
+from ams_operator.decide.status.adapters import adapter_statuses
 from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.pods import PodView, living, read_pod, scheduling_seconds_left, worker_problem
@@ -163,8 +166,16 @@ def _facts(
         weights=weights,
         lock=lock_of_weights(resource, engine, claim, pods) if weights else None,
         refused_children=observed.refused_children,
+        adapters=_adapters(observed, engine, pods),
         stands_still_for=deadline if unmoved is not None and unmoved >= deadline else None,
     )
+
+
+def _adapters(observed: Observed, engine: Engine, pods: Sequence[PodView]) -> list[AdapterStatus] | None:
+    if not changes_adapters(observed.resource, engine):
+        return None
+    told = [observed.adapters.get(view.pod.metadata.uid) for view in pods if view.stage is Phase.READY]
+    return adapter_statuses(pod_adapters(observed.resource), told)
 
 
 def _names(observed: Observed, settings: OperatorSettings) -> GivenNames:

@@ -44,6 +44,7 @@ def status_of(facts: Facts, gateway_url: str, now: float) -> Status:
         quantization=facts.verdict.quantization,
         download=progress.download if progress is not None else None,
         lock=facts.lock,
+        adapters=list(facts.adapters) if facts.adapters is not None else None,
         conditions=_conditions(resource, [*outcomes.items(), *abnormal(outcomes).items()], now),
     )
 

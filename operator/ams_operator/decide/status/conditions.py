@@ -5,6 +5,7 @@ from ams_common.reasons import Reason, row_of
 from ams_common.resource.conditions import ConditionType
 from ams_common.resource.status import conditions_of
 
+from ams_operator.decide.status.adapters import adapters_ready
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.formatting import download_sentence
 from ams_operator.decide.status.outcome import Outcome
@@ -15,12 +16,13 @@ _DEFAULT_REPLICAS = 1  # that of the schema, which looks as if nobody had set it
 
 
 def judge_all(facts: Facts) -> dict[ConditionType, Outcome]:
-    """All conditions, in the order in which people read them."""
+    """All conditions, in the order in which people read them. AdaptersReady isn't part of Ready: the model serves."""
     parts: dict[ConditionType, Outcome] = {
         "Accepted": accepted(facts),
         "PreflightPassed": preflight_passed(facts),
         "WeightsReady": weights_ready(facts),
         "Available": available(facts),
+        **({"AdaptersReady": adapters_ready(facts.adapters)} if facts.adapters is not None else {}),
         "Progressing": progressing(facts),
     }
     return {"Ready": ready_of_all(facts, parts), **parts}

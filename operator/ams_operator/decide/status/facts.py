@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ams_common.lifecycle import Phase
 from ams_common.naming import GivenNames
 from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import LockStatus
+from ams_common.resource.status import AdapterStatus, LockStatus
 from ams_kube.objects import Claim
 
 from ams_operator.decide.engine import Engine
@@ -49,6 +49,7 @@ class Facts:
     pull_problem: Problem | None = None
     outdated: bool = False
     renewed: Sequence[str] | None = ()
+    adapters: Sequence[AdapterStatus] | None = None  # None where pods have theirs from start to end
 
     @property
     def stopped(self) -> bool:

@@ -1,0 +1,53 @@
+"""What became of adapters that pods load while they run, by what the pods say. Pure."""
+
+from collections.abc import Sequence
+
+from ams_common.adapters import AdapterSettings, asked_digest
+from ams_common.admin import PodAdapter
+from ams_common.reasons import Reason
+from ams_common.resource.status import AdapterStatus, LockStatus
+
+from ams_operator.decide.status.outcome import Outcome
+
+_LONGEST = 500  # characters of one sentence
+READY, LOADING, FAILED = "Ready", "Loading", "Failed"
+
+
+def adapter_statuses(
+    wanted: Sequence[AdapterSettings], reports: Sequence[Sequence[PodAdapter] | None]
+) -> list[AdapterStatus]:
+    """`reports` are those of the pods that serve, the newest first; None of one that hasn't said anything yet."""
+    return [_status(adapter, reports) for adapter in wanted]
+
+
+def _status(adapter: AdapterSettings, reports: Sequence[Sequence[PodAdapter] | None]) -> AdapterStatus:
+    asked = asked_digest(adapter)
+    told = [each for report in reports for each in report or () if (each.name, each.asked) == (adapter.name, asked)]
+    ready = [each for each in told if each.state == "ready"]
+    lock = next((LockStatus(files=each.files, sha256=each.sha256) for each in ready if each.sha256), None)
+    failed = next((each for each in told if each.state == "failed"), None)
+    if failed is not None:
+        return AdapterStatus(
+            name=adapter.name,
+            state=FAILED,
+            ready_replicas=len(ready),
+            reason=failed.reason or None,
+            message=failed.message[:_LONGEST] or None,
+            lock=lock,
+        )
+    if reports and len(ready) == len(reports):
+        return AdapterStatus(name=adapter.name, state=READY, ready_replicas=len(ready), lock=lock)
+    text = f"{len(ready)} of {len(reports)} pods have it." if reports else "No pod serves."
+    return AdapterStatus(name=adapter.name, state=LOADING, ready_replicas=len(ready), message=text, lock=lock)
+
+
+def adapters_ready(statuses: Sequence[AdapterStatus]) -> Outcome:
+    failed = [each for each in statuses if each.state == FAILED]
+    if failed:
+        text = " ".join(f"{each.name}: {each.message or each.reason or 'it failed.'}" for each in failed)
+        return Outcome("False", Reason.ADAPTER_FAILED, text)
+    loading = [each for each in statuses if each.state == LOADING]
+    if loading:
+        names = ", ".join(each.name for each in loading)
+        return Outcome("Unknown", Reason.ADAPTERS_LOADING, f"Not in all pods yet: {names}.")
+    return Outcome("True", Reason.ADAPTERS_LOADED, f"All pods serve all of {len(statuses)} adapters.")
