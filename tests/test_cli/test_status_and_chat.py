@@ -202,6 +202,10 @@ def test_a_clusters_models() -> None:
                 "model": {"family": "text", "parameters": "8.19B"},
                 "engine": {"name": "vllm", "reason": "a GPU is asked for"},
                 "quantization": {"chosen": "4bit", "reason": "it fits"},
+                "adapters": [
+                    {"name": "sql", "state": "Failed", "readyReplicas": 1, "message": "There is no acme/sql."},
+                    {"name": "french", "state": "Ready", "readyReplicas": 2, "ofTomorrow": 1},
+                ],
                 "conditions": [{"type": "Ready", "status": "False", "reason": "Downloading", "message": "43 %"}],
             },
         },
@@ -214,15 +218,20 @@ def test_a_clusters_models() -> None:
     text = resource_details(resource)
     assert "4bit – it fits" in text
     assert "vllm – a GPU is asked for" in text
+    told = [line.split() for line in text.splitlines()]
+    assert ["sql", "Failed", "1", "There", "is", "no", "acme/sql."] in told
+    assert ["french", "Ready", "2"] in told
     assert text.splitlines()[-1].split() == ["Ready", "False", "Downloading", "43", "%"]
 
 
 async def test_everything_about_one_model() -> None:
     pod = {"pod": "qwen-vl-7", "architecture": "Qwen", "precision": "bfloat16", "quantization": "4bit",
            "device": "cuda", "context_tokens": 4096}  # fmt: skip
+    adapters = [{"name": "sql", "state": "failed", "message": "Its lock differs."}, {"name": "fr", "state": "ready"}]
     config = {"type": "text", "path": None, "path_exists": True, "quant_bits": 4, "max_memory": None, "state": "ready",
               "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"], "download": None,
-              "pods": [pod, {"pod": "qwen-vl-8"}, {"pod": "qwen-vl-9", "engine": "vLLM 0.32.0"}]}  # fmt: skip
+              "pods": [pod, {"pod": "qwen-vl-8", "adapters": adapters},
+                       {"pod": "qwen-vl-9", "engine": "vLLM 0.32.0"}]}  # fmt: skip
     report = {"timestamp": 1, "available_models": ["qwen_vl"], "model_configs": {"qwen_vl": config}, "unreachable": []}
     text = await gateway_status(FakeGateway(FakeAnswer(200, json.dumps(report).encode())), "Qwen-VL")
     assert [line.split(maxsplit=1) for line in text.splitlines()] == [
@@ -236,6 +245,8 @@ async def test_everything_about_one_model() -> None:
         ["pod", "qwen-vl-7:    Qwen, bfloat16, 4bit, cuda, 4096 tokens of context"],
         ["pod", "qwen-vl-8:"],
         ["pod", "qwen-vl-9:    vLLM 0.32.0"],
+        ["adapter", "sql:      failed: Its lock differs."],
+        ["adapter", "fr:       ready"],
     ]
 
 

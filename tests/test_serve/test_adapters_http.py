@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from ams_common.adapters import AdapterSettings, adapters_text
 from ams_common.pod_settings import ServeSettings
-from ams_pod.serve.answer_version import answer_version
+from ams_pod.engines.port import AdapterView
+from ams_pod.serve.answer_version import answer_version, with_adapters
 from ams_pod.serve.server import unsupported
 from test_serve.test_engine_port import Client, ShoutingEngine, serving
 
@@ -126,3 +127,83 @@ def test_other_bytes_of_an_adapter_are_another_version_of_answers(tmp_path: Path
     assert answer_version(tmp_path / "model", settings, ShoutingEngine.info) == before
     adapter.write_bytes(b"other")
     assert answer_version(tmp_path / "model", settings, ShoutingEngine.info) != before
+
+
+class Following(ShoutingEngine):  # type: ignore[misc]
+    """Whose adapters come and go."""
+
+    adapters = (
+        AdapterView("french", "a1", "ready", "1" * 16, files=2, sha256="ab"),
+        AdapterView("sql", "a2", "failed", "", "LockMismatch", "Its lock differs."),
+        AdapterView("new", "a3", "loading"),
+    )
+
+
+@pytest.fixture
+async def following(tmp_path: Path) -> AsyncIterator[Client]:
+    async with serving(tmp_path, Following, adapters_state=str(tmp_path / "state.json")) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("adapter", "status", "code", "words"),
+    [
+        ("french", 200, None, ""),
+        ("new", 503, "model_loading", "The adapter 'new' isn't loaded yet in this pod."),
+        ("sql", 503, "model_loading", "The adapter 'sql' isn't served: Its lock differs."),
+        ("unheard-of", 503, "model_loading", "The adapter 'unheard-of' isn't loaded yet in this pod."),
+    ],
+)
+async def test_an_adapter_that_comes_and_goes_is_asked_for(
+    following: Client, adapter: str, status: int, code: str | None, words: str
+) -> None:
+    found, answer = await asked(following, "/generate", {"prompt": "say hi"}, adapter)
+    assert (found, answer.get("details", {}).get("code")) == (status, code)
+    assert answer.get("error", "") == words
+    if code is not None:
+        assert following.headers["Retry-After"] == "2"
+
+
+async def test_without_a_gateway_one_that_is_on_its_way_is_no_other_than_one_that_isnt_there(following: Client) -> None:
+    for name, status in (("shout:french", 200), ("shout:new", 503), ("shout:sql", 503), ("shout:german", 404)):
+        found, _ = await asked(following, "/v1/completions", {"model": name, "prompt": "a"})
+        assert found == status, name
+
+
+async def test_those_that_are_served_are_listed_and_all_are_told(following: Client) -> None:
+    cards = json.loads(await following.get("/v1/models"))["data"]
+    assert [card["id"] for card in cards] == ["shout", "shout:french"]
+    told = json.loads(await following.get("/admin/model_status"))["adapters"]
+    assert told == [
+        {"name": "french", "state": "ready", "served": True, "asked": "a1", "files": 2, "sha256": "ab"},
+        {
+            "name": "sql", "state": "failed", "reason": "LockMismatch", "message": "Its lock differs.", "asked": "a2",
+        },
+        {"name": "new", "state": "loading", "asked": "a3"},
+    ]  # fmt: skip
+
+
+async def test_a_pod_whose_adapters_dont_change_tells_none(client: Client) -> None:
+    assert json.loads(await client.get("/admin/model_status"))["adapters"] is None
+
+
+async def test_answers_are_of_another_version_when_another_adapter_is_served(following: Client) -> None:
+    async def version() -> str:
+        assert (await asked(following, "/generate", {"prompt": "say hi"}, ""))[0] == 200
+        return str(following.headers["X-AMS-Answer-Version"])
+
+    before = await version()
+    engine: Any = following.engine
+    engine.adapters = (*Following.adapters[:2], AdapterView("new", "a3", "loading"))
+    assert await version() == before
+    engine.adapters = (*Following.adapters[:2], AdapterView("new", "a3", "ready", "2" * 16))
+    after = await version()
+    engine.adapters = (AdapterView("french", "a1", "ready", "3" * 16),)
+    assert len({before, after, await version()}) == 3
+    engine.adapters = Following.adapters
+    assert await version() == before
+
+
+def test_what_is_served_is_part_of_an_answers_version() -> None:
+    assert with_adapters("v", {}) == "v"
+    assert with_adapters("v", {"a": "1", "b": "2"}) == with_adapters("v", {"b": "2", "a": "1"}) != "v"

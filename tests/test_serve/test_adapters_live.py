@@ -6,6 +6,7 @@ isn't there is skipped.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,13 +14,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_common.engines.vllm import ROW
+from ams_common.engines.wishes import wishes_of
+from ams_common.resource.parse import parse_model_deployment
 from fakehub.tiny_gguf import make_gguf
 from fakehub.tiny_lora import gguf_lora, peft
 
@@ -132,8 +137,6 @@ def test_each_adapter_answers_otherwise_and_the_model_as_if_there_were_none(
 
 
 def test_many_at_once_get_their_own(served: Served) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     names = ["tiny", "tiny:french", "tiny:sql"]
     alone = {name: served.chat(name) for name in names}
     with ThreadPoolExecutor(8) as pool:
@@ -198,3 +201,161 @@ def test_vllm_applies_adapters_of_several_ranks(tmp_path: Path) -> None:
         assert len({plain, *answers.values()}) == 3
         assert served.chat("tiny") == plain
         assert {name: served.chat(f"tiny:{name}") for name in ADAPTERS} == answers
+
+
+PATIENCE_SECONDS = 420.0  # of vLLM's start on a small machine
+
+
+@dataclass
+class Place:
+    """What a pod's containers share: the list of adapters, the folder of links, and what each writes."""
+
+    folder: Path
+    model: Path
+
+    @property
+    def listed(self) -> Path:
+        return self.folder / "adapters.json"
+
+    @property
+    def links(self) -> Path:
+        return self.folder / "run"
+
+    def write(self, **adapters: Path) -> None:
+        given = [{"name": name, "source": f"file://{path}"} for name, path in adapters.items()]
+        scratch = self.listed.with_suffix(".new")
+        scratch.write_text(json.dumps(given))
+        os.replace(scratch, self.listed)
+
+    def fetching(self, command: str) -> list[str]:
+        words = [sys.executable, "-m", "ams_pod", command, "--source", f"file://{self.model}", "--engine", "vllm"]
+        words += ["--models-dir", str(self.folder / "models"), "--link-dir", str(self.links)]
+        return [*words, "--adapters-file", str(self.listed), "--progress-port", "-1"]
+
+    def serving(self) -> list[str]:
+        """With vLLM as the operator has it started, but as a process of the pod's own."""
+        manifest = {
+            "apiVersion": "aimodelserver.io/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "tiny"},
+            "spec": {
+                "model": {"source": f"file://{self.model}"},
+                "engine": {"name": "vllm", "args": ["--enforce-eager"]},
+                "adapters": [{"name": "any", "source": "hf://acme/any"}],
+                "limits": {"contextTokens": 512, "concurrentRequests": 4},
+            },
+        }
+        rank = (self.links / "adapters" / "max-lora-rank").read_text()
+        wishes = wishes_of(
+            parse_model_deployment(manifest), model="{model}", host="127.0.0.1", port="{port}", lora_rank=rank,
+            dynamic_adapters=True,
+        )  # fmt: skip
+        command = [str(VLLM), *ROW.full_command(wishes)[1:]]
+        variables = ROW.variables(wishes) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        words = [sys.executable, "-m", "ams_pod", "serve", "--name", "tiny", "--source", f"file://{self.model}"]
+        words += ["--engine", "vllm", "--engine-command", json.dumps(command), "--host", "127.0.0.1", "--port", "0"]
+        words += ["--engine-variables", json.dumps(variables), "--engine-log", str(self.folder / "engine.log")]
+        words += ["--context-tokens", "512", "--concurrent-requests", "4", "--models-dir", str(self.folder / "models")]
+        return [*words, "--adapters-state", str(self.links / "adapters" / "state.json")]
+
+    @contextmanager
+    def running(self, words: list[str], log: str) -> Iterator[Path]:
+        output = self.folder / log
+        with output.open("wb") as file:
+            process = subprocess.Popen(words, stdout=file, stderr=file)
+        try:
+            yield output
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def pod_at(log: Path) -> Served:
+    """Once it answers."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    served = None
+    while time.monotonic() < until:
+        if served is None and (found := re.search(r"listens on \('127.0.0.1', (\d+)\)", log.read_text())) is not None:
+            served = Served(f"http://127.0.0.1:{found[1]}")
+        with suppress(urllib.error.URLError, ConnectionError):
+            if served is not None and served.get("/ready")["phase"] == "ready":
+                return served
+        time.sleep(0.5)
+    raise AssertionError(log.read_text()[-5000:])
+
+
+def adapters_until(served: Served, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+    until = time.monotonic() + seconds
+    while True:
+        told = {each["name"]: each for each in served.get("/admin/model_status")["adapters"]}
+        if holds(told):
+            return told
+        assert time.monotonic() < until, told
+        time.sleep(0.2)
+
+
+def states(told: dict[str, Any]) -> dict[str, str]:
+    return {name: each["state"] for name, each in told.items()}
+
+
+@pytest.mark.skipif(not (VLLM and VLLM_MODEL), reason="no vLLM, or no model for it: AMS_VLLM and AMS_ENGINES_FOLDER")
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_vllm_loads_and_unloads_adapters_while_it_runs(tmp_path: Path) -> None:
+    model = Path(str(VLLM_MODEL))
+    config = json.loads((model / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    modules = {"self_attn.q_proj": (hidden, hidden), "mlp.down_proj": (hidden, config["intermediate_size"])}
+
+    def adapter(name: str, seed: int, rank: int = 12) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, data in peft(rank=rank, layers=layers, modules=modules, seed=seed, scale=0.05).items():
+            (folder / file).write_bytes(data)
+        return folder
+
+    french, sql, other = adapter("french", 1), adapter("sql", 2), adapter("other", 3)
+    large, typo = adapter("large", 4, rank=64), tmp_path / "none"
+    place = Place(tmp_path, model)
+    place.write(french=french, typo=typo)
+    subprocess.run(place.fetching("download"), check=True, timeout=120)
+    with place.running(place.fetching("adapters"), "adapters.log"), place.running(place.serving(), "serve.log") as log:
+        served = pod_at(log)
+        told = adapters_until(served, lambda told: len(told) == 2)
+        assert states(told) == {"french": "ready", "typo": "failed"}
+        plain, as_french = served.chat("tiny"), served.chat("tiny:french")
+        assert plain != as_french
+        # Another one, while the first answers.
+        with ThreadPoolExecutor(1) as pool:
+            long = pool.submit(served.chat, "tiny:french", max_tokens=300)
+            place.write(sql=sql)
+            began = time.monotonic()
+            adapters_until(served, lambda told: states(told) == {"sql": "ready"})
+            print(f"sql was there after {time.monotonic() - began:.1f} s")
+            as_sql = served.chat("tiny:sql")
+            assert long.result().startswith(as_french)
+        assert len({plain, as_french, as_sql}) == 3
+        assert [card["id"] for card in served.get("/v1/models")["data"]] == ["tiny", "tiny:sql"]
+        status, answer = served.post("/v1/chat/completions", {**CHAT, "model": "tiny:french"})
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
+        # Other bytes of the same name, and one for which the engine has no room.
+        place.write(sql=other, large=large, french=french)
+        told = adapters_until(served, lambda told: states(told).get("french") == "ready")
+        told = adapters_until(served, lambda told: "loading" not in states(told).values() and len(told) == 3)
+        assert states(told) == {"sql": "ready", "large": "failed", "french": "ready"}
+        assert '["--max-lora-rank", "64"]' in told["large"]["message"]
+        as_other = served.chat("tiny:sql")
+        assert as_other not in (as_sql, plain)
+        assert (served.chat("tiny"), served.chat("tiny:french")) == (plain, as_french)
+        # An engine that is started anew has them again before anybody is answered.
+        [line] = [each for each in log.read_text().splitlines() if "engine started as process" in each]
+        found = re.search(r"process (\d+)", line)
+        assert found is not None
+        os.killpg(int(found[1]), signal.SIGKILL)
+        status, answer = served.post("/v1/chat/completions", {**CHAT, "model": "tiny:sql"})
+        if status != 200:  # its client asks again, as the error says
+            answer = {"choices": [{"message": {"content": served.chat("tiny:sql")}}]}
+        assert answer["choices"][0]["message"]["content"] == as_other
+        assert served.chat("tiny:french") == as_french

@@ -59,9 +59,9 @@ class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     name: str
     state: Annotated[str, Meta(description="Ready, Loading or Failed")]
     ready_replicas: Annotated[int, Meta(description="pods that serve it as it is asked for")] = 0
-    reason: str | None = None
+    reason: Annotated[str | None, Meta(description="why it failed, in one word")] = None
     message: Annotated[str | None, Meta(description="why it isn't ready")] = None
-    lock: LockStatus | None = None
+    lock: Annotated[LockStatus | None, Meta(description="the lock of its files, where they were downloaded")] = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -80,7 +80,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     lock: LockStatus | None = None
     adapters: Annotated[
         list[AdapterStatus] | None,
-        Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+        Meta(
+            description="what became of spec.adapters, where pods load them while they run",
+            extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
     ] = None
     conditions: Annotated[
         list[Condition] | None,

@@ -41,11 +41,15 @@ def _status(adapter: AdapterSettings, reports: Sequence[Sequence[PodAdapter] | N
     return AdapterStatus(name=adapter.name, state=LOADING, ready_replicas=len(ready), message=text, lock=lock)
 
 
+def _sentence(failed: AdapterStatus) -> str:
+    message = failed.message or failed.reason or "it failed."
+    return message if message.startswith(f"The adapter {failed.name}") else f"{failed.name}: {message}"
+
+
 def adapters_ready(statuses: Sequence[AdapterStatus]) -> Outcome:
     failed = [each for each in statuses if each.state == FAILED]
     if failed:
-        text = " ".join(f"{each.name}: {each.message or each.reason or 'it failed.'}" for each in failed)
-        return Outcome("False", Reason.ADAPTER_FAILED, text)
+        return Outcome("False", Reason.ADAPTER_FAILED, " ".join(map(_sentence, failed)))
     loading = [each for each in statuses if each.state == LOADING]
     if loading:
         names = ", ".join(each.name for each in loading)
