@@ -203,3 +203,30 @@ async def test_while_pods_are_replaced_an_adapter_is_asked_of_those_that_have_it
     told = await running.metrics()
     assert 'ams_gateway_retries_total{model="smol",reason="not_loaded"}' in told
     assert 'ams_gateway_ejections_total{model="smol"} 0.0' in told
+
+
+async def test_of_many_pods_the_one_that_has_an_adapter_is_found_and_kept_to(
+    start: Start, pod: Any, registry: FakeRegistry
+) -> None:
+    """Each request asks at most five pods: the next one goes on with others, and not from the beginning."""
+    missing = ApiError("model_loading", "The adapter isn't loaded yet in this pod.", retry_after=2)
+
+    async def lacks(exchange: Exchange) -> None:
+        if exchange.request.headers.get("x-ams-adapter") == "french":
+            await exchange.json(503, json.loads(missing.body("/generate", "id")), Retry_After="2")
+        else:
+            await tells(exchange)
+
+    without = [await pod(lacks) for _ in range(9)]
+    has = await pod(tells)
+    registry.add("smol", *(each.address for each in without), has.address, adapters=("french", "sql"))
+    running = await start(registry)
+    statuses = [(await running.post("/generate/smol:french", {"prompt": "hi"}))[0] for _ in range(3)]
+    assert statuses[-1] == 200
+    for _ in range(10):
+        assert (await running.post("/generate/smol:french", {"prompt": "hi"}))[0] == 200
+    asked = sum(len(each.received) for each in without)
+    assert asked <= 9  # each of them once
+    for _ in range(60):  # for all else nobody is left out
+        assert (await running.post("/generate/smol:sql", {"prompt": "hi"}))[0] == 200
+    assert sum(len(each.received) for each in without) > asked

@@ -118,6 +118,7 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
         "max_memory": {"0": 8}, "state": "ready", "modalities": ["text", "image"], "device": "cuda",
         "architecture": "Qwen2_5OmniModel", "precision": "bfloat16", "quantization": "4bit",
         "quantization_reason": "it fits", "context_tokens": 4096, "engine": "vLLM 0.32.0",
+        "adapters": [{"name": "sql", "state": "failed", "message": "Its lock differs."}],
     }  # fmt: skip
     running_pod = await pod(_answers(GET_model_status=said))
     registry.add("qwen-omni", running_pod.address, facts=ModelFacts(quantization_bits=8, max_memory={"0": "9Gi"}))

@@ -56,7 +56,7 @@ class LockStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What became of one of spec.adapters, of those that pods load while they run."""
 
-    name: str
+    name: Annotated[str, Meta(description="as in spec.adapters")]
     state: Annotated[str, Meta(description="Ready, Loading or Failed")]
     ready_replicas: Annotated[int, Meta(description="pods that serve it as it is asked for")] = 0
     reason: Annotated[str | None, Meta(description="why it failed, in one word")] = None

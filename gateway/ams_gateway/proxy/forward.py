@@ -41,6 +41,7 @@ logger = logging.getLogger("ams_gateway")
 _POD_ANSWERS_TIMEOUTS_SECONDS = 5.0  # the pod's own 504 has more details than ours: it gets this much longer
 _DRAINING_EJECTION_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 2.0
+_LACKS_SECONDS = 5.0  # for which a pod that hasn't an adapter is asked for it last
 _PODS_IN_A_FACT = 8
 _LONGEST_REFUSAL_BYTES = 64 << 10
 _REFUSALS = (429, 503)  # of a pod that did nothing with the request
@@ -74,7 +75,8 @@ class Forwarder:
         while True:
             now = asyncio.get_running_loop().time()
             backends = self._registry.backends(model)
-            backend = choose_backend(backends, tried, now, random.random(), affinity)
+            without = [each.id for each in backends if each.lacks(call.adapter, now)]
+            backend = choose_backend(backends, [*tried, *without], now, random.random(), affinity)
             if len(backends) > 1 or call.trace is not None:
                 call.note("choose", "choose", _choice(backends, backend, tried, now))
             if backend is None:
@@ -141,6 +143,8 @@ class Forwarder:
                 answer = await pool.send(head, body, fresh=fresh)
                 if answer.message.code in _REFUSALS:
                     refusal = await _refusal_of(answer)
+                    if refusal == "model_loading" and call.adapter:
+                        _note_lack(backend, call.adapter, loop.time())
                     if refusal in refusals:
                         raise _refused(refusal)
                 response = await self._relay.relay(call, model, backend, answer)
@@ -173,6 +177,11 @@ class Forwarder:
             if seconds := ejection_seconds(backend.failures):
                 backend.ejected_until = now + seconds
                 self._metrics.of(model.name).ejections += 1
+
+
+def _note_lack(backend: Backend, adapter: str, now: float) -> None:
+    kept = {name: until for name, until in backend.lacks_until.items() if until > now}
+    backend.lacks_until = {**kept, adapter: now + _LACKS_SECONDS}
 
 
 def _choice(backends: Sequence[Backend], chosen: Backend | None, tried: Sequence[str], now: float) -> Facts:

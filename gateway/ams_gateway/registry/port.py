@@ -25,6 +25,11 @@ class Backend:
     failures: int = 0  # connections failed in a row
     ejected_until: float = 0.0  # event loop time, seconds
     answer_version: str = ""  # as it told with an answer; empty until then
+    lacks_until: dict[str, float] = field(default_factory=dict)  # adapters that it said it hasn't: event loop time
+
+    def lacks(self, adapter: str | None, now: float) -> bool:
+        """Whether the pod said a moment ago that it hasn't this adapter."""
+        return bool(adapter) and self.lacks_until.get(adapter or "", 0.0) > now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
