@@ -8,6 +8,7 @@ import yaml
 from ams_common.crd import definition
 from ams_common.labels import KEYS_SECRET
 from ams_common.values_schema import renewed
+from ams_operator.decide.children.kinds import CHILDREN
 from test_chart.chart import CHART, KUBE_VERSION, helm, helm_template, needs_helm, render
 
 pytestmark = needs_helm
@@ -220,6 +221,15 @@ def test_the_operator_may_make_sets_of_groups_and_read_whose_their_pods_are() ->
     assert sets["verbs"] == ["get", "list", "watch", "create", "patch", "delete"]
     [between] = [rule for rule in rules if "statefulsets" in rule["resources"]]
     assert (between["apiGroups"], between["verbs"]) == (["apps"], ["get", "list", "watch"])
+
+
+def test_the_operator_may_look_after_every_kind_of_child() -> None:
+    """Its watches list all of them, whichever a model has: one that it may not list keeps it from beginning."""
+    rules = render()["ClusterRole", "operator"]["rules"]
+    for kind in CHILDREN.values():
+        group = kind.api_version.rpartition("/")[0]
+        [rule] = [each for each in rules if kind.plural in each["resources"] and each["apiGroups"] == [group]]
+        assert rule["verbs"] == ["get", "list", "watch", "create", "patch", "delete"], kind.name
 
 
 def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:

@@ -4,22 +4,43 @@ import hashlib
 import json
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import test_groups
+from aiohttp import web
 from ams_common import labels
+from ams_common.adapters import AdapterSettings, asked_digest
+from ams_common.admin import PodAdapter, PodModel
 from ams_common.reasons import Reason
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import parse_source
 from ams_kube.client import Client
+from ams_kube.kinds import Kind
+from ams_kube.objects import EVENT_NOTES, EventNote
+from ams_operator.decide.children.containers import SERVE_PORT
 from ams_operator.decide.children.volume import volume_bytes
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import plan
 from ams_operator.settings import OperatorSettings
-from models import DEPLOYMENTS, create, model, pod_of, until_condition
+from kube_cluster import Anything
+from models import (
+    DEPLOYMENTS,
+    DOWNLOADED,
+    MODELS,
+    condition,
+    container,
+    create,
+    model,
+    pod_of,
+    report,
+    until,
+    until_condition,
+)
 from operator_process import OperatorProcess
 from plan_objects import NOW, SETTINGS, as_applied, resource
 
@@ -203,8 +224,8 @@ def test_adapters_on_volumes_are_mounted_where_they_are_read() -> None:
         each["name"]: each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each
     }
     assert claims == {"source": "weights", others: "others"}
-    for container in containers(made).values():
-        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    for made_container in containers(made).values():
+        mounts = {each["name"]: each["mountPath"] for each in made_container["volumeMounts"]}
         assert (mounts["source"], mounts[others]) == ("/source", f"/{others}")
     told = json.loads(kinds(made)["ConfigMap"]["data"]["adapters.json"])
     assert [each["source"] for each in told] == [
@@ -271,6 +292,81 @@ async def test_an_api_server_takes_the_pod(kube: Client, home: str, operator: Op
     mounts = [each["mountPath"] for each in made["spec"]["containers"][1]["volumeMounts"]]
     assert f"/source-{hashlib.sha256(b'adapters').hexdigest()[:8]}" in mounts
     await until_condition(kube, home, "adapted", "Accepted", "True", "Valid")
+
+
+CONFIG_MAPS = Kind("v1", "ConfigMap", "configmaps", Anything)
+POD_ADDRESS = "127.77.0.1"  # where the stand-in for a pod answers
+
+
+@asynccontextmanager
+async def a_pods_server(told: list[PodAdapter]) -> AsyncIterator[None]:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(PodModel(adapters=told)), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/admin/model_status", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, POD_ADDRESS, SERVE_PORT).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def test_another_list_reaches_pods_that_run_and_what_becomes_of_it_is_told(
+    kube: Client, home: str, operator: OperatorProcess
+) -> None:
+    def told(name: str, source: str, state: str, message: str = "") -> PodAdapter:
+        asked = asked_digest(AdapterSettings(name, source))
+        return PodAdapter(
+            name=name, state=state, asked=asked, reason="ModelNotFound" if message else "", message=message
+        )
+
+    async def listed(*names: str) -> Any:
+        def holds(objects: dict[str, Any]) -> bool:
+            found = objects.get("ams-lists")
+            return found is not None and [each["name"] for each in json.loads(found.data["adapters.json"])] == [*names]
+
+        return await until(kube, CONFIG_MAPS, home, holds)
+
+    def is_told(note: EventNote) -> bool:
+        return note.reason == "AdapterFailed" and "There is no acme/none." in note.message
+
+    said = [told("sql", "hf://acme/sql", "ready")]
+    engine = {"name": "vllm", "image": "vllm:test"}
+    first = [{"name": "sql", "source": "hf://acme/sql"}]
+    async with a_pods_server(said):
+        await create(kube, home, "lists", model("hf://acme/tiny", engine=engine, adapters=first))
+        await listed("sql")
+        pod = await pod_of(kube, home, "lists")
+        before: Any = await kube.get(DEPLOYMENTS, home, "ams-lists")
+        running = [container(name, ready=True, running={}) for name in ("serve", "engine", "adapters")]
+        conditions = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "Ready", "ContainersReady")]
+        await report(
+            kube, pod, initContainerStatuses=[DOWNLOADED], containerStatuses=running, conditions=conditions,
+            podIP=POD_ADDRESS, podIPs=[{"ip": POD_ADDRESS}], phase="Running",
+        )  # fmt: skip
+        await until_condition(kube, home, "lists", "AdaptersReady", "True", "AdaptersLoaded")
+        both = [*first, {"name": "typo", "source": "hf://acme/none"}]
+        await kube.request(
+            "PATCH", MODELS.path(home, "lists"), body={"spec": {"adapters": both}},
+            content_type="application/merge-patch+json",
+        )  # fmt: skip
+        await listed("sql", "typo")
+        await until_condition(kube, home, "lists", "AdaptersReady", "Unknown", "AdaptersLoading", "typo")
+        said.append(told("typo", "hf://acme/none", "failed", "There is no acme/none."))
+        found = await until_condition(kube, home, "lists", "AdaptersReady", "False", "AdapterFailed", "no acme/none")
+        assert found.status is not None
+        states = [(each.name, each.state, each.message) for each in found.status.adapters or ()]
+        assert states == [("sql", "Ready", None), ("typo", "Failed", "There is no acme/none.")]
+        assert condition(found, "Ready") is not None
+        assert condition(found, "Ready").status == "True"  # type: ignore[union-attr]
+        await until(kube, EVENT_NOTES, home, lambda objects: any(map(is_told, objects.values())))
+        after: Any = await kube.get(DEPLOYMENTS, home, "ams-lists")
+        assert after.metadata.generation == before.metadata.generation
+        assert after.spec["template"] == before.spec["template"]
+        assert (await pod_of(kube, home, "lists")).metadata.uid == pod.metadata.uid
 
 
 def test_every_node_of_a_large_model_gets_the_adapters() -> None:
