@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from ams_common.errors import ApiError
 from ams_common.keys import OPEN, KeyFile
+from ams_common.lifecycle import Phase
 from ams_gateway.registry.cluster.reading import read_resource
 from ams_gateway.registry.port import KeepAnswers
 from ams_gateway.routes.serving import allowed_model
@@ -230,3 +231,23 @@ async def test_of_many_pods_the_one_that_has_an_adapter_is_found_and_kept_to(
     for _ in range(60):  # for all else nobody is left out
         assert (await running.post("/generate/smol:sql", {"prompt": "hi"}))[0] == 200
     assert sum(len(each.received) for each in without) > asked
+
+
+async def test_the_list_of_models_says_which_adapters_are_not_served(
+    start: Start, pod: Any, registry: FakeRegistry
+) -> None:
+    phases = {"sql": Phase.FAILED, "new": Phase.LOADING}
+    registry.add("smol", (await pod(tells)).address, adapters=("french", "sql", "new"), adapter_phases=phases)
+    registry.add("cold", adapters=("sql",), adapter_phases={"sql": Phase.FAILED})
+    running = await start(registry)
+    async with running.client.get(f"{running.url}/v1/models") as response:
+        told = {card["id"]: card["state"] for card in (await response.json())["data"]}
+    assert told["smol:french"] == told["smol"] == "ready"
+    assert (told["smol:sql"], told["smol:new"]) == ("failed", "loading")
+    assert told["cold:sql"] == told["cold"] != "failed"
+
+
+def test_a_cluster_tells_the_gateway_what_became_of_adapters() -> None:
+    states = [{"name": "a", "state": "Ready"}, {"name": "b", "state": "Failed"}, {"name": "c", "state": "OfTomorrow"}]
+    document = {"metadata": {"name": "smol", "namespace": "models"}, "status": {"adapters": states}}
+    assert read_resource(msgspec.convert(document, ResourceView)).model.adapter_phases == {"b": Phase.FAILED}

@@ -74,6 +74,16 @@ STORIES = [
         quiet=24, fires=26, over=57,
     ),
     Story(
+        "AMSAdapterFailed",
+        {
+            condition("Ready", "Ready"): gauge((100, 1)),
+            condition("AdaptersReady", "AdaptersLoaded"): gauge((10, 1), (60, None), (30, 1)),
+            condition("AdaptersReady", "AdaptersLoading"): gauge((10, None), (20, -1), (70, None)),
+            condition("AdaptersReady", "AdapterFailed"): gauge((30, None), (40, 0), (30, None)),
+        },
+        quiet=44, fires=46, over=77,
+    ),
+    Story(
         "AMSDownloadStuck",
         {
             condition("Ready", "Downloading"): gauge((100, 0)),

@@ -134,6 +134,13 @@ def test_a_model_whose_list_cant_be_read_doesnt_start_with_none(place: Place) ->
     assert place.download().reason == "InvalidSource"
 
 
+def test_a_list_and_a_setting_are_one_too_many(place: Place) -> None:
+    place.write(sql="hf://acme/sql")
+    given = json.dumps(sources(sql="hf://acme/sql"))
+    outcome = place.downloads.run("hf://acme/base", *place.flags[:6], "--adapters", given)
+    assert "adapters are those of the one or of the other" in outcome.message
+
+
 def test_adapters_are_fetched_as_the_list_changes(place: Place, hub: FakeHub) -> None:
     place.write(sql="hf://acme/sql")
     place.download()

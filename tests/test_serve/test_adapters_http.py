@@ -118,6 +118,22 @@ def test_settings_that_cant_be_honoured_end_the_start(engine: Any, adapters: str
     assert (unsupported(settings) or "").startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("engine", "adapters", "words"),
+    [
+        ("vllm", "", ""),
+        ("sglang", "", ""),
+        ("builtin", "", "--adapters-state: the engine builtin loads none while it runs"),
+        ("llamacpp", "", "--adapters-state: the engine llamacpp loads none while it runs"),
+        ("vllm", ADAPTERS, "--adapters and --adapters-state: adapters are those of the one or of the other."),
+    ],
+)
+def test_adapters_that_come_and_go_are_for_engines_that_can(engine: Any, adapters: str, words: str) -> None:
+    settings = ServeSettings(name="m", source="hf://a/b", engine=engine, adapters=adapters, adapters_state="/state")
+    assert (unsupported(settings) or "").startswith(words)
+    assert (unsupported(settings) is None) == (words == "")
+
+
 def test_other_bytes_of_an_adapter_are_another_version_of_answers(tmp_path: Path) -> None:
     adapter = tmp_path / "french.gguf"
     adapter.write_bytes(b"one")

@@ -1,10 +1,11 @@
 """What the gateway asks about models, and of whom: fed by Kubernetes watches on a cluster, by `ams up` on a laptop."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ams_common.errors import ApiError
+from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 
@@ -62,6 +63,7 @@ class Model:
     name: str
     aliases: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    adapter_phases: Mapping[str, Phase] = field(default_factory=dict)  # of those that aren't served as they should be
     modalities: frozenset[str] | None = None
     max_body_bytes: int = 64 << 20
     request_timeout_seconds: float = 600.0

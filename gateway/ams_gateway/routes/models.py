@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 from ams_common.adapters import adapter_id
+from ams_common.lifecycle import Phase
 from ams_common.names import resource_name
 from ams_common.wire import ModelCard, ModelList
 
@@ -26,7 +27,7 @@ async def list_models(services: Services, call: Call) -> web.Response:
     own = {resource_name(card.id) for card in cards}
     data = []
     for model, card in zip(models, cards, strict=True):
-        adapters = [_of_adapter(card, each) for each in model.adapters]
+        adapters = [_of_adapter(card, model, each) for each in model.adapters]
         names = (model.name, *_won(services.registry, model, own | {each.id for each in adapters}))
         data += [*(msgspec.structs.replace(card, id=name) for name in names), *adapters]
     return json_response(call.request, ModelList(data=data))
@@ -36,7 +37,7 @@ async def get_model(services: Services, call: Call) -> web.Response:
     model, adapter = allowed_model(services.registry, call.principal.policy, call.name)
     card = await _card(services, model)
     if adapter:
-        return json_response(call.request, _of_adapter(card, adapter))
+        return json_response(call.request, _of_adapter(card, model, adapter))
     name = next((alias for alias in model.aliases if resource_name(alias) == resource_name(call.name)), model.name)
     return json_response(call.request, msgspec.structs.replace(card, id=name))
 
@@ -66,10 +67,11 @@ async def _card(services: Services, model: Model) -> ModelCard:
     )
 
 
-def _of_adapter(card: ModelCard, adapter: str) -> ModelCard:
+def _of_adapter(card: ModelCard, model: Model, adapter: str) -> ModelCard:
     """Of an adapter, from the card of its model."""
     name = adapter_id(card.id, adapter)
-    return msgspec.structs.replace(card, id=name, root=name, parent=card.id)
+    state = model.adapter_phases.get(adapter, card.state) if card.state is Phase.READY else card.state
+    return msgspec.structs.replace(card, id=name, root=name, parent=card.id, state=state)
 
 
 def _among(words: Sequence[str], said: "Sequence[str] | frozenset[str] | None") -> list[str] | None:

@@ -101,6 +101,9 @@ def _download(settings: DownloadSettings, tracker: Tracker, report: Report) -> F
             " or a repository of safetensors.",
         )
     wanted = read_settings(settings.adapters, settings.engine)
+    if wanted and settings.adapters_file:
+        text = "--adapters and --adapters-file: adapters are those of the one or of the other."
+        raise Failed(Reason.INVALID_SOURCE, text)
     if context.signer is not None:
         read_key(context.signer.public_key)
     fetching = Fetching(context, report, settings.verify == "full")

@@ -87,6 +87,10 @@ def _adapters_problem(settings: ServeSettings) -> str | None:
         return f"--adapters: {error}."
     if adapters and settings.engine in ("builtin", "custom"):
         return f"--adapters: the engine {settings.engine} applies none; take vllm, sglang or llamacpp."
+    if settings.adapters_state and settings.engine not in ("vllm", "sglang"):
+        return f"--adapters-state: the engine {settings.engine} loads none while it runs; take vllm or sglang."
+    if adapters and settings.adapters_state:
+        return "--adapters and --adapters-state: adapters are those of the one or of the other."
     return None
 
 

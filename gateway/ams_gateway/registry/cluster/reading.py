@@ -22,6 +22,7 @@ _BLOCKING: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed", "WeightsR
 _BLOCKING_WITHOUT_PODS: tuple[ConditionType, ...] = ("Accepted", "PreflightPassed")
 # The operator's view of a model that no endpoint is known of here yet: a request asks for it, so it is about to start.
 _ASKED_FOR = {Phase.READY: Phase.STARTING, Phase.IDLE: Phase.SCHEDULING}
+_ADAPTER_PHASES = {"Loading": Phase.LOADING, "Failed": Phase.FAILED}  # by state in status.adapters
 _BITS = {"4bit": 4, "8bit": 8}
 
 
@@ -76,6 +77,9 @@ def read_resource(view: ResourceView) -> RoutedResource:
             name=metadata.name,
             aliases=tuple(spec.model.aliases),
             adapters=tuple(each.name for each in spec.adapters if each.name),
+            adapter_phases={
+                each.name: _ADAPTER_PHASES[each.state] for each in status.adapters if each.state in _ADAPTER_PHASES
+            },
             modalities=frozenset(status.model.modalities) if status.model.modalities else None,
             max_body_bytes=_bytes(spec.limits.max_body_bytes),
             request_timeout_seconds=spec.limits.request_timeout_seconds,
