@@ -46,7 +46,9 @@ from ams_pod.engines.builtin.memory.placing import _tensors
 from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
 from ams_pod.engines.builtin.model.gguf_settings import NotComputed
+from ams_pod.engines.openai.adapters import AdapterFollower
 from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
+from ams_pod.engines.openai.dialects.sglang import SGLang
 from ams_pod.engines.openai.dialects.vectors import read_vector
 from ams_pod.engines.openai.dialects.vllm import Vllm
 from ams_pod.engines.openai.figures import figures_of
@@ -293,7 +295,21 @@ MODULES_SEEDS = [
     b'[{"type":"a.Transformer","path":""},{"type":"b.Pooling","path":"1_Pooling"},{"type":"c.Normalize"}]',
     b'[{"type":"x.Pooling","path":"../../etc"}]', *JSON_SEEDS,
 ]  # fmt: skip
+LOADED_SEEDS = [
+    b'{"success":false,"error_message":"beyond max_lora_rank","loaded_adapters":{}}', b'"Success"',
+    b'{"error":{"message":"The lora adapter has already been loaded.","code":400}}', b'{"success":null}', *JSON_SEEDS,
+]  # fmt: skip
+STATES_SEEDS = [
+    b'{"adapters":[{"name":"sql","asked":"a1","path":"/sql","version":"0123456789abcdef","rank":8}]}',
+    b'{"adapters":[{"name":"sql","asked":"a1","failure":{"reason":"DiskFull","message":"It is full."}}]}', *JSON_SEEDS,
+]  # fmt: skip
 ENGINES = (Vllm(), LlamaCpp())
+
+
+def followed(folder: Path) -> Any:
+    follower = AdapterFollower(str(folder / "state.json"), "m", ENGINES[0])
+    follower.read()
+    return follower.views, follower.served, follower.wants_to_load(0.0)
 
 
 def engine_failures(data: bytes, _: Path) -> Any:
@@ -363,6 +379,10 @@ PARSERS = {
     "llamacpp-events": Parser(lambda data, _: ENGINES[1].pieces(data), (EngineError,), EVENT_SEEDS),
     "engine-vectors": Parser(lambda data, _: read_vector(data, 0, "It"), (EngineError,), VECTOR_SEEDS),
     "engine-failures": Parser(engine_failures, (), EVENT_SEEDS),
+    "adapter-loaded": Parser(
+        lambda data, _: [SGLang().why_not_loaded(status, data, 8) for status in (200, 400, 404, 500)], (), LOADED_SEEDS
+    ),
+    "adapter-states": Parser(in_file("state.json", followed), (), STATES_SEEDS),
     "engine-metrics": Parser(lambda data, _: figures_of(data, ENGINES[0].metric_names), (), METRICS_SEEDS),
     "modules": Parser(in_file("modules.json", read_recipe), (LoadFailed,), MODULES_SEEDS),
     "stream": Parser(converse, (GatewayError,), STREAM_SEEDS),

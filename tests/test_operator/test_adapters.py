@@ -165,6 +165,13 @@ def test_what_takes_another_start_of_the_engine_is_a_rollout() -> None:
         )
 
 
+def test_a_pod_that_only_downloads_fetches_those_of_the_list_and_ends_there() -> None:
+    spec = {"cache": {"prefetch": True, "size": "1Gi"}, "autoscaling": {"minReplicas": 0}}
+    made = containers(decided(resource(HUB, engine=VLLM, adapters=[SQL], **spec)))
+    assert made.keys() == {"download", "serve"}
+    assert variable(made["download"], "AMS_ADAPTERS_FILE") == "/etc/ams/adapters.json"
+
+
 def test_a_list_that_is_empty_again_leaves_nothing() -> None:
     before = decided(resource(HUB, engine=VLLM, adapters=[SQL]))
     after = plan(

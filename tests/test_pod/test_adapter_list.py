@@ -42,13 +42,24 @@ class Place:
 
     def __init__(self, downloads: Downloads) -> None:
         self.downloads, self.links = downloads, downloads.base / "run"
-        self.list = downloads.base / "adapters.json"
+        self.list = downloads.base / "etc" / "adapters.json"
+        self.list.parent.mkdir()
+        self._versions = 0
 
     def write(self, **adapters: Any) -> None:
-        """Swapped as the kubelet does it."""
-        scratch = self.list.with_suffix(".new")
-        scratch.write_text(json.dumps(sources(**adapters)))
-        os.replace(scratch, self.list)
+        self.write_text(json.dumps(sources(**adapters)))
+
+    def write_text(self, text: str) -> None:
+        """As the kubelet does it: a link to a link to a folder, of which the middle one is exchanged."""
+        self._versions += 1
+        folder = self.list.with_name(f"..{self._versions}")
+        folder.mkdir()
+        (folder / self.list.name).write_text(text)
+        scratch = self.list.with_name("..data_tmp")
+        scratch.symlink_to(folder.name)
+        os.replace(scratch, self.list.with_name("..data"))
+        if not self.list.is_symlink():
+            self.list.symlink_to(f"..data/{self.list.name}")
 
     @property
     def flags(self) -> list[str]:
@@ -130,7 +141,7 @@ def test_a_start_has_all_that_can_be_had(place: Place) -> None:
 
 
 def test_a_model_whose_list_cant_be_read_doesnt_start_with_none(place: Place) -> None:
-    place.list.write_text('[{"name": "sql"')
+    place.write_text('[{"name": "sql"')
     assert place.download().reason == "InvalidSource"
 
 
@@ -150,7 +161,7 @@ def test_adapters_are_fetched_as_the_list_changes(place: Place, hub: FakeHub) ->
         place.until(lambda states: ready(states) == ["sql", "french"])
         assert place.states["sql"] == before
         assert place.rank == "32"  # an engine that is started again makes room for it
-        place.list.write_text('[{"name": "fr')  # half of it
+        place.write_text('[{"name": "fr')  # half of it
         time.sleep(2.5)
         assert ready(place.states) == ["sql", "french"]
         place.list.unlink()
@@ -162,6 +173,21 @@ def test_adapters_are_fetched_as_the_list_changes(place: Place, hub: FakeHub) ->
         assert place.states["sql"].version == read_states(place.links)["sql"].version != before.version
         place.write()
         place.until(lambda states: states == {})
+
+
+def test_a_hub_that_is_away_keeps_a_model_from_starting_for_seconds_and_not_for_each(
+    place: Place, tmp_path: Path
+) -> None:
+    base, sql = put(tmp_path / "base", BASE), put(tmp_path / "sql", SQL)
+    away = {f"away-{number}": f"hf://acme/away-{number}" for number in range(8)}
+    place.write(**away, sql=f"file://{sql}")
+    began = time.monotonic()
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    outcome = place.downloads.run(f"file://{base}", *place.flags[:6], "--retry-seconds", "2", **environment)
+    assert outcome.status == 0
+    assert time.monotonic() - began < 15
+    assert ready(place.states) == ["sql"]
+    assert {each.failure.reason for each in place.states.values() if each.failure is not None} == {"HubUnreachable"}
 
 
 def test_what_cant_be_fetched_is_told_and_leaves_the_others(place: Place) -> None:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -150,18 +151,19 @@ def bring(
     link_dir, secrets = Path(settings.link_dir), _secrets()
     states = read_states(link_dir)
     write_states(link_dir, kept(wanted, states), settings.engine)
-    patient = replace(
-        fetching, context=replace(fetching.context, patience=min(_ADAPTER_PATIENCE, settings.retry_seconds))
-    )
+    patience = min(_ADAPTER_PATIENCE, settings.retry_seconds)
     for adapter in chosen:
+        own = replace(fetching, context=replace(fetching.context, patience=patience))
         state = fetched(
             adapter,
-            lambda each: fetch_adapter(each, patient, model),
+            partial(fetch_adapter, fetching=own, model=model),
             states.get(adapter.name),
             settings.models_dir,
             lambda text: redact(text, secrets),
         )
         say(f"adapter {adapter.name}: {state.failure.message if state.failure is not None else 'is there'}")
+        if state.failure is not None and state.failure.retryable:
+            patience = 0.0  # what isn't there for one is hardly there for the next
         states[adapter.name] = state
         write_states(link_dir, kept(wanted, states), settings.engine)
 

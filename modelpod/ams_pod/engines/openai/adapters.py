@@ -238,7 +238,7 @@ class AdapterFollower:
         return False
 
 
-async def end(task: "asyncio.Task[None] | None") -> None:
+async def stop_following(task: "asyncio.Task[None] | None") -> None:
     """Cancel what a follower does, and wait for its end."""
     if task is not None:
         task.cancel()

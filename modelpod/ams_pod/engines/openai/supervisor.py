@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
-from ams_pod.engines.openai import adapters
-from ams_pod.engines.openai.adapters import AdapterFollower
+from ams_pod.engines.openai.adapters import AdapterFollower, stop_following
 from ams_pod.engines.openai.child import Child, Command, free_port, new_key
 from ams_pod.engines.openai.core import Core
 from ams_pod.engines.openai.dialects.base import Dialect
@@ -161,7 +160,7 @@ class Supervisor:
             self._following.add_done_callback(_tell_failure)
 
     async def close(self) -> None:
-        await adapters.end(self._following)
+        await stop_following(self._following)
         if self._child is not None:
             await self._child.end()
         if self._log_path and not self._settings.engine_log:
@@ -242,7 +241,7 @@ class Supervisor:
         log.error("%s", self.state.down)
         self._tell(Phase.STARTING, None)
         core.lose_all(found.sentence)
-        await adapters.end(self._following)
+        await stop_following(self._following)
         await asyncio.sleep(0)  # what was lost is told before anything new is
         while True:
             try:
