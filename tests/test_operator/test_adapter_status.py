@@ -56,6 +56,25 @@ def test_what_becomes_of_an_adapter(reports: list[Any], state: str, ready: int, 
     assert found.reason == ("ModelNotFound" if state == "Failed" else None)
 
 
+def test_what_was_known_stays_until_all_pods_were_asked() -> None:
+    """An operator that has just begun knows nothing of pods, and nothing has changed."""
+    [failed] = adapter_statuses([SQL], [[NO]])
+    assert adapter_statuses([SQL], [None], [failed]) == [failed]
+    assert adapter_statuses([SQL], [[told(SQL)], None], [failed]) == [failed]
+    [ready] = adapter_statuses([SQL], [[told(SQL)], [told(SQL)]], [failed])
+    assert ready.state == "Ready"
+    assert adapter_statuses([FRENCH], [None], [failed])[0].state == "Loading"
+
+
+@pytest.mark.parametrize(("generation", "state"), [(1, "Ready"), (0, "Loading")])
+def test_what_was_known_is_of_the_same_list(generation: int, state: str) -> None:
+    given = resource("hf://acme/tiny", engine=ENGINE, adapters=SPEC[:1])
+    status = Status(observed_generation=generation, adapters=[AdapterStatus(name="sql", state="Ready")])
+    given = msgspec.structs.replace(given, status=status)
+    found = plan(Observed(given, pods=[a_pod("0", SERVING)]), SETTINGS, NOW).status.adapters or ()
+    assert [each.state for each in found] == [state]
+
+
 def test_the_lock_of_an_adapter_is_told() -> None:
     [found] = adapter_statuses([SQL], [[told(SQL, files=2, sha256="ab")]])
     assert found.lock == LockStatus(files=2, sha256="ab")

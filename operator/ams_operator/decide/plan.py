@@ -175,7 +175,10 @@ def _adapters(observed: Observed, engine: Engine, pods: Sequence[PodView]) -> li
     if not changes_adapters(observed.resource, engine):
         return None
     told = [observed.adapters.get(view.pod.metadata.uid) for view in pods if view.stage is Phase.READY]
-    return adapter_statuses(pod_adapters(observed.resource), told)
+    status = observed.resource.status
+    same = status is not None and status.observed_generation == observed.resource.metadata.generation
+    before = (status.adapters or ()) if status is not None and same else ()
+    return adapter_statuses(pod_adapters(observed.resource), told, before)
 
 
 def _names(observed: Observed, settings: OperatorSettings) -> GivenNames:

@@ -14,10 +14,17 @@ READY, LOADING, FAILED = "Ready", "Loading", "Failed"
 
 
 def adapter_statuses(
-    wanted: Sequence[AdapterSettings], reports: Sequence[Sequence[PodAdapter] | None]
+    wanted: Sequence[AdapterSettings],
+    reports: Sequence[Sequence[PodAdapter] | None],
+    before: Sequence[AdapterStatus] = (),
 ) -> list[AdapterStatus]:
-    """`reports` are those of the pods that serve, the newest first; None of one that hasn't said anything yet."""
-    return [_status(adapter, reports) for adapter in wanted]
+    """`reports` are those of the pods that serve, the newest first; None of one that hasn't said anything yet.
+
+    `before` is what was known of the same list: until all pods were asked, as where the operator has just begun, it
+    stays.
+    """
+    known = {each.name: each for each in before} if any(report is None for report in reports) else {}
+    return [known.get(adapter.name) or _status(adapter, reports) for adapter in wanted]
 
 
 def _status(adapter: AdapterSettings, reports: Sequence[Sequence[PodAdapter] | None]) -> AdapterStatus:
