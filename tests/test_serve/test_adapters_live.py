@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_pod
 from ams_common.engines.vllm import ROW
 from ams_common.engines.wishes import wishes_of
 from ams_common.resource.parse import parse_model_deployment
+from fakehub import checkpoints
 from fakehub.tiny_gguf import make_gguf
 from fakehub.tiny_lora import gguf_lora, peft
 
@@ -221,6 +223,17 @@ class Place:
     def links(self) -> Path:
         return self.folder / "run"
 
+    def adapter(self, name: str, seed: int, rank: int = 12) -> Path:
+        """The folder of one for the model."""
+        config = json.loads((self.model / "config.json").read_text())
+        hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+        modules = {"self_attn.q_proj": (hidden, hidden), "mlp.down_proj": (hidden, config["intermediate_size"])}
+        folder = self.folder / name
+        folder.mkdir()
+        for file, data in peft(rank=rank, layers=layers, modules=modules, seed=seed, scale=0.05).items():
+            (folder / file).write_bytes(data)
+        return folder
+
     def write(self, **adapters: Path) -> None:
         given = [{"name": name, "source": f"file://{path}"} for name, path in adapters.items()]
         scratch = self.listed.with_suffix(".new")
@@ -232,8 +245,8 @@ class Place:
         words += ["--models-dir", str(self.folder / "models"), "--link-dir", str(self.links)]
         return [*words, "--adapters-file", str(self.listed), "--progress-port", "-1"]
 
-    def serving(self) -> list[str]:
-        """With vLLM as the operator has it started, but as a process of the pod's own."""
+    def vllm(self) -> tuple[list[str], dict[str, str]]:
+        """Its command and variables, as the operator has it started, but as a process of the pod's own."""
         manifest = {
             "apiVersion": "aimodelserver.io/v1alpha1",
             "kind": "ModelDeployment",
@@ -250,8 +263,9 @@ class Place:
             parse_model_deployment(manifest), model="{model}", host="127.0.0.1", port="{port}", lora_rank=rank,
             dynamic_adapters=True,
         )  # fmt: skip
-        command = [str(VLLM), *ROW.full_command(wishes)[1:]]
-        variables = ROW.variables(wishes) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        return [str(VLLM), *ROW.full_command(wishes)[1:]], ROW.variables(wishes) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+
+    def serving(self, command: list[str], variables: dict[str, str]) -> list[str]:
         words = [sys.executable, "-m", "ams_pod", "serve", "--name", "tiny", "--source", f"file://{self.model}"]
         words += ["--engine", "vllm", "--engine-command", json.dumps(command), "--host", "127.0.0.1", "--port", "0"]
         words += ["--engine-variables", json.dumps(variables), "--engine-log", str(self.folder / "engine.log")]
@@ -301,27 +315,44 @@ def states(told: dict[str, Any]) -> dict[str, str]:
     return {name: each["state"] for name, each in told.items()}
 
 
+def test_a_pods_processes_follow_the_list(tmp_path: Path) -> None:
+    """As of a pod in a cluster: `download`, then `adapters` beside `serve`, and a scripted server for vLLM."""
+    place = Place(tmp_path, checkpoints.make("llama", tmp_path / "llama"))
+    french, sql = place.adapter("french", 1), place.adapter("sql", 2)
+    place.write(french=french, typo=tmp_path / "none")
+    subprocess.run(place.fetching("download"), check=True, timeout=120)
+    fake = Path(test_pod.__path__[0]) / "fake_engine.py"
+    command = [sys.executable, str(fake), "--port", "{port}", "--script", json.dumps({"adapters": 0})]
+    serving = place.serving(command, {})
+    with place.running(place.fetching("adapters"), "adapters.log"), place.running(serving, "serve.log") as log:
+        served = pod_at(log)
+        told = adapters_until(served, lambda told: len(told) == 2)
+        assert states(told) == {"french": "ready", "typo": "failed"}
+        assert "is not a folder on this machine" in told["typo"]["message"]
+        assert served.chat("tiny:french") == served.chat("tiny")  # it has the same words for all
+        status, answer = served.post("/v1/chat/completions", {**CHAT, "model": "tiny:typo"})
+        assert (status, answer["error"]["code"]) == (503, "model_loading")
+        assert "is not a folder on this machine" in answer["error"]["message"]
+        place.write(sql=sql, french=french)
+        adapters_until(served, lambda told: states(told) == {"sql": "ready", "french": "ready"})
+        assert [card["id"] for card in served.get("/v1/models")["data"]] == ["tiny", "tiny:sql", "tiny:french"]
+        place.write(sql=sql)
+        adapters_until(served, lambda told: states(told) == {"sql": "ready"})
+        assert served.post("/v1/chat/completions", {**CHAT, "model": "tiny:french"})[0] == 404
+
+
 @pytest.mark.skipif(not (VLLM and VLLM_MODEL), reason="no vLLM, or no model for it: AMS_VLLM and AMS_ENGINES_FOLDER")
 @pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_vllm_loads_and_unloads_adapters_while_it_runs(tmp_path: Path) -> None:
-    model = Path(str(VLLM_MODEL))
-    config = json.loads((model / "config.json").read_text())
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-    modules = {"self_attn.q_proj": (hidden, hidden), "mlp.down_proj": (hidden, config["intermediate_size"])}
-
-    def adapter(name: str, seed: int, rank: int = 12) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        for file, data in peft(rank=rank, layers=layers, modules=modules, seed=seed, scale=0.05).items():
-            (folder / file).write_bytes(data)
-        return folder
-
-    french, sql, other = adapter("french", 1), adapter("sql", 2), adapter("other", 3)
-    large, typo = adapter("large", 4, rank=64), tmp_path / "none"
-    place = Place(tmp_path, model)
+    place = Place(tmp_path, Path(str(VLLM_MODEL)))
+    french, sql, other = (place.adapter(name, seed) for seed, name in enumerate(("french", "sql", "other"), 1))
+    large, typo = place.adapter("large", 4, rank=64), tmp_path / "none"
     place.write(french=french, typo=typo)
     subprocess.run(place.fetching("download"), check=True, timeout=120)
-    with place.running(place.fetching("adapters"), "adapters.log"), place.running(place.serving(), "serve.log") as log:
+    with (
+        place.running(place.fetching("adapters"), "adapters.log"),
+        place.running(place.serving(*place.vllm()), "serve.log") as log,
+    ):
         served = pod_at(log)
         told = adapters_until(served, lambda told: len(told) == 2)
         assert states(told) == {"french": "ready", "typo": "failed"}
