@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ams_common.adapters import SEPARATOR, AdapterState, AdapterStates
+from ams_common.backoff import backoff_seconds
 from ams_common.outside import InvalidJson, read_json
 from ams_common.reasons import Reason
 
@@ -79,7 +80,7 @@ def to_unload(
 
 
 def view_of(state: AdapterState, loaded: Loaded, refused: Mapping[str, Refusal]) -> AdapterView:
-    key, now = key_of(state), served([state], loaded).get(state.name)
+    key, given = key_of(state), served([state], loaded).get(state.name)
     stage: AdapterStage = "loading"
     reason = message = ""
     if state.failure is not None:
@@ -88,14 +89,14 @@ def view_of(state: AdapterState, loaded: Loaded, refused: Mapping[str, Refusal])
         stage = "ready"
     elif key in refused:
         stage, reason, message = "failed", Reason.LOAD_FAILED, refused[key].message
-    if stage == "failed" and now is not None:
+    if stage == "failed" and given is not None:
         message += " What was served under its name before still is."
     lock = state.lock if state.failure is None else None
     return AdapterView(
         state.name,
         state.asked,
         stage,
-        now.version if now is not None else "",
+        given.version if given is not None else "",
         reason,
         message,
         (lock.files or 0) if lock is not None else 0,
@@ -104,7 +105,7 @@ def view_of(state: AdapterState, loaded: Loaded, refused: Mapping[str, Refusal])
 
 
 def retry_seconds(tries: int) -> float:
-    return min(_FIRST_RETRY_SECONDS * 2.0 ** min(tries - 1, 10), _LONGEST_RETRY_SECONDS)
+    return backoff_seconds(tries, 1.0, first=_FIRST_RETRY_SECONDS, longest=_LONGEST_RETRY_SECONDS)
 
 
 class AdapterFollower:

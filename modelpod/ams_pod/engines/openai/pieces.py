@@ -38,7 +38,7 @@ class Pair:
     text: str
 
 
-VERSION_MARK = "@"
+VERSION_MARK = "@"  # between the name of an adapter and what tells its bytes
 
 Task = Literal["generate", "embed", "score"]
 """What an engine is there for: to go on from prompts, to make vectors of texts, or scores of pairs of them."""
