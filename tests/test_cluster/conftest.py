@@ -231,6 +231,20 @@ def _hub_context(context: Path) -> None:
             folder = checkpoints.make("llama", context / "models" / name)
         for file in folder.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone; the image's user is another
+    for seed, name in enumerate(("french", "sql"), 1):
+        _adapter_context(context / "models" / "acme" / f"wide-{name}", folder, seed)
+
+
+def _adapter_context(folder: Path, model: Path, seed: int) -> None:
+    """A LoRA adapter for the model of that folder."""
+    from fakehub.tiny_lora import peft
+
+    config = json.loads((model / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    modules = {"self_attn.q_proj": (hidden, hidden), "mlp.down_proj": (hidden, config["intermediate_size"])}
+    folder.mkdir(parents=True)
+    for file, data in peft(rank=8, layers=layers, modules=modules, seed=seed).items():
+        (folder / file).write_bytes(data)
 
 
 def _pip() -> tuple[str, ...]:
