@@ -73,10 +73,11 @@ class Opened:
 async def opened(folder: Path, settings: ServeSettings, fake: FakeEngine | None = None) -> AsyncIterator[Opened]:
     answers = Answers()
     made: list[Any] = []
+    loop = asyncio.get_running_loop()
 
     def run() -> None:
         try:
-            engine = load(folder, settings, answers.publish, answers.report)
+            engine = load(folder, settings, answers.publish, answers.report, loop)
         except BaseException as error:
             made.append(error)
             return

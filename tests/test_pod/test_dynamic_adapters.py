@@ -284,7 +284,7 @@ async def test_requests_that_wait_for_a_lost_engine_get_the_adapters_of_now(fold
     async with beside(folder, "vllm", listed.settings, adapters=0) as one:
         assert one.fake is not None
         core, fake = one.engine._core, one.fake
-        one.engine._loop.call_soon_threadsafe(core.pause)
+        core.pause()
         stays, goes = one.ask(2, adapter="sql"), one.ask(2, adapter="fr")
         await until(lambda: core.waiting == 2)
         fake.loaded.clear()

@@ -229,7 +229,7 @@ async def echo_pod(
     ready: asyncio.Future[EchoEngine] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
 
-    def open_engine(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase) -> EchoEngine:
+    def open_engine(_: Path, given: ServeSettings, publish: Publish, report: ReportPhase, *__: object) -> EchoEngine:
         engine = EchoEngine(info_of(family, **(info or {})), capabilities_of(family, features), publish)
         loop.call_soon_threadsafe(ready.set_result, engine)
         return engine

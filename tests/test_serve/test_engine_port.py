@@ -46,7 +46,7 @@ class ShoutingEngine:
     )  # fmt: skip
     capabilities = Capabilities(("text",), frozenset({"raw-prompts"}))
 
-    def __init__(self, folder, settings, publish, report):
+    def __init__(self, folder, settings, publish, report, loop):
         self.counters = EngineCounters()
         self._publish, self._stopped = publish, threading.Event()
 

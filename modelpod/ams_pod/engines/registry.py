@@ -3,6 +3,7 @@
 All that aren't ours are opened by one module, which asks them by a dialect each.
 """
 
+import asyncio
 import importlib
 from pathlib import Path
 
@@ -22,10 +23,12 @@ ENGINES: dict[EngineName, str] = {
 """Name to the module of its opener. Importing that module costs little: what takes seconds, it imports when called."""
 
 
-def open_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
+def open_engine(
+    folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase, loop: asyncio.AbstractEventLoop
+) -> Engine:
     """An `Opener` for the engine that serves this model. LoadFailed if it can't."""
     module = importlib.import_module(ENGINES[settings.engine])
-    engine: Engine = module.open_engine(folder, settings, publish, report)
+    engine: Engine = module.open_engine(folder, settings, publish, report, loop)
     return engine
 
 

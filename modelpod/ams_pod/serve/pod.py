@@ -92,6 +92,7 @@ class ModelPod:
         )  # fmt: skip
         self._open_engine = open_engine
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self._idle = asyncio.Event()
         self._idle.set()
         self._phase: tuple[Phase, float] | None = None
@@ -330,7 +331,7 @@ class ModelPod:
         """The compute thread: import, load, then compute until stopped."""
         try:
             self._report(Phase.IMPORTING, None)
-            engine = self._open_engine(self.folder, self.settings, self._publish, self._report)
+            engine = self._open_engine(self.folder, self.settings, self._publish, self._report, self._loop)
             self._answer_version = answer_version(self.folder, self.settings, engine.info)
             self._post(self._be_checked, engine)
             engine.run()
@@ -344,7 +345,10 @@ class ModelPod:
         self._post(self._note_phase, phase, percent, time.monotonic())
 
     def _publish(self, events: list[TokenEvent]) -> None:
-        self._post(_dispatch, events)
+        if threading.get_ident() == self._loop_thread:
+            _dispatch(events)
+        else:
+            self._post(_dispatch, events)
 
     def _post(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more

@@ -1,5 +1,6 @@
 """Opens the builtin engine: torch and transformers are imported here, while the weights come into the page cache."""
 
+import asyncio
 from pathlib import Path
 
 from ams_common.families import FAMILIES
@@ -23,7 +24,9 @@ _PRELOAD = (
 )
 
 
-def open_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
+def open_engine(
+    folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase, loop: asyncio.AbstractEventLoop
+) -> Engine:
     """The `Opener` of the engine port; in the thread that computes, for good."""
     read_ahead(folder)
     from ams_pod.engines.builtin.loading import load_engine  # torch and transformers take seconds

@@ -13,6 +13,7 @@ from ams_pod.engines.openai.core import Core, Terms
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.engine import OtherEngine
 from ams_pod.engines.openai.http import EngineUnreachable, fetch
+from ams_pod.engines.openai.loops import run_on
 from ams_pod.engines.openai.pieces import Asked, Held, Pair, Task
 from ams_pod.engines.openai.supervisor import Supervisor
 from ams_pod.engines.port import (
@@ -120,7 +121,7 @@ def embedding_engine(
     prompts = EmbeddingPrompts(fast, info.context_tokens, vocabulary, pairs=pairs, lower_case=recipe.lower_case)
     task: Task = "score" if pairs else "embed"
     terms = replace(terms, task=task)
-    first = loop.run_until_complete(_first_vector(prompts, terms, dialect, supervisor))
+    first = run_on(loop, _first_vector(prompts, terms, dialect, supervisor))
     size = len(first)
     if pairs and size != 1:
         raise LoadFailed(f"{dialect.title} gives {size} scores for a pair; one that reranks has one")
@@ -133,7 +134,7 @@ def embedding_engine(
         prompts=recipe.prompts,
         default_prompt=recipe.default_prompt,
     )
-    loop.call_soon(core.begin, supervisor.address, replace(terms, vector_size=size))
+    loop.call_soon_threadsafe(core.begin, supervisor.address, replace(terms, vector_size=size))
     return OtherEmbeddingEngine(info, capabilities, prompts, dialect, core, supervisor, loop)
 
 

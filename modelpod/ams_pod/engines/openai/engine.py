@@ -1,7 +1,7 @@
 """An engine of another make as an `Engine` of the port: our prompts, its tokens."""
 
 import asyncio
-import threading
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ams_pod.engines.openai import gbnf
 from ams_pod.engines.openai.core import Core, no_adapter
 from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.loops import is_running, run_on
 from ams_pod.engines.openai.machine import memory_usage
 from ams_pod.engines.openai.media_chat import count_media, has_media, media_chat
 from ams_pod.engines.openai.pieces import Held
@@ -38,7 +39,7 @@ from ams_pod.shares import EVERYBODY, Share
 
 
 class OtherEngine:
-    """Lives on a loop of its own, in the thread of `run`; what others call hands over to it."""
+    """Lives on the loop of those who ask it, where what they call happens at once; other threads hand over to it."""
 
     _least_answer: ClassVar[int] = 1  # tokens that a prompt has to leave of the context
 
@@ -56,7 +57,6 @@ class OtherEngine:
         self._prompts, self._dialect = prompts, dialect
         self._core, self._supervisor, self._loop = core, supervisor, loop
         self._stopping = asyncio.Event()
-        self._lock = threading.Lock()
         self._closed = False
 
     @property
@@ -140,8 +140,12 @@ class OtherEngine:
         self._hand_over(self._core.cancel, ticket)
 
     def _hand_over(self, function: Any, ticket: Ticket) -> None:
-        with self._lock:
-            if not self._closed:
+        if self._closed:
+            return
+        if is_running(self._loop):
+            function(ticket)
+        else:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
                 self._loop.call_soon_threadsafe(function, ticket)
 
     def occupancy(self) -> Occupancy:
@@ -168,10 +172,7 @@ class OtherEngine:
         """The engine's caches are its own."""
 
     def run(self) -> None:
-        self._loop.run_until_complete(self._run())
-        with self._lock:
-            self._closed = True
-        self._loop.close()
+        run_on(self._loop, self._run())
 
     async def _run(self) -> None:
         watching = self._loop.create_task(self._supervisor.watch(self._core))
@@ -186,11 +187,11 @@ class OtherEngine:
                 task.cancel()
             await asyncio.gather(watching, stopping, return_exceptions=True)
             await self._supervisor.close()
+            self._closed = True
 
     def stop(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._loop.call_soon_threadsafe(self._stopping.set)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 def _texts_of(message: dict[str, Any]) -> list[dict[str, Any]]:

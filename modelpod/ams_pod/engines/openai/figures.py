@@ -18,8 +18,9 @@ def figures_of(page: bytes, names: Mapping[str, str]) -> EngineFigures:
         if line.startswith(b"#"):
             continue
         labelled, _, value = line.rpartition(b" ")
-        if (blocks := _BLOCKS.search(labelled)) is not None and (size := _BLOCK_SIZE.search(labelled)) is not None:
-            found["cache_capacity"] = found.get("cache_capacity", 0.0) + float(blocks[1]) * float(size[1])
+        if b"num_gpu_blocks=" in labelled:  # pages have thousands of lines, and streams wait meanwhile
+            if (blocks := _BLOCKS.search(labelled)) is not None and (size := _BLOCK_SIZE.search(labelled)) is not None:
+                found["cache_capacity"] = found.get("cache_capacity", 0.0) + float(blocks[1]) * float(size[1])
             continue
         if (field := wanted.get(labelled.partition(b"{")[0])) is None:
             continue

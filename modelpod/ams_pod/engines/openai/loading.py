@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from ams_common.adapters import parse_adapters
 from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
 from ams_common.pod_settings import ServeSettings
@@ -20,6 +19,7 @@ from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.embedding import embedding_engine
 from ams_pod.engines.openai.engine import OtherEngine
 from ams_pod.engines.openai.http import EngineUnreachable
+from ams_pod.engines.openai.loops import run_on
 from ams_pod.engines.openai.pieces import Facts, LoadedAdapter
 from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
@@ -32,13 +32,14 @@ _FALLBACK_CONTEXT = 4096
 _BYTES_A_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def load(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> OtherEngine:
-    """LoadFailed if the folder has no tokenizer, or the engine doesn't start."""
+def load(
+    folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase, loop: asyncio.AbstractEventLoop
+) -> OtherEngine:
+    """Of an engine that lives on `loop`; in another thread than that. LoadFailed if the folder has no tokenizer, or the
+    engine doesn't start."""
     config = read_model_config(folder)
     family = _family(settings, config, makes_embeddings=is_sentence_transformer(folder))
     dialect = dialect_of(settings.engine)
-    loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
     if settings.adapters_state and not dialect.load_path:
         raise LoadFailed(f"--adapters-state: {dialect.title} loads no adapters while it runs; name them by --adapters")
     follower = AdapterFollower(settings.adapters_state, settings.name, dialect) if settings.adapters_state else None
@@ -47,13 +48,9 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
     reading = threading.Thread(target=lambda: made.append(_attempt(lambda: load_tokenizer(folder))), daemon=True)
     reading.start()  # while the engine loads
     try:
-        loop.run_until_complete(supervisor.open())
+        run_on(loop, _opened(supervisor))
     except EngineUnreachable as error:
-        loop.run_until_complete(supervisor.close())
         raise LoadFailed(f"{dialect.title} can't be asked for its model: {error}") from None
-    except BaseException:
-        loop.run_until_complete(supervisor.close())
-        raise
     try:
         reading.join()
         [tokenizer] = made
@@ -61,7 +58,16 @@ def load(folder: Path, settings: ServeSettings, publish: Publish, report: Report
             raise tokenizer
         return _engine(folder, settings, publish, config, family, tokenizer, dialect, supervisor, loop)
     except BaseException:
-        loop.run_until_complete(supervisor.close())
+        run_on(loop, supervisor.close())
+        raise
+
+
+async def _opened(supervisor: Supervisor) -> None:
+    """Open, and closed again where it can't be, or nobody waits for it any more."""
+    try:
+        await supervisor.open()
+    except BaseException:
+        await supervisor.close()
         raise
 
 
@@ -119,7 +125,7 @@ def _engine(
     if supervisor.adapters is not None:
         terms = replace(terms, adapters=supervisor.adapters.served)
     core.terms = terms  # requests may be refused by them before the loop runs
-    loop.call_soon(core.begin, supervisor.address, terms)
+    loop.call_soon_threadsafe(core.begin, supervisor.address, terms)
     return engine
 
 

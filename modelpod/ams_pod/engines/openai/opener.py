@@ -1,5 +1,6 @@
 """Opens an engine of another make: its prompts are made here, while it loads the weights."""
 
+import asyncio
 from pathlib import Path
 
 from ams_common.pod_settings import ServeSettings
@@ -15,11 +16,13 @@ _PRELOAD = (
 )
 
 
-def open_engine(folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
-    """The `Opener` of the engine port; in the thread that `run` will have."""
+def open_engine(
+    folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase, loop: asyncio.AbstractEventLoop
+) -> Engine:
+    """The `Opener` of the engine port."""
     from ams_pod.engines.openai.loading import load  # transformers' tokenizers take a second
 
-    return load(folder, settings, publish, report)
+    return load(folder, settings, publish, report, loop)
 
 
 def preload_modules() -> tuple[str, ...]:

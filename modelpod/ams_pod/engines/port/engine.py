@@ -134,5 +134,14 @@ class ChangesAdapters(Protocol):
 class Opener(Protocol):
     """Loads the model of a folder and puts an engine around it; called in the thread that `run` will have."""
 
-    def __call__(self, folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase) -> Engine:
-        """LoadFailed if the model can't be served."""
+    def __call__(
+        self,
+        folder: Path,
+        settings: ServeSettings,
+        publish: Publish,
+        report: ReportPhase,
+        loop: Any,
+    ) -> Engine:
+        """`loop` is the event loop of those who ask the engine, in another thread, and none of the port's business: an
+        engine that computes elsewhere may live on it too, as streams wait for each turn of two threads at the
+        interpreter. LoadFailed if the model can't be served."""
