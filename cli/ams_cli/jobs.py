@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -211,13 +212,13 @@ def _of_model(progress: Progress) -> Progress:
 async def _until_ready(process: Process, socket: Path, report: Callable[[Progress], None]) -> bool:
     """Ask until the process is ready; False when it ended instead."""
     last: Progress | None = None
-    async with ReadinessProbe(str(socket)) as probe:
-        while process.running:
-            asked = await probe.ask()
+    async with ReadinessProbe(str(socket)) as probe, aclosing(probe.follow()) as answers:
+        async for asked in answers:
+            if not process.running:
+                break
             if asked is not None and asked.ready:
-                return process.running
+                return True
             if asked is not None and asked.progress is not None and asked.progress != last:
                 last = asked.progress
                 report(last)
-            await probe.pause()
     return False

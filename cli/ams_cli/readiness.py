@@ -1,13 +1,15 @@
 """Asking a model process over its Unix socket for its progress."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import aiohttp
 from ams_common.outside import InvalidJson, read_json
 from ams_common.progress import Progress
 
-_POLL_SECONDS = 0.03
+_POLL_SECONDS = 0.02
+_WAIT_SECONDS = 0.1
 _ANSWER_SECONDS = 5.0
 
 
@@ -34,10 +36,10 @@ class ReadinessProbe:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self) -> Asked | None:
-        """What the process says now; None when it doesn't answer (yet)."""
+    async def ask(self, wait_seconds: float = 0.0) -> Asked | None:
+        """What the process says now, or so much later unless it is ready before; None when it doesn't answer (yet)."""
         try:
-            async with self._session.get("http://pod/ready") as response:
+            async with self._session.get(f"http://pod/ready?wait={wait_seconds:g}") as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
@@ -48,6 +50,11 @@ class ReadinessProbe:
         except InvalidJson:
             return Asked(False)
 
-    async def pause(self) -> None:
-        """The time between two questions: short, so that a model that got ready is seen at once."""
-        await asyncio.sleep(_POLL_SECONDS)
+    async def follow(self) -> AsyncGenerator[Asked | None, None]:
+        """What the process says, as it comes: that it is ready at once, all else ten times a second."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            began = clock()
+            yield await self.ask(_WAIT_SECONDS)
+            if (rest := _POLL_SECONDS - (clock() - began)) > 0:  # it has no socket yet, or doesn't wait
+                await asyncio.sleep(rest)

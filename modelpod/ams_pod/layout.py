@@ -8,6 +8,8 @@
     <a folder of a GGUF file>--kept/                        the file as it is, for an engine that reads it, with what
                                                             prompts need
     <a folder>--adapter/                                    a LoRA adapter of that source
+    <any of these folders>/derived/                         what pods made of it for their next start (`derived.py`)
+    <models_dir>/files/<name>-<digest>/derived/             the same of a folder elsewhere on this machine
     <any of these folders>.partial/                         not finished
     <any of these folders>.replaced/                        of an earlier version, about to be removed
 

@@ -86,7 +86,7 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 
 def respond(method: str, path: str, way: str) -> tuple[int, object]:
-    if path == "/ready":
+    if path.partition("?")[0] == "/ready":
         if way == "slow" and not (MODELS / "go").exists():
             return 503, {"phase": "reading", "percent": 50.0}
         return 200, {"phase": "ready"}

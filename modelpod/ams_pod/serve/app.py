@@ -1,6 +1,7 @@
 """The pod's HTTP application: routes, request ids, and errors in the shape that each route's clients expect."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -38,6 +39,7 @@ _GENERATING = (
     "/v1/rerank",
     "/v1/audio/transcriptions",
 )
+_LONGEST_WAIT_SECONDS = 30.0
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what the gateway passes on
 
 
@@ -82,9 +84,26 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 once the model answers, 503 with its progress until then."""
-    progress = request.app[POD].progress
+    """200 once the model answers, 503 with its progress until then.
+
+    `?wait=SECONDS` answers that much later, or as soon as the model is ready or has failed: who asks sees it at once.
+    """
+    pod = request.app[POD]
+    if (seconds := _wait(request.query.get("wait", ""))) > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await pod.settled.wait()
+    progress = pod.progress
     return _json(progress, 200 if progress.phase == Phase.READY else 503)
+
+
+def _wait(text: str) -> float:
+    """Seconds within bounds; 0 for anything that is no number of them."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return min(seconds, _LONGEST_WAIT_SECONDS) if seconds > 0 else 0.0
 
 
 async def load(request: web.Request) -> web.Response:

@@ -70,6 +70,7 @@ class ModelPod:
         self.engine: Engine | None = None
         self._answer_version = ""
         self.draining = False
+        self.settled = asyncio.Event()  # it is ready, has failed, or ends
         self.drained = asyncio.Event()  # nothing runs any more, or what runs had its time
         self.active = 0
         self.started = int(time.time())
@@ -297,6 +298,7 @@ class ModelPod:
     async def drain(self) -> None:
         """Refuse new requests and wait for the running ones, at most `grace_seconds`; then stop the engine."""
         self.draining = True
+        self.settled.set()
         self.progress = Progress(Phase.DRAINING)
         if self._checking is not None:
             self._checking.cancel()
@@ -400,6 +402,7 @@ class ModelPod:
     def _become_ready(self, engine: Engine) -> None:
         self._note_phase(Phase.READY, None, time.monotonic())
         self.engine = engine
+        self.settled.set()
         info = engine.info
         if set(engine.capabilities.modalities) != {"text"}:
             self.media_pool.executor.submit(preload_codecs)
@@ -410,6 +413,7 @@ class ModelPod:
 
     def _fail(self, failure: Failure) -> None:
         self.progress = Progress(Phase.FAILED, message=failure.message, failure=failure)
+        self.settled.set()
         if not self.failure.done():
             self.failure.set_result(failure)
 

@@ -11,7 +11,7 @@ from ams_common.fit import HEADROOM
 from ams_common.lifecycle import Phase
 from ams_common.pod_settings import ServeSettings
 
-from ams_pod.engines.builtin.choosing import choose_forward, load_model
+from ams_pod.engines.builtin.choosing import load_and_choose
 from ams_pod.engines.builtin.constraints.compiling import Compiled, Compiler
 from ams_pod.engines.builtin.constraints.vocabulary import read_vocabulary
 from ams_pod.engines.builtin.load_request import LoadRequest
@@ -22,7 +22,6 @@ from ams_pod.engines.builtin.model import verify
 from ams_pod.engines.builtin.model.batch import Forward
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.padded import cache_bytes_per_token
-from ams_pod.engines.builtin.model.weights import count_parameters, weight_bytes
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.scheduler import admission
 from ams_pod.engines.builtin.scheduler.core import EngineCore
@@ -154,15 +153,14 @@ def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
 
 def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> CausalLmEngine:
     request.report(Phase.BUILDING, None)
-    model = load_model(request, recipe, placement)
-    parameters, weights = count_parameters(model), weight_bytes(model)
-    size = _cache_size(request.settings, model, request.device)
-    loaded = choose_forward(request, recipe, model, placement, size)
-    forward, embedder = loaded.forward, loaded.embedder
+    found = load_and_choose(
+        request, recipe, placement, lambda model: _cache_size(request.settings, model, request.device)
+    )
+    loaded, forward, embedder = found.serving, found.serving.forward, found.serving.embedder
     request.report(Phase.WARMING_UP, None)
     prompts = recipe.prompts(forward.length)
     fallbacks = OomFallbacks(
-        parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, parameters)
+        parse_fallbacks(request.settings.fallbacks), request.device, _cpu_copy(request, recipe, found.parameters)
     )
     limits = device_memory.limits(request.settings.max_memory)
     ends = stop_tokens(request.folder, recipe.tokenizer)
@@ -179,8 +177,8 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         family=recipe.family,
         device=request.device,
         precision=str(request.dtype).removeprefix("torch."),
-        parameters=parameters,
-        weights_bytes=weights,
+        parameters=found.parameters,
+        weights_bytes=found.weights,
         context_tokens=forward.length,
         cache_bytes_per_token=forward.bytes_per_token,
         concurrent_requests=forward.max_rows,

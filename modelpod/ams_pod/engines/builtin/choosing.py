@@ -20,10 +20,12 @@ from ams_pod.engines.builtin.model.batch import Forward, SlotFailed
 from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.grouped import has_grouped
 from ams_pod.engines.builtin.model.grouping import use_torchs_kernel
+from ams_pod.engines.builtin.model.named import NotAsNamed, load_as_named
+from ams_pod.engines.builtin.model.own_logits import OwnLogits
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.separate import SeparateForward
 from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_stack
-from ams_pod.engines.builtin.model.weights import load_weights
+from ams_pod.engines.builtin.model.weights import count_parameters, load_weights, weight_bytes
 from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.threads import one_thread
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
@@ -41,17 +43,91 @@ class Serving:
     embedder: MediaEmbedder | None
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What serves, and of the weights how many they are and the bytes that they take."""
+
+    serving: Serving
+    parameters: int
+    weights: int
+
+
+SizeOf = Callable[[Any], CacheSize]
+"""How large the cache of a model may be, whose weights are there."""
+
+
+def load_and_choose(request: LoadRequest, recipe: Recipe, placement: Placement, size_of: SizeOf) -> Loaded:
+    """The weights, and what serves them. LoadFailed if they don't fit the recipe's class, or nothing answers as it."""
+    logits = OwnLogits.of(request, placement) if _is_of_text(recipe) else None
+    if logits is not None and (loaded := _load_again(request, recipe, placement, size_of, logits)) is not None:
+        return loaded
+    model = load_model(request, recipe, placement)
+    parameters, weights = count_parameters(model), weight_bytes(model)
+    serving = choose_forward(request, recipe, model, placement, size_of(model), logits)
+    return Loaded(serving, parameters, weights)
+
+
 def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
     """The weights in the recipe's class. LoadFailed if they don't fit it."""
     unquantized = BY_NAME[recipe.family].unquantized
     model = load_weights(recipe.model_class, request.folder, placement, request.report, unquantized)
-    if placement.device == "cpu" and placement.dtype == torch.bfloat16 and not computes_grouped():
-        use_torchs_kernel(model, model.get_output_embeddings())
+    _use_torchs_kernel(model, placement)
     return model
 
 
-def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: Placement, size: CacheSize) -> Serving:
-    """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does."""
+def _use_torchs_kernel(model: Any, placement: Placement) -> None:
+    if placement.device == "cpu" and placement.dtype == torch.bfloat16 and not computes_grouped():
+        use_torchs_kernel(model, model.get_output_embeddings())
+
+
+def _is_of_text(recipe: Recipe) -> bool:
+    return recipe.embedder is None and recipe.separate_probes is None
+
+
+def _load_again(
+    request: LoadRequest, recipe: Recipe, placement: Placement, size_of: SizeOf, logits: OwnLogits
+) -> Loaded | None:
+    """A model whose own forward was asked by an earlier load: its decoder is compared with what that said.
+
+    None if nothing is known of it, or anything about it is other than it was.
+    """
+    if not logits.is_there():
+        return None
+    try:
+        model = load_as_named(recipe.model_class, request.folder, placement)
+    except NotAsNamed as reason:
+        log.debug("transformers loads it: %s", reason)
+        return None
+    rows = request.settings.concurrent_requests
+    known = logits.read(verify.text_logits_shape(model, rows))
+    if known is None:
+        return None
+    _use_torchs_kernel(model, placement)
+    parameters, weights = count_parameters(model), weight_bytes(model)
+    probes = verify.text_probes(model, rows, known)
+    decoder = _decoder(model, request, size_of(model))
+    distance = verify.distance(decoder, probes)
+    if not verify.close_enough(distance, request.dtype):
+        log.warning(
+            "the decoder differs by %.3g from what the model's own forward said before: all is checked", distance
+        )
+        logits.forget()
+        return None
+    return Loaded(Serving(model, decoder, None), parameters, weights)
+
+
+def choose_forward(
+    request: LoadRequest,
+    recipe: Recipe,
+    model: Any,
+    placement: Placement,
+    size: CacheSize,
+    logits: OwnLogits | None = None,
+) -> Serving:
+    """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does.
+
+    `logits` keeps what the own forward says of texts, where that is all that was to be checked.
+    """
     rows = request.settings.concurrent_requests
     if recipe.separate_probes is not None:
         return Serving(model, choose_separate(model, recipe.separate_probes, request, size.context_each), None)
@@ -74,6 +150,8 @@ def choose_forward(request: LoadRequest, recipe: Recipe, model: Any, placement: 
     decoder = _decoder(model, request, size)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):
+        if logits is not None:
+            logits.keep(probes)
         return Serving(model, decoder, embedder)
     del decoder, model, embedder  # the decoder took its weights
     model = load_model(request, recipe, placement)

@@ -75,13 +75,20 @@ class TextPrompts:
         self._templates = Templates(template or tokenizer.chat_template)
         self._context_tokens = context_tokens
         self._fast: Tokenizer = tokenizer.backend_tokenizer
-        vocabulary = tokenizer.get_vocab()
-        self.vocabulary_size = max(vocabulary.values()) + 1
-        self._longest_token = max(map(len, vocabulary))
-        self.thinks = THINK_OPEN in vocabulary and THINK_CLOSE in vocabulary
+        self.thinks = all(self._fast.token_to_id(tag) is not None for tag in (THINK_OPEN, THINK_CLOSE))
         tags = (THINK_OPEN, THINK_CLOSE) if self.thinks else ()
         self.control = ControlTokens(self._fast, self._templates.text, (*marks, *tags), unknown=tokenizer.unk_token_id)
         self._bytes = TokenBytes(self._fast)
+
+    @functools.cached_property
+    def _vocabulary(self) -> tuple[int, int]:
+        """One more than the highest id, and the length of the longest token: only some prompts need them."""
+        vocabulary = self._fast.get_vocab()
+        return max(vocabulary.values()) + 1, max(map(len, vocabulary))
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._vocabulary[0]
 
     @property
     def template(self) -> str:
@@ -231,7 +238,9 @@ class TextPrompts:
 
     def _check_length(self, text: str) -> None:
         """EngineRefusal for a text that has more tokens than the context, however it is divided."""
-        least = len(text) // self._longest_token
+        if len(text) <= self._context_tokens:
+            return
+        least = len(text) // self._vocabulary[1]
         if least > self._context_tokens:
             raise context_exceeded(self._context_tokens, least, at_least=True)
 

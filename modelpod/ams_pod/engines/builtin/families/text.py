@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from ams_pod.engines.builtin.causal_lm import CausalLmEngine, build
 from ams_pod.engines.builtin.load_request import LoadRequest
-from ams_pod.engines.builtin.model.weights import load_processor
 from ams_pod.engines.builtin.recipe import Recipe
+from ams_pod.engines.prompts.folder import load_declared_tokenizer
 from ams_pod.engines.prompts.text import TextPrompts
 
 # Of the architectures that are served most; another is imported when it is loaded.
@@ -21,7 +21,7 @@ PRELOAD = (
 
 
 def recipe(folder: Path) -> Recipe:
-    tokenizer = load_processor(AutoTokenizer, folder)
+    tokenizer = load_declared_tokenizer(folder)
     return Recipe(
         family="text",
         model_class=AutoModelForCausalLM,

@@ -84,20 +84,7 @@ class GroupedQuantizer(HfQuantizer):
         return _Quantize(self)
 
     def _process_model_after_weight_loading(self, model: Any, **others: Any) -> Any:
-        """ValueError for a tensor that isn't what its module needs."""
-        packed: dict[nn.Parameter, Tensor] = {}  # one tensor for tied ones, so that it counts once
-        for parent, name, module in list(_children(model)):
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, nn.Parameter) and weight.dtype == torch.uint8:
-                setattr(parent, name, _computing(module, packed.setdefault(weight, weight.data), self.dtype))
-        for name, parameter in model.named_parameters():
-            if not parameter.is_floating_point():
-                raise ValueError(f"the weights of {name} are {parameter.dtype}")
-        for name, module in model.named_modules():
-            if type(module) is nn.Linear and module.weight.shape != (module.out_features, module.in_features):
-                raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
-            if type(module) is nn.Embedding and module.weight.shape != (module.num_embeddings, module.embedding_dim):
-                raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
+        compute_grouped(model, self.dtype)
         return model
 
     def is_serializable(self) -> bool:
@@ -124,6 +111,26 @@ class _Quantize(ConversionOps):
                 raise ValueError(f"the weights of {name} are {tuple(weight.shape)}, not {tuple(module.weight.shape)}")
             result[name] = quantize(weight.T if isinstance(module, Conv1D) else weight, bits)
         return result
+
+
+def compute_grouped(model: Any, dtype: torch.dtype) -> None:
+    """Put layers that compute with grouped weights in the place of those whose weight is one.
+
+    ValueError for a tensor that isn't what its module needs.
+    """
+    packed: dict[nn.Parameter, Tensor] = {}  # one tensor for tied ones, so that it counts once
+    for parent, name, module in list(_children(model)):
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dtype == torch.uint8:
+            setattr(parent, name, _computing(module, packed.setdefault(weight, weight.data), dtype))
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise ValueError(f"the weights of {name} are {parameter.dtype}")
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and module.weight.shape != (module.out_features, module.in_features):
+            raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
+        if type(module) is nn.Embedding and module.weight.shape != (module.num_embeddings, module.embedding_dim):
+            raise ValueError(f"the weights of {name} are {tuple(module.weight.shape)}")
 
 
 def dequantize_modules(model: Any) -> None:

@@ -49,20 +49,27 @@ class LogitsProbe:
         return 0 if self.positions is None else int(self.positions[0, self.read]) - self.read
 
 
-def text_probes(model: Any, rows: int = _PROMPTS) -> list[LogitsProbe]:
+def text_probes(model: Any, rows: int = _PROMPTS, known: Tensor | None = None) -> list[LogitsProbe]:
     """Prompts of token ids spread over the vocabulary: two, or one where only one row fits.
 
     Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
+    `known` [prompts, 2, vocabulary] is what the own forward said of them before, which saves computing it.
     """
     vocabulary = model.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator)
     positions = _probe_positions(model)
-    expected = _own_logits(model, ids, positions)
+    expected = _own_logits(model, ids, positions) if known is None else known
     return [
         LogitsProbe(prompt, _PROMPT_TOKENS - 1, logits[-2:], positions)
         for prompt, logits in zip(ids.tolist(), expected, strict=True)
     ]
+
+
+def text_logits_shape(model: Any, rows: int) -> tuple[int, int, int]:
+    """Of what `known` is in `text_probes`."""
+    head = model.get_output_embeddings()
+    return min(rows, _PROMPTS), 2, int(head.out_features)
 
 
 @torch.inference_mode()

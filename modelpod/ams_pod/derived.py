@@ -1,0 +1,103 @@
+"""Files that a pod makes of a model's for its next start: where they lie, what they belong to, how they are written.
+
+They lie beside the weights, so that they go when the weights go. Nothing depends on them: what can't be written isn't
+kept, and what can't be read, or belongs to other files, is made again.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+NAME = "derived"
+_KEPT = 4  # files of one kind: for other settings, or of other versions of the program
+_STALE_SECONDS = 3600.0  # an unfinished file that old was left by a process that ended
+
+
+def derived_folder(models_dir: Path, folder: Path) -> Path | None:
+    """Where files made of those in `folder` lie: in it, or in the models folder if it is somebody else's.
+
+    None where there is no models folder.
+    """
+    models_dir, folder = models_dir.absolute(), folder.absolute()
+    if folder != models_dir and folder.is_relative_to(models_dir):
+        return folder / NAME
+    if not models_dir.is_dir():
+        return None
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    return models_dir / "files" / f"{folder.name or 'root'}-{digest}" / NAME
+
+
+def identity_of(folder: Path, also: Sequence[str | int]) -> str:
+    """32 hex digits that change with the weights and the configuration of a folder, and with what is in `also`.
+
+    Files are told by name, size and time of their last change, as verified ones are. OSError if they can't be listed.
+    """
+    paths = sorted(path for pattern in ("*.safetensors", "*.json") for path in folder.glob(pattern))
+    files = [(path.name, status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),)]
+    return hashlib.sha256(msgspec.json.encode([files, list(also)])).hexdigest()[:32]
+
+
+def read_derived(path: Path, most_bytes: int) -> bytes | None:
+    """A file of at most `most_bytes`; None if there is none, or anything but such a file."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+                return None
+            return file.read(most_bytes)
+    except OSError:
+        return None
+
+
+def write_derived(path: Path, write: Callable[[BinaryIO], object]) -> bool:
+    """Have `write` make the file, which is there whole or not at all; whether it is.
+
+    Several processes may write the same one at once; the last stays. Older ones of its kind, which is the name in front
+    of the first dash, are removed.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
+        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            write(file)
+        os.replace(scratch, path)
+    except OSError as error:
+        log.info("%s isn't kept for the next start: %s", path.name, error.strerror or error)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        return False
+    return True
+
+
+def forget_derived(path: Path) -> None:
+    """Remove a file that was of no use."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _tidy(path: Path) -> None:
+    kind = path.name.partition("-")[0]
+    now = time.time()
+    older: list[tuple[float, Path]] = []
+    for each in path.parent.iterdir():
+        with contextlib.suppress(OSError):
+            changed = each.lstat().st_mtime
+            if each.name.startswith(f".{kind}-") and changed < now - _STALE_SECONDS:
+                each.unlink()
+            elif each.name.startswith(f"{kind}-") and each != path:
+                older.append((changed, each))
+    for _, each in sorted(older, reverse=True)[_KEPT - 1 :]:
+        with contextlib.suppress(OSError):
+            each.unlink()
