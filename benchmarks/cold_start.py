@@ -2,10 +2,10 @@
 
     python benchmarks/cold_start.py [-f MANIFEST] [--starts 7] [--forget] [--json FILE]
 
-Runs `ams up` on the weights that are there (they are fetched first if they aren't), waits until its fork server is warm,
-and then stops the model and asks it again, start after start. The phases are those that the pod's log tells, the rest is
-what lies between the client and them. `--forget` removes what earlier starts have left for later ones (`derived`) before
-each start: that is a model's first one. Medians, and in brackets the least and the most.
+Runs `ams up` on the weights that are there (they are fetched first if they aren't), waits until its fork server is
+warm, and then stops the model and asks it again, start after start. The phases are those that the pod's log tells,
+the rest is what lies between the client and them. `--forget` removes what earlier starts have left for later ones
+(`derived`) before each start: that is a model's first one. Medians, and in brackets the least and the most.
 """
 
 import argparse
