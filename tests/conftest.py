@@ -154,7 +154,9 @@ LONG = {
     "test_pod/test_constraints.py",
     "test_pod/test_download_hub.py",
     "test_pod/test_download_sources.py",
+    "test_pod/test_kept_tiles.py",
     "test_pod/test_ladder_engine.py",
+    "test_pod/test_second_load.py",
     "test_serve/test_ledger_live.py",
     "test_serve/test_why_faults.py",
 }

@@ -5,6 +5,7 @@ kept, and what can't be read, or belongs to other files, is made again.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
@@ -20,8 +21,8 @@ import msgspec
 log = logging.getLogger(__name__)
 
 NAME = "derived"
-_KEPT = 4  # files of one kind: for other settings, or of other versions of the program
-_STALE_SECONDS = 3600.0  # an unfinished file that old was left by a process that ended
+KEPT = 4  # files of one kind: for other settings, or of other versions of the program
+_STALE_SECONDS = 60.0  # an unfinished file that old, which nobody holds, was left by a process that ended
 
 
 def derived_folder(models_dir: Path, folder: Path) -> Path | None:
@@ -51,7 +52,7 @@ def identity_of(folder: Path, also: Sequence[str | int]) -> str:
 def read_derived(path: Path, most_bytes: int) -> bytes | None:
     """A file of at most `most_bytes`; None if there is none, or anything but such a file."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
                 return None
@@ -60,19 +61,23 @@ def read_derived(path: Path, most_bytes: int) -> bytes | None:
         return None
 
 
-def write_derived(path: Path, write: Callable[[BinaryIO], object]) -> bool:
+def write_derived(path: Path, write: Callable[[BinaryIO], object], *, keep: int = KEPT) -> bool:
     """Have `write` make the file, which is there whole or not at all; whether it is.
 
-    Several processes may write the same one at once; the last stays. Older ones of its kind, which is the name in front
-    of the first dash, are removed.
+    Several processes may write the same one at once; the last stays. Others of its kind, which is the name in front of
+    the first dash, are removed but for the newest, of which there are `keep` with this one; so is what processes left
+    that ended while they wrote.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(path)
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+        _tidy(path, keep)
+        with open(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # while it is held, somebody writes
             write(file)
-        os.replace(scratch, path)
+            file.flush()
+            os.replace(scratch, path)
     except OSError as error:
         log.info("%s isn't kept for the next start: %s", path.name, error.strerror or error)
         with contextlib.suppress(OSError):
@@ -81,23 +86,43 @@ def write_derived(path: Path, write: Callable[[BinaryIO], object]) -> bool:
     return True
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether some process of this machine writes it now."""
+    try:
+        return any(_is_held(each) for each in path.parent.glob(f".{path.name}.*"))
+    except OSError:
+        return False
+
+
 def forget_derived(path: Path) -> None:
     """Remove a file that was of no use."""
     with contextlib.suppress(OSError):
         path.unlink()
 
 
-def _tidy(path: Path) -> None:
+def _tidy(path: Path, keep: int) -> None:
     kind = path.name.partition("-")[0]
     now = time.time()
-    older: list[tuple[float, Path]] = []
+    others: list[tuple[float, Path]] = []
     for each in path.parent.iterdir():
         with contextlib.suppress(OSError):
             changed = each.lstat().st_mtime
-            if each.name.startswith(f".{kind}-") and changed < now - _STALE_SECONDS:
-                each.unlink()
+            if each.name.startswith(f".{kind}-"):
+                if changed < now - _STALE_SECONDS and not _is_held(each):
+                    each.unlink()
             elif each.name.startswith(f"{kind}-") and each != path:
-                older.append((changed, each))
-    for _, each in sorted(older, reverse=True)[_KEPT - 1 :]:
+                others.append((changed, each))
+    for _, each in sorted(others, reverse=True)[max(0, keep - 1) :]:
         with contextlib.suppress(OSError):
             each.unlink()
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -16,3 +16,11 @@ def resident_bytes() -> int:
     """Physical memory of this process in bytes; 0 where the system doesn't tell."""
     pages = (read_text("/proc/self/statm") or "0 0").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def anonymous_bytes() -> int:
+    """What of it belongs to no file, in bytes; 0 where the system doesn't tell."""
+    for line in (read_text("/proc/self/status") or "").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    return 0

@@ -154,7 +154,7 @@ def build(request: LoadRequest, recipe: Recipe) -> CausalLmEngine:
 def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> CausalLmEngine:
     request.report(Phase.BUILDING, None)
     found = load_and_choose(
-        request, recipe, placement, lambda model: _cache_size(request.settings, model, request.device)
+        request, recipe, placement, lambda model, more: _cache_size(request.settings, model, request.device, more)
     )
     loaded, forward, embedder = found.serving, found.serving.forward, found.serving.embedder
     request.report(Phase.WARMING_UP, None)
@@ -197,6 +197,8 @@ def _build(request: LoadRequest, recipe: Recipe, placement: Placement) -> Causal
         audio_rate=recipe.audio_rate,
         sizes=_bounded_sizes(prompts.sizes, recipe, loaded.model, request, forward.length),
     )
+    if found.tiles is not None:
+        found.tiles.settle(core.fail)
     return CausalLmEngine(info, capabilities, prompts, core, limits, compiler)
 
 
@@ -252,13 +254,13 @@ def _cpu_copy(request: LoadRequest, recipe: Recipe, parameters: int) -> CpuCopy 
     )
 
 
-def _cache_size(settings: ServeSettings, model: Any, device: str) -> CacheSize:
+def _cache_size(settings: ServeSettings, model: Any, device: str, weights_to_come: int) -> CacheSize:
     own = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096)
     setting = settings.context_tokens
     if setting and setting < verify.SHORTEST_CONTEXT:
         raise LoadFailed(f"limits.contextTokens is {setting}; at least {verify.SHORTEST_CONTEXT}")
     if setting > own:
         raise LoadFailed(f"limits.contextTokens is {setting}, but the model was made for {own}")
-    free = device_memory.free_bytes(device, device_memory.limits(settings.max_memory))
+    free = max(0, device_memory.free_bytes(device, device_memory.limits(settings.max_memory)) - weights_to_come)
     per_token, rows = cache_bytes_per_token(model), settings.concurrent_requests
     return device_memory.fit_cache(own, per_token, rows, free, setting, settings.prefix_cache_tokens)

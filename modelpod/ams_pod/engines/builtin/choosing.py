@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ams_pod.engines.builtin.model.decoder import Decoder
 from ams_pod.engines.builtin.model.grouped import has_grouped
 from ams_pod.engines.builtin.model.grouping import use_torchs_kernel
 from ams_pod.engines.builtin.model.named import NotAsNamed, load_as_named
+from ams_pod.engines.builtin.model.native.kept_tiles import KeptTiles
 from ams_pod.engines.builtin.model.own_logits import OwnLogits
 from ams_pod.engines.builtin.model.padded import PaddedForward
 from ams_pod.engines.builtin.model.separate import SeparateForward
@@ -30,6 +31,7 @@ from ams_pod.engines.builtin.recipe import Recipe
 from ams_pod.engines.builtin.threads import one_thread
 from ams_pod.engines.builtin.towers.embedder import MediaEmbedder
 from ams_pod.engines.port import EngineRefusal, LoadFailed, Prepared
+from ams_pod.resident import anonymous_bytes
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +47,55 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What serves, and of the weights how many they are and the bytes that they take."""
+    """What serves, and of the weights how many they are and the bytes that they take. `tiles` are to be settled."""
 
     serving: Serving
     parameters: int
     weights: int
+    tiles: KeptTiles | None
 
 
-SizeOf = Callable[[Any], CacheSize]
-"""How large the cache of a model may be, whose weights are there."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What loads of this model leave for later ones; none of a model of which too little is known."""
+
+    logits: OwnLogits | None = None
+    tiles: KeptTiles | None = None
+
+    @classmethod
+    def of(cls, request: LoadRequest, recipe: Recipe, placement: Placement) -> "Kept":
+        if recipe.embedder is not None or recipe.separate_probes is not None:
+            return cls()
+        return cls(OwnLogits.of(request, placement), KeptTiles.of(request, placement))
+
+    def forget(self) -> None:
+        """What was found was of no use: it is neither there any more nor used by this load."""
+        if self.logits is not None:
+            self.logits.forget()
+        if self.tiles is not None:
+            self.tiles.forget()
+
+
+SizeOf = Callable[[Any, int], CacheSize]
+"""How large the cache of a model may be, whose weights will take so many bytes more than they have by now."""
 
 
 def load_and_choose(request: LoadRequest, recipe: Recipe, placement: Placement, size_of: SizeOf) -> Loaded:
     """The weights, and what serves them. LoadFailed if they don't fit the recipe's class, or nothing answers as it."""
-    logits = OwnLogits.of(request, placement) if _is_of_text(recipe) else None
-    if logits is not None and (loaded := _load_again(request, recipe, placement, size_of, logits)) is not None:
+    kept, anonymous = Kept.of(request, recipe, placement), anonymous_bytes()
+
+    def size(model: Any, weights: int) -> CacheSize:
+        mapped = weights - (anonymous_bytes() - anonymous) if placement.device == "cpu" and anonymous else 0
+        return size_of(model, max(0, mapped))
+
+    if (loaded := _load_again(request, recipe, placement, size, kept)) is not None:
         return loaded
+    if kept.tiles is not None:
+        kept.tiles.maps = False
     model = load_model(request, recipe, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
-    serving = choose_forward(request, recipe, model, placement, size_of(model), logits)
-    return Loaded(serving, parameters, weights)
+    serving = choose_forward(request, recipe, model, placement, size(model, weights), kept)
+    return Loaded(serving, parameters, weights, kept.tiles)
 
 
 def load_model(request: LoadRequest, recipe: Recipe, placement: Placement) -> Any:
@@ -80,18 +111,14 @@ def _use_torchs_kernel(model: Any, placement: Placement) -> None:
         use_torchs_kernel(model, model.get_output_embeddings())
 
 
-def _is_of_text(recipe: Recipe) -> bool:
-    return recipe.embedder is None and recipe.separate_probes is None
-
-
 def _load_again(
-    request: LoadRequest, recipe: Recipe, placement: Placement, size_of: SizeOf, logits: OwnLogits
+    request: LoadRequest, recipe: Recipe, placement: Placement, size_of: SizeOf, kept: Kept
 ) -> Loaded | None:
     """A model whose own forward was asked by an earlier load: its decoder is compared with what that said.
 
     None if nothing is known of it, or anything about it is other than it was.
     """
-    if not logits.is_there():
+    if kept.logits is None or not kept.logits.is_there():
         return None
     try:
         model = load_as_named(recipe.model_class, request.folder, placement)
@@ -99,21 +126,19 @@ def _load_again(
         log.debug("transformers loads it: %s", reason)
         return None
     rows = request.settings.concurrent_requests
-    known = logits.read(verify.text_logits_shape(model, rows))
+    known = kept.logits.read(verify.text_logits_shape(model, rows))
     if known is None:
         return None
     _use_torchs_kernel(model, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
-    probes = verify.text_probes(model, rows, known)
-    decoder = _decoder(model, request, size_of(model))
-    distance = verify.distance(decoder, probes)
+    probe = verify.text_probes(model, rows, known)[0]
+    decoder = _decoder(model, request, size_of(model, weights), kept.tiles)
+    distance = verify.distance_of_known(decoder, probe)
     if not verify.close_enough(distance, request.dtype):
-        log.warning(
-            "the decoder differs by %.3g from what the model's own forward said before: all is checked", distance
-        )
-        logits.forget()
+        log.warning("our decoder differs by %.3g from what the model's own forward said before: checked anew", distance)
+        kept.forget()
         return None
-    return Loaded(Serving(model, decoder, None), parameters, weights)
+    return Loaded(Serving(model, decoder, None), parameters, weights, kept.tiles)
 
 
 def choose_forward(
@@ -122,11 +147,11 @@ def choose_forward(
     model: Any,
     placement: Placement,
     size: CacheSize,
-    logits: OwnLogits | None = None,
+    kept: Kept,
 ) -> Serving:
     """Our decoder, or the model's own forward. LoadFailed if neither answers prompts with media as the model does.
 
-    `logits` keeps what the own forward says of texts, where that is all that was to be checked.
+    `kept` gets what the own forward says of texts, where that is all that was to be checked.
     """
     rows = request.settings.concurrent_requests
     if recipe.separate_probes is not None:
@@ -147,11 +172,11 @@ def choose_forward(
         padded = PaddedForward(model, rows, size.context_each)
         _own_distance(model, padded, with_media, request)
         return Serving(model, padded, embedder)
-    decoder = _decoder(model, request, size)
+    decoder = _decoder(model, request, size, kept.tiles)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):
-        if logits is not None:
-            logits.keep(probes)
+        if kept.logits is not None:
+            kept.logits.keep(probes)
         return Serving(model, decoder, embedder)
     del decoder, model, embedder  # the decoder took its weights
     model = load_model(request, recipe, placement)
@@ -209,10 +234,10 @@ def _media_probes(recipe: Recipe, model: Any, embedder: MediaEmbedder | None, co
         return verify.media_probes(model, probe, embedder.embed(probe.prepared))
 
 
-def _decoder(model: Any, request: LoadRequest, size: CacheSize) -> Decoder:
-    rows = request.settings.concurrent_requests
+def _decoder(model: Any, request: LoadRequest, size: CacheSize, tiles: KeptTiles | None = None) -> Decoder:
+    stack, rows = replace(find_stack(model), kept_tiles=tiles), request.settings.concurrent_requests
     return Decoder(
-        find_stack(model), rows, size.context, lambda percent: request.report(Phase.PACKING, percent),
+        stack, rows, size.context, lambda percent: request.report(Phase.PACKING, percent),
         cache_tokens=size.tokens,
         prefix_tokens=size.prefixes,
     )  # fmt: skip

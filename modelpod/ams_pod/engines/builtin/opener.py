@@ -6,6 +6,7 @@ from pathlib import Path
 from ams_common.families import FAMILIES
 from ams_common.pod_settings import ServeSettings
 
+from ams_pod.derived import derived_folder
 from ams_pod.engines.builtin.families import family_module
 from ams_pod.engines.builtin.model.read_ahead import read_ahead
 from ams_pod.engines.port import Engine, Publish, ReportPhase
@@ -28,7 +29,7 @@ def open_engine(
     folder: Path, settings: ServeSettings, publish: Publish, report: ReportPhase, loop: asyncio.AbstractEventLoop
 ) -> Engine:
     """The `Opener` of the engine port; in the thread that computes, for good."""
-    read_ahead(folder)
+    read_ahead(folder, derived_folder(Path(settings.models_dir), folder))
     from ams_pod.engines.builtin.loading import load_engine  # torch and transformers take seconds
 
     return load_engine(folder, settings, publish, report)

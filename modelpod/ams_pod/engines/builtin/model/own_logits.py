@@ -1,7 +1,8 @@
 """What a model's own forward pass said of the probes, kept so that later loads compare with it and needn't compute it.
 
-It belongs to the files of the model, the number format, and the versions of what computed it. What is found is data: a
-decoder that is as it should be is close to it, and where it isn't, all is computed and compared anew.
+It belongs to the files of the model, the number format, and the versions and instructions of what computes here. What
+is found is data: a decoder that is as it should be is close to it, and where one isn't, all is computed and compared
+anew.
 """
 
 import importlib.metadata
@@ -15,12 +16,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ams_pod.derived import derived_folder, forget_derived, identity_of, read_derived, write_derived
+from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.verify import LogitsProbe
 
 _VERSION = 1  # of the probes and of the file
-_CODE = ("ai-model-server", "torch", "transformers")
+_CODE = ("ai-model-server", "ams-kernels", "torch", "transformers")
 _MOST_BYTES = 64 << 20
 _TENSOR = "logits"
 
@@ -37,7 +39,8 @@ class OwnLogits:
         folder = derived_folder(Path(request.settings.models_dir), request.folder)
         if folder is None:
             return None
-        parts = [_VERSION, *map(_version_of, _CODE), str(placement.dtype), placement.quantization, placement.device]
+        ours = [_VERSION, *map(_version_of, _CODE), compiled.unavailable(), torch.backends.cpu.get_cpu_capability()]
+        parts = [*ours, str(placement.dtype), placement.quantization, placement.device]
         try:
             key = identity_of(request.folder, [*parts, int(placement.keeps_groups)])
         except OSError:

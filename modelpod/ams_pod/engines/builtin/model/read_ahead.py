@@ -7,12 +7,16 @@ from pathlib import Path
 _READ_BLOCK = 8 << 20
 
 
-def read_ahead(folder: Path) -> threading.Thread:
-    """Read the folder's weights once, in a thread: a cold load waits for reading most."""
+def read_ahead(folder: Path, packed: Path | None = None) -> threading.Thread:
+    """Read the folder's weights once, in a thread: a cold load waits for reading most.
+
+    `packed` is where they may lie as they are computed with: then those, as the others are hardly needed.
+    """
 
     def read() -> None:
         block = bytearray(_READ_BLOCK)
-        for path in sorted(folder.glob("*.safetensors")):
+        found = sorted(packed.glob("tiles-*")) if packed is not None else []
+        for path in found or sorted(folder.glob("*.safetensors")):
             with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
                 while file.readinto(block):
                     pass

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ams_pod.engines.builtin.model.linear import is_quantized
+from ams_pod.engines.builtin.model.native.kept_tiles import KeptTiles
 
 _PATHS = ("model.language_model", "language_model.model", "language_model", "model")
 _STATIC_ROPE = {"default", "linear", "yarn", "llama3"}  # tables that do not depend on the length in use
@@ -18,7 +19,10 @@ class UnsupportedStack(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A Llama- or Qwen-style decoder: `body` has embed_tokens, layers, norm and rotary_emb; `head` gives logits."""
+    """A Llama- or Qwen-style decoder: `body` has embed_tokens, layers, norm and rotary_emb; `head` gives logits.
+
+    `kept_tiles` has its weights as the compiled kernels take them, or gets them.
+    """
 
     body: Any
     head: nn.Linear
@@ -26,6 +30,7 @@ class Stack:
     key_heads: int
     head_size: int
     epsilon: float
+    kept_tiles: KeptTiles | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -104,6 +104,14 @@ def distance(forward: Forward, probes: Sequence[LogitsProbe]) -> float:
     return max(results)
 
 
+def distance_of_known(forward: Forward, probe: LogitsProbe) -> float:
+    """The same of one probe, which is read at once and then decoded: for what was compared in all ways before."""
+    read = forward.step(Batch([], [], [], [], [probe.chunk(0, 0, probe.read)]))[0]
+    decoded = forward.step(Batch([0], [probe.ids[probe.read]], [probe.read], [probe.delta], []))[0]
+    forward.compact([], [])
+    return _relative(probe, read, decoded)
+
+
 def close_enough(value: float, dtype: torch.dtype) -> bool:
     """Whether rounding explains the distance, in a model that doesn't amplify it."""
     return value <= _TOLERANCE.get(dtype, 2e-2)
@@ -132,10 +140,11 @@ def _distances(forward: Forward, probes: Sequence[LogitsProbe]) -> list[float]:
     lengths, deltas = [probe.read for probe in probes], [probe.delta for probe in probes]
     decoded = forward.step(Batch(range(len(probes)), tokens, lengths, deltas, []))
     forward.compact([], [])
-    return [
-        float((torch.stack(pair).float() - probe.expected).norm() / probe.expected.norm().clamp(min=1e-9))
-        for probe, *pair in zip(probes, read, decoded, strict=True)
-    ]
+    return [_relative(probe, *pair) for probe, *pair in zip(probes, read, decoded, strict=True)]
+
+
+def _relative(probe: LogitsProbe, *found: Tensor) -> float:
+    return float((torch.stack(found).float() - probe.expected).norm() / probe.expected.norm().clamp(min=1e-9))
 
 
 def _probe_positions(model: Any) -> Tensor | None:

@@ -97,6 +97,7 @@ class EngineCore:
         self._broken: Exception | None = None  # what a step raised that ran within a tower's call
         self._wake = threading.Event()
         self._stopped = False
+        self._failure: Exception | None = None
         self._free_requested = False
         self.most_cached = 0  # tokens at one time since the last `free_memory`
         self._occupancy = Occupancy(0, 0, 0, forward.cache_tokens)
@@ -150,12 +151,22 @@ class EngineCore:
         self._wake.set()
 
     def run(self) -> None:
-        """Step until `stop`; requests that are left then end with `cancelled`. For the compute thread."""
+        """Step until `stop`; requests that are left then end with `cancelled`. For the compute thread.
+
+        Raises what `fail` was given.
+        """
         while not self._stopped:
             self._wake.clear()
             if not self.step():
                 self._wake.wait()
         self.end()
+        if self._failure is not None:
+            raise self._failure
+
+    def fail(self, error: Exception) -> None:
+        """Make `run` end and raise this: what the weights compute can't be trusted any more."""
+        self._failure = error
+        self.stop()
 
     def end(self) -> None:
         """All that is left ends with `cancelled`."""

@@ -56,7 +56,7 @@ class NativeLayers:
         self._kept: list[Tensor | Packed] = []
         layers, body = list(stack.body.layers), stack.body
         plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == 16]
-        self._arena = Arena(tiled_elements(plain))
+        self._arena = Arena(tiled_elements(plain), stack.kept_tiles)
         self._layers = (LayerC * len(layers))()
         tied = _kind(stack.head) == 16 and stack.head.weight is body.embed_tokens.weight
         for index, layer in enumerate(layers):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ams_pod.engines.builtin.compiled import LinearC
 from ams_pod.engines.builtin.model.grouped import TILE
+from ams_pod.engines.builtin.model.native.kept_tiles import KeptTiles
 from ams_pod.engines.builtin.model.pool import zeros
 
 
@@ -23,9 +24,14 @@ class Packed:
 class Arena:
     """Memory for the tiles of many layers in huge pages: fewer misses of the address cache while they are read."""
 
-    def __init__(self, elements: int) -> None:
-        self._memory = zeros((max(1, elements),), torch.bfloat16, "cpu")[0]
+    def __init__(self, elements: int, kept: KeptTiles | None = None) -> None:
+        """`filled`: `kept` has had the tiles of all layers, in the order in which they are taken."""
+        mapped = None if kept is None else kept.map(elements)
+        self.filled = mapped is not None
+        self._memory = zeros((max(1, elements),), torch.bfloat16, "cpu")[0] if mapped is None else mapped
         self._used = 0
+        if kept is not None and mapped is None and elements:
+            kept.take(self._memory)
 
     def take(self, elements: int) -> Tensor:
         taken = self._memory[self._used : self._used + elements]
@@ -43,6 +49,8 @@ def pack(module: nn.Linear, arena: Arena) -> Packed:
     outputs, k = module.out_features, module.in_features
     tiles, whole = _tiles(outputs), outputs // TILE
     target = arena.take(tiles * TILE * k)
+    if arena.filled:
+        return _packed(module, target, 16)
     # A pair of inputs as one number, which torch moves faster than two.
     pairs = target.view(torch.int32).view(tiles, k // 2, TILE)
     rows = module.weight.data.contiguous().view(torch.int32)
