@@ -135,16 +135,21 @@ async def stop(client: aiohttp.ClientSession, name: str) -> None:
 
 
 async def ask(client: aiohttp.ClientSession, name: str) -> float:
-    """Unix time of the first token."""
-    body = {"model": name, "prompt": QUESTION, "max_tokens": 8, "temperature": 0, "stream": True}
-    async with client.post("/v1/completions", json=body) as response:
+    """Unix time of the first token: of its text, or of the end where it has none."""
+    messages = [{"role": "user", "content": QUESTION}]
+    body = {"model": name, "messages": messages, "max_tokens": 8, "temperature": 0, "stream": True}
+    async with client.post("/v1/chat/completions", json=body) as response:
         async for line in response.content:
-            if line.startswith(b"data: {") and json.loads(line[6:]).get("choices"):
+            if line.startswith(b"data: {") and any(map(tells, json.loads(line[6:]).get("choices", ()))):
                 told = time.time()
                 async for _ in response.content:
                     pass
                 return told
     raise SystemExit("the model gave no token")
+
+
+def tells(choice: Mapping[str, Any]) -> bool:
+    return bool(choice["delta"].get("content") or choice.get("finish_reason"))
 
 
 async def start(client: aiohttp.ClientSession, name: str) -> Start:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ams_common.pod_settings import ServeSettings
 from ams_pod.derived import write_derived
-from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin import causal_lm, choosing, compiled
 from ams_pod.engines.builtin.causal_lm import CausalLmEngine
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
@@ -309,6 +309,34 @@ def test_what_is_mapped_is_read_ahead(tmp_path: Path, monkeypatch: pytest.Monkey
     for packed in (None, tmp_path / "none", tmp_path / "empty", tmp_path / "derived"):
         read_ahead(tmp_path, packed).join()
     assert read == ["model.safetensors"] * 3 + ["tiles-1.bin"]
+
+
+@needs_kernels
+def test_another_version_of_the_program_writes_nothing_again(
+    folder: Path, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(folder)
+    before = tiles(folder).stat()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
+    assert not is_mapped(load(folder)), "all is checked, on weights that were packed for it"
+    assert tiles(folder).stat().st_ino == before.st_ino
+    assert is_mapped(load(folder))
+
+
+@needs_kernels
+def test_a_cache_leaves_room_for_weights_that_are_mapped_and_not_read_yet(
+    folder: Path, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_come: list[int] = []
+    real = causal_lm._cache_size
+    monkeypatch.setattr(causal_lm, "_cache_size", lambda *given: to_come.append(given[3]) or real(*given))
+    monkeypatch.setattr(choosing, "anonymous_bytes", lambda: 1 << 30)
+    first, second = load(folder), load(folder)
+    assert to_come == [first.info.weights_bytes, second.info.weights_bytes]
+    grown = iter([1 << 30, 3 << 30])
+    monkeypatch.setattr(choosing, "anonymous_bytes", lambda: next(grown))
+    load(folder)
+    assert to_come[-1] == 0, "they were read into memory of the process's own"
 
 
 @needs_kernels

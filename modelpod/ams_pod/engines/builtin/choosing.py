@@ -125,13 +125,12 @@ def _load_again(
     except NotAsNamed as reason:
         log.debug("transformers loads it: %s", reason)
         return None
-    rows = request.settings.concurrent_requests
-    known = kept.logits.read(verify.text_logits_shape(model, rows))
+    known = kept.logits.read(verify.short_logits_shape(model))
     if known is None:
         return None
     _use_torchs_kernel(model, placement)
     parameters, weights = count_parameters(model), weight_bytes(model)
-    probe = verify.text_probes(model, rows, known)[0]
+    probe = verify.short_probe(model, known)
     decoder = _decoder(model, request, size_of(model, weights), kept.tiles)
     distance = verify.distance_of_known(decoder, probe)
     if not verify.close_enough(distance, request.dtype):
@@ -160,6 +159,7 @@ def choose_forward(
     with_media = _media_probes(recipe, model, embedder, size.context_each)
     with one_thread() if computes_grouped() and has_grouped(model) else nullcontext():
         probes = with_media or verify.text_probes(model, rows)
+        short = None if kept.logits is None else verify.short_probe(model)
     if not verify.has_numbers(probes):
         raise LoadFailed(
             "the model computes what is no number (NaN): its weights are damaged, or their number format is too narrow"
@@ -175,8 +175,8 @@ def choose_forward(
     decoder = _decoder(model, request, size, kept.tiles)
     distance = verify.distance(decoder, probes)
     if verify.close_enough(distance, request.dtype):
-        if kept.logits is not None:
-            kept.logits.keep(probes)
+        if kept.logits is not None and short is not None:
+            _keep(kept.logits, short, decoder, request.dtype)
         return Serving(model, decoder, embedder)
     del decoder, model, embedder  # the decoder took its weights
     model = load_model(request, recipe, placement)
@@ -187,6 +187,11 @@ def choose_forward(
         return Serving(model, _decoder(model, request, size), embedder)
     log.warning("our decoder differs from the model's own forward by %.3g: the latter serves", distance)
     return Serving(model, padded, embedder)
+
+
+def _keep(logits: OwnLogits, probe: verify.LogitsProbe, decoder: Decoder, dtype: torch.dtype) -> None:
+    if verify.close_enough(verify.distance_of_known(decoder, probe), dtype):
+        logits.keep(probe.expected)
 
 
 def choose_separate(

@@ -1,4 +1,4 @@
-"""What a model's own forward pass said of the probes, kept so that later loads compare with it and needn't compute it.
+"""What a model's own forward pass said of a short prompt, kept so that later loads compare with it.
 
 It belongs to the files of the model, the number format, and the versions and instructions of what computes here. What
 is found is data: a decoder that is as it should be is close to it, and where one isn't, all is computed and compared
@@ -6,7 +6,6 @@ anew.
 """
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from ams_pod.derived import derived_folder, forget_derived, identity_of, read_de
 from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
-from ams_pod.engines.builtin.model.verify import LogitsProbe
 
-_VERSION = 1  # of the probes and of the file
+_VERSION = 1  # of the prompt and of the file
 _CODE = ("ai-model-server", "ams-kernels", "torch", "transformers")
 _MOST_BYTES = 64 << 20
 _TENSOR = "logits"
@@ -64,9 +62,9 @@ class OwnLogits:
         logits = logits.float()
         return logits if bool(logits.isfinite().all()) else None
 
-    def keep(self, probes: Sequence[LogitsProbe]) -> None:
-        """For the next load, where there is room for it."""
-        logits = torch.stack([probe.expected.cpu() for probe in probes])
+    def keep(self, logits: Tensor) -> None:
+        """For the next load, where there is room for it; float32."""
+        logits = logits.cpu().contiguous()
         short = logits.bfloat16()
         data = save({_TENSOR: short if bool((short.float() == logits).all()) else logits})
         write_derived(self.path, lambda file: file.write(data))

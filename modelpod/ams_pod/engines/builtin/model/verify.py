@@ -18,6 +18,7 @@ from ams_pod.engines.builtin.towers.queue import Prompt
 # Relative distance of logits that rounding explains, by the model's number format.
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}
 _PROMPTS, _PROMPT_TOKENS = 2, 20
+_SHORT_TOKENS = 6
 SHORTEST_CONTEXT = 32  # tokens; the probes of text must fit
 
 
@@ -49,27 +50,39 @@ class LogitsProbe:
         return 0 if self.positions is None else int(self.positions[0, self.read]) - self.read
 
 
-def text_probes(model: Any, rows: int = _PROMPTS, known: Tensor | None = None) -> list[LogitsProbe]:
+def text_probes(model: Any, rows: int = _PROMPTS) -> list[LogitsProbe]:
     """Prompts of token ids spread over the vocabulary: two, or one where only one row fits.
 
     Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
-    `known` [prompts, 2, vocabulary] is what the own forward said of them before, which saves computing it.
     """
+    ids, positions = _probe_ids(model, min(rows, _PROMPTS), _PROMPT_TOKENS), _probe_positions(model, _PROMPT_TOKENS)
+    return _probes(ids, positions, _own_logits(model, ids, positions))
+
+
+def short_probe(model: Any, known: Tensor | None = None) -> LogitsProbe:
+    """A prompt of few tokens, for `distance_of_known`.
+
+    `known`, of the shape that `short_logits_shape` tells, is what the own forward said of it before.
+    """
+    ids, positions = _probe_ids(model, 1, _SHORT_TOKENS), _probe_positions(model, _SHORT_TOKENS)
+    return _probes(ids, positions, _own_logits(model, ids, positions) if known is None else known[None])[0]
+
+
+def short_logits_shape(model: Any) -> tuple[int, int]:
+    """Of the logits [2, vocabulary] that a short probe expects."""
+    return 2, int(model.get_output_embeddings().out_features)
+
+
+def _probe_ids(model: Any, rows: int, tokens: int) -> Tensor:
     vocabulary = model.get_input_embeddings().num_embeddings
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocabulary, (min(rows, _PROMPTS), _PROMPT_TOKENS), generator=generator)
-    positions = _probe_positions(model)
-    expected = _own_logits(model, ids, positions) if known is None else known
+    return torch.randint(vocabulary, (rows, tokens), generator=torch.Generator().manual_seed(0))
+
+
+def _probes(ids: Tensor, positions: Tensor | None, expected: Tensor) -> list[LogitsProbe]:
+    read = ids.shape[1] - 1
     return [
-        LogitsProbe(prompt, _PROMPT_TOKENS - 1, logits[-2:], positions)
-        for prompt, logits in zip(ids.tolist(), expected, strict=True)
+        LogitsProbe(prompt, read, logits[-2:], positions) for prompt, logits in zip(ids.tolist(), expected, strict=True)
     ]
-
-
-def text_logits_shape(model: Any, rows: int) -> tuple[int, int, int]:
-    """Of what `known` is in `text_probes`."""
-    head = model.get_output_embeddings()
-    return min(rows, _PROMPTS), 2, int(head.out_features)
 
 
 @torch.inference_mode()
@@ -147,12 +160,12 @@ def _relative(probe: LogitsProbe, *found: Tensor) -> float:
     return float((torch.stack(found).float() - probe.expected).norm() / probe.expected.norm().clamp(min=1e-9))
 
 
-def _probe_positions(model: Any) -> Tensor | None:
+def _probe_positions(model: Any, tokens: int) -> Tensor | None:
     """Positions [3, tokens] as of a prompt with media; None for a model with one position a token."""
     if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
         return None
     generator = torch.Generator().manual_seed(1)
-    positions = torch.randint(3, (3, _PROMPT_TOKENS), generator=generator).cumsum(1)
+    positions = torch.randint(3, (3, tokens), generator=generator).cumsum(1)
     positions[:, -1] = positions.max() + 1
     return positions.to(model.device)
 

@@ -76,7 +76,7 @@ class KeptTiles:
         if not self.maps or not elements:
             return None
         try:
-            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with _opened(self.path) as file:
                 return self._map(file, elements)
         except (OSError, ValueError, InvalidJson) as error:
             log.debug("%s isn't mapped: %s", self.path.name, error)
@@ -116,21 +116,27 @@ class KeptTiles:
         """Whether the file is there now: not where too little room would be left."""
         assert self._packed is not None
         content = memoryview(self._packed.view(torch.uint8).numpy())
+        header = _Header(len(content) // _ELEMENT_BYTES, _hash(content))
+        if self._header() == header:
+            return True  # by an earlier version of the program
         if not has_room(self.path.parent.parent, len(content)):
             log.info("packed weights aren't kept for the next start: it would leave too little room on the volume")
             return False
 
         def write(file: BinaryIO) -> None:
-            file.write(b" " * _HEADER_BYTES)
-            digest = hashlib.sha256()
+            file.write(msgspec.json.encode(header).ljust(_HEADER_BYTES))
             for start in range(0, len(content), _PIECE_BYTES):
-                piece = content[start : start + _PIECE_BYTES]
-                digest.update(piece)
-                file.write(piece)
-            file.seek(0)
-            file.write(msgspec.json.encode(_Header(len(content) // _ELEMENT_BYTES, digest.hexdigest())))
+                file.write(content[start : start + _PIECE_BYTES])
 
         return write_derived(self.path, write, keep=1)
+
+    def _header(self) -> _Header | None:
+        """Of the file that is there; None if it is no such file, or isn't as large as its header says."""
+        with contextlib.suppress(OSError, InvalidJson), _opened(self.path) as file:
+            header = read_json(file.read(_HEADER_BYTES).rstrip(b" "), _Header)
+            if os.fstat(file.fileno()).st_size == _HEADER_BYTES + header.elements * _ELEMENT_BYTES:
+                return header
+        return None
 
     def check(self, fail: Callable[[Exception], None]) -> None:
         """All that is mapped, by its sha256, unless that was done since the machine started."""
@@ -140,10 +146,7 @@ class KeptTiles:
         told = f"{_boot()} {identity} {header.sha256}".encode()
         if _boot() and read_derived(mark, len(told) + 1) == told:
             return
-        digest = hashlib.sha256()
-        for start in range(0, len(pages), _PIECE_BYTES):
-            digest.update(pages[start : start + _PIECE_BYTES])
-        if digest.hexdigest() == header.sha256:
+        if _hash(pages) == header.sha256:
             write_derived(mark, lambda file: file.write(told))
             return
         forget_derived(self.path)
@@ -156,6 +159,18 @@ def has_room(folder: Path, size: int) -> bool:
     if space is None:
         return False
     return space.free - size >= min(max(_LEAST_FREE_BYTES, space.size // 10), _MOST_FREE_BYTES)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """OSError for a link, too."""
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def _hash(content: memoryview) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(content), _PIECE_BYTES):
+        digest.update(content[start : start + _PIECE_BYTES])
+    return digest.hexdigest()
 
 
 def _boot() -> str:
