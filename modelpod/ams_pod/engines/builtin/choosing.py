@@ -64,7 +64,10 @@ class Kept:
 
     @classmethod
     def of(cls, request: LoadRequest, recipe: Recipe, placement: Placement) -> "Kept":
+        quantizes = placement.quantization != "none" and not placement.keeps_groups
         if recipe.embedder is not None or recipe.separate_probes is not None:
+            return cls()
+        if placement.device != "cpu" or quantizes:
             return cls()
         return cls(OwnLogits.of(request, placement), KeptTiles.of(request, placement))
 
@@ -88,8 +91,12 @@ def load_and_choose(request: LoadRequest, recipe: Recipe, placement: Placement, 
         mapped = weights - (anonymous_bytes() - anonymous) if placement.device == "cpu" and anonymous else 0
         return size_of(model, max(0, mapped))
 
-    if (loaded := _load_again(request, recipe, placement, size, kept)) is not None:
-        return loaded
+    try:
+        if (loaded := _load_again(request, recipe, placement, size, kept)) is not None:
+            return loaded
+    except NotAsNamed as reason:
+        log.debug("transformers loads it: %s", reason)
+        kept = Kept()
     if kept.tiles is not None:
         kept.tiles.maps = False
     model = load_model(request, recipe, placement)
@@ -116,15 +123,11 @@ def _load_again(
 ) -> Loaded | None:
     """A model whose own forward was asked by an earlier load: its decoder is compared with what that said.
 
-    None if nothing is known of it, or anything about it is other than it was.
+    None if nothing is known of it, or anything about it is other than it was. NotAsNamed if transformers loads it.
     """
     if kept.logits is None or not kept.logits.is_there():
         return None
-    try:
-        model = load_as_named(recipe.model_class, request.folder, placement)
-    except NotAsNamed as reason:
-        log.debug("transformers loads it: %s", reason)
-        return None
+    model = load_as_named(recipe.model_class, request.folder, placement)
     known = kept.logits.read(verify.short_logits_shape(model))
     if known is None:
         return None

@@ -22,6 +22,7 @@ from ams_pod.engines.builtin.model.stack import UnsupportedStack, find_body, fin
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 
 
 class NotAsNamed(Exception):
@@ -47,7 +48,7 @@ def load_as_named(model_class: Any, folder: Path, placement: Placement) -> Any:
         _put(model, tensors, placement)
         body = find_body(model)
         body.rotary_emb = type(body.rotary_emb)(body.config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (*_FAULTS, SafetensorError) as error:
         raise NotAsNamed(f"{type(error).__name__}: {error}") from None
     except UnsupportedStack as reason:
         raise NotAsNamed(str(reason)) from None
