@@ -1,8 +1,10 @@
 """Packed weights beside the weights: mapped by later loads, written whole or not at all, and never trusted blindly."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -337,6 +339,23 @@ def test_a_cache_leaves_room_for_weights_that_are_mapped_and_not_read_yet(
     monkeypatch.setattr(choosing, "anonymous_bytes", lambda: next(grown))
     load(folder)
     assert to_come[-1] == 0, "they were read into memory of the process's own"
+
+
+@needs_kernels
+def test_a_decoder_that_is_not_the_models_leaves_nothing_and_gives_its_memory_back(
+    folder: Path, settled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arenas: list[weakref.ref[object]] = []
+    real = KeptTiles.take
+    monkeypatch.setattr(
+        KeptTiles, "take", lambda each, memory: arenas.append(weakref.ref(memory)) or real(each, memory)
+    )
+    monkeypatch.setattr(choosing.verify, "distance", lambda forward, probes: 0.5 if forward.name == "flat" else 0.0)
+    engine = load(folder)
+    assert engine.core._forward.name != "flat"
+    gc.collect()
+    assert [arena() for arena in arenas] == [None]
+    assert list((folder / "derived").glob("*")) == []
 
 
 @needs_kernels

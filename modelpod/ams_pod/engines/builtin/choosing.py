@@ -182,6 +182,8 @@ def choose_forward(
             _keep(kept.logits, short, decoder, request.dtype)
         return Serving(model, decoder, embedder)
     del decoder, model, embedder  # the decoder took its weights
+    if kept.tiles is not None:
+        kept.tiles.release()
     model = load_model(request, recipe, placement)
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     padded = PaddedForward(model, rows, size.context_each)

@@ -100,6 +100,10 @@ class KeptTiles:
         """What was packed, as there was nothing to map."""
         self._packed = memory
 
+    def release(self) -> None:
+        """What was packed isn't to be kept, and may be given back."""
+        self._packed = None
+
     def forget(self) -> None:
         """What is there was of no use: it is removed, and not mapped again by this load."""
         forget_derived(self.path)
@@ -110,12 +114,12 @@ class KeptTiles:
         if self._mapped is not None:
             _in_background(lambda: self.check(fail))
         elif self._packed is not None and len(self._packed) and not is_being_written(self.path):
-            _in_background(self.write)
+            packed, self._packed = self._packed, None
+            _in_background(lambda: self.write(packed))
 
-    def write(self) -> bool:
+    def write(self, packed: Tensor) -> bool:
         """Whether the file is there now: not where too little room would be left."""
-        assert self._packed is not None
-        content = memoryview(self._packed.view(torch.uint8).numpy())
+        content = memoryview(packed.view(torch.uint8).numpy())
         header = _Header(len(content) // _ELEMENT_BYTES, _hash(content))
         if self._header() == header:
             return True  # by an earlier version of the program
