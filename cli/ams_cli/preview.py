@@ -20,6 +20,7 @@ from ams_common.resource.core import EnvVar
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import allows_pickle
 from ams_common.source import HubSource, parse_source
+from ams_pod.derived import given_files
 
 from ams_cli import weights
 
@@ -76,7 +77,7 @@ def look(resource: ModelDeployment, models_dir: Path, engine: EngineName = "buil
 
 def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
     """From the weights that are in `folder`."""
-    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    sizes = {file: file.stat().st_size for file in given_files(folder)}
     try:
         config = read_json((folder / "config.json").read_bytes())
     except (OSError, InvalidJson) as error:

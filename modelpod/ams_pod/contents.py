@@ -4,6 +4,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
+from ams_pod.derived import given_files
 from ams_pod.download.manifest import read_manifest
 
 _MOST_FILES = 10_000
@@ -19,7 +20,7 @@ def contents_of(path: Path) -> list[tuple[str, ...]]:
     if (manifest := read_manifest(path)) is not None:
         made = [("", str(manifest.conversion))] if manifest.conversion else []  # of the same inputs
         return sorted([*((name, digest or "") for name, digest in manifest.digests().items()), *made])
-    paths = islice((each for each in sorted(path.rglob("*")) if each.is_file()), _MOST_FILES)
+    paths = islice(given_files(path), _MOST_FILES)
     return [_file(each, str(each.relative_to(path))) for each in paths]
 
 

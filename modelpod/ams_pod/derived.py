@@ -39,6 +39,11 @@ def derived_folder(models_dir: Path, folder: Path) -> Path | None:
     return models_dir / "files" / f"{folder.name or 'root'}-{digest}" / NAME
 
 
+def given_files(folder: Path) -> list[Path]:
+    """The files in a folder, sorted, without those that were made of them: these come and go while it is looked at."""
+    return sorted(path for path in folder.rglob("*") if NAME not in path.relative_to(folder).parts and path.is_file())
+
+
 def identity_of(folder: Path, also: Sequence[str | int]) -> str:
     """32 hex digits that change with the weights and the configuration of a folder, and with what is in `also`.
 

@@ -95,6 +95,15 @@ def test_a_gguf_file_that_stays_as_it_is_takes_its_own_size_and_tells_no_paramet
     assert "97.7 KiB in GGUF" in row.verdict
 
 
+def test_what_pods_made_of_the_weights_is_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    before = of_folder(resource(), tmp_path).total_bytes
+    (tmp_path / "derived").mkdir()
+    (tmp_path / "derived" / "tiles-1.bin").write_bytes(b"x" * 1000)
+    assert of_folder(resource(), tmp_path).total_bytes == before
+
+
 def test_what_is_not_known_is_not_made_up() -> None:
     row = make_plan([Preview(resource())], on_machine(Machine(2 * GIB)), None).models[0]
     assert (row.fits, row.parameters, row.memory_bytes) == (None, None, {})

@@ -51,6 +51,16 @@ def test_hashes_of_a_manifest_tell_weights_and_times_do_not(tmp_path: Path) -> N
     assert answer_version(tmp_path, SETTINGS, INFO) != version
 
 
+def test_what_pods_made_of_the_weights_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    version = answer_version(tmp_path, SETTINGS, INFO)
+    (tmp_path / "derived").mkdir()
+    (tmp_path / "derived" / "tiles-1.bin").write_bytes(b"x")
+    assert answer_version(tmp_path, SETTINGS, INFO) == version
+    (tmp_path / "more.json").write_text("{}")
+    assert answer_version(tmp_path, SETTINGS, INFO) != version
+
+
 def _replaced(info: ModelInfo, **changes: str) -> ModelInfo:
     from dataclasses import replace
 
