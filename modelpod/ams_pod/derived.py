@@ -105,6 +105,23 @@ def forget_derived(path: Path) -> None:
         path.unlink()
 
 
+def remove_all_derived(models_dir: Path) -> int:
+    """Remove what was made of any model in the models folder, where room is needed for weights. Bytes that were freed.
+
+    Pods that have such a file open keep it until they end.
+    """
+    freed = 0
+    for folder in models_dir.rglob(NAME):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                size = path.lstat().st_size
+                path.unlink()
+                freed += size
+    return freed
+
+
 def _tidy(path: Path, keep: int) -> None:
     kind = path.name.partition("-")[0]
     now = time.time()

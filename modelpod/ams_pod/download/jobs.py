@@ -9,9 +9,11 @@ from typing import Protocol
 
 from ams_common.engines.names import EngineName
 from ams_common.lifecycle import Phase
+from ams_common.quantity import format_bytes
 from ams_common.reasons import Reason
 from ams_common.source import Source
 
+from ams_pod.derived import remove_all_derived
 from ams_pod.download.failures import Failed
 from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
 from ams_pod.download.manifest import CONVERSION, Manifest, read_manifest, verify, write_manifest
@@ -195,7 +197,13 @@ def _fill(job: Job, context: Context, lease: FolderLease, damaged: Iterable[str]
     lease.check()
     conversion = CONVERSION if job.converts and _converts(context) else 0
     partial = Partial.open(job.folder, damaged, conversion=conversion, beside=beside)
-    job.fill(partial, lease, context)
+    try:
+        job.fill(partial, lease, context)
+    except Failed as error:
+        if error.failure.reason != Reason.DISK_FULL or not (freed := remove_all_derived(context.models_dir)):
+            raise
+        say(f"The volume was full: {format_bytes(freed)} that pods had kept for faster starts were removed.")
+        job.fill(partial, lease, context)
     result = partial.manifest(job.source, job.revision)
     check_files(partial.path, result, context)
     lease.check()
