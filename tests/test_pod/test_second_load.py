@@ -115,14 +115,14 @@ def test_groups_of_a_gguf_file_are_loaded_again_as_they_are(
 def test_weights_that_are_quantized_or_converted_are_loaded_by_transformers(
     folder: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    real = choosing.verify.short_probe
-    monkeypatch.setattr(choosing.verify, "short_probe", lambda *given: asked.append(1) or real(*given))
+    kept: list[int] = []
+    real = choosing._keep
+    monkeypatch.setattr(choosing, "_keep", lambda *given: kept.append(1) or real(*given))
     for quantization, dtype in (("8bit", torch.bfloat16), ("none", torch.float32)):
         for _ in range(3):
             load(folder, dtype, quantization=quantization)
     assert loads == ["transformers"] * 6
-    assert len(asked) == 1, "the first start can't know yet that nobody will ask for it"
+    assert len(kept) == 1, "the first start can't know yet that nobody will ask for it"
 
 
 HOSTILE = {

@@ -161,8 +161,7 @@ def choose_forward(
     embedder = recipe.embedder(model) if recipe.embedder is not None else None
     with_media = _media_probes(recipe, model, embedder, size.context_each)
     with one_thread() if computes_grouped() and has_grouped(model) else nullcontext():
-        probes = with_media or verify.text_probes(model, rows)
-        short = None if kept.logits is None else verify.short_probe(model)
+        probes, short = (with_media, None) if with_media else verify.text_probes_and_short(model, rows)
     if not verify.has_numbers(probes):
         raise LoadFailed(
             "the model computes what is no number (NaN): its weights are damaged, or their number format is too narrow"

@@ -19,6 +19,7 @@ from ams_pod.engines.builtin.towers.queue import Prompt
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}
 _PROMPTS, _PROMPT_TOKENS = 2, 20
 _SHORT_TOKENS = 6
+_ENDS = [_SHORT_TOKENS - 2, _SHORT_TOKENS - 1, _PROMPT_TOKENS - 2, _PROMPT_TOKENS - 1]
 SHORTEST_CONTEXT = 32  # tokens; the probes of text must fit
 
 
@@ -55,17 +56,23 @@ def text_probes(model: Any, rows: int = _PROMPTS) -> list[LogitsProbe]:
 
     Where the model tells time, height and width apart, their positions differ. Made before weights are taken away.
     """
-    ids, positions = _probe_ids(model, min(rows, _PROMPTS), _PROMPT_TOKENS), _probe_positions(model, _PROMPT_TOKENS)
-    return _probes(ids, positions, _own_logits(model, ids, positions))
+    return text_probes_and_short(model, rows)[0]
 
 
-def short_probe(model: Any, known: Tensor | None = None) -> LogitsProbe:
-    """A prompt of few tokens, for `distance_of_known`.
+def text_probes_and_short(model: Any, rows: int = _PROMPTS) -> tuple[list[LogitsProbe], LogitsProbe | None]:
+    """The same, and the beginning of the first one for `distance_of_known`; None where positions differ."""
+    ids, positions = _probe_ids(model)[:rows], _probe_positions(model)
+    logits = _own_logits(model, ids, positions)
+    probes = [
+        LogitsProbe(prompt, _PROMPT_TOKENS - 1, each[-2:], positions)
+        for prompt, each in zip(ids.tolist(), logits, strict=True)
+    ]
+    return probes, None if positions is not None else short_probe(model, logits[0, :2])
 
-    `known`, of the shape that `short_logits_shape` tells, is what the own forward said of it before.
-    """
-    ids, positions = _probe_ids(model, 1, _SHORT_TOKENS), _probe_positions(model, _SHORT_TOKENS)
-    return _probes(ids, positions, _own_logits(model, ids, positions) if known is None else known[None])[0]
+
+def short_probe(model: Any, known: Tensor) -> LogitsProbe:
+    """A prompt of few tokens. `known`, shaped as `short_logits_shape` tells, is what the own forward says of it."""
+    return LogitsProbe(_probe_ids(model)[0, :_SHORT_TOKENS].tolist(), _SHORT_TOKENS - 1, known)
 
 
 def short_logits_shape(model: Any) -> tuple[int, int]:
@@ -73,16 +80,9 @@ def short_logits_shape(model: Any) -> tuple[int, int]:
     return 2, int(model.get_output_embeddings().out_features)
 
 
-def _probe_ids(model: Any, rows: int, tokens: int) -> Tensor:
+def _probe_ids(model: Any) -> Tensor:
     vocabulary = model.get_input_embeddings().num_embeddings
-    return torch.randint(vocabulary, (rows, tokens), generator=torch.Generator().manual_seed(0))
-
-
-def _probes(ids: Tensor, positions: Tensor | None, expected: Tensor) -> list[LogitsProbe]:
-    read = ids.shape[1] - 1
-    return [
-        LogitsProbe(prompt, read, logits[-2:], positions) for prompt, logits in zip(ids.tolist(), expected, strict=True)
-    ]
+    return torch.randint(vocabulary, (_PROMPTS, _PROMPT_TOKENS), generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()
@@ -160,20 +160,21 @@ def _relative(probe: LogitsProbe, *found: Tensor) -> float:
     return float((torch.stack(found).float() - probe.expected).norm() / probe.expected.norm().clamp(min=1e-9))
 
 
-def _probe_positions(model: Any, tokens: int) -> Tensor | None:
+def _probe_positions(model: Any) -> Tensor | None:
     """Positions [3, tokens] as of a prompt with media; None for a model with one position a token."""
     if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
         return None
     generator = torch.Generator().manual_seed(1)
-    positions = torch.randint(3, (3, tokens), generator=generator).cumsum(1)
+    positions = torch.randint(3, (3, _PROMPT_TOKENS), generator=generator).cumsum(1)
     positions[:, -1] = positions.max() + 1
     return positions.to(model.device)
 
 
 @torch.inference_mode()
 def _own_logits(model: Any, ids: Tensor, positions: Tensor | None) -> Tensor:
-    """Logits [prompts, 2 or all tokens, vocabulary] of the own forward."""
+    """Logits of the own forward: [prompts, 4, vocabulary] at the ends of the short and the whole prompt, or all."""
     ids = ids.to(model.device)
-    if positions is None:
-        return model(input_ids=ids, logits_to_keep=2).logits.float()
-    return model(input_ids=ids, position_ids=positions[:, None].expand(-1, len(ids), -1)).logits.float()
+    if positions is not None:
+        return model(input_ids=ids, position_ids=positions[:, None].expand(-1, len(ids), -1)).logits.float()
+    logits = model(input_ids=ids, logits_to_keep=torch.tensor(_ENDS, device=ids.device)).logits.float()
+    return logits[:, _ENDS] if logits.shape[1] == ids.shape[1] else logits  # some models keep all
