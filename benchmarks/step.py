@@ -439,10 +439,12 @@ def main() -> None:
     parser.add_argument(
         "--bits", type=float, default=0, help="bits of a weight in memory, for the limits (default: the dtype's)"
     )
-    parser.add_argument("--without-kernels", action="store_true", help="by torch's operators, to compare")
+    parser.add_argument(
+        "--kernels", default="auto", choices=("auto", "off", *compiled.VARIANTS), help="off: by torch's operators"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    compiled.allow(not arguments.without_kernels)
+    compiled.choose(arguments.kernels)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     rows = [int(count) for count in arguments.rows.split(",") if count]

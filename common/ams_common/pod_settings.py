@@ -178,8 +178,11 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, description="CPU threads used for inference; 0: the physical cores, within the CPU limit")
     ] = 0
     kernels: Annotated[
-        Literal["auto", "off"],
-        Meta(description="compiled CPU kernels: where they are installed and the processor fits, or never"),
+        Literal["auto", "off", "avx512", "avx2"],
+        Meta(
+            description="compiled CPU kernels: those for this processor where they are installed, none, or those of one"
+            " kind of processor alone"
+        ),
     ] = "auto"
     stall_seconds: Annotated[
         float,

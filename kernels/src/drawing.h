@@ -17,41 +17,32 @@ constexpr int64_t kBlock = 128;       // tokens whose weights are added up befor
 constexpr int kMostDraws = 64;        // each leaves out more; nobody has seen ten
 constexpr float kLeastTemperature = 1e-3f;
 
-inline __m512 load_bf16_part(const uint16_t *from, __mmask16 mask) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
-    return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)));
-}
-
 // A row's logits, bfloat16 or float32; behind the last one all are minus infinity.
 struct Logits {
     const uint16_t *narrow;
     const float *wide;
     int64_t count;
 
-    __m512 at(int64_t i) const {
-        const int64_t left = count - i;
-        const __mmask16 mask = left >= 16 ? 0xFFFF : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
-        if (narrow) return load_bf16_part(narrow + i, mask);
-        return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), mask, wide + i);
+    Floats at(int64_t i) const {
+        return narrow ? load_bf16_part(narrow + i, count - i, -INFINITY) : load_part(wide + i, count - i, -INFINITY);
     }
 };
 
 // The highest logit; NaN where there is one.
 inline float highest_of(const Logits &logits) {
-    __m512 highest = _mm512_set1_ps(-INFINITY);
-    __mmask16 nan = 0;
+    Floats highest = all_of(-INFINITY);
+    Mask nan = first_lanes(0);
     for (int64_t at = 0; at < logits.count; at += 16) {
-        const __m512 values = logits.at(at);
-        nan |= _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-        highest = _mm512_max_ps(values, highest);
+        const Floats values = logits.at(at);
+        nan = either(nan, is_nan(values, values));
+        highest = max_of(values, highest);
     }
-    return nan ? NAN : _mm512_reduce_max_ps(highest);
+    return bits_of(nan) ? NAN : largest_of(highest);
 }
 
 inline int64_t first_of(const Logits &logits, float value) {
     for (int64_t at = 0; at < logits.count; at += 16)
-        if (const __mmask16 found = _mm512_cmp_ps_mask(logits.at(at), _mm512_set1_ps(value), _CMP_EQ_OQ))
-            return at + __builtin_ctz(found);
+        if (const uint32_t found = bits_of(is_equal(logits.at(at), all_of(value)))) return at + __builtin_ctz(found);
     return -1;
 }
 
@@ -77,12 +68,11 @@ class Weights {
         blocks_ = (logits.count + kBlock - 1) / kBlock;
         if ((int64_t)weights_.size() < blocks_ * kBlock + 16) weights_.resize(blocks_ * kBlock + 16);
         if ((int64_t)sums_.size() < blocks_) sums_.resize(blocks_);
-        const __m512 most = _mm512_set1_ps(highest), sharpness = _mm512_set1_ps(1.0f / temperature);
-        const __m512 least = _mm512_set1_ps(-87.0f);
+        const Floats most = all_of(highest), sharpness = all_of(1.0f / temperature);
+        const Floats least = all_of(-87.0f);
         for (int64_t at = 0; at < blocks_ * kBlock; at += 16) {
-            const __m512 x = _mm512_mul_ps(_mm512_sub_ps(logits.at(at), most), sharpness);
-            const __mmask16 some = _mm512_cmp_ps_mask(x, least, _CMP_GT_OQ);  // less is nothing
-            _mm512_store_ps(data() + at, _mm512_maskz_mov_ps(some, exp_ps(x)));
+            const Floats x = (logits.at(at) - most) * sharpness;
+            store(data() + at, keep(is_above(x, least), exp_of(x)));  // less is nothing
         }
         add_up();
     }
@@ -91,10 +81,10 @@ class Weights {
 
     // Leave what weighs at least so much.
     void keep_from(float least) {
-        const __m512 limit = _mm512_set1_ps(least);
+        const Floats limit = all_of(least);
         for (int64_t at = 0; at < blocks_ * kBlock; at += 16) {
-            const __m512 w = _mm512_load_ps(data() + at);
-            _mm512_store_ps(data() + at, _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(w, limit, _CMP_GE_OQ), w));
+            const Floats w = load(data() + at);
+            store(data() + at, keep(is_at_least(w, limit), w));
         }
         add_up();
     }
@@ -108,21 +98,19 @@ class Weights {
         if (place < blocks_) {
             some_.clear();
             for (int64_t b = 0; b < blocks_; ++b) {
-                __m512 most = _mm512_setzero_ps();
-                for (int64_t i = 0; i < kBlock; i += 16) most = _mm512_max_ps(most, _mm512_load_ps(data() + b * kBlock + i));
-                some_.push_back(_mm512_reduce_max_ps(most));
+                Floats most = zeros();
+                for (int64_t i = 0; i < kBlock; i += 16) most = max_of(most, load(data() + b * kBlock + i));
+                some_.push_back(largest_of(most));
             }
             std::nth_element(some_.begin(), some_.begin() + (place - 1), some_.end(), std::greater<float>());
             least = some_[place - 1];
         }
         some_.resize(blocks_ * kBlock + 16);
-        const __m512 limit = _mm512_set1_ps(least);
+        const Floats limit = all_of(least);
         int64_t count = 0;
         for (int64_t at = 0; at < blocks_ * kBlock; at += 16) {
-            const __m512 w = _mm512_load_ps(data() + at);
-            const __mmask16 kept = _mm512_cmp_ps_mask(w, limit, _CMP_GE_OQ);
-            _mm512_storeu_ps(some_.data() + count, _mm512_maskz_compress_ps(kept, w));
-            count += __builtin_popcount(kept);
+            const Floats w = load(data() + at);
+            count += store_kept(some_.data() + count, is_at_least(w, limit), w);
         }
         if (place > count) return 0.0f;
         std::nth_element(some_.begin(), some_.begin() + (place - 1), some_.begin() + count, std::greater<float>());
@@ -144,15 +132,15 @@ class Weights {
 
     // What all tokens weigh together that weigh more than this.
     double above(float weight) const {
-        const __m512 limit = _mm512_set1_ps(weight);
+        const Floats limit = all_of(weight);
         double sum = 0.0;
         for (int64_t b = 0; b < blocks_; ++b) {
-            __m512 block = _mm512_setzero_ps();
+            Floats block = zeros();
             for (int64_t i = 0; i < kBlock; i += 16) {
-                const __m512 w = _mm512_load_ps(data() + b * kBlock + i);
-                block = _mm512_mask_add_ps(block, _mm512_cmp_ps_mask(w, limit, _CMP_GT_OQ), block, w);
+                const Floats w = load(data() + b * kBlock + i);
+                block = block + keep(is_above(w, limit), w);
             }
-            sum += _mm512_reduce_add_ps(block);
+            sum += sum_of(block);
         }
         return sum;
     }
@@ -163,9 +151,9 @@ class Weights {
     void add_up() {
         total_ = 0.0;
         for (int64_t b = 0; b < blocks_; ++b) {
-            __m512 block = _mm512_setzero_ps();
-            for (int64_t i = 0; i < kBlock; i += 16) block = _mm512_add_ps(block, _mm512_load_ps(data() + b * kBlock + i));
-            sums_[b] = total_ += _mm512_reduce_add_ps(block);
+            Floats block = zeros();
+            for (int64_t i = 0; i < kBlock; i += 16) block = block + load(data() + b * kBlock + i);
+            sums_[b] = total_ += sum_of(block);
         }
     }
 

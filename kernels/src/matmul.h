@@ -1,21 +1,20 @@
 // Matmuls of few or many rows with weights in tiles of 16 outputs: bfloat16, or grouped codes of 8 or 4 bits with
-// activations rounded to int8 in the same groups of 32.
+// activations rounded to integers in the same groups of 32.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <immintrin.h>
+#include <type_traits>
 
 #include "kernels.h"
+#include "simd.h"
 
 namespace ams {
 
 constexpr int64_t kTile = 16, kGroup = 32, kScaleBytes = 64;
-constexpr int64_t kRows = 8;          // of one kernel call
+constexpr int64_t kCodeBytes = 64;     // of one row's group
 constexpr int64_t kInnerBlock = 2048;  // inputs at a time, so that two tiles of weights stay in the second cache
-
-constexpr float kFiner = 254;  // parts of a code's step
 
 enum class Mode { store, add };
 
@@ -25,158 +24,131 @@ inline int64_t tile_bytes(const AmsLinear &linear) {
     return linear.bits == 16 ? linear.k * kTile * 2 : linear.k / kGroup * group_bytes(linear.bits);
 }
 
-// Rows of what goes into a linear layer, in the forms that its kinds of weights take. `pair` is bfloat16; `codes` are
-// int8 with a scale of each group, `finer` what they leave of the values in 254ths of that scale, and `sum` is the sum
-// of the group's values.
+// Rows of what goes into a linear layer, in the forms that its kinds of weights take: `pair` for bfloat16, `codes` for
+// grouped ones, with the step of each group's codes, and `sum` of the group's values.
 struct Inputs {
     int64_t k = 0;
-    uint16_t *pair = nullptr;
-    int8_t *codes = nullptr, *finer = nullptr;
-    float *scale = nullptr, *sum = nullptr;
+    Operand *pair = nullptr;
+    uint8_t *codes = nullptr;
+    float *step = nullptr, *sum = nullptr;
 
+    int64_t groups() const { return k / kGroup; }
     Inputs from(int64_t row) const {
-        return {k, pair ? pair + row * k : nullptr, codes ? codes + row * k : nullptr,
-                finer ? finer + row * k : nullptr,
-                scale ? scale + row * (k / kGroup) : nullptr, sum ? sum + row * (k / kGroup) : nullptr};
+        return {k, pair ? pair + row * k : nullptr, codes ? codes + row * groups() * kCodeBytes : nullptr,
+                step ? step + row * groups() : nullptr, sum ? sum + row * groups() : nullptr};
     }
 };
 
-inline __m512 load_bf16(const uint16_t *from) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
-}
-
-inline void store_bf16(uint16_t *to, __m512 values) {
-    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(values));
-}
-
-inline bool any_nan(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) != 0; }
-
 // One group of 32 values into the row's forms.
-inline void put_group(const Inputs &to, int64_t row, int64_t group, __m512 low, __m512 high) {
-    const int64_t at = row * to.k + group * kGroup;
+inline void put_group(const Inputs &to, int64_t row, int64_t group, Floats low, Floats high) {
     if (to.pair) {
-        store_bf16(to.pair + at, low);
-        store_bf16(to.pair + at + 16, high);
+        Operand *pair = to.pair + row * to.k + group * kGroup;
+        store_operand(pair, low);
+        store_operand(pair + 16, high);
     }
     if (to.codes) {
-        const __m512 largest = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
-        const float most = _mm512_reduce_max_ps(largest), scale = most / 127.0f;
-        const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-        const __m512 steps[2] = {_mm512_mul_ps(low, inverse), _mm512_mul_ps(high, inverse)};
-        __m512i whole[2], rest[2];
-        for (int i = 0; i < 2; ++i) {
-            whole[i] = _mm512_cvtps_epi32(steps[i]);
-            rest[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(steps[i], _mm512_cvtepi32_ps(whole[i])), _mm512_set1_ps(kFiner)));
-            _mm_storeu_si128((__m128i *)(to.codes + at + 16 * i), _mm512_cvtsepi32_epi8(whole[i]));
-            _mm_storeu_si128((__m128i *)(to.finer + at + 16 * i), _mm512_cvtsepi32_epi8(rest[i]));
-        }
-        const float sum = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(whole[0], whole[1])) +
-                          (float)_mm512_reduce_add_epi32(_mm512_add_epi32(rest[0], rest[1])) / kFiner;
-        const int64_t groups = to.k / kGroup;
-        // What is no number must stay none: an int can't say so, a scale can.
-        const float honest = std::isfinite(most) && !any_nan(low, high) ? scale : NAN;
-        to.scale[row * groups + group] = honest;
-        to.sum[row * groups + group] = honest * sum;
+        const int64_t at = row * to.groups() + group;
+        const float most = largest_of(max_of(abs_of(low), abs_of(high)));
+        float step, sum;
+        put_codes(to.codes + at * kCodeBytes, low, high, most, &step, &sum);
+        // What is no number must stay none: an int can't say so, a step can.
+        const float honest = std::isfinite(most) && !bits_of(is_nan(low, high)) ? step : NAN;
+        to.step[at] = honest;
+        to.sum[at] = honest * sum;
     }
 }
 
 // `RMSnorm(x) * weight` of one row of `k` values.
 inline void norm_row(const float *x, const float *weight, float epsilon, const Inputs &to, int64_t row) {
-    __m512 squares = _mm512_setzero_ps();
-    for (int64_t i = 0; i < to.k; i += 16) {
-        const __m512 v = _mm512_loadu_ps(x + i);
-        squares = _mm512_fmadd_ps(v, v, squares);
-    }
-    const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / (float)to.k + epsilon));
+    Floats squares = zeros();
+    for (int64_t i = 0; i < to.k; i += 16) squares = multiply_add(load(x + i), load(x + i), squares);
+    const Floats factor = all_of(1.0f / std::sqrt(sum_of(squares) / (float)to.k + epsilon));
     for (int64_t i = 0; i < to.k; i += kGroup)
-        put_group(to, row, i / kGroup,
-                  _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor), _mm512_loadu_ps(weight + i)),
-                  _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16), factor), _mm512_loadu_ps(weight + i + 16)));
+        put_group(to, row, i / kGroup, load(x + i) * factor * load(weight + i),
+                  load(x + i + 16) * factor * load(weight + i + 16));
+}
+
+// call(std::integral_constant<int, rows>()) for rows from 1 to MOST.
+template <int MOST, class Call>
+inline void with_rows(int64_t rows, const Call &call) {
+    if constexpr (MOST > 0) {
+        if (rows == MOST) call(std::integral_constant<int, MOST>());
+        else with_rows<MOST - 1>(rows, call);
+    }
 }
 
 // y [rows, 16 * TILES] (+)= pairs [rows, from..to) . tiles. `lda`, `ldb` (of a tile) and `ldc` in elements.
 template <int ROWS, int TILES>
-inline void pair_kernel(const uint16_t *a, int64_t lda, const uint16_t *b, int64_t ldb, int64_t k, float *c,
-                        int64_t ldc, Mode mode) {
-    __m512 sums[ROWS][TILES];
+inline void pair_kernel(const Operand *a, int64_t lda, const uint16_t *b, int64_t ldb, int64_t k, float *c, int64_t ldc,
+                        Mode mode) {
+    Floats sums[ROWS][TILES];  // in registers, as all loops over them are unrolled
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
-        for (int t = 0; t < TILES; ++t)
-            sums[r][t] = mode == Mode::add ? _mm512_loadu_ps(c + r * ldc + t * kTile) : _mm512_setzero_ps();
+#pragma GCC unroll 4
+        for (int t = 0; t < TILES; ++t) sums[r][t] = mode == Mode::add ? load(c + r * ldc + t * kTile) : zeros();
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < k; i += 2) {
-        __m512bh weights[TILES];
-        for (int t = 0; t < TILES; ++t) weights[t] = (__m512bh)_mm512_loadu_si512(b + t * ldb + i * kTile);
-        for (int r = 0; r < ROWS; ++r) {
-            int32_t both;
-            std::memcpy(&both, a + r * lda + i, 4);
-            const __m512bh input = (__m512bh)_mm512_set1_epi32(both);
-            for (int t = 0; t < TILES; ++t) sums[r][t] = _mm512_dpbf16_ps(sums[r][t], weights[t], input);
+    for (int64_t i = 0; i < k; i += 2)
+#pragma GCC unroll 2
+        for (int step = 0; step < kPairSteps; ++step) {
+            PairWeights weights[TILES];
+#pragma GCC unroll 4
+            for (int t = 0; t < TILES; ++t) weights[t] = pair_weights(b + t * ldb + i * kTile, step);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; ++r) {
+                const PairInputs input = pair_inputs(a + r * lda + i, step);
+#pragma GCC unroll 4
+                for (int t = 0; t < TILES; ++t) sums[r][t] = add_product(sums[r][t], weights[t], input);
+            }
         }
-    }
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
-        for (int t = 0; t < TILES; ++t) _mm512_storeu_ps(c + r * ldc + t * kTile, sums[r][t]);
+#pragma GCC unroll 4
+        for (int t = 0; t < TILES; ++t) store(c + r * ldc + t * kTile, sums[r][t]);
+}
+
+// As many tiles at once as sums fit the registers.
+template <int ROWS, int TILES>
+inline void pair_block(const Operand *a, int64_t lda, const uint16_t *b, int64_t ldb, int64_t k, float *c, int64_t ldc,
+                       Mode mode) {
+    constexpr int at_once = ROWS * TILES <= kPairSums ? TILES : 1;
+    for (int t = 0; t < TILES; t += at_once)
+        pair_kernel<ROWS, at_once>(a, lda, b + t * ldb, ldb, k, c + t * kTile, ldc, mode);
 }
 
 template <int TILES>
-inline void pair_rows(int64_t rows, const uint16_t *a, int64_t lda, const uint16_t *b, int64_t ldb, int64_t k, float *c,
+inline void pair_rows(int64_t rows, const Operand *a, int64_t lda, const uint16_t *b, int64_t ldb, int64_t k, float *c,
                       int64_t ldc, Mode mode) {
-    for (; rows >= kRows; rows -= kRows, a += kRows * lda, c += kRows * ldc)
-        pair_kernel<kRows, TILES>(a, lda, b, ldb, k, c, ldc, mode);
-    switch (rows) {
-#define AMS_CASE(n) case n: return pair_kernel<n, TILES>(a, lda, b, ldb, k, c, ldc, mode);
-        AMS_CASE(1) AMS_CASE(2) AMS_CASE(3) AMS_CASE(4) AMS_CASE(5) AMS_CASE(6) AMS_CASE(7)
-#undef AMS_CASE
-    }
+    for (; rows >= kPairRows; rows -= kPairRows, a += kPairRows * lda, c += kPairRows * ldc)
+        pair_block<kPairRows, TILES>(a, lda, b, ldb, k, c, ldc, mode);
+    with_rows<kPairRows - 1>(rows, [&](auto count) { pair_block<count, TILES>(a, lda, b, ldb, k, c, ldc, mode); });
 }
 
 // y [rows, 16] (+)= one tile of grouped codes, `groups` of them.
 template <int ROWS, int BITS>
 inline void code_kernel(const Inputs &in, const uint8_t *w, int64_t groups, float *c, int64_t ldc, Mode mode) {
-    __m512 sums[ROWS];
-    const int64_t all = in.k / kGroup;
-    for (int r = 0; r < ROWS; ++r) sums[r] = mode == Mode::add ? _mm512_loadu_ps(c + r * ldc) : _mm512_setzero_ps();
+    Floats sums[ROWS];
+    const int64_t all = in.groups();
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) sums[r] = mode == Mode::add ? load(c + r * ldc) : zeros();
     for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8) {
-        __m512i codes[8];
-        if (BITS == 4) {
-            const __m512i mask = _mm512_set1_epi8(15);
-            for (int j = 0; j < 4; ++j) {
-                const __m512i both = _mm512_loadu_si512(w + kScaleBytes + 64 * j);
-                codes[j] = _mm512_and_si512(both, mask);
-                codes[4 + j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
-            }
-        } else {
-            for (int j = 0; j < 8; ++j) codes[j] = _mm512_loadu_si512(w + kScaleBytes + 64 * j);
-        }
-        const __m512 s = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
-        const __m512 m = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(w + 32)));
+        Floats products[ROWS];
+        group_products<ROWS, BITS>(w + kScaleBytes, in.codes + g * kCodeBytes, all * kCodeBytes, products);
+        const Floats s = load_f16(w), m = load_f16(w + 32);
+#pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            const int8_t *x = in.codes + r * in.k + g * kGroup, *y = in.finer + r * in.k + g * kGroup;
-            __m512i dot = _mm512_setzero_si512(), rest = _mm512_setzero_si512();
-            for (int j = 0; j < 8; ++j) {
-                int32_t four, finer;
-                std::memcpy(&four, x + 4 * j, 4);
-                std::memcpy(&finer, y + 4 * j, 4);
-                dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(four));
-                rest = _mm512_dpbusd_epi32(rest, codes[j], _mm512_set1_epi32(finer));
-            }
-            const __m512 product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(1 / kFiner), _mm512_cvtepi32_ps(dot));
-            const __m512 scale = _mm512_mul_ps(s, _mm512_set1_ps(in.scale[r * all + g]));
-            sums[r] = _mm512_fmadd_ps(product, scale, sums[r]);
-            sums[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(in.sum[r * all + g]), sums[r]);
+            sums[r] = multiply_add(products[r], s * all_of(in.step[r * all + g]), sums[r]);
+            sums[r] = multiply_add(m, all_of(in.sum[r * all + g]), sums[r]);
         }
     }
-    for (int r = 0; r < ROWS; ++r) _mm512_storeu_ps(c + r * ldc, sums[r]);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) store(c + r * ldc, sums[r]);
 }
 
 template <int BITS>
 inline void code_rows(int64_t rows, Inputs in, const uint8_t *w, int64_t groups, float *c, int64_t ldc, Mode mode) {
-    for (; rows >= kRows; rows -= kRows, in = in.from(kRows), c += kRows * ldc)
-        code_kernel<kRows, BITS>(in, w, groups, c, ldc, mode);
-    switch (rows) {
-#define AMS_CASE(n) case n: return code_kernel<n, BITS>(in, w, groups, c, ldc, mode);
-        AMS_CASE(1) AMS_CASE(2) AMS_CASE(3) AMS_CASE(4) AMS_CASE(5) AMS_CASE(6) AMS_CASE(7)
-#undef AMS_CASE
-    }
+    for (; rows >= kCodeRows; rows -= kCodeRows, in = in.from(kCodeRows), c += kCodeRows * ldc)
+        code_kernel<kCodeRows, BITS>(in, w, groups, c, ldc, mode);
+    with_rows<kCodeRows - 1>(rows, [&](auto count) { code_kernel<count, BITS>(in, w, groups, c, ldc, mode); });
 }
 
 // The bias into (or, with `Mode::add`, on top of) c, so that what follows adds.
@@ -188,8 +160,7 @@ inline void put_bias(const AmsLinear &linear, int64_t rows, int64_t first, int64
             for (int64_t i = 0; i < kTile; ++i) bias[i] = i < there ? linear.bias[at + i] : 0.0f;
             for (int64_t r = 0; r < rows; ++r) {
                 float *to = c + r * ldc + t * kTile;
-                const __m512 before = mode == Mode::add ? _mm512_loadu_ps(to) : _mm512_setzero_ps();
-                _mm512_storeu_ps(to, _mm512_add_ps(before, _mm512_load_ps(bias)));
+                store(to, (mode == Mode::add ? load(to) : zeros()) + load(bias));
             }
         }
         mode = Mode::add;
@@ -199,29 +170,14 @@ inline void put_bias(const AmsLinear &linear, int64_t rows, int64_t first, int64
 // So many groups of one grouped tile, as a bfloat16 tile.
 template <int BITS>
 inline void unpack_tile(const uint8_t *w, int64_t groups, uint16_t *to) {
-    const __m512i mask = _mm512_set1_epi8(15), byte = _mm512_set1_epi32(255);
     for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8, to += kGroup * kTile) {
-        const __m512 s = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)w));
-        const __m512 m = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(w + 32)));
-        for (int j = 0; j < 8; ++j) {
-            __m512i codes;
-            if (BITS == 4) {
-                codes = _mm512_loadu_si512(w + kScaleBytes + 64 * (j & 3));
-                codes = _mm512_and_si512(j < 4 ? codes : _mm512_srli_epi16(codes, 4), mask);
-            } else {
-                codes = _mm512_loadu_si512(w + kScaleBytes + 64 * j);
-            }
+        const Floats s = load_f16(w), m = load_f16(w + 32);
+        for (int j = 0; j < 8; ++j)
             for (int half = 0; half < 2; ++half) {
-                const __m512i one = _mm512_and_si512(_mm512_srli_epi32(codes, 16 * half), byte);
-                const __m512i two = _mm512_and_si512(_mm512_srli_epi32(codes, 16 * half + 8), byte);
-                const __m512 low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), s, m);
-                const __m512 high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(two), s, m);
-                const __m512i pairs = _mm512_or_si512(
-                    _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low)),
-                    _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high)), 16));
-                _mm512_storeu_si512(to + (4 * j + 2 * half) * kTile, pairs);
+                Floats even, odd;
+                codes_of<BITS>(w + kScaleBytes, j, half, &even, &odd);
+                store_bf16_pairs(to + (4 * j + 2 * half) * kTile, multiply_add(even, s, m), multiply_add(odd, s, m));
             }
-        }
     }
 }
 
@@ -270,9 +226,8 @@ inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows
             if (t < count) pair_rows<1>(rows, in.pair + k, in.k, b + t * ldb, ldb, part, c + t * kTile, ldc, how);
         } else {
             Inputs from = in;
-            from.codes += k;
-            from.finer += k;
-            from.scale += k / kGroup;
+            from.codes += k / kGroup * kCodeBytes;
+            from.step += k / kGroup;
             from.sum += k / kGroup;
             for (int64_t t = 0; t < count; ++t) {
                 const uint8_t *b = w + t * bytes + k / kGroup * group_bytes(linear.bits);

@@ -91,7 +91,7 @@ def test_blocks_become_groups_without_loss(kind):
     + [("llama", "Q4_1", False)],
 )
 def test_what_is_served_is_what_transformers_reads(tmp_path, architecture, kind, tied, monkeypatch):
-    monkeypatch.setattr(compiled, "_allowed", False)  # what is in the folder counts here, not who adds it up
+    monkeypatch.setattr(compiled, "_chosen", "off")  # what is in the folder counts here, not who adds it up
     hidden = 256 if kind.endswith("_K") else 64
     path = make_gguf(tmp_path / "m.gguf", architecture=architecture, kind=kind, hidden=hidden, tied=tied)
     folder = convert(path)

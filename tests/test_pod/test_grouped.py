@@ -127,7 +127,7 @@ def test_pieces_make_no_difference(bits):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_linear_layer_computes_with_its_dequantized_weights(bits, bias, dtype, monkeypatch):
-    monkeypatch.setattr(compiled, "_allowed", False)  # what the kernels do with them has tests of its own
+    monkeypatch.setattr(compiled, "_chosen", "off")  # what the kernels do with them has tests of its own
     linear = nn.Linear(64, 24, bias=bias, dtype=dtype)
     grouped = GroupedLinear.of(linear, bits)
     assert isinstance(grouped, nn.Linear)

@@ -1,25 +1,41 @@
-"""The compiled kernels compute what torch's operators do: single layers, and whole models of many shapes."""
+"""The compiled kernels compute what torch's operators do: single layers, and whole models of many shapes.
 
+All of it for each kind of processor whose kernels this one can run.
+"""
+
+import ctypes
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin.loading import choose_kernels
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
-from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear
+from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear, pack_codes
 from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
 from ams_pod.engines.builtin.model.sampling import NOTHING, RowSampler, sample
 from ams_pod.engines.builtin.model.stack import find_stack
-from ams_pod.engines.port import Sampling
+from ams_pod.engines.port import LoadFailed, Sampling
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 pytestmark = pytest.mark.skipif(
     compiled.load() is None, reason="the kernels aren't built, or not for this processor (README.md, kernels)"
 )
+
+
+@pytest.fixture(params=compiled.VARIANTS, autouse=True)
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(compiled, "_chosen", request.param)
+    if compiled.load() is None:
+        pytest.skip(compiled.unavailable())
+    return str(request.param)
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
@@ -69,6 +85,46 @@ def test_what_is_no_number_stays_none() -> None:
         found = _apply(each.c, x)
         assert found[1].isnan().all()
         assert not found[[0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("tokens", [1, 3, 8, 9])
+def test_sums_of_the_largest_codes_are_whole(tokens: int, bits: Bits) -> None:
+    """No product or sum of them is cut off: all codes at their most, and values at their most and least."""
+    outputs, k, most = 48, 96, 2**bits - 1
+    codes = torch.full((outputs, k), most, dtype=torch.uint8)
+    codes[1::3, ::2] = 0
+    s, m = torch.full((outputs, k // 32), 0.5).half(), torch.full((outputs, k // 32), -0.25).half()
+    packed = pack_codes(codes, s, m, bits)
+    x = torch.ones(tokens, k)
+    x[1::3] = -1
+    x[2::3, ::2] = -1
+    expected = x.double() @ (codes.double() * 0.5 - 0.25).T
+    module = GroupedLinear(packed, bits, outputs)
+    found = _apply(packed_as_is(module, packed, bits).c, x)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_logits_are_rounded_to_the_nearest_and_to_even() -> None:
+    library = compiled.load()
+    assert library is not None
+    torch.manual_seed(7)
+    head = nn.Linear(32, 4099, bias=False, dtype=torch.bfloat16)
+    head.weight.data[3, 5] = float("inf")
+    head.weight.data[4, 5] = float("-inf")
+    head.weight.data[5, 5] = float("nan")
+    head.weight.data[6] = torch.cat((torch.tensor([1.0, 2.0**-8]), torch.zeros(30)))  # half of a step above 1: to 1
+    head.weight.data[7] = torch.cat((torch.tensor([1.0, 3 * 2.0**-8]), torch.zeros(30)))  # to the even one
+    packed, norm = pack(head, Arena(tiled_elements([head]))), torch.ones(32)
+    x = torch.ones(3, 32)  # whose norm is itself, to the bit
+    x[1] = -1
+    model = compiled.ModelC(hidden=32, final_norm=norm.data_ptr(), head=packed.c, epsilon=0.0)
+    logits = torch.empty(3, 4099, dtype=torch.bfloat16)
+    assert library.ams_logits(model, x.data_ptr(), None, 3, logits.data_ptr()) == 0
+    expected = _apply(packed.c, x).bfloat16()
+    assert torch.equal(logits.isnan(), expected.isnan())
+    assert torch.equal(logits.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0))
+    assert logits[0, [3, 6, 7]].tolist() == [float("inf"), 1.0, 1.015625]
 
 
 @dataclass(frozen=True)
@@ -258,7 +314,7 @@ def test_the_likeliest_tokens_are_those_that_torch_finds(vocabulary: int, monkey
     logits[6, -1] = float("inf")
     rows = [RowSampler(Sampling(max_new_tokens=1, temperature=0), [1]) for _ in logits]
     found = sample(logits, rows)
-    monkeypatch.setattr(compiled, "_allowed", False)
+    monkeypatch.setattr(compiled, "_chosen", "off")
     assert found == sample(logits, rows)
     assert found[3:7] == [NOTHING, vocabulary - 1, None, vocabulary - 1]
 
@@ -266,9 +322,65 @@ def test_the_likeliest_tokens_are_those_that_torch_finds(vocabulary: int, monkey
 def test_the_switch_turns_them_off() -> None:
     stack = find_stack(_model(SHAPES["llama"]))
     assert why_not(stack) == ""
-    compiled.allow(False)
+    compiled.choose("off")  # the fixture puts back what it was
+    assert "AMS_KERNELS" in why_not(stack)
+    assert (compiled.load(), compiled.variant()) == (None, "")
+
+
+def test_a_variant_that_is_asked_for_is_taken(variant: str) -> None:
+    compiled.choose(variant)
+    assert (compiled.variant(), compiled.unavailable()) == (variant, "")
+    with pytest.raises(ValueError, match="no kernels 'avx3'"):
+        compiled.choose("avx3")
+
+
+class _Processor:
+    """A library as it is on a processor that lacks what some variants need."""
+
+    def __init__(self, lacks: tuple[str, ...]) -> None:
+        self.lacks, self.opened = lacks, ctypes.CDLL
+
+    def __call__(self, path: str) -> Any:
+        library = self.opened(path)
+        if any(path.endswith(f"{name}.so") for name in self.lacks):
+            library.ams_supported = lambda: 0
+        return library
+
+
+@pytest.mark.parametrize(
+    ("lacks", "found", "words"),
+    [
+        ((), "avx512", ""),
+        (("avx512",), "avx2", ""),
+        (("avx512", "avx2"), "", "the processor lacks AVX2 with FMA and F16C"),
+    ],
+)
+def test_the_fastest_that_the_processor_can_run_is_taken(
+    lacks: tuple[str, ...], found: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if found == "avx512":
+        pytest.importorskip("ams_kernels")
+        if not isinstance(compiled._find("avx512"), compiled.Kernels):
+            pytest.skip("this processor hasn't AVX512")
+    monkeypatch.setattr(compiled.ctypes, "CDLL", _Processor(lacks))
+    compiled._find.cache_clear()
     try:
-        assert "AMS_KERNELS" in why_not(stack)
-        assert compiled.load() is None
+        compiled.choose("auto")
+        assert (compiled.variant(), compiled.unavailable()) == (found, words)
+        for name in lacks:
+            with pytest.raises(
+                LoadFailed, match=rf"kernels {name} are asked for \(AMS_KERNELS\), but the processor lacks"
+            ):
+                choose_kernels(name)
     finally:
-        compiled.allow(True)
+        compiled._find.cache_clear()
+
+
+def test_a_library_has_no_instructions_but_those_of_its_processors(variant: str) -> None:
+    if (objdump := shutil.which("objdump")) is None:
+        pytest.skip("objdump isn't here")
+    import ams_kernels
+
+    command = [objdump, "-d", "--no-show-raw-insn", str(ams_kernels.library(variant))]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert bool(re.search("%zmm|%k[0-7]", code)) == (variant == "avx512")

@@ -12,11 +12,12 @@ from ams_common.lifecycle import Phase
 from ams_common.memory_offers import needs_for, size_of
 from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import ModelSpec, Spec
-from ams_pod.engines.builtin import loading
+from ams_pod.engines.builtin import compiled, loading
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import device_memory, placing
 from ams_pod.engines.builtin.memory.placing import Placement, PlacementInputs, choose_placement, next_smaller
+from ams_pod.engines.builtin.model.native import preview
 from ams_pod.engines.port import LoadFailed
 from fakehub import checkpoints
 
@@ -198,6 +199,37 @@ def test_other_failures_are_not_taken_for_it(folder, monkeypatch):
 def test_float16_needs_a_gpu():
     with pytest.raises(LoadFailed, match="float16 needs a GPU"):
         loading.choose_dtype("float16", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "best", "computed", "dtype"),
+    [
+        ("auto", torch.bfloat16, False, torch.bfloat16),
+        ("auto", torch.float32, False, torch.float32),
+        ("auto", torch.float32, True, torch.bfloat16),
+        ("float32", torch.float32, True, torch.float32),
+    ],
+)
+def test_a_cpu_without_bfloat16_has_it_where_the_kernels_compute(precision, best, computed, dtype, monkeypatch):
+    monkeypatch.setattr(loading, "best_dtype", lambda device: best)
+    assert loading.choose_dtype(precision, "cpu", lambda: computed) == dtype
+
+
+def test_whether_kernels_compute_a_model_is_known_before_it_is_loaded(folder, tmp_path, monkeypatch):
+    if compiled.load() is None:
+        pytest.skip(compiled.unavailable())
+    config = {**json.loads((folder / "config.json").read_text()), "head_dim": 32}
+
+    def computed(**changed: Any) -> bool:
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changed}))
+        return preview.kernels_compute(tmp_path)
+
+    assert computed()
+    assert not computed(head_dim=16)
+    assert not computed(hidden_act="gelu")
+    assert not computed(model_type="nobody_knows")
+    monkeypatch.setattr(compiled, "_chosen", "off")
+    assert not computed()
 
 
 def test_damaged_headers_count_nothing(tmp_path):

@@ -100,7 +100,7 @@ def test_quantized_layers_are_near_what_the_folder_holds(folder, kind, nearest):
 
 
 def test_unpacked_layers_compute_the_same(folder, monkeypatch):
-    monkeypatch.setattr(compiled, "_allowed", False)
+    monkeypatch.setattr(compiled, "_chosen", "off")
     model = quantized(folder, "4bit")
     ids = torch.tensor([prompts(1, seed=4)[0]])
     expected = model(input_ids=ids).logits

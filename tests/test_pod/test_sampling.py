@@ -19,15 +19,13 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-COMPILED = compiled.load() is not None
 
-
-@pytest.fixture(params=["compiled", "row by row", "together"], autouse=True)
+@pytest.fixture(params=[*compiled.VARIANTS, "row by row", "together"], autouse=True)
 def _ways(request, monkeypatch):
     """As on a CPU with and without kernels, and as on a GPU."""
-    if request.param == "compiled" and not COMPILED:
+    monkeypatch.setattr(compiled, "_chosen", request.param if request.param in compiled.VARIANTS else "off")
+    if request.param in compiled.VARIANTS and compiled.load() is None:
         pytest.skip(compiled.unavailable())
-    monkeypatch.setattr(compiled, "_allowed", request.param == "compiled")
     for module in (drawing, masking):
         monkeypatch.setattr(module, "row_by_row", lambda device: request.param == "row by row")
 

@@ -1,13 +1,16 @@
-"""The compiled library `ams-kernels`: its C interface, and whether it can be used here."""
+"""The compiled libraries of `ams-kernels`, one for a kind of processor: their C interface, and which is used here."""
 
 import ctypes
 import importlib.util
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-_VERSION = 4  # of the C interface
-_allowed = True
+_VERSION = 5  # of the C interface
+# Kinds of processors, the fastest kernels first, and what each needs.
+VARIANTS = {"avx512": "AVX512 with VNNI and bfloat16", "avx2": "AVX2 with FMA and F16C"}
+_chosen = "auto"
 PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "waiting for a thread")
 
 
@@ -76,31 +79,66 @@ class DrawC(Structure):
     )
 
 
-def allow(wanted: bool) -> None:
-    """Whether models that are loaded from now on may use the kernels."""
-    global _allowed
-    _allowed = wanted
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """A library that was opened, and which of `VARIANTS` it is."""
+
+    library: Any
+    variant: str
+
+
+def choose(wanted: str) -> None:
+    """What models that are loaded from now on may use: "auto", "off", or one of `VARIANTS`. ValueError for another."""
+    global _chosen
+    if wanted not in ("auto", "off", *VARIANTS):
+        raise ValueError(f"there are no kernels {wanted!r}: auto, off, {', '.join(VARIANTS)}")
+    _chosen = wanted
 
 
 def load() -> Any | None:
     """The library; None where `unavailable` says why."""
-    return _find()[0] if _allowed else None
+    found = _find(_chosen)
+    return found.library if isinstance(found, Kernels) else None
 
 
 def unavailable() -> str:
     """Why there is no library to be used; empty where there is one."""
-    return _find()[1] if _allowed else "they are switched off (AMS_KERNELS)"
+    found = _find(_chosen)
+    return "" if isinstance(found, Kernels) else found
+
+
+def variant() -> str:
+    """Which of `VARIANTS` is used; empty where none is."""
+    found = _find(_chosen)
+    return found.variant if isinstance(found, Kernels) else ""
 
 
 @cache
-def _find() -> tuple[Any | None, str]:
+def _find(wanted: str) -> Kernels | str:
+    """The kernels, or why there are none."""
+    if wanted == "off":
+        return "they are switched off (AMS_KERNELS)"
+    if wanted != "auto":
+        return _open(wanted)
+    reasons = []
+    for name in VARIANTS:
+        found = _open(name)
+        if isinstance(found, Kernels):
+            return found
+        reasons.append(found)
+    return reasons[-1]  # why even those that need the least aren't there
+
+
+def _open(name: str) -> Kernels | str:
     if importlib.util.find_spec("ams_kernels") is None:
-        return None, "the package ams-kernels isn't installed"
+        return "the package ams-kernels isn't installed"
     import ams_kernels
 
-    path = ams_kernels.library()
+    if name not in getattr(ams_kernels, "VARIANTS", ()):
+        return "the package ams-kernels is of an earlier version"
+    path = ams_kernels.library(name)
     if path is None:
-        return None, "there are none for this kind of machine"
+        return "there are none for this kind of machine"
     try:
         library = ctypes.CDLL(str(path))
         library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64]
@@ -113,12 +151,12 @@ def _find() -> tuple[Any | None, str]:
         library.ams_timings.restype = None
         version, supported = library.ams_version(), library.ams_supported()
     except (OSError, AttributeError) as error:
-        return None, f"{path} can't be loaded ({error})"
+        return f"{path} can't be loaded ({error})"
     if version != _VERSION:
-        return None, f"{path} is of version {version}, and this program knows {_VERSION}"
+        return f"{path} is of version {version}, and this program knows {_VERSION}"
     if not supported:
-        return None, "the processor lacks AVX512 with VNNI and bfloat16"
-    return library, ""
+        return f"the processor lacks {VARIANTS[name]}"
+    return Kernels(library, name)
 
 
 def computes_grouped() -> bool:
@@ -128,14 +166,13 @@ def computes_grouped() -> bool:
 
 def use_threads(count: int) -> None:
     """How many threads the library's next calls run on, the caller's among them."""
-    if (library := _find()[0]) is not None:
+    if (library := load()) is not None:
         library.ams_use(count)
 
 
 def timings(*, reset: bool = True) -> dict[str, float]:
     """Seconds that the first thread spent in each part of all calls, since the last reset."""
-    library = _find()[0]
-    if library is None:
+    if (library := load()) is None:
         return {}
     seconds = (c_double * len(PARTS))()
     library.ams_timings(ctypes.byref(seconds), int(reset))

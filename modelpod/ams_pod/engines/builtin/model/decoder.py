@@ -62,6 +62,8 @@ class Decoder:
         self._body = body
         self._layers, reason = _layers_for(stack, report)
         log.info("layers run on %s", f"torch's operators: for the kernels, {reason}" if reason else "compiled kernels")
+        if isinstance(self._layers, NativeLayers):
+            log.info("the kernels are those for %s", self._layers.variant)
         self._around_kernels = between_steps if isinstance(self._layers, NativeLayers) else nullcontext
         self.reads_wide = stack.device.type == "cuda"
         # While decoding, the three positions of a text token of an mrope model are equal: one table serves them all.

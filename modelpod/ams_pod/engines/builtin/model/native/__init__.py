@@ -1,1 +1,1 @@
-"""Our compiled kernels, where the package `ams-kernels` is installed and the processor has what they need."""
+"""Our compiled kernels, where the package `ams-kernels` is installed and has some for the processor."""

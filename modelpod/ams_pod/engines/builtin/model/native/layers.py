@@ -29,8 +29,11 @@ def why_not(stack: Stack) -> str:
     """Why the kernels can't compute these layers, which they do in bfloat16 on a CPU; empty where they can."""
     if stack.device.type != "cpu" or stack.dtype != torch.bfloat16:
         return f"they compute in bfloat16 on a CPU, and the model in {stack.dtype} on {stack.device}"
-    if compiled.load() is None:
-        return compiled.unavailable()
+    return compiled.unavailable() or why_not_of_shape(stack)
+
+
+def why_not_of_shape(stack: Stack) -> str:
+    """Why the kernels don't know layers of this shape, whatever computes them; empty where they do."""
     inputs = {linear.in_features for linear in (stack.head, *_all_linears(stack))}
     if odd := sorted(size for size in (stack.head_size, *inputs) if size % GROUP):
         return f"they know sizes that go by {GROUP}, and the model has one of {odd[0]}"
@@ -50,7 +53,7 @@ class NativeLayers:
         self.between: Callable[[], None] | None = None
         found = compiled.load()
         assert found is not None
-        self._library = found
+        self._library, self.variant = found, compiled.variant()
         self._threads = torch.get_num_threads()
         keep_one_between_steps()
         self._kept: list[Tensor | Packed] = []
@@ -98,7 +101,7 @@ class NativeLayers:
             len(x), work.rows, len(work.places) - work.rows, x.data_ptr(), cos.data_ptr(), sin.data_ptr(),
             where[0].data_ptr(), where[1].data_ptr(), where[2].data_ptr(), chunks,
         )  # fmt: skip
-        compiled.use_threads(self._threads)
+        self._library.ams_use(self._threads)
         for first, last in self._stretches(work):
             if self.between is not None:
                 self.between()
@@ -111,7 +114,7 @@ class NativeLayers:
     def logits(self, x: Tensor) -> Tensor:
         x = x.contiguous()
         result = torch.empty(len(x), self._vocabulary, dtype=torch.bfloat16)
-        compiled.use_threads(self._threads)
+        self._library.ams_use(self._threads)
         if len(x):
             self._check(self._library.ams_logits(self._model, x.data_ptr(), None, len(x), result.data_ptr()))
         return result

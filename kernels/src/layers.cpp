@@ -1,4 +1,4 @@
-// A decoder's layers: compiled for AVX512 with VNNI and bfloat16, called only where `ams_supported` says so.
+// A decoder's layers: compiled once for each kind of processor (simd.h), called only where `ams_supported` says so.
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -36,18 +36,17 @@ class Room {  // aligned, grows, never shrinks
 };
 
 struct InputRoom {
-    Room<uint16_t> pair;
-    Room<int8_t> codes, finer;
-    Room<float> scale, sum;
+    Room<Operand> pair;
+    Room<uint8_t> codes;
+    Room<float> step, sum;
     Inputs get(int64_t rows, int64_t k, bool pairs, bool coded) {
         Inputs in;
         in.k = k;
         if (pairs) in.pair = pair.get(rows * k);
         if (coded) {
-            in.codes = codes.get(rows * k);
-            in.finer = finer.get(rows * k);
-            in.scale = scale.get(rows * (k / kGroup));
-            in.sum = sum.get(rows * (k / kGroup));
+            in.codes = codes.get(rows * in.groups() * kCodeBytes);
+            in.step = step.get(rows * in.groups());
+            in.sum = sum.get(rows * in.groups());
         }
         return in;
     }
@@ -59,7 +58,11 @@ struct Between {
     Room<float> qkv;
     std::unique_ptr<Scratch> scratch[kMostThreads];
 };
-Between between;
+// Made with the first call: what runs while a library is opened must run on any processor.
+Between &kept() {
+    static Between *const one = new Between;
+    return *one;
+}
 std::mutex busy;  // calls may come from several threads, one after the other
 
 Team &team() {
@@ -71,7 +74,7 @@ void run(int64_t phases, Work work) { team().run(phases, thread_count, part_seco
 
 void make_scratch() {
     for (int i = 0; i < thread_count; ++i)
-        if (!between.scratch[i]) between.scratch[i].reset(new Scratch);
+        if (!kept().scratch[i]) kept().scratch[i].reset(new Scratch);
 }
 
 // Pieces of `tiles` tiles: large enough to be worth the taking, small enough that threads end together.
@@ -97,38 +100,31 @@ struct Shape {
 void turn(float *head, int64_t size, const float *norm, float epsilon, const float *cos, const float *sin) {
     alignas(64) float other[kLargestHead];
     if (norm) {
-        __m512 squares = _mm512_setzero_ps();
-        for (int64_t i = 0; i < size; i += 16) {
-            const __m512 v = _mm512_loadu_ps(head + i);
-            squares = _mm512_fmadd_ps(v, v, squares);
-        }
-        const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / (float)size + epsilon));
-        for (int64_t i = 0; i < size; i += 16)
-            _mm512_storeu_ps(head + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(head + i), factor), _mm512_loadu_ps(norm + i)));
+        Floats squares = zeros();
+        for (int64_t i = 0; i < size; i += 16) squares = multiply_add(load(head + i), load(head + i), squares);
+        const Floats factor = all_of(1.0f / std::sqrt(sum_of(squares) / (float)size + epsilon));
+        for (int64_t i = 0; i < size; i += 16) store(head + i, load(head + i) * factor * load(norm + i));
     }
     const int64_t half = size / 2;
     std::memcpy(other, head + half, half * sizeof(float));
     std::memcpy(other + half, head, half * sizeof(float));
     for (int64_t i = 0; i < size; i += 16)
-        _mm512_storeu_ps(head + i, _mm512_fmadd_ps(_mm512_loadu_ps(head + i), _mm512_loadu_ps(cos + i),
-                                                   _mm512_mul_ps(_mm512_load_ps(other + i), _mm512_loadu_ps(sin + i))));
+        store(head + i, multiply_add(load(head + i), load(cos + i), load(other + i) * load(sin + i)));
 }
 
 void to_bf16(const float *from, int64_t count, uint16_t *to) {
-    for (int64_t i = 0; i < count; i += 16) store_bf16(to + i, _mm512_loadu_ps(from + i));
+    for (int64_t i = 0; i < count; i += 16) store_bf16(to + i, load(from + i));
 }
 
 void put_sums(const float *sums, float total, int64_t size, const Inputs &to, int64_t row, int64_t at) {
-    const __m512 factor = _mm512_set1_ps(1.0f / total);
+    const Floats factor = all_of(1.0f / total);
     for (int64_t i = 0; i < size; i += kGroup)
-        put_group(to, row, (at + i) / kGroup, _mm512_mul_ps(_mm512_loadu_ps(sums + i), factor),
-                  _mm512_mul_ps(_mm512_loadu_ps(sums + i + 16), factor));
+        put_group(to, row, (at + i) / kGroup, load(sums + i) * factor, load(sums + i + 16) * factor);
 }
 
 bool pairs(const AmsLinear &l) { return l.bits == 16; }
 
-constexpr int64_t kPhases = 8;      // of a layer, at most
-constexpr int64_t kUnpackFrom = 64;  // tokens of prompts: fewer cost less than unpacking
+constexpr int64_t kPhases = 8;  // of a layer, at most
 
 struct Run {
     const AmsModel model;
@@ -156,10 +152,10 @@ struct Run {
             in[2][!pairs(l.down)] = true;
         }
         if (step.tokens - single_tokens >= kUnpackFrom) in[0][0] = in[1][0] = in[2][0] = true;
-        normed = between.normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
-        attended = between.attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
-        activated = between.activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
-        qkv = between.qkv.get(step.tokens * shape.width + kTile);
+        normed = kept().normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
+        attended = kept().attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
+        activated = kept().activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
+        qkv = kept().qkv.get(step.tokens * shape.width + kTile);
         make_scratch();
     }
 
@@ -176,7 +172,7 @@ struct Run {
     }
 
     void layer(Member &member, const AmsLayer &l) const {
-        Scratch &scratch = *between.scratch[member.number];
+        Scratch &scratch = *kept().scratch[member.number];
         norm_rows(member, step.x, step.tokens, shape.hidden, l.input_norm, model.epsilon, normed);
         project(member, l, scratch);
         if (step.tokens > step.rows) place_chunks(member, l);
@@ -214,11 +210,11 @@ struct Run {
         to_bf16(key, shape.size, to);
         to_bf16(key + shape.keys * shape.size, shape.size, to + values_behind());
     }
-    void turn_queries(const AmsLayer &l, int64_t token, int64_t head, uint16_t *to) const {
+    void turn_queries(const AmsLayer &l, int64_t token, int64_t head, Operand *to) const {
         float *query = qkv + token * shape.width + head * shape.group * shape.size;
         for (int64_t g = 0; g < shape.group; ++g, query += shape.size, to += shape.size) {
             turn(query, shape.size, l.query_norm, model.epsilon, step.cos + token * shape.size, step.sin + token * shape.size);
-            to_bf16(query, shape.size, to);
+            for (int64_t i = 0; i < shape.size; i += 16) store_operand(to + i, load(query + i));
         }
     }
 
@@ -301,13 +297,11 @@ struct Run {
         });
     }
 
-    static __m512 swiglu(const float *gate, const float *up) {
-        const __m512 g = _mm512_loadu_ps(gate), one = _mm512_set1_ps(1.0f);
-        // exp of a negative only, as exp_ps wants it: sigmoid(g) = e / (1 + e) or 1 / (1 + e), e = exp(-|g|).
-        const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(g)));
-        const __mmask16 negative = _mm512_cmp_ps_mask(g, _mm512_setzero_ps(), _CMP_LT_OQ);
-        const __m512 sigmoid = _mm512_div_ps(_mm512_mask_mov_ps(one, negative, e), _mm512_add_ps(one, e));
-        return _mm512_mul_ps(_mm512_mul_ps(g, sigmoid), _mm512_loadu_ps(up));
+    static Floats swiglu(const float *gate, const float *up) {
+        const Floats g = load(gate), one = all_of(1.0f);
+        // exp of a negative only, as exp_of wants it: sigmoid(g) = e / (1 + e) or 1 / (1 + e), e = exp(-|g|).
+        const Floats e = exp_of(zeros() - abs_of(g));
+        return g * (choose(is_less(g, zeros()), e, one) / (one + e)) * load(up);
     }
 };
 
@@ -339,11 +333,11 @@ extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *
         const int64_t hidden = model->hidden;
         const float *const norm = model->final_norm;
         const float epsilon = model->epsilon;
-        const Inputs in = between.normed.get(count, hidden, pairs(head), !pairs(head));
+        const Inputs in = kept().normed.get(count, hidden, pairs(head), !pairs(head));
         const int64_t tiles = tiles_of(head), outputs = head.outputs;
         make_scratch();
         run(2, [=](Member &member) {
-            Scratch &s = *between.scratch[member.number];
+            Scratch &s = *kept().scratch[member.number];
             member.share(AMS_NORM, count, [&](int64_t r) {
                 norm_row(x + (which ? which[r] : r) * hidden, norm, epsilon, in, r);
             });
@@ -357,9 +351,8 @@ extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *
                         matmul_tiles(head, in.from(row), rows, first, there, s.gate, width, Mode::store);
                         for (int64_t r = 0; r < rows; ++r)
                             for (int64_t i = 0; i < width; i += 16) {
-                                const int64_t at = first * kTile + i, left = std::min<int64_t>(16, outputs - at);
-                                _mm256_mask_storeu_epi16(logits + (row + r) * outputs + at, (__mmask16)((1u << left) - 1),
-                                                         (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(s.gate + r * width + i)));
+                                const int64_t at = first * kTile + i;
+                                store_bf16_part(logits + (row + r) * outputs + at, load(s.gate + r * width + i), outputs - at);
                             }
                     }
                 }
@@ -375,7 +368,7 @@ extern "C" int ams_draw(const void *logits, int wide, int64_t rows, int64_t voca
                         const AmsDraw *draws, int64_t *tokens) {
     const std::lock_guard<std::mutex> alone(busy);
     try {
-        static Weights weights[kMostThreads];
+        static Weights *const weights = new Weights[kMostThreads];
         std::atomic<int> failed{0};
         run(1, [=, &failed](Member &member) {
             member.share(AMS_HEAD, rows, [&](int64_t r) {
@@ -398,17 +391,17 @@ extern "C" int ams_draw(const void *logits, int wide, int64_t rows, int64_t voca
 extern "C" int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y) {
     const std::lock_guard<std::mutex> alone(busy);
     try {
-        static InputRoom room;
+        static InputRoom &room = *new InputRoom;
         const AmsLinear layer = *linear;
         const Inputs in = room.get(tokens, layer.k, pairs(layer), !pairs(layer));
         const int64_t tiles = tiles_of(layer);
         make_scratch();
         run(2, [=](Member &member) {
-            Scratch &s = *between.scratch[member.number];
+            Scratch &s = *kept().scratch[member.number];
             member.share(AMS_NORM, tokens, [&](int64_t r) {
                 const float *row = x + r * layer.k;
                 for (int64_t i = 0; i < layer.k; i += kGroup)
-                    put_group(in, r, i / kGroup, _mm512_loadu_ps(row + i), _mm512_loadu_ps(row + i + 16));
+                    put_group(in, r, i / kGroup, load(row + i), load(row + i + 16));
             });
             member.share(AMS_OUT, (tiles + 1) / 2, [&](int64_t p) {
                 const int64_t first = 2 * p, there = std::min<int64_t>(2, tiles - first), width = there * kTile;
