@@ -242,8 +242,7 @@ class _Named:
 class Steps:
     """A decoder whose steps are timed and divided."""
 
-    def __init__(self, folder: Path, rows: int, length: int, bits: float) -> None:
-        placement = Placement("cpu", torch.bfloat16)
+    def __init__(self, folder: Path, rows: int, length: int, bits: float, placement: Placement) -> None:
         model = load_weights(AutoModelForCausalLM, folder, placement, lambda phase, percent: None)
         stack = find_stack(model)
         self.shape = _shape(stack, bits or 8 * model.dtype.itemsize)
@@ -442,6 +441,8 @@ def main() -> None:
     parser.add_argument(
         "--kernels", default="auto", choices=("auto", "off", *compiled.VARIANTS), help="off: by torch's operators"
     )
+    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="default bfloat16")
+    parser.add_argument("--unpacked", action="store_true", help="quantized weights of a folder as plain ones")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     compiled.choose(arguments.kernels)
@@ -451,15 +452,16 @@ def main() -> None:
     prompts = [int(count) for count in arguments.prompts.split(",") if count]
     works = [Work(f"{count} row{'s' * (count > 1)}", rows=count, length=arguments.length) for count in rows]
     works += [Work(f"prompt of {count:,}", prompt=count) for count in prompts]
-    limits = measure_limits(torch.bfloat16)
+    placement = Placement("cpu", getattr(torch, arguments.precision), keeps_groups=not arguments.unpacked)
+    limits = measure_limits(placement.dtype)
     longest = max(arguments.length + 32, *prompts, 64) + 1
-    steps = Steps(arguments.folder, max([*rows, 1]), longest, arguments.bits)
+    steps = Steps(arguments.folder, max([*rows, 1]), longest, arguments.bits, placement)
     figures: list[Figures] = []
     for work in works:
         count = max(3, arguments.steps // 6) if work.prompt else arguments.steps
         figures.append(steps.measure(work, count, arguments.chunk))
         print(f"{work.name}: {figures[-1].seconds * 1e3:.1f} ms", file=sys.stderr, flush=True)
-    limits = limits.better(measure_limits(torch.bfloat16))
+    limits = limits.better(measure_limits(placement.dtype))
     for each in figures:
         each.limits = least(steps.shape, each.work, arguments.chunk, limits)
     print(table(figures, limits))

@@ -38,7 +38,9 @@ struct Scratch {
     alignas(64) float sums[kQueries * kLargestHead];
     alignas(64) float gate[kQueries * 2 * kTile], up[kQueries * 2 * kTile];
     float most[kQueries], total[kQueries];
+#ifdef AMS_UNPACKS
     alignas(64) uint16_t unpacked[2 * kInnerBlock * kTile];
+#endif
 };
 
 // One token's `group` query heads [group, head size] over `count` keys and values of their head; to sums

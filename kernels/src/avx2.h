@@ -129,15 +129,6 @@ inline void store_bf16_part(uint16_t *to, Floats v, int64_t count) {
     store_bf16(part, v);
     if (count > 0) std::memcpy(to, part, count * sizeof *part);
 }
-// bfloat16 of two vectors, side by side: 32 values.
-inline void store_bf16_pairs(uint16_t *to, Floats even, Floats odd) {
-    const __m256i upper = _mm256_set1_epi32((int)0xFFFF0000);
-    const __m256i low = _mm256_or_si256(_mm256_srli_epi32(upper_bf16(even.low), 16), _mm256_and_si256(upper_bf16(odd.low), upper));
-    const __m256i high = _mm256_or_si256(_mm256_srli_epi32(upper_bf16(even.high), 16), _mm256_and_si256(upper_bf16(odd.high), upper));
-    _mm256_storeu_si256((__m256i *)to, low);
-    _mm256_storeu_si256((__m256i *)(to + 16), high);
-}
-
 // The sums of 16 vectors' lanes, in order.
 inline Floats sums_of(const Floats v[16]) {
     __m256 half[2];
@@ -183,8 +174,7 @@ inline Floats add_product(Floats sum, PairWeights weights, PairInputs inputs) {
 
 // --- grouped weights ---
 
-constexpr int kCodeRows = 4;                // of one kernel call
-constexpr int64_t kUnpackFrom = INT64_MAX;  // tokens of prompts: codes are multiplied faster than floats, two a lane
+constexpr int kCodeRows = 4;  // of one kernel call
 
 // 32 values of a row as int16 codes, of each four in the order 0, 2, 1, 3. The step, and the sum of what the codes say.
 inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *step, float *sum) {
@@ -240,18 +230,6 @@ inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) to[r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
-}
-
-// Codes `half`, 2 and 2 more of the four in each of 16 lanes, of vector j of a group.
-template <int BITS>
-inline void codes_of(const uint8_t *w, int j, int half, Floats *even, Floats *odd) {
-    const __m256i byte = _mm256_set1_epi32(BITS == 4 ? 15 : 255);
-    const int shift = 16 * half + (BITS == 4 && j >= 4 ? 4 : 0);
-    const uint8_t *from = w + 64 * (BITS == 4 ? j & 3 : j);
-    const __m256i low = _mm256_loadu_si256((const __m256i *)from), high = _mm256_loadu_si256((const __m256i *)(from + 32));
-    const auto part = [&](__m256i codes, int by) { return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(codes, by), byte)); };
-    *even = {part(low, shift), part(high, shift)};
-    *odd = {part(low, shift + 8), part(high, shift + 8)};
 }
 
 // --- attention ---

@@ -57,12 +57,6 @@ inline void store_bf16(uint16_t *to, Floats v) { _mm256_storeu_si256((__m256i *)
 inline void store_bf16_part(uint16_t *to, Floats v, int64_t count) {
     _mm256_mask_storeu_epi16(to, first_lanes(count), (__m256i)_mm512_cvtneps_pbh(v));
 }
-// bfloat16 of two vectors, side by side: 32 values.
-inline void store_bf16_pairs(uint16_t *to, Floats even, Floats odd) {
-    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even)),
-                                            _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd)), 16)));
-}
-
 // The sums of 16 vectors' lanes, in order.
 inline Floats sums_of(const Floats v[16]) {
     __m512 a[8], b[4], c[2];
@@ -98,9 +92,9 @@ inline Floats add_product(Floats sum, PairWeights weights, PairInputs inputs) { 
 
 // --- grouped weights ---
 
-constexpr int kCodeRows = 8;         // of one kernel call
-constexpr int64_t kUnpackFrom = 64;  // tokens of prompts: fewer cost less than unpacking
-constexpr float kFiner = 254;        // parts of a code's step
+#define AMS_UNPACKS 64  // tokens of prompts from which weights are unpacked (unpacked.h): for fewer it costs more
+constexpr int kCodeRows = 8;   // of one kernel call
+constexpr float kFiner = 254;  // parts of a code's step
 
 // 32 values of a row as 32 int8 codes, and 32 more of what these leave in 254ths of their step. The step, and the sum of
 // what the codes say.
@@ -145,21 +139,6 @@ inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride
         }
         to[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(1 / kFiner), _mm512_cvtepi32_ps(dot));
     }
-}
-
-// Codes `half`, 2 and 2 more of the four in each of 16 lanes, of vector j of a group.
-template <int BITS>
-inline void codes_of(const uint8_t *w, int j, int half, Floats *even, Floats *odd) {
-    const __m512i mask = _mm512_set1_epi8(15), byte = _mm512_set1_epi32(255);
-    __m512i codes;
-    if (BITS == 4) {
-        codes = _mm512_loadu_si512(w + 64 * (j & 3));
-        codes = _mm512_and_si512(j < 4 ? codes : _mm512_srli_epi16(codes, 4), mask);
-    } else {
-        codes = _mm512_loadu_si512(w + 64 * j);
-    }
-    *even = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(codes, 16 * half), byte));
-    *odd = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(codes, 16 * half + 8), byte));
 }
 
 // --- attention ---

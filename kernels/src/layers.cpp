@@ -8,6 +8,9 @@
 #include "attention.h"
 #include "drawing.h"
 #include "team.h"
+#ifdef AMS_UNPACKS
+#include "unpacked.h"
+#endif
 
 namespace ams {
 namespace {
@@ -151,7 +154,7 @@ struct Run {
             in[1][!pairs(l.out)] = true;
             in[2][!pairs(l.down)] = true;
         }
-        if (step.tokens - single_tokens >= kUnpackFrom) in[0][0] = in[1][0] = in[2][0] = true;
+        if (unpacks()) in[0][0] = in[1][0] = in[2][0] = true;
         normed = kept().normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
         attended = kept().attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
         activated = kept().activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
@@ -159,16 +162,25 @@ struct Run {
         make_scratch();
     }
 
+    bool unpacks() const {
+#ifdef AMS_UNPACKS
+        return step.tokens - single_tokens >= AMS_UNPACKS;
+#else
+        return false;
+#endif
+    }
+
     // The first tokens, rows and drafts, are computed by codes whatever else is in the step, so that they come out the
     // same; those of prompts, if they are many, by tiles that are unpacked.
     void product(const AmsLinear &linear, const Inputs &in, int64_t row, int64_t rows, int64_t first, int64_t count, float *c,
-                 int64_t ldc, Mode mode, Scratch &s) const {
+                 int64_t ldc, Mode mode, [[maybe_unused]] Scratch &s) const {
         int64_t singles = rows;
-        if (linear.bits != 16 && step.tokens - single_tokens >= kUnpackFrom)
-            singles = std::max<int64_t>(0, std::min(rows, single_tokens - row));
+        if (linear.bits != 16 && unpacks()) singles = std::max<int64_t>(0, std::min(rows, single_tokens - row));
         if (singles) matmul_tiles(linear, in.from(row), singles, first, count, c, ldc, mode);
+#ifdef AMS_UNPACKS
         if (singles < rows)
             matmul_unpacked(linear, in.from(row + singles), rows - singles, first, count, c + singles * ldc, ldc, mode, s.unpacked);
+#endif
     }
 
     void layer(Member &member, const AmsLayer &l) const {

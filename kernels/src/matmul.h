@@ -167,43 +167,6 @@ inline void put_bias(const AmsLinear &linear, int64_t rows, int64_t first, int64
     }
 }
 
-// So many groups of one grouped tile, as a bfloat16 tile.
-template <int BITS>
-inline void unpack_tile(const uint8_t *w, int64_t groups, uint16_t *to) {
-    for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8, to += kGroup * kTile) {
-        const Floats s = load_f16(w), m = load_f16(w + 32);
-        for (int j = 0; j < 8; ++j)
-            for (int half = 0; half < 2; ++half) {
-                Floats even, odd;
-                codes_of<BITS>(w + kScaleBytes, j, half, &even, &odd);
-                store_bf16_pairs(to + (4 * j + 2 * half) * kTile, multiply_add(even, s, m), multiply_add(odd, s, m));
-            }
-    }
-}
-
-// As `matmul_tiles` for many rows of grouped weights: a tile is unpacked once for all of them. `room` is of one thread,
-// [2, kInnerBlock, 16].
-inline void matmul_unpacked(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
-                            float *c, int64_t ldc, Mode mode, uint16_t *room) {
-    put_bias(linear, rows, first, count, c, ldc, mode);
-    const int64_t bytes = tile_bytes(linear);
-    for (int64_t t = 0; t < count; t += 2) {
-        const int64_t tiles = std::min<int64_t>(2, count - t);
-        for (int64_t k = 0; k < linear.k; k += kInnerBlock) {
-            const int64_t part = std::min(kInnerBlock, linear.k - k);
-            for (int64_t i = 0; i < tiles; ++i) {
-                const uint8_t *w = linear.packed + (first + t + i) * bytes + k / kGroup * group_bytes(linear.bits);
-                if (linear.bits == 4) unpack_tile<4>(w, part / kGroup, room + i * part * kTile);
-                else unpack_tile<8>(w, part / kGroup, room + i * part * kTile);
-            }
-            const Mode how = k == 0 ? mode : Mode::add;
-            float *to = c + t * kTile;
-            if (tiles == 2) pair_rows<2>(rows, in.pair + k, in.k, room, part * kTile, part, to, ldc, how);
-            else pair_rows<1>(rows, in.pair + k, in.k, room, part * kTile, part, to, ldc, how);
-        }
-    }
-}
-
 // c [rows, 16 * count] = (or +=, with `Mode::add`) x . W of `count` tiles from `first` on, with their bias. Rows of c
 // have room for whole tiles.
 inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
