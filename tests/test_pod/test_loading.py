@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -213,6 +214,17 @@ def test_float16_needs_a_gpu():
 def test_a_cpu_without_bfloat16_has_it_where_the_kernels_compute(precision, best, computed, dtype, monkeypatch):
     monkeypatch.setattr(loading, "best_dtype", lambda device: best)
     assert loading.choose_dtype(precision, "cpu", lambda: computed) == dtype
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("text", torch.bfloat16), ("vision-language", torch.float32)])
+def test_towers_stay_in_what_torch_computes_fast(family, dtype, folder, monkeypatch):
+    requests: list[LoadRequest] = []
+    monkeypatch.setattr(loading, "best_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(loading, "kernels_compute", lambda folder: True)
+    monkeypatch.setattr(loading, "family_module", lambda name: SimpleNamespace(open_family=requests.append))
+    settings = ServeSettings(name="m", source="file:///m", family=family, threads=torch.get_num_threads())
+    loading.load_engine(folder, settings, lambda *told: None, lambda *told: None)
+    assert requests[0].dtype == dtype
 
 
 def test_whether_kernels_compute_a_model_is_known_before_it_is_loaded(folder, tmp_path, monkeypatch):
