@@ -109,17 +109,12 @@ inline void attend_row(int64_t size, const Operand *query, int64_t group, const 
 
 // 64 keys [there, size] as tiles of 16 "outputs" over `size` inputs; what isn't there is zero.
 inline void tile_keys(const uint16_t *keys, int64_t there, int64_t size, uint16_t *to) {
-    for (int64_t tile = 0; tile < kKeys / kTile; ++tile)
-        for (int64_t o = 0; o < kTile; ++o) {
-            const int64_t key = tile * kTile + o;
-            uint32_t *out = (uint32_t *)(to + tile * size * kTile) + o;
-            if (key < there) {
-                const uint16_t *from = keys + key * size;
-                for (int64_t i = 0; i < size / 2; ++i) std::memcpy(out + i * kTile, from + 2 * i, 4);
-            } else {
-                for (int64_t i = 0; i < size / 2; ++i) out[i * kTile] = 0;
-            }
-        }
+    static constexpr uint16_t nothing[kLargestHead] = {};
+    for (int64_t first = 0; first < kKeys; first += kTile, to += size * kTile) {
+        const uint16_t *each[kTile];
+        for (int64_t i = 0; i < kTile; ++i) each[i] = first + i < there ? keys + (first + i) * size : nothing;
+        for (int64_t i = 0; i < size; i += 32) turn_keys(each, i, to + i * kTile);
+    }
 }
 
 // 64 values [there, size] as tiles of 16 of a head's values as "outputs", over keys as inputs.

@@ -289,6 +289,35 @@ inline void add_values(const Operand *weights, int64_t weight_stride, const uint
     }
 }
 
+// 32 values of each of 16 keys, turned: 16 pairs of values, of each those of all keys.
+inline void turn_keys(const uint16_t *const keys[16], int64_t from, uint16_t *to) {
+    for (int part = 0; part < 4; ++part) {  // 8 keys and 8 pairs each
+        const int first = part / 2 * 8, column = part % 2 * 8;
+        __m256i rows[8], pairs[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) rows[i] = load_pairs(keys[first + i] + from + 2 * column);
+#pragma GCC unroll 4
+        for (int i = 0; i < 8; i += 2) {
+            pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+            pairs[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+        }
+        // rows[4i + c] then holds of keys 4i to 4i + 3 the pairs c and 4 + c.
+#pragma GCC unroll 2
+        for (int i = 0; i < 8; i += 4) {
+            rows[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
+            rows[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
+            rows[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+            rows[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+        }
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) {
+            uint16_t *out = to + 32 * (column + c) + 2 * first;
+            _mm256_storeu_si256((__m256i *)out, _mm256_permute2x128_si256(rows[c], rows[4 + c], 0x20));
+            _mm256_storeu_si256((__m256i *)(out + 32 * 4), _mm256_permute2x128_si256(rows[c], rows[4 + c], 0x31));
+        }
+    }
+}
+
 // 32 values of two keys in pairs, 16 to each of two tiles.
 inline void store_value_pairs(uint16_t *to, uint16_t *beside, const uint16_t *one, const uint16_t *two) {
     uint16_t *const tiles[2] = {to, beside};

@@ -194,6 +194,35 @@ inline void add_values(const Operand *weights, int64_t weight_stride, const uint
         }
 }
 
+// 32 values of each of 16 keys, turned: 16 pairs of values, of each those of all keys.
+inline void turn_keys(const uint16_t *const keys[16], int64_t from, uint16_t *to) {
+    __m512i rows[16], pairs[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(keys[i] + from);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    // rows[4i + c] then holds of keys 4i to 4i + 3 the pairs c, 4 + c, 8 + c and 12 + c.
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        rows[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        rows[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        rows[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        rows[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const __m512i even[2] = {_mm512_shuffle_i32x4(rows[c], rows[4 + c], 0x88), _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0x88)};
+        const __m512i odd[2] = {_mm512_shuffle_i32x4(rows[c], rows[4 + c], 0xDD), _mm512_shuffle_i32x4(rows[8 + c], rows[12 + c], 0xDD)};
+        _mm512_storeu_si512(to + 32 * c, _mm512_shuffle_i32x4(even[0], even[1], 0x88));
+        _mm512_storeu_si512(to + 32 * (4 + c), _mm512_shuffle_i32x4(odd[0], odd[1], 0x88));
+        _mm512_storeu_si512(to + 32 * (8 + c), _mm512_shuffle_i32x4(even[0], even[1], 0xDD));
+        _mm512_storeu_si512(to + 32 * (12 + c), _mm512_shuffle_i32x4(odd[0], odd[1], 0xDD));
+    }
+}
+
 // 32 values of two keys in pairs, 16 to each of two tiles.
 inline void store_value_pairs(uint16_t *to, uint16_t *beside, const uint16_t *one, const uint16_t *two) {
     const __m512i a = one ? _mm512_loadu_si512(one) : _mm512_setzero_si512();
