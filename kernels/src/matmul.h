@@ -16,6 +16,8 @@ constexpr int64_t kTile = 16, kGroup = 32, kScaleBytes = 64;
 constexpr int64_t kCodeBytes = 64;     // of one row's group
 constexpr int64_t kInnerBlock = 2048;  // inputs at a time, so that two tiles of weights stay in the second cache
 
+constexpr int64_t kAhead = 2048;       // bytes of a tile that are on their way into the cache while it is computed with
+
 enum class Mode { store, add };
 
 inline int64_t tiles_of(const AmsLinear &linear) { return (linear.outputs + kTile - 1) / kTile; }
@@ -68,6 +70,13 @@ inline void norm_row(const float *x, const float *weight, float epsilon, const I
                   load(x + i + 16) * factor * load(weight + i + 16));
 }
 
+// One row waits for memory whatever is asked for; several have so many instructions for each line of the cache that the
+// processor doesn't look as far ahead by itself.
+template <int ROWS>
+inline void fetch(const void *weights) {
+    if (ROWS > 1) _mm_prefetch((const char *)weights + kAhead, _MM_HINT_T0);
+}
+
 // call(std::integral_constant<int, rows>()) for rows from 1 to MOST.
 template <int MOST, class Call>
 inline void with_rows(int64_t rows, const Call &call) {
@@ -87,7 +96,9 @@ inline void pair_kernel(const Operand *a, int64_t lda, const uint16_t *b, int64_
 #pragma GCC unroll 4
         for (int t = 0; t < TILES; ++t) sums[r][t] = mode == Mode::add ? load(c + r * ldc + t * kTile) : zeros();
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < k; i += 2)
+    for (int64_t i = 0; i < k; i += 2) {
+#pragma GCC unroll 4
+        for (int t = 0; t < TILES; ++t) fetch<ROWS>(b + t * ldb + i * kTile);
 #pragma GCC unroll 2
         for (int step = 0; step < kPairSteps; ++step) {
             PairWeights weights[TILES];
@@ -100,6 +111,7 @@ inline void pair_kernel(const Operand *a, int64_t lda, const uint16_t *b, int64_
                 for (int t = 0; t < TILES; ++t) sums[r][t] = add_product(sums[r][t], weights[t], input);
             }
         }
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -131,6 +143,7 @@ inline void code_kernel(const Inputs &in, const uint8_t *w, int64_t groups, floa
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) sums[r] = mode == Mode::add ? load(c + r * ldc) : zeros();
     for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8) {
+        for (int i = 0; i < kScaleBytes + kGroup * kTile * BITS / 8; i += 64) fetch<ROWS>(w + i);
         Floats products[ROWS];
         group_products<ROWS, BITS>(w + kScaleBytes, in.codes + g * kCodeBytes, all * kCodeBytes, products);
         const Floats s = load_f16(w), m = load_f16(w + 32);
