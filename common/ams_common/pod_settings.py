@@ -18,6 +18,9 @@ ToolParser = Literal[
 ]
 Quantization = Literal["auto", "none", "8bit", "4bit"]
 Speculation = Literal["auto", "off"]
+LogFormat = Annotated[
+    Literal["console", "json"], Meta(description="human-readable log lines, or one JSON object per line")
+]
 
 
 class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +66,7 @@ class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True):
     progress_host: Annotated[str, Meta(description="address of GET /progress")] = "0.0.0.0"
     termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
     progress_file: Annotated[str, Meta(description="file to which progress is appended as JSON lines")] = ""
+    log_format: LogFormat = "console"
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,4 +198,5 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: OtlpEndpoint = ""
     trace_sample_ratio: TraceSampleRatio = 1.0
     termination_log: Annotated[str, Meta(description="file for the line that explains a failure")] = ""
+    log_format: LogFormat = "console"
     debug: Annotated[bool, Meta(description="enable debug logging")] = False

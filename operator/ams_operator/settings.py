@@ -119,4 +119,8 @@ class OperatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["console", "json"], Meta(description="human-readable lines, or one JSON object per line")
     ] = "console"
+    pod_log_format: Annotated[
+        Literal["console", "json"],
+        Meta(description="the same of model pods; another one renews them, as many at a time as an upgrade does"),
+    ] = "console"
     debug: Annotated[bool, Meta(description="enable debug logging")] = False

@@ -276,6 +276,7 @@ def test_the_operator_may_read_nodes_unless_that_is_switched_off() -> None:
         ({"gateway": {"debug": True}}, "gateway", "AMS_DEBUG", "true"),
         ({"gateway": {"env": [{"name": "X", "value": "yes please"}]}}, "gateway", "X", "yes please"),
         ({"operator": {"logFormat": "console"}}, "operator", "AMS_LOG_FORMAT", "console"),
+        ({"operator": {"podLogFormat": "json"}}, "operator", "AMS_POD_LOG_FORMAT", "json"),
         ({"operator": {"debug": True}}, "operator", "AMS_DEBUG", "true"),
         ({"operator": {"env": [{"name": "X", "value": "yes please"}]}}, "operator", "X", "yes please"),
         ({"podImage": {"repository": "r", "tag": "t"}}, "operator", "AMS_POD_IMAGE", "r:t"),

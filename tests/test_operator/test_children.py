@@ -261,6 +261,20 @@ def test_settings_of_the_operator_reach_the_pods() -> None:
     assert {"name": "HF_ENDPOINT", "value": "http://mirror:8000"} in env
 
 
+def test_the_form_of_logs_is_told_to_pods_where_it_is_another() -> None:
+    def told(**settings: Any) -> dict[str, list[str]]:
+        chosen = msgspec.structs.replace(SETTINGS, **settings)
+        (deployment,) = (each for each in plan(Observed(resource()), chosen, NOW).apply if each["kind"] == "Deployment")
+        pod = deployment["spec"]["template"]["spec"]
+        return {
+            each["name"]: [variable["value"] for variable in each["env"] if variable["name"] == "AMS_LOG_FORMAT"]
+            for each in (*pod["initContainers"], *pod["containers"])
+        }
+
+    assert told() == {"download": [], "serve": []}
+    assert told(pod_log_format="json") == {"download": ["json"], "serve": ["json"]}
+
+
 def test_users_may_be_the_clusters_choice() -> None:
     """As OpenShift's restricted-v2 asks for: it refuses pods that name their own."""
     free = msgspec.structs.replace(SETTINGS, run_as_user=0, run_as_group=0, fs_group=0)

@@ -36,7 +36,7 @@ from ams_pod.download.jobs import Context
 from ams_pod.download.manifest import read_manifest
 from ams_pod.download.plan import parse_lock
 from ams_pod.download.progress import Tracker
-from ams_pod.download.report import Report, say
+from ams_pod.download.report import Report, say, say_in
 from ams_pod.download.signature import Signer, read_key
 from ams_pod.layout import OutsideRoot, gguf_of
 from ams_pod.weights_link import make_adapter_links, make_link, weights_path
@@ -56,6 +56,7 @@ def run(argv: list[str]) -> int:
     )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end_at_once)
+    say_in(settings.log_format)
     tracker = Tracker()
     with Report(settings, tracker) as report:
         try:
@@ -69,7 +70,7 @@ def run(argv: list[str]) -> int:
         except OSError as error:
             return _fail(volume_refused(settings.models_dir, error, _missing_bytes(tracker)).failure, settings, tracker)
         except Exception as error:
-            print(redact(traceback.format_exc(), _secrets()), file=sys.stderr)
+            say(redact(traceback.format_exc(), _secrets()))
             sentence = (str(error).splitlines() or [""])[0]
             failure = Failure(Reason.DOWNLOAD_FAILED, f"Unexpected {type(error).__name__}: {sentence}")
             return _fail(failure, settings, tracker)

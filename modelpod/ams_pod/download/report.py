@@ -1,5 +1,6 @@
 """Reports how far the download is: GET /progress and /metrics, a file of JSON lines, and lines on standard error."""
 
+import logging
 import socket
 import sys
 import threading
@@ -10,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from ams_common.pod_settings import DownloadSettings
+from ams_common.json_lines import JsonLines
+from ams_common.pod_settings import DownloadSettings, LogFormat
 from ams_common.progress import Progress
 
 from ams_pod.download.progress import Tracker
@@ -126,9 +128,22 @@ class Report:
         say(f"progress at http://{_bracketed(str(host))}:{port}/progress")
 
 
+_log_format: LogFormat = "console"
+
+
+def say_in(log_format: LogFormat) -> None:
+    """How lines are said from here on, by this process."""
+    global _log_format
+    _log_format = log_format
+
+
 def say(line: str) -> None:
-    """One line for a person."""
-    print(f"ams-pod download: {line}", file=sys.stderr, flush=True)
+    """One line for a person, or for what collects the logs of pods."""
+    if _log_format == "console":
+        print(f"ams-pod download: {line}", file=sys.stderr, flush=True)
+        return
+    record = logging.LogRecord("ams_pod.download", logging.INFO, "", 0, "%s", (line,), None)
+    print(JsonLines().format(record), file=sys.stderr, flush=True)
 
 
 def _bracketed(host: str) -> str:

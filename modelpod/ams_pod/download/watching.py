@@ -24,7 +24,7 @@ from ams_pod.download.failures import Failed
 from ams_pod.download.fetching import Fetching
 from ams_pod.download.main import bring, context_of, end_at_once
 from ams_pod.download.progress import Tracker
-from ams_pod.download.report import Report, say
+from ams_pod.download.report import Report, say, say_in
 from ams_pod.weights_link import FOLDER
 
 _LOOK_SECONDS = 1.0
@@ -113,6 +113,7 @@ def run(argv: Sequence[str]) -> int:
         return 2
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end_at_once)
+    say_in(settings.log_format)
     watcher = Watcher(settings)
     while True:
         watcher.look(time.monotonic())

@@ -19,7 +19,7 @@ _CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
 _NO_MATTER = frozenset(
     {
         "adapters", "adapters_state", "aliases", "any_name", "concurrent_requests", "debug", "engine_address",
-        "engine_log", "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host",
+        "engine_log", "engine_sleep_seconds", "fallbacks", "golden_prompts", "grace_seconds", "host", "log_format",
         "max_body_bytes", "models_dir", "port", "queued_requests", "request_timeout_seconds", "source", "stall_seconds",
         "temp_dir", "termination_log", "uds",
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 from ams_common.adapters import parse_adapters
+from ams_common.json_lines import JsonLines
 from ams_common.options import OptionError, parse
 from ams_common.outside import InvalidJson
 from ams_common.pod_settings import DownloadSettings, ServeSettings
@@ -39,11 +40,10 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
     settings = parse(
         ServeSettings, "ams-pod serve", argv, environment, "Serve one model over HTTP.", shared_with=DownloadSettings
     )
-    logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    console = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else console)
+    logging.basicConfig(level=logging.DEBUG if settings.debug else logging.INFO, handlers=[handler])
     if (refusal := unsupported(settings)) is not None:
         return explain_end(settings.termination_log, Failure(Reason.LOAD_FAILED, refusal))
     try:

@@ -193,6 +193,7 @@ def _fetching(
         link_dir=RUN_DIR if engine.row is not None else "",
         progress_port=progress_port,
         termination_log=TERMINATION_LOG,
+        log_format=settings.pod_log_format,
     )
     environment: dict[str, ObjectBody] = literally(environment_of(pod_settings))
     if settings.hub_endpoint:
@@ -233,6 +234,7 @@ def _serve(resource: ModelDeployment, settings: OperatorSettings, engine: Engine
         temp_dir="/tmp",
         grace_seconds=float(resource.spec.limits.request_timeout_seconds + _SPARE_SECONDS // 2),
         termination_log=TERMINATION_LOG,
+        log_format=settings.pod_log_format,
         otlp_endpoint=settings.otlp_endpoint,
         # What a gateway passes on is recorded or not as it says; nobody else asks a pod.
         trace_sample_ratio=0.0 if settings.otlp_endpoint else 1.0,
