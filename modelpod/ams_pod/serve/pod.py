@@ -347,8 +347,8 @@ class ModelPod:
         self._post(self._note_phase, phase, percent, time.monotonic())
 
     def _publish(self, events: list[TokenEvent]) -> None:
-        if threading.get_ident() == self._loop_thread:
-            _dispatch(events)
+        if threading.get_ident() == self._loop_thread:  # without waking a loop that is awake
+            self._loop.call_soon(_dispatch, events)
         else:
             self._post(_dispatch, events)
 
