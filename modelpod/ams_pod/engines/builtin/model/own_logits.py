@@ -37,7 +37,8 @@ class OwnLogits:
         folder = derived_folder(Path(request.settings.models_dir), request.folder)
         if folder is None:
             return None
-        ours = [_VERSION, *map(_version_of, _CODE), compiled.unavailable(), torch.backends.cpu.get_cpu_capability()]
+        kernels = compiled.variant() or compiled.unavailable()
+        ours = [_VERSION, *map(_version_of, _CODE), kernels, torch.backends.cpu.get_cpu_capability()]
         parts = [*ours, str(placement.dtype), placement.quantization, placement.device]
         try:
             key = identity_of(request.folder, [*parts, int(placement.keeps_groups)])
