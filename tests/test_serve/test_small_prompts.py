@@ -19,11 +19,18 @@ async def test_a_small_prompt_waits_for_no_thread(tmp_path: Path) -> None:
             status, _ = await echo.generate(prompt="what")
             assert status == 200
             large = asyncio.ensure_future(echo.generate(prompt="what " * 1000))
+            packed = gzip.compress(json.dumps({"prompt": "what " * 1000}).encode())
+            assert len(packed) < 4096
+            headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+            unpacked = asyncio.ensure_future(echo.client.post(echo.url + "/generate", data=packed, headers=headers))
             await asyncio.sleep(0.3)
             assert not large.done()
+            assert not unpacked.done()
         finally:
             held.set()
         assert (await large)[0] == 200
+        async with await unpacked as response:
+            assert response.status == 200
         await blocking
 
 

@@ -102,7 +102,7 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
         async with pod.admit(meter) as engine, AsyncExitStack() as memory:
             _check_generates(pod, engine)
             memory.enter_context(refusals_as_api_errors())
-            if not job.media and (request.content_length or _SMALL_BYTES) < _SMALL_BYTES:
+            if not job.media and _is_small(request):
                 prepared, release = _listed(job.prepare(engine, [])), lambda: None
                 meter.waits.note("preparing", time.monotonic())
             else:
@@ -123,6 +123,12 @@ async def answer(request: web.Request, job: GenerationJob) -> web.StreamResponse
             raise
         events = job.failed(error, request[REQUEST_ID]) if job.failed is not None else b""
         return await stream.fail(error, request[REQUEST_ID], events)
+
+
+def _is_small(request: web.Request) -> bool:
+    """Whether its body is; a packed one may hold anything."""
+    size = request.content_length
+    return size is not None and size < _SMALL_BYTES and "Content-Encoding" not in request.headers
 
 
 async def _prepare(
