@@ -2,9 +2,10 @@
 
 import concurrent.futures
 import json
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,26 +40,38 @@ def wait_restarted(installed: Installed, name: str, count: int) -> None:
         time.sleep(0.5)
 
 
-def stream(installed: Installed, name: str, tokens: int) -> str:
-    """Words of a streamed answer; AssertionError where it has no end, or tells an error."""
+def stream(installed: Installed, name: str, tokens: int, began: Callable[[], object] = lambda: None) -> str:
+    """Words of a streamed answer; AssertionError where it has no end, or tells an error. Calls `began` at the first."""
     body = json.dumps(asked(name) | {"stream": True, "max_tokens": tokens, "ignore_eos": True}).encode()
     request = urllib.request.Request(
         f"{installed.gateway}/v1/chat/completions", body, {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=150) as answer:
-        events = [line[6:].strip() for line in answer.read().decode().splitlines() if line.startswith("data: ")]
-    assert events[-1] == "[DONE]", events[-3:]
-    chunks = [json.loads(event) for event in events[:-1]]
-    assert not [chunk for chunk in chunks if "error" in chunk], chunks[-1]
-    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        words: list[str] = []
+        last = b""
+        for line in answer:
+            if not line.startswith(b"data: "):
+                continue
+            last = line[6:].strip()
+            if last == b"[DONE]":
+                break
+            chunk = json.loads(last)
+            assert "error" not in chunk, chunk
+            words += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+            if any(words):
+                began()
+    assert last == b"[DONE]", last
+    return "".join(words)
 
 
 @contextmanager
 def streams(installed: Installed, name: str, count: int, tokens: int) -> Iterator[list[concurrent.futures.Future[str]]]:
-    """So many answers are on their way while inside; all have ended after it, one way or the other."""
+    """So many answers have begun when inside; all have ended after it, one way or the other."""
+    begun = [threading.Event() for _ in range(count)]
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(stream, installed, name, tokens) for _ in range(count)]
-        time.sleep(2)
+        futures = [pool.submit(stream, installed, name, tokens, each.set) for each in begun]
+        for event, future in zip(begun, futures, strict=True):
+            assert event.wait(60), future
         yield futures
         _, hung = concurrent.futures.wait(futures, timeout=150)
         assert not hung
