@@ -11,6 +11,7 @@ from ams_cli.gateway_client import GatewayClient, GatewayError, get_json
 from ams_cli.tables import columns
 
 if TYPE_CHECKING:
+    from ams_common.resource.status import EngineStatus
     from ams_kube.views import ResourceView
 
 
@@ -80,7 +81,7 @@ def resource_details(resource: "ResourceView") -> str:
         ("Family:", status.model.family or ""),
         ("Parameters:", status.model.parameters or ""),
         ("Revision:", status.model.revision or ""),
-        ("Engine:", " – ".join(filter(None, (status.engine.name, status.engine.reason)))),
+        ("Engine:", _engine(status.engine)),
         ("Quantization:", " – ".join(filter(None, (status.quantization.chosen, status.quantization.reason)))),
     ]
     text = columns([fact for fact in facts if fact[1]])
@@ -93,6 +94,11 @@ def resource_details(resource: "ResourceView") -> str:
         rows += [(each.type, each.status, each.reason, each.message) for each in status.conditions]
         text += "\n\n" + columns(rows)
     return text
+
+
+def _engine(engine: "EngineStatus") -> str:
+    named = " ".join(filter(None, (engine.name, engine.version)))
+    return " – ".join(filter(None, (named, engine.reason)))
 
 
 def _pod_facts(pod: PodModel) -> str:

@@ -133,6 +133,14 @@ class PodModel(msgspec.Struct, frozen=True, kw_only=True):
     engine: Annotated[
         str | None, Meta(description="Engine of another make, with its version, such as `vLLM 0.32.0`; null for ours.")
     ] = None
+    engine_name: Annotated[str | None, Meta(description="What computes, as in `spec.engine.name`.")] = None
+    engine_version: Annotated[
+        str | None,
+        Meta(
+            description="Version of what computes: this product's of `builtin`, else what the engine says of itself;"
+            " null while it says nothing."
+        ),
+    ] = None
     adapters: Annotated[
         list[PodAdapter] | None, Meta(description="LoRA adapters that come and go while it runs; null where none do.")
     ] = None
@@ -208,6 +216,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     pods: Annotated[list[PodModel], Meta(description="Report of each pod.")]
     engine: Annotated[str | None, Meta(description="What computes, as in `spec.engine.name`.")] = None
     engine_reason: Annotated[str | None, Meta(description="Why this engine.")] = None
+    engine_version: Annotated[
+        str | None, Meta(description="Version of what computes, as the newest pod tells it; null while none does.")
+    ] = None
 
 
 class ModelStatuses(msgspec.Struct, frozen=True, kw_only=True):

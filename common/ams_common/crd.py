@@ -23,6 +23,8 @@ _COLUMNS: tuple[tuple[str, str, str, dict[str, int]], ...] = (
     ("Replicas", "integer", ".status.readyReplicas", {}),
     ("Phase", "string", ".status.summary", {}),
     ("Age", "date", ".metadata.creationTimestamp", {}),
+    ("Engine", "string", ".status.engine.name", {"priority": 1}),
+    ("EngineVersion", "string", ".status.engine.version", {"priority": 1}),
     ("Source", "string", ".spec.model.source", {"priority": 1}),
     ("Message", "string", ".status.message", {"priority": 1}),
 )

@@ -21,5 +21,6 @@ KEYS_SECRET: Final = "aimodelserver.io/keys-secret"  # on the gateways' Service:
 
 SET_NAME: Final = "leaderworkerset.sigs.k8s.io/name"  # on what a LeaderWorkerSet's controller makes: the set's name
 AFTER_START: Final = "leaderworkerset.sigs.k8s.io/experimental-recreate-group-after-start"  # on a set
+REVISION: Final = "deployment.kubernetes.io/revision"  # on a ReplicaSet: the number that its Deployment gave it
 SERVICE_NAME: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 GPU_MEMORY: Final = "nvidia.com/gpu.memory"  # on a node: MiB of each GPU, by GPU feature discovery

@@ -29,7 +29,6 @@ from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Figures, Metrics
 from ams_operator.persistent import keep_running
 from ams_operator.settings import OperatorSettings
-from ams_operator.watch.adapters import AdapterPoller, targets
 from ams_operator.watch.cache import Cache
 from ams_operator.watch.demand import DemandReader
 from ams_operator.watch.groups import GroupWatch
@@ -38,6 +37,7 @@ from ams_operator.watch.naming import NameBook
 from ams_operator.watch.nodes import NodeWatch
 from ams_operator.watch.progress import ProgressPoller
 from ams_operator.watch.scaler import Scaler
+from ams_operator.watch.serving import ServingPoller, targets
 from ams_operator.watch.startups import StartupWatch
 from ams_operator.watch.workqueue import WorkQueue
 from ams_operator.web import serve_monitoring
@@ -93,7 +93,7 @@ class _Operator:
         self._queue = queue = WorkQueue(at_once=settings.concurrent_writes)
         self._cache = Cache(lambda key, new_spec: queue.add(key, first=new_spec))
         self._poller = ProgressPoller(pod_session, settings.progress_port, self._pods_on_their_way, queue.add, metrics)
-        self._adapters = AdapterPoller(pod_session, lambda: targets(self._cache), queue.add)
+        self._serving = ServingPoller(pod_session, lambda: targets(self._cache), queue.add)
         self._nodes = NodeWatch(client, self._nodes_changed)
         self._reports = (
             HubReports(HubClient(hub_session, hub_endpoint(settings), settings.preflight_seconds), queue.add, metrics)
@@ -119,7 +119,7 @@ class _Operator:
             settings,
             metrics,
             self._poller.of,
-            self._adapters.of,
+            self._serving.of,
             self._by_load,
             NameBook(self._cache, queue.add, confined=settings.confine_names),
             self._busy,
@@ -208,7 +208,7 @@ class _Operator:
         self._queue.start(self._reconcile)
         jobs: list[Coroutine[Any, Any, None]] = [
             keep_running("asking pods for their progress", self._poller.run),
-            keep_running("asking pods for their adapters", self._adapters.run),
+            keep_running("asking pods that serve", self._serving.run),
             keep_running("forgetting what the hub said", self._tidy),
         ]
         if self._reader is not None:

@@ -200,7 +200,7 @@ def test_a_clusters_models() -> None:
                 "summary": "Downloading 43 %",
                 "replicas": 1,
                 "model": {"family": "text", "parameters": "8.19B"},
-                "engine": {"name": "vllm", "reason": "a GPU is asked for"},
+                "engine": {"name": "vllm", "reason": "a GPU is asked for", "version": "0.32.0"},
                 "quantization": {"chosen": "4bit", "reason": "it fits"},
                 "adapters": [
                     {"name": "sql", "state": "Failed", "readyReplicas": 1, "message": "There is no acme/sql."},
@@ -217,7 +217,7 @@ def test_a_clusters_models() -> None:
     assert resources_table([]) == "No ModelDeployments found."
     text = resource_details(resource)
     assert "4bit – it fits" in text
-    assert "vllm – a GPU is asked for" in text
+    assert "vllm 0.32.0 – a GPU is asked for" in text
     told = [line.split() for line in text.splitlines()]
     assert ["sql", "Failed", "1", "There", "is", "no", "acme/sql."] in told
     assert ["french", "Ready", "2"] in told

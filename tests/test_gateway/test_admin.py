@@ -118,6 +118,7 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
         "max_memory": {"0": 8}, "state": "ready", "modalities": ["text", "image"], "device": "cuda",
         "architecture": "Qwen2_5OmniModel", "precision": "bfloat16", "quantization": "4bit",
         "quantization_reason": "it fits", "context_tokens": 4096, "engine": "vLLM 0.32.0",
+        "engine_name": "vllm", "engine_version": "0.32.0",
         "adapters": [{"name": "sql", "state": "failed", "message": "Its lock differs."}],
     }  # fmt: skip
     running_pod = await pod(_answers(GET_model_status=said))
@@ -129,7 +130,9 @@ async def test_models_as_their_pods_know_them(start: Start, pod, registry: FakeR
     older = {name: omni[name] for name in ("type", "path", "path_exists", "quant_bits", "max_memory")}
     assert older == {name: said[name] for name in older}
     assert omni["pods"][0] == said | {"model": "qwen-omni", "pod": "qwen-omni-0"}
+    assert omni["engine_version"] == "0.32.0"
     cold = body["model_configs"]["cold"]
+    assert cold["engine_version"] is None
     assert (cold["type"], cold["quant_bits"], cold["max_memory"]) == ("text", None, {"cpu": "9Gi"})
 
 

@@ -124,6 +124,12 @@ def test_a_slice_without_port_or_endpoints_has_no_pods() -> None:
     assert read_slice(empty) == {}
 
 
+def test_which_engine_computes_comes_from_status() -> None:
+    engine = {"name": "vllm", "reason": "a GPU is asked for", "version": "0.32.0"}
+    facts = read_resource(resource("m", status={"engine": engine})).model.facts
+    assert (facts.engine, facts.engine_reason, facts.engine_version) == tuple(engine.values())
+
+
 def test_download_progress_comes_from_status() -> None:
     status = {
         "phase": "Downloading",

@@ -143,6 +143,7 @@ async def test_model_status(start: Start, pod, registry: FakeRegistry) -> None:
         "max_memory": {"0": "8Gi"},
         "state": "ready", "replicas": 1, "ready_replicas": 1, "message": "", "modalities": ["image", "text"],
         "download": None, "pods": [], "engine": "vllm", "engine_reason": "a GPU is asked for",
+        "engine_version": None,
     }  # fmt: skip
     assert status["unreachable"] == [{"model": "qwen-vl", "pod": "qwen-vl-0"}]
     cold = status["model_configs"]["cold"]

@@ -1,25 +1,18 @@
-"""What a resource says of adapters that its pods load while they run, and how the operator comes to know."""
+"""What a resource says of adapters that its pods load while they run."""
 
-import asyncio
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 from ams_common.adapters import AdapterSettings, asked_digest
-from ams_common.admin import PodAdapter, PodModel
-from ams_common.resource.spec import ModelDeployment
-from ams_common.resource.status import AdapterStatus, EngineStatus, LockStatus, Status
-from ams_kube.objects import Pod
+from ams_common.admin import PodAdapter
+from ams_common.resource.status import AdapterStatus, LockStatus, Status
 from ams_operator.decide.observed import Decision, Observed
 from ams_operator.decide.plan import plan
 from ams_operator.decide.status.adapters import adapter_statuses
-from ams_operator.watch import adapters as watching
-from ams_operator.watch.adapters import AdapterPoller, Target, believable, settled
+from ams_operator.decide.status.serving import ServingReport
 from plan_objects import NOW, SETTINGS, as_applied, resource
 from test_health import SERVING, a_pod
-from test_strangers import HOSTILE, _serving
 
 SQL = AdapterSettings("sql", "hf://acme/sql")
 FRENCH = AdapterSettings("french", "hf://acme/french")
@@ -85,8 +78,8 @@ def decided(adapters: list[dict[str, Any]], *, pods: int = 1, **reports: list[Po
     made = plan(Observed(given), SETTINGS, NOW)
     running = [a_pod(str(number), SERVING) for number in range(pods)]
     children = {each["kind"]: as_applied(each) for each in made.apply}
-    told = {uid.removeprefix("p"): each for uid, each in reports.items()}
-    return plan(Observed(given, children=children, pods=running, adapters=told), SETTINGS, NOW)
+    told = {uid.removeprefix("p"): ServingReport(adapters=tuple(each)) for uid, each in reports.items()}
+    return plan(Observed(given, children=children, pods=running, serving=told), SETTINGS, NOW)
 
 
 def condition(decision: Decision, kind: str) -> tuple[str, str, str]:
@@ -120,110 +113,6 @@ def test_a_model_whose_pods_have_theirs_from_start_to_end_says_nothing(adapters:
     status = plan(Observed(given), SETTINGS, NOW).status
     assert status.adapters is None
     assert "AdaptersReady" not in {each.type for each in status.conditions or ()}
-
-
-WANTED = {"sql": asked_digest(SQL)}
-
-
-@pytest.mark.parametrize(
-    ("said", "done"),
-    [
-        (None, False),
-        ([], False),
-        ([told(SQL)], True),
-        ([told(SQL, "loading")], False),
-        ([NO], False),
-        ([told(SQL), told(FRENCH)], False),  # one is to go
-        ([msgspec.structs.replace(told(SQL), asked="another")], False),
-    ],
-)
-def test_a_pod_is_asked_often_until_it_has_all_of_them(said: list[PodAdapter] | None, done: bool) -> None:
-    assert settled(WANTED, said) == done
-
-
-def test_what_a_pod_says_is_made_fit_to_be_shown() -> None:
-    [found] = believable([PodAdapter(name="sql", state="failed", message="a\nb\x1b[31m" + "x" * 5000)])
-    assert found.message.startswith("a b [31mx")
-    assert len(found.message) == 1000
-    assert believable(None) == ()
-    assert len(believable([told(SQL)] * 1000)) == 64
-
-
-def pod(uid: str = "1") -> Pod:
-    document = {"metadata": {"name": uid, "namespace": "models", "uid": uid}, "status": {"podIP": "127.0.0.1"}}
-    return msgspec.convert(document, Pod)
-
-
-@pytest.mark.parametrize("body", [*HOSTILE.values(), b'{"adapters":[{"name":7}]}', b'{"adapters":{}}'])
-async def test_pods_are_asked_and_nonsense_is_nothing(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, answers = 0, [body, msgspec.json.encode(PodModel(adapters=[told(SQL, "loading")])), b""]
-    answers += [msgspec.json.encode(PodModel(adapters=[told(SQL)]))] * 9
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        assert request.path == "/admin/model_status"
-        asked += 1
-        return web.Response(body=answers[asked - 1], content_type="application/json")
-
-    changed: list[str] = []
-    present = [Target("models/tiny", pod(), WANTED)]
-    async with asyncio.timeout(20), _serving(answer) as port, aiohttp.ClientSession() as session:
-        monkeypatch.setattr(watching, "SERVE_PORT", port)
-        poller = AdapterPoller(session, lambda: present, changed.append)
-        await poller.look(0.0)
-        assert poller.of.get("1", ()) == ()
-        changed.clear()
-        await poller.look(5.0)
-        assert [each.state for each in poller.of["1"]] == ["loading"]
-        await poller.look(10.0)  # answered nothing, which changes nothing
-        await poller.look(15.0)
-        assert [each.state for each in poller.of["1"]] == ["ready"]
-        assert changed == ["models/tiny"] * 2
-        await poller.look(20.0)
-        assert asked == 4  # it has all, and isn't asked for a while
-        await poller.look(80.0)
-        assert asked == 5
-        present[0] = Target("models/tiny", pod(), {**WANTED, "french": asked_digest(FRENCH)})
-        await poller.look(81.0)
-        assert asked == 6
-        present.clear()
-        await poller.look(82.0)
-        assert poller.of == {}
-
-
-def test_which_pods_are_asked() -> None:
-    class Known:
-        def __init__(self, *pods: Pod) -> None:
-            self._pods = pods
-
-        def own_pods(self) -> tuple[Pod, ...]:
-            return self._pods
-
-    class Cache:
-        def __init__(self, given: ModelDeployment, *pods: Pod) -> None:
-            self._given, self._known = given, Known(*pods)
-
-        def resources(self) -> list[ModelDeployment]:
-            return [self._given]
-
-        def get(self, key: str) -> Known:
-            return self._known
-
-    def serving(uid: str, ready: str = "True", address: str = "10.0.0.1") -> Pod:
-        conditions = [{"type": "Ready", "status": ready}]
-        document = {"metadata": {"name": uid, "uid": uid}, "status": {"podIP": address, "conditions": conditions}}
-        return msgspec.convert(document, Pod)
-
-    def asked(engine: str | None, adapters: list[dict[str, Any]]) -> list[str]:
-        given = resource("hf://acme/tiny", engine=ENGINE, adapters=adapters)
-        given = msgspec.structs.replace(given, status=Status(engine=EngineStatus(name=engine)))
-        pods = serving("a"), serving("b", "False"), serving("c", address="")
-        found: Any = watching.targets(Cache(given, *pods))  # type: ignore[arg-type]
-        assert all(each.wanted.keys() == {"sql", "french"} for each in found)
-        return [each.pod.metadata.uid for each in found]
-
-    assert asked("vllm", SPEC) == ["a"]
-    assert asked("vllm", []) == asked("llamacpp", SPEC) == asked(None, SPEC) == asked("of-tomorrow", SPEC) == []
 
 
 def test_the_types_of_the_resource_take_what_is_told() -> None:

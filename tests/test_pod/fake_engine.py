@@ -37,6 +37,7 @@ class Script:
     length: float = 1.0  # of its vectors
     refuses: str = ""  # adapters whose path holds it
     load_seconds: float = 0.0  # that it takes to load an adapter
+    version: str = "1.2.3+cpu"
 
 
 @dataclass
@@ -92,7 +93,7 @@ class FakeEngine:
         )
 
     async def version(self, request: web.Request) -> web.Response:
-        return web.json_response({"version": "1.2.3+cpu"})
+        return web.json_response({"version": self.script.version})
 
     async def props(self, request: web.Request) -> web.Response:
         return web.json_response(

@@ -201,12 +201,18 @@ async def test_an_engine_that_hangs_beside_is_condemned(folder: Path, monkeypatc
         assert not health.alive
         assert "none got a token" in health.message
         assert health.counts == {"stalled": 1}
+        assert (health.version, one.engine.info.engine) == ("1.2.3+cpu", "vLLM 1.2.3+cpu")
+        one.fake.script.version = "1.3\n" + "9" * 200  # type: ignore[union-attr]
         again = one.ask(3)
         one.engine.begins()  # another process is there already: its port never was without a listener
         assert one.engine.health.alive
         assert told(await one.wait(again))[1] == "length"
         assert one.engine.health.available
         assert one.engine.health.counts == {"stalled": 1}, "it is one restart"
+        version = one.engine.health.version
+        assert version.startswith("1.3 999"), "what is started again may be of another version"
+        assert len(version) == 100
+        assert one.engine.info.engine == f"vLLM {version}"
         one.engine.begins()
         assert told(await one.wait(one.ask(3)))[1] == "length", "one that nobody complained of goes on"
 

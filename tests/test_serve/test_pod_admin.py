@@ -1,6 +1,7 @@
 """The admin routes of one pod."""
 
 import asyncio
+import importlib.metadata
 import os
 import time
 from collections.abc import AsyncIterator
@@ -84,6 +85,7 @@ async def test_model_status(pod: EchoPod, tmp_path: Path) -> None:
         "max_memory": {"0": 8 << 30},
     }
     assert (body["state"], body["modalities"]) == ("ready", ["text", "image", "audio", "video"])
+    assert (body["engine_name"], body["engine_version"]) == ("builtin", importlib.metadata.version("ai-model-server"))
 
 
 async def test_files_of_the_dead_go_at_start(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 
     name: str | None = None
     reason: Annotated[str | None, Meta(description="why this one")] = None
+    version: Annotated[
+        str | None,
+        Meta(
+            description="its version, as the newest pod told it: this product's of builtin; none without a pod, and of"
+            " an engine that tells none"
+        ),
+    ] = None
 
 
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -45,6 +45,7 @@ class ModelFacts:
     replicas: int = 0  # pods that should run
     engine: str | None = None  # as in spec.engine.name, and why this one
     engine_reason: str | None = None
+    engine_version: str | None = None  # where the owner was told
     reason: str = ""  # why it isn't ready, also where waiting may help; as docs/troubleshooting.md lists reasons
 
 

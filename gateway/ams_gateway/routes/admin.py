@@ -91,6 +91,8 @@ def _configuration(services: Services, model: Model, pods: list[PodModel]) -> Mo
         replicas=max(ready, facts.replicas),
         engine=facts.engine,
         engine_reason=facts.engine_reason,
+        engine_version=facts.engine_version
+        or next((each.engine_version for each in pods if each.engine_version), None),
         ready_replicas=ready,
         message=progress.failure.message if progress.failure else progress.message,
         modalities=pod.modalities or (sorted(model.modalities) if model.modalities is not None else None),

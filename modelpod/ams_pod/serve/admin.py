@@ -15,6 +15,7 @@ from ams_pod.heap import trim_heap
 from ams_pod.media.temp import TempFile, TempFolder
 from ams_pod.serve.keys import POD
 from ams_pod.serve.pod import ModelPod
+from ams_pod.versions import PRODUCT, installed_version
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -121,8 +122,17 @@ def describe(pod: ModelPod) -> PodModel:
         device=info.device if info else None,
         context_tokens=info.context_tokens if info else None,
         engine=info.engine if info and pod.engine_health is not None else None,
+        engine_name=settings.engine,
+        engine_version=_engine_version(pod) or None,
         adapters=None if pod.adapter_views is None else [_adapter(each) for each in pod.adapter_views],
     )
+
+
+def _engine_version(pod: ModelPod) -> str:
+    """Empty while nothing computes: what comes in its place may be of another version."""
+    if (health := pod.engine_health) is not None:
+        return health.version if health.available else ""
+    return installed_version(PRODUCT) if pod.engine is not None else ""
 
 
 def _adapter(view: AdapterView) -> PodAdapter:

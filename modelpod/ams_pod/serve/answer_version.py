@@ -1,7 +1,6 @@
 """What a pod says of itself with each answer, so that a gateway gives no kept answer that this pod wouldn't give."""
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from ams_common.source import parse_source
 from ams_pod.contents import contents_of
 from ams_pod.engines.port import ModelInfo
 from ams_pod.layout import find_adapter
+from ams_pod.versions import PRODUCT, installed_version
 
-_CODE = ("ai-model-server", "torch", "transformers", "tokenizers")
+_CODE = (PRODUCT, "torch", "transformers", "tokenizers")
 # Where and how a pod serves; two pods that differ in nothing else answer alike.
 _NO_MATTER = frozenset(
     {
@@ -44,7 +44,7 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
         "adapters": [[each.name, _adapter(each, settings)] for each in parse_adapters(settings.adapters)],
         "settings": {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in _NO_MATTER},
         "model": [info.architecture, info.device, info.precision, info.quantization, info.engine, info.context_tokens],
-        "code": [_version_of(name) for name in _CODE],
+        "code": [installed_version(name) or "none" for name in _CODE],
     }
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
 
@@ -52,10 +52,3 @@ def answer_version(folder: Path, settings: ServeSettings, info: ModelInfo) -> st
 def _adapter(adapter: AdapterSettings, settings: ServeSettings) -> list[tuple[str, ...]]:
     found = find_adapter(parse_source(adapter.source), Path(settings.models_dir))
     return [] if found is None else contents_of(found)
-
-
-def _version_of(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ams_common import labels
-from ams_common.admin import PodAdapter
 from ams_common.memory_offers import MemoryOffers
 from ams_common.outside import read_json
 from ams_common.progress import Progress
@@ -30,6 +29,7 @@ from ams_operator.decide.observed import Availability, Decision, Observed
 from ams_operator.decide.plan import movement, plan
 from ams_operator.decide.preflight.verdict import reported_verdict
 from ams_operator.decide.renewal import Renewals
+from ams_operator.decide.status.serving import ServingReport
 from ams_operator.decide.workload import TEMPLATE_FIELDS
 from ams_operator.decisions import DecisionBook
 from ams_operator.metrics import Metrics
@@ -74,7 +74,7 @@ class Reconciler:
         settings: OperatorSettings,
         metrics: Metrics,
         progress: Mapping[str, Progress],
-        adapters: Mapping[str, Sequence[PodAdapter]],
+        serving: Mapping[str, ServingReport],
         replicas: Callable[[str], int | None],
         names: NameBook,
         busy: Callable[[], set[str]],
@@ -91,7 +91,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._progress = progress
-        self._adapters = adapters
+        self._serving = serving
         self._replicas = replicas
         self._names = names
         self._busy = busy
@@ -170,7 +170,8 @@ class Reconciler:
             workers=tuple(known.own_workers()),
             leader_worker_sets=self._leader_worker_sets(),
             progress=self._progress,
-            adapters=self._adapters,
+            serving=self._serving,
+            revisions=known.revisions(),
             report=preflight.report,
             preflight_pending=preflight.pending,
             offers=memory_offers(known.resource, self._nodes()) if preflight.report is not None else MemoryOffers(),

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ams_common.admin import PodAdapter
 from ams_common.memory_offers import MemoryOffers
 from ams_common.naming import GivenNames
 from ams_common.progress import Progress
@@ -17,6 +16,7 @@ from ams_operator.decide.children.common import ObjectBody
 from ams_operator.decide.children.kinds import Child
 from ams_operator.decide.preflight.report import HubReport
 from ams_operator.decide.renewal import Renewal
+from ams_operator.decide.status.serving import ServingReport
 
 Availability = Literal["served", "absent", "forbidden"]
 """Of a kind that isn't Kubernetes' own: whether the cluster has it, and the operator's role lets it be listed."""
@@ -35,7 +35,8 @@ class Observed:
     server takes no such pod. `replacements`: how many pods were replaced lately (see `plan`). `has_turn`: its running
     pods may be renewed for no change of the resource (see `renewal`); `turns`: the models that may, None where none
     ever is. `workers` are the pods of its replicas on other nodes than their leaders'; `leader_worker_sets`: whether
-    the cluster has such sets, and the operator may list them. `adapters`: what pods say of theirs, by a pod's uid.
+    the cluster has such sets, and the operator may list them. `serving`: what pods that serve say of themselves, by
+    a pod's uid; `revisions`: the numbers that a Deployment gave its ReplicaSets, by their uid.
     """
 
     resource: ModelDeployment
@@ -44,7 +45,8 @@ class Observed:
     workers: Sequence[Pod] = ()
     leader_worker_sets: Availability = "served"
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    adapters: Mapping[str, Sequence[PodAdapter]] = field(default_factory=dict)
+    serving: Mapping[str, ServingReport] = field(default_factory=dict)
+    revisions: Mapping[str, int] = field(default_factory=dict)
     report: HubReport | None = None
     preflight_pending: bool = False
     offers: MemoryOffers = field(default_factory=MemoryOffers)

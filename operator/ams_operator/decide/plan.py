@@ -32,6 +32,7 @@ from ams_operator.decide.status.assemble import status_of, transitions_of
 from ams_operator.decide.status.facts import Facts
 from ams_operator.decide.status.pods import PodView, living, read_pod, scheduling_seconds_left, worker_problem
 from ams_operator.decide.status.problem import Problem
+from ams_operator.decide.status.serving import ServingReport, engine_version, newest_revision_first
 from ams_operator.decide.weights import has_weights, lock_of_weights
 from ams_operator.decide.workload import WORKLOADS, own_workload, workload_kind
 from ams_operator.settings import OperatorSettings
@@ -166,6 +167,7 @@ def _facts(
         weights=weights,
         lock=lock_of_weights(resource, engine, claim, pods) if weights else None,
         refused_children=observed.refused_children,
+        engine_version=_engine_version(observed, engine, pods),
         adapters=_adapters(observed, engine, pods),
         stands_still_for=deadline if unmoved is not None and unmoved >= deadline else None,
     )
@@ -174,11 +176,26 @@ def _facts(
 def _adapters(observed: Observed, engine: Engine, pods: Sequence[PodView]) -> list[AdapterStatus] | None:
     if not changes_adapters(observed.resource, engine):
         return None
-    told = [observed.adapters.get(view.pod.metadata.uid) for view in pods if view.stage is Phase.READY]
+    reports = _reports(observed, pods)
+    told = [report.adapters if report is not None else None for report in reports]
     status = observed.resource.status
     same = status is not None and status.observed_generation == observed.resource.metadata.generation
     before = (status.adapters or ()) if status is not None and same else ()
     return adapter_statuses(pod_adapters(observed.resource), told, before)
+
+
+def _reports(observed: Observed, pods: Sequence[PodView]) -> list[ServingReport | None]:
+    """Of the pods that serve, those of the newest revision first; None of one that hasn't said anything yet."""
+    serving = [view.pod.metadata for view in pods if view.stage is Phase.READY]
+    order = newest_revision_first(serving, observed.revisions)
+    return [observed.serving.get(serving[place].uid) for place in order]
+
+
+def _engine_version(observed: Observed, engine: Engine, pods: Sequence[PodView]) -> str | None:
+    if not pods:
+        return None
+    status = observed.resource.status
+    return engine_version(engine.name, _reports(observed, pods), status.engine if status is not None else None)
 
 
 def _names(observed: Observed, settings: OperatorSettings) -> GivenNames:

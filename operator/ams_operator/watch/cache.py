@@ -21,6 +21,8 @@ from ams_operator.decide.workload import WORKLOADS, Workload, own_workload
 
 log = logging.getLogger(__name__)
 
+_LONGEST_NUMBER = 20  # digits
+
 
 @dataclass(slots=True)
 class ModelObjects:
@@ -54,6 +56,13 @@ class ModelObjects:
             if kind in WORKLOADS and owner_of(child, self.resource) == "ours"
         }
         return _controlled(self.pods, _sets(self.replica_sets, own) | _sets(self.stateful_sets, own))
+
+    def revisions(self) -> dict[str, int]:
+        """The numbers that a Deployment gave its ReplicaSets, by their uid; one that goes back gives a new one."""
+        told = {each.uid: each.annotations.get(labels.REVISION, "") for each in self.replica_sets.values()}
+        return {
+            uid: int(number) for uid, number in told.items() if number.isdecimal() and len(number) < _LONGEST_NUMBER
+        }
 
     def own_workers(self) -> list[Pod]:
         """Those of their groups on other nodes: a leader controls the set that controls them."""

@@ -68,6 +68,7 @@ def read_resource(view: ResourceView) -> RoutedResource:
         replicas=status.replicas,
         engine=status.engine.name,
         engine_reason=status.engine.reason,
+        engine_version=status.engine.version,
         reason=next((each.reason for each in status.conditions if each.type == "Ready" and each.status != "True"), ""),
     )
     return RoutedResource(

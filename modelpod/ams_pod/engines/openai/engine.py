@@ -53,11 +53,20 @@ class OtherEngine:
         supervisor: Supervisor,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.info, self.capabilities = info, capabilities
+        self._info, self.capabilities = info, capabilities
         self._prompts, self._dialect = prompts, dialect
         self._core, self._supervisor, self._loop = core, supervisor, loop
+        self._described = supervisor.state.facts
         self._stopping = asyncio.Event()
         self._closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        """An engine that was started again may be of another version."""
+        facts = self._supervisor.state.facts
+        if facts is not self._described:
+            self._described, self._info = facts, replace(self._info, engine=self._dialect.label(facts))
+        return self._info
 
     @property
     def counters(self) -> EngineCounters:

@@ -164,7 +164,7 @@ def _info(
         context_tokens=context,
         cache_bytes_per_token=0,  # engines don't tell
         concurrent_requests=rows,
-        engine=f"{dialect.title} {facts.version}".strip() if settings.engine != "custom" else "custom",
+        engine=dialect.label(facts),
         defaults=sampling_defaults(folder),
         quantization=quantization,
         quantization_reason=f"as {dialect.title} loaded it",

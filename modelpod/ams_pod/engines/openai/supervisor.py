@@ -7,9 +7,10 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ams_common.lifecycle import Phase
+from ams_common.plain import plain_text
 from ams_common.pod_settings import ServeSettings
 
 from ams_pod.engines.openai.adapters import AdapterFollower, stop_following
@@ -38,6 +39,7 @@ _BACKOFFS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _STEADY_SECONDS = 120.0  # an engine that ran for so long ended by chance
 _MOST_STARTS = 5  # that fail in a row, once it was there
 _MOST_RESTARTS_TOLD = 20
+_LONGEST_VERSION = 100  # characters
 
 
 @dataclass(slots=True)
@@ -318,7 +320,8 @@ class Supervisor:
                 answers[path] = answer.body
             elif answer.status in (401, 403):
                 raise LoadFailed(f"{self._dialect.title} doesn't take the key that it was started with")
-        self.state.facts = self._dialect.facts(answers)
+        facts = self._dialect.facts(answers)
+        self.state.facts = replace(facts, version=plain_text(facts.version, _LONGEST_VERSION))
         self.state.is_gpu = self._dialect.is_gpu(self.state.facts, "\n".join(self._log.tail()))
 
     async def _ask_figures(self, core: Core) -> None:

@@ -60,7 +60,7 @@ def _model(facts: Facts) -> ModelStatus | None:
 def _engine(facts: Facts) -> EngineStatus | None:
     if facts.engine is None:
         return None
-    return EngineStatus(name=facts.engine.name, reason=facts.engine.choice.reason)
+    return EngineStatus(name=facts.engine.name, reason=facts.engine.choice.reason, version=facts.engine_version)
 
 
 def _conditions(resource: ModelDeployment, outcomes: Iterable[tuple[str, Outcome]], now: float) -> list[Condition]:

@@ -36,6 +36,7 @@ class Facts:
     rejection: Problem | None  # of the resource as a whole: nothing is made for it
     blocked: bool  # nothing new is made for it
     engine: Engine | None = None  # None of a resource that can't be read
+    engine_version: str | None = None
     waits_for_predecessor: bool = False
     workload: Workload | None = None
     claim: Claim | None = None

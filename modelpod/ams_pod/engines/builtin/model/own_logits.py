@@ -5,7 +5,6 @@ is found is data: a decoder that is as it should be is close to it, and where on
 anew.
 """
 
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from ams_pod.derived import derived_folder, forget_derived, identity_of, read_de
 from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.versions import PRODUCT, installed_version
 
 _VERSION = 1  # of the prompt and of the file
-_CODE = ("ai-model-server", "ams-kernels", "torch", "transformers")
+_CODE = (PRODUCT, "ams-kernels", "torch", "transformers")
 _MOST_BYTES = 64 << 20
 _TENSOR = "logits"
 
@@ -38,7 +38,12 @@ class OwnLogits:
         if folder is None:
             return None
         kernels = compiled.variant() or compiled.unavailable()
-        ours = [_VERSION, *map(_version_of, _CODE), kernels, torch.backends.cpu.get_cpu_capability()]
+        ours = [
+            _VERSION,
+            *(installed_version(name) or "none" for name in _CODE),
+            kernels,
+            torch.backends.cpu.get_cpu_capability(),
+        ]
         parts = [*ours, str(placement.dtype), placement.quantization, placement.device]
         try:
             key = identity_of(request.folder, [*parts, int(placement.keeps_groups)])
@@ -72,10 +77,3 @@ class OwnLogits:
 
     def forget(self) -> None:
         forget_derived(self.path)
-
-
-def _version_of(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"

@@ -343,6 +343,10 @@ class Dialect:
         model = self.first_model(answers)
         return Facts(model=model.id, context_tokens=model.max_model_len or model.context_length)
 
+    def label(self, facts: Facts) -> str:
+        """What people read where they are told which engine computes."""
+        return "custom" if type(self) is Dialect else f"{self.title} {facts.version}".strip()
+
     def models(self, answers: Mapping[str, bytes]) -> list[_Model]:
         """The engine's model and, behind it, what else it lists, such as adapters."""
         try:
