@@ -102,7 +102,7 @@ VL = {"spec__model__family": "vision-language"}
         ("sglang", {"spec__limits__prefixCacheTokens": 0}, ("--disable-radix-cache",)),
         ("sglang", {"spec__precision": "bfloat16"}, ("--dtype", "bfloat16")),
         ("sglang", {"spec__resources": FOUR_GPUS}, ("--tp-size", "4")),
-        ("sglang", VL, ("--enable-multimodal", "--limit-mm-data-per-request", '{"image": 64, "video": 64}')),
+        ("sglang", VL, ("--enable-multimodal",)),
         ("llamacpp", {"spec__limits": {"contextTokens": 4096, "concurrentRequests": 4}}, ("--ctx-size", "16384")),
         ("llamacpp", {"spec__limits__concurrentRequests": 4}, ("--parallel", "4")),
         ("llamacpp", {"spec__limits__prefixCacheTokens": 0}, ("--no-cache-prompt", "--cache-ram", "0")),

@@ -38,6 +38,7 @@ class Script:
     refuses: str = ""  # adapters whose path holds it
     load_seconds: float = 0.0  # that it takes to load an adapter
     version: str = "1.2.3+cpu"
+    newer: bool = True  # SGLang from 0.5.18
 
 
 @dataclass
@@ -53,6 +54,7 @@ class FakeEngine:
     dead: bool = False
     adapters_asked: list[tuple[str, str]] = field(default_factory=list)  # (what of it, its name), in order
     loaded: dict[str, str] = field(default_factory=dict)  # adapters by name, with their paths
+    asked_facts: list[str] = field(default_factory=list)
     vector: Any = None  # what a text's vector is, as it goes over the wire, in place of its ids
 
     def app(self) -> web.Application:
@@ -60,6 +62,10 @@ class FakeEngine:
         app.router.add_get("/health", self.health)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/version", self.version)
+        if self.script.dialect == "sglang":
+            app.router.add_get("/get_server_info", self.server_info)
+            if self.script.newer:
+                app.router.add_get("/server_info", self.server_info)
         app.router.add_get("/props", self.props)
         app.router.add_get("/lora-adapters", self.adapters)
         app.router.add_get("/metrics", self.metrics)
@@ -94,6 +100,10 @@ class FakeEngine:
 
     async def version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": self.script.version})
+
+    async def server_info(self, request: web.Request) -> web.Response:
+        self.asked_facts.append(request.path)
+        return web.json_response({"version": self.script.version, "context_length": None, "internal_states": [{}]})
 
     async def props(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -242,6 +252,9 @@ class FakeEngine:
                 await asyncio.sleep(3600)
             case "stall":
                 await asyncio.sleep(3600)
+            case "refusal-event":  # as SGLang tells of a grammar that it can't compile
+                error = {"object": "error", "message": "Invalid grammar request", "type": "BAD_REQUEST", "code": 400}
+                await response.write(f"data: {json.dumps({'error': error})}\n\n".encode())
             case "error-event":
                 await response.write(b'data: {"error": {"message": "it broke inside"}}\n\n')
 
@@ -266,7 +279,7 @@ class FakeEngine:
         usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": count}
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice |= {"delta": {"content": text}} if "messages" in body else {"text": text}
-        if self.script.ids:
+        if self.script.ids and body.get("return_token_ids") and self.script.newer:
             choice["token_ids"] = tokens
         if body.get("logprobs") is not None and "messages" not in body:
             choice["logprobs"] = {

@@ -123,6 +123,12 @@ def test_strict_calls_stand_in_any_text_and_hold_to_their_schema(special):
         assert not matches(grammar, text), text
 
 
+def test_no_code_of_a_character_goes_on_as_more_digits():
+    """llama.cpp reads two digits, xgrammar all that there are: it would read `\\x5Fac` as one character."""
+    for grammar in (of_calls(strict_calls, SPECIAL), of_calls(strict_calls, {}), of_calls(required_calls, SPECIAL)):
+        assert not re.search(r"\\x[0-9A-F]{2}[0-9A-Fa-f]", grammar)
+
+
 def test_calls_or_an_answer_in_json():
     grammar = of_calls(calls_or_json, schema={"type": "object", "properties": {"a": {"type": "null"}}})
     assert matches(grammar, CALL)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.dialects.sglang import SGLang
 from ams_pod.engines.openai.dialects.vllm import Vllm
 from ams_pod.engines.openai.media_chat import media_chat
 from ams_pod.engines.port import ChatOptions, EngineRefusal
@@ -55,6 +56,27 @@ def test_a_picture_arrives_as_it_was_decoded() -> None:
     assert words == text("what")
     [found] = decoded(shown["image_url"]["url"], "image/png")
     assert (found == IMAGE.pixels).all()
+
+
+def test_sglang_gets_recordings_by_a_name_that_all_its_versions_know() -> None:
+    given = media_chat(
+        [*user(Audio(np.zeros(4, np.float32), 16_000), IMAGE), {"role": "user", "content": "x"}], ChatOptions()
+    )
+    [first, second] = SGLang().messages(given.messages)
+    sound, shown = first["content"]
+    assert (
+        sound["audio_url"]["url"] == "data:audio/wav;base64," + given.messages[0]["content"][0]["input_audio"]["data"]
+    )
+    assert sound["type"] == "audio_url"
+    assert shown == given.messages[0]["content"][1]
+    assert second == given.messages[1]
+
+
+async def test_videos_are_no_part_of_what_sglang_takes(folder: Path) -> None:
+    async with beside(folder, "sglang") as one:
+        assert one.engine.capabilities.modalities == ("image", "text")
+        with pytest.raises(EngineRefusal, match="video"):
+            one.engine.prepare_chat(user(Video(pixels(2, 8, 8), (0.0, 1.0), 2.0)))
 
 
 def test_sound_arrives_in_16_bits() -> None:

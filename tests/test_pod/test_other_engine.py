@@ -36,7 +36,7 @@ async def test_tokens_are_counted_exactly(folder: Path, engine: str, per_chunk: 
         events = await one.answer(8)
         tokens, finish = told(events)
         assert (len(tokens), finish) == (8, "length")
-        if engine in ("vllm", "llamacpp"):
+        if engine != "custom":
             assert tokens == [*range(100, 108)]
             assert events[0].ticket.cached_tokens == 2
         else:
@@ -46,7 +46,7 @@ async def test_tokens_are_counted_exactly(folder: Path, engine: str, per_chunk: 
         assert events[0].ticket.compute_seconds > 0
 
 
-@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp", "sglang"])
 async def test_the_token_that_ends_an_answer_is_told_with_its_end(folder: Path, engine: str) -> None:
     end = json.loads((folder / "generation_config.json").read_text())["eos_token_id"][0]
     async with beside(folder, engine, eos=end, at=2) as one:
@@ -81,6 +81,63 @@ async def test_what_is_asked_reaches_vllm(folder: Path) -> None:
         asked_for = events[0].ticket.prompt_logprobs
         assert asked_for is not None
         assert [each and each.token for each in asked_for] == [None, 2, 3]
+
+
+async def test_what_is_asked_reaches_sglang(folder: Path) -> None:
+    """In the names of its `CompletionRequest`."""
+    async with beside(folder, "sglang") as one:
+        schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+        sampling: dict[str, Any] = {
+            "temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7,
+            "ignore_eos": True, "min_new_tokens": 2, "stop_tokens": (5,), "banned_tokens": (6,),
+            "constraint": one.engine.prepare_constraint(Constraint("json-schema", json.dumps(schema))),
+        }  # fmt: skip
+        ticket = one.engine.submit(
+            one.engine.prepare_ids((1, 2)), Sampling(3, **sampling), lambda event: None, cache_salt="team-a"
+        )
+        await one.wait(ticket)
+        assert one.fake is not None
+        [asked] = one.fake.asked
+        expected = {
+            "path": "/v1/completions", "model": "the-model", "prompt": [1, 2], "max_tokens": 3, "temperature": 0.5,
+            "top_p": 0.4, "top_k": 3, "min_p": 0.2, "repetition_penalty": 1.5, "seed": 7, "ignore_eos": True,
+            "min_tokens": 2, "stop_token_ids": [5], "logit_bias": {"6": -100.0}, "return_token_ids": True,
+            "skip_special_tokens": False,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+        }  # fmt: skip
+        assert expected.items() <= asked.items()
+        assert list(asked["response_format"]["json_schema"]["schema"]["properties"]) == ["b", "a"]
+        assert asked["cache_salt"]
+        await one.answer(2)
+        assert "cache_salt" not in one.fake.asked[-1], "what all may share"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        (Constraint("json-object", ""), {"response_format": {"type": "json_object"}}),
+        (Constraint("regex", "a+"), {"regex": "a+"}),
+        (Constraint("choice", '["a.b", "c"]'), {"regex": r"(a\.b)|(c)"}),
+        (Constraint("lark", 'root ::= "a"'), {"ebnf": 'root ::= "a"'}),
+    ],
+)
+async def test_forms_of_sglang(folder: Path, constraint: Constraint, fields: dict[str, Any]) -> None:
+    async with beside(folder, "sglang") as one:
+        assert one.engine.prepare_constraint(constraint).fields == fields
+        lark = one.engine.prepare_constraint(Constraint("lark", 'start: "a" | "b"')).fields["ebnf"]
+        assert lark.startswith("root ::= r0\n"), "Lark is nothing that xgrammar reads"
+
+
+@pytest.mark.parametrize(("newer", "path"), [(True, "/server_info"), (False, "/get_server_info")])
+async def test_versions_of_sglang(folder: Path, newer: bool, path: str) -> None:
+    async with beside(folder, "sglang", newer=newer, version="0.5.23") as one:
+        assert one.fake is not None
+        assert one.fake.asked_facts == [path]
+        assert one.engine.health.version == "0.5.23"
+        assert one.engine.info.engine == "SGLang 0.5.23"
+        events = await one.answer(3)
+        assert told(events)[0] == ([100, 101, 102] if newer else [0, 0, 0])
+        assert one.engine.counters.decode_tokens == 3
 
 
 @pytest.mark.parametrize(
@@ -121,10 +178,14 @@ async def test_a_prompt_beyond_the_context_is_refused_before_it_is_sent(folder: 
 
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
-    [("400", "invalid-prompt", "doesn't like"), ("too-long", "context-length-exceeded", "maximum context length")],
+    [
+        ("400", "invalid-prompt", "doesn't like"),
+        ("refusal-event", "invalid-prompt", "Invalid grammar request"),
+        ("too-long", "context-length-exceeded", "maximum context length"),
+    ],
 )
 async def test_refusals_of_the_engine_are_refusals(folder: Path, fault: str, kind: str, message: str) -> None:
-    async with beside(folder, fault=fault) as one:
+    async with beside(folder, fault=fault, at=0) as one:
         [event] = await one.answer()
         assert isinstance(event.error, EngineRefusal)
         assert (event.finish, event.error.kind) == ("failed", kind)

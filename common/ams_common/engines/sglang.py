@@ -8,7 +8,6 @@ from ams_common.engines.wishes import AdapterWish, EngineWishes, Member
 
 _MEETING_PORT = 20000  # of the leader, where processes of all nodes meet
 _MOST_ADAPTERS_AT_ONCE = 8  # in one batch, beside the model without any, each with memory of its own on the device
-_LARGEST_MEDIA_LIST = 64  # of one kind in one prompt; what a request may hold is bounded before it comes here
 
 
 def command(wishes: EngineWishes) -> list[str]:
@@ -27,10 +26,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--nnodes", str(wishes.nodes)]
     if not wishes.prefix_cache:
         result += ["--disable-radix-cache"]
-    kinds = {"image": wishes.images, "video": wishes.videos, "audio": wishes.audio}
-    if any(kinds.values()):
-        taken = {kind: _LARGEST_MEDIA_LIST for kind, takes in kinds.items() if takes}
-        result += ["--enable-multimodal", "--limit-mm-data-per-request", json.dumps(taken)]
+    if wishes.images or wishes.audio:  # videos come to it as frames, which it doesn't take
+        result += ["--enable-multimodal"]
     if wishes.adapters:
         at_once = min(wishes.adapter_room, _MOST_ADAPTERS_AT_ONCE) + 1
         result += ["--enable-lora", "--max-loras-per-batch", str(at_once)]
@@ -76,7 +73,7 @@ ROW = EngineRow(
         ("limits.contextTokens", "`--context-length`"),
         ("limits.concurrentRequests", "`--max-running-requests`"),
         ("limits.prefixCacheTokens", "0: `--disable-radix-cache`; a number is refused"),
-        ("limits.videoFrames", "refused"),
+        ("limits.videoFrames", "refused: it gets no videos"),
         ("limits.imagePixels", "refused"),
         ("precision", "`--dtype`"),
         ("quantization", "none or auto: the weights as they come, also AWQ, GPTQ, FP8; 8bit and 4bit are refused"),
@@ -88,7 +85,7 @@ ROW = EngineRow(
             "`--enable-lora`, `--max-loras-per-batch`, `--max-lora-rank`, `--lora-target-modules`; loaded once it runs,"
             " or by `--lora-paths`",
         ),
-        ("(families that take media)", "`--enable-multimodal`, `--limit-mm-data-per-request`"),
+        ("(families that take media)", "`--enable-multimodal`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),
     joins=joins,

@@ -6,7 +6,7 @@ llama.cpp's grammars/README.md, and llguidance's docs/syntax.md for Lark.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 _MOST_RULES = 2000
@@ -172,7 +172,7 @@ def _states(mark: str, grammar: _Grammar, *, ends: bool, calls: str | None = Non
     """
     states = [grammar.reserved() for _ in mark]
     letters = sorted(set(mark))
-    others = f"[^{''.join(map(_in_class, letters))}]"
+    others = _none_of(letters)
     for known, name in enumerate(states):
         options = [f"{others} {states[0]}"]
         for letter in letters:
@@ -329,6 +329,11 @@ def _bounds(schema: Mapping[str, Any], least: str, most: str) -> tuple[int, int 
 
 def _times(least: int, most: int | None) -> str:
     return f"{{{least},{'' if most is None else most}}}"
+
+
+def _none_of(letters: Iterable[str]) -> str:
+    """Any character but these. Codes come last: to xgrammar, a code goes on as long as there are hexadecimal digits."""
+    return f"[^{''.join(map(_in_class, sorted(letters, key=lambda letter: (not letter.isalnum(), letter))))}]"
 
 
 def _in_class(letter: str) -> str:

@@ -313,8 +313,10 @@ class Supervisor:
         return answer.status == 200
 
     async def _ask_facts(self) -> None:
-        answers = {}
+        answers: dict[str, bytes] = {}
         for path in self._dialect.facts_paths:
+            if self._dialect.older_paths.get(path) in answers:
+                continue
             answer = await fetch(self._address, path, seconds=_FACTS_TIMEOUT)
             if answer.status == 200:
                 answers[path] = answer.body

@@ -110,6 +110,7 @@ class Dialect:
     title: ClassVar[str] = "The engine"
     health_path: ClassVar[str] = "/health"
     facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models",)
+    older_paths: ClassVar[Mapping[str, str]] = {}  # of these, one that is asked only where the other doesn't answer
     metrics_path: ClassVar[str] = ""
     metric_names: ClassVar[Mapping[str, str]] = {}  # series to the field of `EngineFigures`
     tells_ids: ClassVar[bool] = False
@@ -176,12 +177,16 @@ class Dialect:
         if asked.chat is None:
             body["prompt"] = asked.ids
         else:
-            body |= {"messages": asked.chat.messages, **asked.chat.fields}
+            body |= {"messages": self.messages(asked.chat.messages), **asked.chat.fields}
             if asked.sampling.max_new_tokens >= asked.context_tokens - len(asked.ids):
                 body.pop("max_tokens")  # as much as its media leave, which the engine knows
         if self.streams(asked):
             body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
         return path, _ENCODE(body)
+
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Those of a chat with media, in OpenAI's API, as the engine takes them."""
+        return messages
 
     def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
         """(path, fields) of a request for a vector or a score. EngineRefusal where the engine isn't asked for any."""
@@ -263,7 +268,7 @@ class Dialect:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise EngineError(f"{self.title} sent what is no answer: {ascii(str(error))[1:200]}") from None
         if chunk.error is not None:
-            return Piece(error=self.failure(500, data))
+            return Piece(error=self.failure(_status_of(chunk.error), data))
         piece = Piece()
         if (usage := chunk.usage) is not None:
             piece.prompt_tokens, piece.count = usage.prompt_tokens, usage.completion_tokens
@@ -380,6 +385,12 @@ def _token_id(text: str) -> int:
 
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < _LONGEST_ID
+
+
+def _status_of(error: Any) -> int:
+    """Of an error in the middle of a stream, whose own status was 200."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if type(code) is int and 400 <= code < 600 else 500
 
 
 def _message_of(body: bytes) -> str:

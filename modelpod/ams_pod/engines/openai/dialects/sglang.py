@@ -1,11 +1,13 @@
 """SGLang: OpenAI's completions of token ids, with fields of its own for sampling and forms."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
+from ams_common.families import Modality
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
@@ -13,10 +15,14 @@ from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.pieces import Asked, Facts, LoadedAdapter
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
+# Videos are taken as files; here they are frames, which it can't read.
+_MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
+
 
 class SGLang(Dialect):
     title: ClassVar[str] = "SGLang"
-    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models", "/get_server_info")
+    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models", "/server_info", "/get_server_info")
+    older_paths: ClassVar[Mapping[str, str]] = {"/get_server_info": "/server_info"}  # before 0.5.7
     metrics_path: ClassVar[str] = "/metrics"
     metric_names: ClassVar[Mapping[str, str]] = {
         "sglang:num_running_reqs": "running",
@@ -24,6 +30,8 @@ class SGLang(Dialect):
         "sglang:token_usage": "cache_used",
         "sglang:num_used_tokens": "cache_tokens",
     }
+    tells_ids: ClassVar[bool] = True  # from 0.5.18; texts before
+    takes_gbnf: ClassVar[bool] = True  # which its grammar backends call EBNF
     load_path: ClassVar[str] = "/load_lora_adapter"
     unload_path: ClassVar[str] = "/unload_lora_adapter"
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
@@ -52,9 +60,12 @@ class SGLang(Dialect):
             "ignore_eos": sampling.ignore_eos,
             "min_tokens": min(sampling.min_new_tokens, sampling.max_new_tokens),
             "skip_special_tokens": False,
+            "return_token_ids": True,
         }
         if sampling.stop_tokens:
             fields["stop_token_ids"] = sampling.stop_tokens
+        if asked.salt:
+            fields["cache_salt"] = asked.salt
         if asked.adapter is not None:
             fields["lora_path"] = asked.adapter.key  # whose prompts it caches apart from others
         return fields
@@ -64,9 +75,9 @@ class SGLang(Dialect):
             raise self.cannot_hold(constraint, " with white space of its own")
         match constraint.kind:
             case "json-object":
-                return {"json_schema": '{"type":"object"}'}
-            case "json-schema":
-                return {"json_schema": constraint.value}
+                return {"response_format": {"type": "json_object"}}
+            case "json-schema":  # its own field `json_schema` is ignored in chats
+                return {"response_format": {"type": "json_schema", "json_schema": _schema(constraint)}}
             case "regex":
                 return {"regex": constraint.value}
             case "choice":
@@ -75,16 +86,30 @@ class SGLang(Dialect):
             case "lark":
                 return {"ebnf": constraint.value}
 
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Recordings as `audio_url`, since `input_audio` is refused before 0.5.20."""
+        return [
+            {**message, "content": [_part(part) for part in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in messages
+        ]
+
     def adapter_name(self, adapter: LoadedAdapter) -> str:
         return adapter.key
 
     def facts(self, answers: Mapping[str, bytes]) -> Facts:
-        try:
-            told = read_json(answers.get("/get_server_info", b"{}"), _Info)
-        except InvalidJson:
-            told = _Info()
+        told = _Info()
+        for path in ("/server_info", "/get_server_info"):
+            with contextlib.suppress(InvalidJson):
+                told = read_json(answers[path], _Info) if path in answers else told
         facts = super().facts(answers)
-        return replace(facts, version=told.version, context_tokens=facts.context_tokens or told.context_length)
+        return replace(
+            facts,
+            version=told.version,
+            context_tokens=facts.context_tokens or told.context_length,
+            modalities=_MODALITIES,
+        )
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
         return True
@@ -93,3 +118,18 @@ class SGLang(Dialect):
 class _Info(msgspec.Struct):
     version: str = ""
     context_length: int | None = None
+
+
+def _schema(constraint: Constraint) -> dict[str, Any]:
+    try:
+        schema = read_json(constraint.value)
+    except InvalidJson as error:
+        raise EngineRefusal("invalid-constraint", f"The form of the answer {error}.") from None
+    return {"name": "answer", "schema": {} if schema is True else schema}
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") != "input_audio":
+        return part
+    sound = part["input_audio"]
+    return {"type": "audio_url", "audio_url": {"url": f"data:audio/{sound['format']};base64,{sound['data']}"}}
