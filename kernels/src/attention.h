@@ -128,19 +128,26 @@ inline void tile_values(const uint16_t *values, int64_t there, int64_t size, uin
         }
 }
 
+// 64 keys and values of one round, as tiles: those of keys have `width` inputs, of which the head's size count.
+struct Tiles {
+    const uint16_t *keys, *values;
+    int64_t width;
+};
+
 // Rows of a piece of a chunk: row r is query head r % group of position `position` + r / group, in s.query
-// [rows, size]. It sees the keys up to its own position; sums and totals as in attend_row.
-inline void attend_piece(int64_t size, int64_t rows, int64_t group, int64_t position, const uint16_t *keys,
-                         const uint16_t *values, float scale, Scratch &s) {
+// [rows, size]. It sees the keys up to its own position; sums and totals as in attend_row. `tiles(first, there)` gives
+// the next keys.
+template <class Give>
+inline void attend_tiles(int64_t size, int64_t rows, int64_t group, int64_t position, float scale, Scratch &s, const Give &tiles) {
     for (int64_t i = 0; i < rows * size; i += 16) store(s.sums + i, zeros());
     for (int64_t r = 0; r < rows; ++r) s.most[r] = -INFINITY, s.total[r] = 0;
     const int64_t end = position + (rows + group - 1) / group;
     for (int64_t first = 0; first < end; first += kKeys) {
         const int64_t there = std::min(kKeys, end - first);
-        tile_keys(keys + first * size, there, size, s.keys);
-        tile_values(values + first * size, there, size, s.values);
+        const Tiles given = tiles(first, there);
         for (int64_t t = 0; t < kKeys / kTile; t += 2)
-            pair_rows<2>(rows, s.query, size, s.keys + t * size * kTile, size * kTile, size, s.scores + t * kTile, kKeys, Mode::store);
+            pair_rows<2>(rows, s.query, size, given.keys + t * given.width * kTile, given.width * kTile, size,
+                         s.scores + t * kTile, kKeys, Mode::store);
         for (int64_t r = 0; r < rows; ++r) {
             float *scores = s.scores + r * kKeys;
             const int64_t seen = std::min(kKeys, position + r / group + 1 - first);
@@ -168,9 +175,22 @@ inline void attend_piece(int64_t size, int64_t rows, int64_t group, int64_t posi
             }
             s.total[r] += sum_of(total);
         }
-        for (int64_t t = 0; t < size / kTile; t += 2)
-            pair_rows<2>(rows, s.weights, kKeys, s.values + t * kKeys * kTile, kKeys * kTile, kKeys, s.sums + t * kTile, size, Mode::add);
+        int64_t t = 0;
+        for (; t + 2 <= size / kTile; t += 2)
+            pair_rows<2>(rows, s.weights, kKeys, given.values + t * kKeys * kTile, kKeys * kTile, kKeys, s.sums + t * kTile, size, Mode::add);
+        if (t < size / kTile)
+            pair_rows<1>(rows, s.weights, kKeys, given.values + t * kKeys * kTile, kKeys * kTile, kKeys, s.sums + t * kTile, size, Mode::add);
     }
+}
+
+// The same over keys and values that lie one behind the other.
+inline void attend_piece(int64_t size, int64_t rows, int64_t group, int64_t position, const uint16_t *keys,
+                         const uint16_t *values, float scale, Scratch &s) {
+    attend_tiles(size, rows, group, position, scale, s, [&](int64_t first, int64_t there) {
+        tile_keys(keys + first * size, there, size, s.keys);
+        tile_values(values + first * size, there, size, s.values);
+        return Tiles{s.keys, s.values, size};
+    });
 }
 
 }  // namespace ams

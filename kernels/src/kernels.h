@@ -54,6 +54,26 @@ struct AmsDraw {
     int32_t unused;
 };
 
+// `count` tokens from `first` on that see the first `keys` of them, at least one.
+struct AmsSpan {
+    int64_t first, count, keys;
+};
+
+// Attention without an order, as towers for pictures and sound have it: each token sees others of its own span, wherever
+// they are. Queries, keys and values are bfloat16, a token's heads side by side, and tokens so many values apart as the
+// strides say. Heads have up to 256 values, an even number.
+struct AmsAttention {
+    int64_t heads, head_size, span_count;
+    const uint16_t *query, *key, *value;
+    int64_t query_stride, key_stride, value_stride;
+    const float *cos, *sin;  // [tokens, head size] by which queries and keys are turned, or both null
+    const AmsSpan *spans;
+    uint16_t *tiles;  // room for what is made of the keys and values of the heads of one call
+    uint16_t *out;    // [tokens, heads * head size]
+    float scale;
+    int32_t unused;
+};
+
 enum { AMS_QKV, AMS_ATTENTION, AMS_OUT, AMS_GATE_UP, AMS_DOWN, AMS_HEAD, AMS_NORM, AMS_WAITING, AMS_PARTS };
 
 int ams_supported(void);
@@ -67,6 +87,11 @@ int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int6
 // -1 where there is a NaN, -2 where all are minus infinity. `draws` [rows], or null for the first likeliest of each.
 int ams_draw(const void *logits, int wide, int64_t rows, int64_t vocabulary, int64_t stride, const AmsDraw *draws,
              int64_t *tokens);
+// How many values `tiles` needs for each head.
+int64_t ams_attention_room(const AmsAttention *attention);
+// Tokens `first` to `last` of some of the heads. `place` 0 where the last call had the same heads and the same room, so
+// that keys and values are in it already.
+int ams_attend(const AmsAttention *attention, int64_t first_head, int64_t last_head, int64_t first, int64_t last, int place);
 int ams_linear(const AmsLinear *linear, const float *x, int64_t tokens, float *y);
 void ams_timings(double *seconds, int reset);
 }

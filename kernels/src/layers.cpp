@@ -7,6 +7,7 @@
 
 #include "attention.h"
 #include "drawing.h"
+#include "spans.h"
 #include "team.h"
 #ifdef AMS_UNPACKS
 #include "unpacked.h"
@@ -394,6 +395,26 @@ extern "C" int ams_draw(const void *logits, int wide, int64_t rows, int64_t voca
             });
         });
         return failed;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+
+extern "C" int64_t ams_attention_room(const AmsAttention *attention) {
+    return Spans(*attention, 0, 0, 0, 0).room();
+}
+
+extern "C" int ams_attend(const AmsAttention *attention, int64_t first_head, int64_t last_head, int64_t first, int64_t last, int place) {
+    const std::lock_guard<std::mutex> alone(busy);
+    try {
+        make_scratch();
+        Spans all(*attention, first_head, last_head, first, last);
+        run(2, [all = std::move(all), place](Member &member) {
+            Scratch &s = *kept().scratch[member.number];
+            member.share(AMS_ATTENTION, place ? all.blocks() : 0, [&](int64_t p) { all.place(p, s); });
+            member.share(AMS_ATTENTION, all.pieces(), [&](int64_t p) { all.attend(p, s); });
+        });
+        return 0;
     } catch (const std::bad_alloc &) {
         return 1;
     }

@@ -43,7 +43,7 @@ def test_parts_make_what_the_whole_makes(families, name, monkeypatch):
     embedder = family.recipe.embedder(model)
     features = [result for piece in embedder.pieces(prepared) for result in embedder.encode([piece])]
     whole = embedder.merge(prepared, features).embeds
-    monkeypatch.setattr(interruptible, "_part_flops", lambda tensor: 1e5)
+    monkeypatch.setattr(interruptible, "part_flops", lambda tensor: 1e5)
     monkeypatch.setattr(interruptible, "_LEAST_ROWS", 8)
     pauses = []
     features = [
@@ -126,7 +126,7 @@ def test_attention_in_parts_looks_where_the_whole_looks(causal, monkeypatch):
     """Where tokens see only what is before them, parts of the queries would see something else."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    monkeypatch.setattr(interruptible, "_part_flops", lambda tensor: 1e5)
+    monkeypatch.setattr(interruptible, "part_flops", lambda tensor: 1e5)
     heads = [torch.randn(1, 2, 300, 16) for _ in range(3)]
     options = {"is_causal": causal, "scaling": 0.25, "dropout": 0.0}
     module = torch.nn.Module()

@@ -21,6 +21,9 @@ from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
 from ams_pod.engines.builtin.model.sampling import NOTHING, RowSampler, sample
 from ams_pod.engines.builtin.model.stack import find_stack
+from ams_pod.engines.builtin.towers import spans as spans_module
+from ams_pod.engines.builtin.towers.interruptible import between_parts
+from ams_pod.engines.builtin.towers.spans import Span, SpanAttention, Turning
 from ams_pod.engines.port import LoadFailed, Sampling
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -317,6 +320,78 @@ def test_the_likeliest_tokens_are_those_that_torch_finds(vocabulary: int, monkey
     monkeypatch.setattr(compiled, "_chosen", "off")
     assert found == sample(logits, rows)
     assert found[3:7] == [NOTHING, vocabulary - 1, None, vocabulary - 1]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "size", "spans"),
+    [
+        (2, 16, [Span(0, 1, 1), Span(1, 13, 13), Span(14, 63, 63)]),
+        (3, 40, [Span(0, 130, 130)]),
+        (2, 64, [Span(0, 70, 65), Span(70, 70, 1), Span(140, 70, 70)]),
+        (2, 72, [Span(0, 300, 300)]),
+        (4, 80, [Span(64 * i, 64, 64) for i in range(5)]),
+        (1, 256, [Span(0, 140, 140)]),
+    ],
+)
+def test_attention_of_spans_is_torchs(
+    heads: int, size: int, spans: list[Span], turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(size)
+    tokens = sum(span.count for span in spans)
+    made = torch.randn(tokens, 3 * heads * size).bfloat16()
+    angles = torch.randn(tokens, size)
+    turning = Turning(angles.cos(), angles.sin()) if turned else None
+    query, key, value = made.double().view(tokens, 3, heads, size).unbind(1)
+    if turned:
+        query, key = _turned(query, angles), _turned(key, angles)
+    expected = torch.cat([
+        torch.nn.functional.scaled_dot_product_attention(
+            query[span.first : span.first + span.count].transpose(0, 1),
+            key[span.first : span.first + span.keys].transpose(0, 1),
+            value[span.first : span.first + span.keys].transpose(0, 1),
+            scale=size**-0.5,
+        ).transpose(0, 1)
+        for span in spans
+    ]).flatten(1)  # fmt: skip
+    results = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append(SpanAttention(compiled.load())(*made.chunk(3, -1), heads, spans, size**-0.5, turning))
+    assert _relative(results[0], expected) < 5e-3
+    assert torch.equal(*results)
+
+
+def _turned(x: Tensor, angles: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    other = torch.cat((-x[..., half:], x[..., :half]), -1)
+    return x * angles.cos()[:, None] + other * angles.sin()[:, None]
+
+
+def test_attention_in_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are laid out two at a time, and queries computed by the hundred, with other calls between them."""
+    torch.manual_seed(0)
+    made = torch.randn(700, 3 * 5 * 72).bfloat16()
+    attend = SpanAttention(compiled.load())
+    arguments = (*made.chunk(3, -1), 5, [Span(0, 300, 300), Span(300, 400, 390)], 0.1)
+    whole, pauses = attend(*arguments), []
+
+    def other() -> None:
+        pauses.append(attend(*(part[:50] for part in made.chunk(3, -1)), 5, [Span(0, 50, 50)], 0.1))
+
+    monkeypatch.setattr(spans_module, "_ROOM_BYTES", 600_000)
+    monkeypatch.setattr(spans_module, "part_flops", lambda tensor: 1.0)
+    with between_parts(other):
+        assert torch.equal(attend(*arguments), whole)
+    assert len(pauses) == 3 * 6 - 1
+
+
+def test_no_number_of_another_span_is_read() -> None:
+    made = torch.randn(200, 3 * 2 * 40).bfloat16()
+    made[100:] = float("nan")
+    found = SpanAttention(compiled.load())(*made.chunk(3, -1), 2, [Span(0, 100, 100), Span(100, 100, 100)], 0.1)
+    assert found[:100].isfinite().all()
+    assert found[100:].isnan().all()
 
 
 def test_the_switch_turns_them_off() -> None:

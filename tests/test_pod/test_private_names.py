@@ -58,6 +58,7 @@ NAMES = [
     Private("torch.ops", "mkldnn._linear_pointwise.binary", "pod: packed linear layers"),
     Private("torch.ops", "mkldnn._reorder_linear_weight", "pod: the same"),
     Private("torch.ops", "mkldnn._is_mkldnn_bf16_supported", "pod: bfloat16 on this CPU"),
+    Private("torch", "cpu._is_amx_tile_supported", "pod: towers' attention"),
     Private("transformers", "PreTrainedModel._is_stateful", "pod: models that take one request at a time"),
     Private("transformers.models.t5.modeling_t5", "T5PreTrainedModel._keep_in_fp32_modules", "pod: models as named"),
     Private("transformers.models.hy_v3.modeling_hy_v3", "HYV3PreTrainedModel._keep_in_fp32_modules_strict", "the same"),

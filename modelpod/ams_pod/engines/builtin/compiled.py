@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-_VERSION = 5  # of the C interface
+_VERSION = 6  # of the C interface
 # Kinds of processors, the fastest kernels first, and what each needs.
 VARIANTS = {"avx512": "AVX512 with VNNI and bfloat16", "avx2": "AVX2 with FMA and F16C"}
 _chosen = "auto"
@@ -79,6 +79,27 @@ class DrawC(Structure):
     )
 
 
+class SpanC(Structure):
+    """`AmsSpan`."""
+
+    _fields_ = tuple((name, c_int64) for name in ("first", "count", "keys"))
+
+
+class AttentionC(Structure):
+    """`AmsAttention`."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("heads", "head_size", "span_count")),
+        *((name, c_void_p) for name in ("query", "key", "value")),
+        *((name, c_int64) for name in ("query_stride", "key_stride", "value_stride")),
+        *((name, c_void_p) for name in ("cos", "sin")),
+        ("spans", POINTER(SpanC)),
+        *((name, c_void_p) for name in ("tiles", "out")),
+        ("scale", c_float),
+        ("unused", c_int32),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """A library that was opened, and which of `VARIANTS` it is."""
@@ -144,6 +165,9 @@ def _open(name: str) -> Kernels | str:
         library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64]
         library.ams_logits.argtypes = [POINTER(ModelC), c_void_p, c_void_p, c_int64, c_void_p]
         library.ams_linear.argtypes = [POINTER(LinearC), c_void_p, c_int64, c_void_p]
+        library.ams_attend.argtypes = [POINTER(AttentionC), c_int64, c_int64, c_int64, c_int64, c_int]
+        library.ams_attention_room.argtypes = [POINTER(AttentionC)]
+        library.ams_attention_room.restype = c_int64
         library.ams_draw.argtypes = [c_void_p, c_int, c_int64, c_int64, c_int64, POINTER(DrawC), c_void_p]
         library.ams_use.argtypes = [c_int]
         library.ams_use.restype = None

@@ -20,6 +20,7 @@ from ams_pod.engines.builtin.model.weights import (
 )
 from ams_pod.engines.builtin.scheduler.ladder import parse_fallbacks
 from ams_pod.engines.builtin.scheduler.oom_policy import OomFallbacks
+from ams_pod.engines.builtin.towers.native import make_native
 from ams_pod.engines.port import (
     PLAIN_CHAT,
     Capabilities,
@@ -162,6 +163,8 @@ def _engine(model: Any, processor: Any, placement: Placement, request: LoadReque
     settings = request.settings
     own = int(model.config.text_config.max_position_embeddings)
     context = min(settings.context_tokens or own, own)
+    request.report(Phase.PACKING, None)
+    make_native(model)
     request.report(Phase.WARMING_UP, None)
     fallbacks = OomFallbacks(parse_fallbacks(settings.fallbacks), placement.device)
     core = MicroBatchCore(model, settings.concurrent_requests, context, request.publish, fallbacks)

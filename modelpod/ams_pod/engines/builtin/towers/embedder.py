@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ams_pod.engines.builtin.prompts.media_prompts import MediaInputs
 from ams_pod.engines.builtin.prompts.pieces import Piece
 from ams_pod.engines.builtin.towers.interruptible import between_parts, make_interruptible
+from ams_pod.engines.builtin.towers.native import make_native
 from ams_pod.engines.builtin.towers.queue import Features, Prompt
 from ams_pod.engines.port import Prepared
 
@@ -27,7 +28,7 @@ class MediaEmbedder:
     """The `Embedder` of every family with media; `towers` and `positions` are what differs between them.
 
     `embedding` turns ids into embeddings. `modules` are the models' parts that the towers run: they are made
-    interruptible. Without `positions` they are those of a text.
+    native where they can be, and interruptible. Without `positions` they are those of a text.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MediaEmbedder:
         self._towers = towers
         self._positions = positions
         for module in modules:
+            make_native(module)
             make_interruptible(module)
 
     def pieces(self, prepared: Prepared) -> Sequence[Piece]:

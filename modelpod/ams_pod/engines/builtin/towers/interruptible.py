@@ -107,13 +107,13 @@ class _InParts:
 
     def __call__(self, rows: Tensor, *arguments: Any, **options: Any) -> Tensor:
         work = self._flops * rows.numel() / max(1, rows.shape[-1])
-        part = _part_flops(rows)
+        part = part_flops(rows)
         if work <= part or rows.dim() not in (2, 3):
-            _spend(work, part)
+            spend(work, part)
             return self._whole(rows, *arguments, **options)
         results = []
         for some in rows.split(max(_LEAST_ROWS, int(rows.shape[-2] * part / work)), dim=-2):
-            _spend(part, part)
+            spend(part, part)
             results.append(self._whole(some, *arguments, **options))
         return torch.cat(results, dim=-2)
 
@@ -124,25 +124,26 @@ def _attend(
     """transformers' own, [batch, heads, tokens, width], for some of the queries at a time."""
     heads, count, width = query.shape[1:]
     work = 4.0 * heads * count * key.shape[2] * width
-    part = _part_flops(query)
+    part = part_flops(query)
     causal = options.get("is_causal")
     if causal is None:
         causal = getattr(module, "is_causal", True)  # as transformers has it
     if work <= part or attention_mask is not None or causal:
-        _spend(work, part)
+        spend(work, part)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0], None
     results = []
     for some in query.split(max(_LEAST_ROWS, int(count * part / work)), dim=2):
-        _spend(part, part)
+        spend(part, part)
         results.append(sdpa_attention_forward(module, some, key, value, None, **options)[0])
     return torch.cat(results, dim=1), None
 
 
-def _part_flops(tensor: Tensor) -> float:
+def part_flops(tensor: Tensor) -> float:
+    """Operations of the next part of what is computed where `tensor` is."""
     return _state.part if tensor.device.type == "cpu" else _GPU_FLOPS
 
 
-def _spend(flops: float, part: float) -> None:
+def spend(flops: float, part: float) -> None:
     """Account for what is computed next; a pause first, where enough was computed since the last one."""
     if _state.spent and (_state.spent + flops > part or time.perf_counter() - _state.since > _PART_SECONDS):
         pause()
