@@ -75,8 +75,8 @@ class SpanAttention:
         attention = AttentionC(
             heads, size, len(spans), query.data_ptr(), key.data_ptr(), value.data_ptr(), query.stride(0), key.stride(0),
             value.stride(0), None if cos is None else cos.data_ptr(), None if sin is None else sin.data_ptr(),
-            (SpanC * len(spans))(*(SpanC(span.first, span.count, span.keys) for span in spans)), None, result.data_ptr(),
-            scale, 0,
+            (SpanC * len(spans))(*(SpanC(span.first, span.count, span.keys) for span in spans)), None,
+            result.data_ptr(), scale, 0,
         )  # fmt: skip
         room = self._library.ams_attention_room(attention)
         at_once = max(1, min(heads, _ROOM_BYTES // (2 * room)))
