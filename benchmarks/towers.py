@@ -3,8 +3,8 @@
     python benchmarks/towers.py --rounds 4 --json benchmarks/results/towers.json
 
 Towers of random weights at the width of the real models, some of their layers, in bfloat16. Both ways are called by
-turns: milliseconds of CPU time on one thread, which other programs lengthen little, then of the clock on all; medians. A
-watched run says how a call divides. What the cores allow is the operations over the rate at which large matrices are
+turns: milliseconds of CPU time on one thread, which other programs lengthen little, then of the clock on all; medians.
+A watched run says how a call divides. What the cores allow is the operations over the rate at which large matrices are
 multiplied, measured by the same command. What comes before a tower (scaling, patches, the spectrogram) is timed beside.
 """
 
