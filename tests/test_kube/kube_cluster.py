@@ -26,6 +26,7 @@ from ams_kube.kinds import Kind
 
 ROOT = Path(__file__).parents[2]
 _UP_SECONDS, _TRIES = 45, 2
+_BACK_SECONDS = 120
 
 
 class Metadata(msgspec.Struct, rename="camel", kw_only=True):
@@ -84,13 +85,22 @@ class ControlPlane:
         self._pid_file().write_text(f"{process.pid} {_started(process.pid)}\n")
 
     async def answers(self, kube: Client) -> None:
-        """Wait until the API server takes requests again."""
-        async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(KubeError):
-                    await kube.request("GET", "/readyz")
-                    return
-                await asyncio.sleep(0.1)
+        """Wait until the API server takes requests again, and start it anew if it ends meanwhile.
+
+        Its port lies where the machine takes ports of outgoing connections from: another process may hold it for a
+        while, and the server then ends at once. A kubelet would start it again, too.
+        """
+        deadline = time.monotonic() + _BACK_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(KubeError):
+                await kube.request("GET", "/readyz")
+                return
+            if self._server is not None and self._server.poll() is not None:
+                self.start_api_server()
+            await asyncio.sleep(0.1)
+        assert self.folder is not None
+        log = (self.folder / "log" / "kube-apiserver.log").read_text(errors="replace")
+        pytest.fail(f"the API server did not come back within {_BACK_SECONDS} seconds:\n{log[-4000:]}")
 
     @contextlib.contextmanager
     def without_scheduler(self) -> Iterator[None]:
