@@ -76,12 +76,23 @@ struct AmsAttention {
 
 enum { AMS_QKV, AMS_ATTENTION, AMS_OUT, AMS_GATE_UP, AMS_DOWN, AMS_HEAD, AMS_NORM, AMS_WAITING, AMS_PARTS };
 
+// What the first layer reads of a token: embeddings bfloat16 [vocabulary, hidden], cos and sin bfloat16 [positions, head
+// size], sin with the sign of the rotation in it. Without embeddings, nobody asks for x.
+struct AmsTables {
+    const uint16_t *embeddings, *cos, *sin;
+    int64_t vocabulary, positions, hidden, head_size;
+};
+
 int ams_supported(void);
 int ams_version(void);
 // How many threads compute from now on, the caller's among them.
 void ams_use(int count);
-// 0, or 1 where memory for what lies between the layers couldn't be had.
-int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last);
+// x [tokens, hidden], cos and sin [tokens, head size] of tokens and their positions. 1 where one of them isn't in the tables.
+int ams_gather(const AmsTables *tables, int64_t tokens, const int64_t *ids, const int64_t *positions, float *x, float *cos,
+               float *sin);
+// The layers from `first` on, at most to `last`: it returns before one of them, but the first, where `*stop` isn't 0,
+// and tells which comes next. `stop` may be null. -1 where memory for what lies between the layers couldn't be had.
+int64_t ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last, const int32_t *stop);
 int ams_logits(const AmsModel *model, const float *x, const int64_t *which, int64_t count, uint16_t *logits);
 // One token of each row of logits [rows, vocabulary], rows so many values apart: bfloat16, or float32 where `wide` isn't 0.
 // -1 where there is a NaN, -2 where all are minus infinity. `draws` [rows], or null for the first likeliest of each.

@@ -140,10 +140,14 @@ struct Run {
     Inputs normed, attended, activated;
     float *qkv;
     int64_t single_tokens;
+    const int32_t *stop;
+    enum Turn : int { open, on, off };
+    std::shared_ptr<std::atomic<int>[]> turns;  // of each layer, what the first thread that came to it decided for all
 
-    Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last)
+    Run(const AmsModel &model, const AmsStep &step, int64_t first, int64_t last, const int32_t *stop)
         : model(model), step(step), layers(model.layers + first, model.layers + last),
-          chunks(step.chunks, step.chunks + step.chunk_count), shape(model) {
+          chunks(step.chunks, step.chunks + step.chunk_count), shape(model), stop(stop) {
+        if (stop) turns.reset(new std::atomic<int>[layers.size()]());
         single_tokens = step.rows;
         for (const AmsChunk &chunk : chunks) {
             if (!chunk.singly) break;
@@ -161,6 +165,17 @@ struct Run {
         activated = kept().activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
         qkv = kept().qkv.get(step.tokens * shape.width + kTile);
         make_scratch();
+    }
+
+    // Whether layer `index` is computed. All threads are told the same; one that comes late reads no memory of the caller's.
+    bool goes_on(size_t index) const {
+        if (!stop || !index) return true;
+        int turn = turns[index].load(std::memory_order_acquire);
+        if (turn == open) {
+            const int wanted = __atomic_load_n(stop, __ATOMIC_RELAXED) ? off : on;
+            if (turns[index].compare_exchange_strong(turn, wanted, std::memory_order_acq_rel)) turn = wanted;
+        }
+        return turn == on;
     }
 
     bool unpacks() const {
@@ -325,16 +340,34 @@ using namespace ams;
 
 extern "C" void ams_use(int count) { thread_count = std::max(1, std::min(count, kMostThreads)); }
 
-extern "C" int ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last) {
+extern "C" int ams_gather(const AmsTables *tables, int64_t tokens, const int64_t *ids, const int64_t *positions, float *x,
+                          float *cos, float *sin) {
+    const int64_t hidden = tables->hidden, size = tables->head_size;
+    for (int64_t t = 0; t < tokens; ++t) {
+        if (ids[t] < 0 || ids[t] >= tables->vocabulary || positions[t] < 0 || positions[t] >= tables->positions) return 1;
+        const uint16_t *row = tables->embeddings + ids[t] * hidden;
+        for (int64_t i = 0; tables->embeddings && i < hidden; i += 16) store(x + t * hidden + i, load_bf16_part(row + i, 16, 0));
+        for (int64_t i = 0; i < size; i += 16) {
+            store(cos + t * size + i, load_bf16_part(tables->cos + positions[t] * size + i, 16, 0));
+            store(sin + t * size + i, load_bf16_part(tables->sin + positions[t] * size + i, 16, 0));
+        }
+    }
+    return 0;
+}
+
+extern "C" int64_t ams_layers(const AmsModel *model, const AmsStep *step, int64_t first, int64_t last, const int32_t *stop) {
     const std::lock_guard<std::mutex> alone(busy);
     try {
-        Run all(*model, *step, first, last);
-        run((last - first) * kPhases, [all = std::move(all)](Member &member) {
-            for (const AmsLayer &layer : all.layers) all.layer(member, layer);
+        Run all(*model, *step, first, last, stop);
+        int64_t next = first;
+        run((last - first) * kPhases, [all = std::move(all), &next](Member &member) {
+            size_t index = 0;
+            for (; index < all.layers.size() && all.goes_on(index); ++index) all.layer(member, all.layers[index]);
+            if (member.number == 0) next += index;  // others may come to this when the caller has gone on
         });
-        return 0;
+        return next;
     } catch (const std::bad_alloc &) {
-        return 1;
+        return -1;
     }
 }
 

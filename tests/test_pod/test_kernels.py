@@ -7,6 +7,8 @@ import ctypes
 import re
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,14 +249,66 @@ def test_a_grouped_model_is_its_dequantized_weights(name: str, bits: Bits, monke
 
 
 def test_layer_by_layer_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where something happens between the layers, they are called one at a time; to the last bit the same."""
+    """Whose step is interrupted before each layer computes the same, to the last bit."""
     shape = SHAPES["llama, grouped heads"]
     whole = _conversation(_decoder(shape, monkeypatch, native=True), shape.vocabulary)
     decoder, calls = _decoder(shape, monkeypatch, native=True), []
-    decoder.between = lambda: calls.append(1)
+
+    def between() -> None:
+        calls.append(1)
+        decoder.interrupt()
+
+    decoder.between = between
+    decoder.interrupt()
     for ours, theirs in zip(_conversation(decoder, shape.vocabulary), whole, strict=True):
         assert torch.equal(ours, theirs)
     assert len(calls) == 3 * 9
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_is_interrupted_from_another_thread(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Once for each time, whenever it comes, and nothing else comes out for it."""
+    shape = SHAPES["llama, grouped heads"]
+    whole = _conversation(_decoder(shape, monkeypatch, native=True), shape.vocabulary)
+    decoder = _decoder(shape, monkeypatch, native=True)
+    decoder._layers._threads = threads  # type: ignore[attr-defined]
+    heard, ended = threading.Event(), threading.Event()
+    decoder.between = heard.set
+
+    def interrupt() -> int:
+        times = 0
+        while not ended.is_set():
+            decoder.interrupt()
+            times += heard.wait(5)
+            heard.clear()
+        return times
+
+    with ThreadPoolExecutor(1) as pool:
+        times = pool.submit(interrupt)
+        try:
+            for _ in range(20):
+                for ours, theirs in zip(_conversation(decoder, shape.vocabulary), whole, strict=True):
+                    assert torch.equal(ours, theirs)
+                decoder.reset()
+        finally:
+            ended.set()
+            heard.set()
+        assert times.result() >= 20
+
+
+def test_nothing_is_called_where_nobody_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPES["llama, grouped heads"]
+    decoder, calls = _decoder(shape, monkeypatch, native=True), []
+    decoder.between = lambda: calls.append(1)
+    _conversation(decoder, shape.vocabulary)
+    assert not calls
+
+
+@pytest.mark.parametrize("token", [-1, 2**40])
+def test_a_token_that_the_model_has_not_is_an_error(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
+    decoder = _decoder(SHAPES["llama, grouped heads"], monkeypatch, native=True)
+    with pytest.raises(IndexError):
+        decoder.step(Batch([], [], [], [], [Chunk(0, 0, [1, token, 2], True)]))
 
 
 def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-_VERSION = 6  # of the C interface
+_VERSION = 7  # of the C interface
 # Kinds of processors, the fastest kernels first, and what each needs.
 VARIANTS = {"avx512": "AVX512 with VNNI and bfloat16", "avx2": "AVX2 with FMA and F16C"}
 _chosen = "auto"
@@ -100,6 +100,15 @@ class AttentionC(Structure):
     )
 
 
+class TablesC(Structure):
+    """`AmsTables`."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("embeddings", "cos", "sin")),
+        *((name, c_int64) for name in ("vocabulary", "positions", "hidden", "head_size")),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """A library that was opened, and which of `VARIANTS` it is."""
@@ -162,7 +171,9 @@ def _open(name: str) -> Kernels | str:
         return "there are none for this kind of machine"
     try:
         library = ctypes.CDLL(str(path))
-        library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64]
+        library.ams_gather.argtypes = [POINTER(TablesC), c_int64, *[c_void_p] * 5]
+        library.ams_layers.argtypes = [POINTER(ModelC), POINTER(StepC), c_int64, c_int64, POINTER(c_int32)]
+        library.ams_layers.restype = c_int64
         library.ams_logits.argtypes = [POINTER(ModelC), c_void_p, c_void_p, c_int64, c_void_p]
         library.ams_linear.argtypes = [POINTER(LinearC), c_void_p, c_int64, c_void_p]
         library.ams_attend.argtypes = [POINTER(AttentionC), c_int64, c_int64, c_int64, c_int64, c_int]

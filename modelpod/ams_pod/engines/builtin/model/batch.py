@@ -71,9 +71,9 @@ class Forward(Protocol):
     `whole_prompts`: a prompt can't be read in several chunks. `any_rows`: rows may be left out of a step, to go on in a
     later one; where prompts are read in chunks too, rows may go on in chunks of `all_logits`. `spare_rows` are slots
     beyond `max_rows`. `reads_wide`: a step with many tokens of prompts takes little longer than one with few.
-    `between`, where it is set and the forward can, is called within a step wherever another step may be computed, of
-    chunks in slots that this one doesn't use. `prefixes` is what is kept of requests that ended, None where nothing can
-    be.
+    `between`, where it is set and the forward can, is called within a step where another step may be computed, of
+    chunks in slots that this one doesn't use: soon after `interrupt`, or wherever it may be. `prefixes` is what is kept
+    of requests that ended, None where nothing can be.
     """
 
     name: str
@@ -118,6 +118,9 @@ class Forward(Protocol):
     def vacate(self, slot: int) -> None:
         """What is in a slot isn't needed any more. The others stay where they are until `compact`."""
 
+    def interrupt(self) -> None:
+        """Have `between` called by the step that is computed, or by the next. From any thread."""
+
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary]; finished chunks become rows, each in its slot.
 
@@ -160,6 +163,9 @@ class EqualSlots:
 
     def reserve(self, slot: int, tokens: int, used: int = 0, *, may_move: bool = True, keep: int = 0) -> bool:
         return True
+
+    def interrupt(self) -> None:
+        """Nothing to do: `between` is never called."""
 
     def vacate(self, slot: int) -> None:
         """Nothing to do: `compact` follows."""

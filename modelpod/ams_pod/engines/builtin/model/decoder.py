@@ -75,6 +75,8 @@ class Decoder:
             len(body.layers), tokens, length, stack.key_heads, stack.head_size, self.dtype, stack.device.type
         )
         self._layers.bind(self.cache)
+        if isinstance(self._layers, NativeLayers):
+            self._layers.look_up_in(body.embed_tokens, self._cos, self._sin)
         self.prefixes = Prefixes(self.cache, prefix_tokens) if prefix_tokens >= BLOCK else None
         self._graphs = self._make_graphs(stack)
 
@@ -96,6 +98,9 @@ class Decoder:
     @between.setter
     def between(self, call: Callable[[], None] | None) -> None:
         self._layers.between = call
+
+    def interrupt(self) -> None:
+        self._layers.interrupt()
 
     @property
     def length(self) -> int:
@@ -130,10 +135,6 @@ class Decoder:
     @torch.inference_mode()
     def step(self, batch: Batch) -> Tensor:
         """Logits [rows + finished chunks, vocabulary] in the model's dtype."""
-        with self._around_kernels():
-            return self._step(batch)
-
-    def _step(self, batch: Batch) -> Tensor:
         rows = len(batch.lengths)
         ids = [*batch.tokens, *(token for chunk in batch.chunks for token in chunk.ids)]
         written = [(slot, length, length + 1) for slot, length in zip(batch.slots, batch.lengths, strict=True)]
@@ -145,21 +146,30 @@ class Decoder:
         for chunk in batch.chunks:
             positions.extend(range(chunk.start, chunk.end))
         places = [(self.cache.place(slot), start, end) for slot, start, end in written]
-        x = self._replayed(ids, positions, places, batch)
+        x = self._of_tokens(ids, positions, places, batch)
         if x is None:
-            x = self._layers.forward(self._work(ids, positions, places, batch))
+            with self._around_kernels():
+                x = self._layers.forward(self._work(ids, positions, places, batch))
         self._tell(x, rows, batch.chunks)
         logit_rows = self._logit_rows(rows, batch.chunks)
-        return self._layers.logits(x if logit_rows is None else x[logit_rows])
+        if logit_rows is not None:
+            with self._around_kernels():
+                x = x[logit_rows]
+        return self._layers.logits(x)
 
-    def _replayed(
+    def _of_tokens(
         self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch
     ) -> Tensor | None:
-        """What the last layer makes of a step that a graph is for; None for others, such as those with media."""
+        """What the last layer makes of tokens alone, by a graph or the kernels; None for others, such as media."""
         plain = all(chunk.embeds is None and chunk.positions is None and chunk.deep is None for chunk in batch.chunks)
-        if self._graphs is None or not plain or max(positions) >= self._cos.shape[0]:
+        if not plain or max(positions) >= self._cos.shape[0]:
             return None
-        return self._graphs.run(ids, positions, places, len(batch.lengths))
+        if self._graphs is not None:
+            return self._graphs.run(ids, positions, places, len(batch.lengths))
+        if isinstance(self._layers, NativeLayers):
+            singly = [chunk.all_logits for chunk in batch.chunks]
+            return self._layers.of_tokens(ids, positions, places, len(batch.lengths), singly)
+        return None
 
     def _work(self, ids: Sequence[int], positions: Sequence[int], places: Sequence[Place], batch: Batch) -> Work:
         x = self._body.embed_tokens(torch.tensor(ids).to(self.device))

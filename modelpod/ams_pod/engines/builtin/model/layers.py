@@ -30,9 +30,15 @@ class Work:
 
 
 class Layers(Protocol):
-    """The layers, the norm behind them and the head. `between`, where it is set, is called between two layers."""
+    """The layers, the norm behind them and the head.
+
+    `between`, where it is set, is called between two layers: soon after `interrupt`, or between all of them.
+    """
 
     between: Callable[[], None] | None
+
+    def interrupt(self) -> None:
+        """Have `between` called by the call of `forward` that is going on, or by the next. From any thread."""
 
     def bind(self, cache: KeyValuePool) -> None:
         """Where keys and values lie; once, before the first step."""

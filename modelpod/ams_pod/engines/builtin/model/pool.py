@@ -1,6 +1,7 @@
 """Keys and values of all requests in one memory: each request has an extent of it, as large as it needs."""
 
 import mmap
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -166,22 +167,28 @@ class KeyValuePool:
                 new[:, :, :tokens] = old[:, :, :tokens]
 
 
-def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, mmap.mmap | None]:
-    """A tensor, and its pages where it lies in memory of its own."""
+def zeros(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str, *, huge: bool = False
+) -> tuple[Tensor, mmap.mmap | None]:
+    """A tensor, and its pages where it lies in memory of its own.
+
+    `huge`: in pages of 2 MiB where the system has them, for what is written as a whole and read at every step. Only
+    private memory gets them: what is shared is a file in memory, for which they are mostly switched off.
+    """
     if device != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device), None
     size = dtype.itemsize
     for extent in shape:
         size *= extent
-    pages = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=dtype).view(shape), pages
 
 
 def release_pages(pages: mmap.mmap, start: int, end: int) -> None:
-    """Give back the whole pages between two bytes, if the system can; what was there reads as zeros."""
+    """Give back the whole pages between two bytes of `zeros`, where that works; what was there reads as zeros."""
     start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     end = end if end == len(pages) else end // mmap.PAGESIZE * mmap.PAGESIZE
-    if start < end and hasattr(mmap, "MADV_REMOVE"):
-        pages.madvise(mmap.MADV_REMOVE, start, end - start)
+    if start < end and sys.platform == "linux":  # elsewhere the advice may be ignored, and old values be read
+        pages.madvise(mmap.MADV_DONTNEED, start, end - start)

@@ -17,6 +17,7 @@ from ams_pod.engines.builtin.model.adjusting import Adjustments, adjust
 from ams_pod.engines.builtin.model.drawing import AGAIN, BLOCK, Drawing
 from ams_pod.engines.builtin.model.masking import Masks
 from ams_pod.engines.builtin.model.transfer import on_device
+from ams_pod.engines.builtin.threads import between_steps
 from ams_pod.engines.port import EngineError, Sampling
 
 NOTHING = -1
@@ -64,6 +65,14 @@ def sample(
     library = compiled.load() if logits.device.type == "cpu" else None
     if plain and library is not None and logits.dtype in (torch.bfloat16, torch.float32):
         return _compiled(library, logits, vocabulary, rows)
+    with between_steps():
+        return _adjusted(logits, rows, ends, masks, library)
+
+
+def _adjusted(
+    logits: Tensor, rows: Sequence[RowSampler], ends: Collection[int], masks: Masks | None, library: Any | None
+) -> list[int | None]:
+    vocabulary = logits.shape[1]
     values = _copied(logits)
     adjust(values, vocabulary, [row.adjustments for row in rows], ends)
     if masks is not None:

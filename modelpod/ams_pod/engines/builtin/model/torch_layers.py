@@ -73,6 +73,9 @@ class TorchLayers:
             report(100 * (index + 1) / len(body.layers))
         self._head = make_linear([stack.head], packed)
 
+    def interrupt(self) -> None:
+        """Nothing to do: `between` is called between all layers."""
+
     def bind(self, cache: KeyValuePool) -> None:
         self.cache = cache
 

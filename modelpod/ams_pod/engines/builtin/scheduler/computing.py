@@ -236,13 +236,6 @@ def _choose(
     logits: Tensor, rows: Sequence[Row], stop_tokens: Collection[int], masks: ComingMasks | None
 ) -> list[_Chosen]:
     """The next token of each row, and its logprobs where they are wanted."""
-    with between_steps():
-        return _chosen(logits, rows, stop_tokens, masks)
-
-
-def _chosen(
-    logits: Tensor, rows: Sequence[Row], stop_tokens: Collection[int], masks: ComingMasks | None
-) -> list[_Chosen]:
     tokens = sample(logits, [row.sampler for row in rows], stop_tokens, None if masks is None else masks.masks())
     told: dict[int, TokenLogprobs] = {}
     wanted = {
@@ -252,7 +245,8 @@ def _chosen(
     }
     if wanted:
         own, tops = zip(*wanted.values(), strict=True)
-        told = dict(zip(wanted, logprobs_of(logits[list(wanted)], own, tops), strict=True))
+        with between_steps():
+            told = dict(zip(wanted, logprobs_of(logits[list(wanted)], own, tops), strict=True))
     return [(token, told.get(index)) for index, token in enumerate(tokens)]
 
 

@@ -108,12 +108,14 @@ class EngineCore:
         """Queue a request; its events arrive through `publish`. The prompt must fit the context."""
         ticket = Ticket(prepared, sampling, sink, time.monotonic(), share, cache_salt)
         self._inbox.append(ticket)
+        self._forward.interrupt()
         self._wake.set()
         return ticket
 
     def adopt(self, row: Row) -> None:
         """Take on the rest of a request that another engine had no memory for."""
         self._inbox.append(row)
+        self._forward.interrupt()
         self._wake.set()
 
     def cancel(self, ticket: Ticket) -> None:
@@ -260,6 +262,8 @@ class EngineCore:
                     self._publish(events)
         finally:
             self._nested_seconds = spent
+            if self._inbox:  # what came meanwhile interrupted a step within this one, which heeds nobody
+                self._forward.interrupt()
 
     def _encode(self) -> bool:
         """One call of a tower, unless as many prompts are ready as there can be rows."""

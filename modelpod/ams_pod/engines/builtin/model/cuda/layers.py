@@ -76,6 +76,9 @@ class CudaLayers:
             report(100 * (index + 1) / len(body.layers))
         self._head = make_linear([stack.head], packed=False)
 
+    def interrupt(self) -> None:
+        """Nothing to do: `between` is called between all layers."""
+
     def bind(self, cache: KeyValuePool) -> None:
         self._cache = cache
 

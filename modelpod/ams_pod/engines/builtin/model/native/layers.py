@@ -1,13 +1,16 @@
 """The decoder's layers by the compiled kernels: all layers of a step in one call, on bfloat16 and grouped weights."""
 
-from collections.abc import Callable, Iterator
+import ctypes
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ams_pod.engines.builtin import compiled
-from ams_pod.engines.builtin.compiled import ChunkC, LayerC, LinearC, ModelC, StepC
+from ams_pod.engines.builtin.compiled import ChunkC, LayerC, LinearC, ModelC, StepC, TablesC
+from ams_pod.engines.builtin.model.extents import Extent
 from ams_pod.engines.builtin.model.grouped import GROUP, GroupedLinear
 from ams_pod.engines.builtin.model.layers import Work
 from ams_pod.engines.builtin.model.native.packing import (
@@ -19,10 +22,11 @@ from ams_pod.engines.builtin.model.native.packing import (
 )
 from ams_pod.engines.builtin.model.pool import KeyValuePool
 from ams_pod.engines.builtin.model.stack import Stack
-from ams_pod.engines.builtin.threads import keep_one_between_steps
+from ams_pod.engines.builtin.threads import keep_one_between_steps, one_thread
 
 _LARGEST_HEAD = 256
 _LARGEST_GROUP = 16  # query heads of a key head
+_ANY = 2**62  # tokens that other embeddings know, which say themselves where they don't know one
 
 
 def why_not(stack: Stack) -> str:
@@ -54,6 +58,7 @@ class NativeLayers:
         found = compiled.load()
         assert found is not None
         self._library, self.variant = found, compiled.variant()
+        self._stop = ctypes.c_int32(0)
         self._threads = torch.get_num_threads()
         keep_one_between_steps()
         self._kept: list[Tensor | Packed] = []
@@ -79,37 +84,101 @@ class NativeLayers:
         for index, layer in enumerate(cache.layers):
             self._layers[index].cache = layer.data_ptr()
 
+    def look_up_in(self, embeddings: nn.Module, cos: Tensor, sin: Tensor) -> None:
+        """Where `of_tokens` finds what belongs to tokens and positions; cos and sin [positions, 1, head size]."""
+        self._embeddings = embeddings
+        plain = type(embeddings) is nn.Embedding and embeddings.weight.dtype == torch.bfloat16
+        table = embeddings.weight.data.contiguous() if plain and isinstance(embeddings, nn.Embedding) else None
+        self._tables = TablesC(
+            None if table is None else table.data_ptr(), cos.data_ptr(), sin.data_ptr(),
+            _ANY if table is None else len(table), len(cos), self._model.hidden, self._model.head_size,
+        )  # fmt: skip
+        self._looked_up_in = table, cos, sin
+
+    def interrupt(self) -> None:
+        self._stop.value = 1
+
+    def of_tokens(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        places: Sequence[tuple[Extent, int, int]],
+        rows: int,
+        singly: Sequence[bool],
+    ) -> Tensor:
+        """`forward` of tokens at these rope positions, which lie in the table: without an operator of torch's."""
+        tokens, size = len(ids), self._model.head_size
+        turns = torch.empty(2, tokens, size)
+        cos = turns.data_ptr()
+        sin = cos + tokens * size * turns.itemsize
+        if self._tables.embeddings is None:
+            with one_thread():
+                x = self._embeddings(torch.tensor(ids)).float().contiguous()
+        else:
+            x = torch.empty(tokens, self._model.hidden)
+        which, where = array("q", ids), array("q", positions)
+        places_of = which.buffer_info()[0], where.buffer_info()[0]
+        if self._library.ams_gather(self._tables, tokens, *places_of, x.data_ptr(), cos, sin):
+            raise IndexError("a token isn't one of the model's, or lies behind the longest request")
+        self._compute(x, cos, sin, places, rows, singly)
+        return x
+
     def forward(self, work: Work) -> Tensor:
         x = work.x.float().contiguous()
         cos, sin = work.cos.float().contiguous(), work.sin.float().contiguous()
+        self._compute(x, cos.data_ptr(), sin.data_ptr(), work.places, work.rows, work.singly, work.deep)
+        return x
+
+    def _compute(
+        self,
+        x: Tensor,
+        cos: int,
+        sin: int,
+        places: Sequence[tuple[Extent, int, int]],
+        rows: int,
+        singly: Sequence[bool],
+        deep: Sequence[tuple[int, int, Tensor]] = (),
+    ) -> None:
+        """All layers, in x; float32 cos and sin [tokens, head size] lie at these addresses."""
         heads = self._cache.heads
-        bases: list[int] = []
-        strides: list[int] = []
-        positions: list[int] = []
-        for place, start, end in work.places:
-            bases += [place.offset * heads] * (end - start)
-            strides += [place.capacity] * (end - start)
-            positions += range(start, end)
-        where = torch.tensor([bases, strides, positions])
-        chunks = (ChunkC * max(1, len(work.places) - work.rows))()
-        at = work.rows
-        for chunk, (place, start, end), singly in zip(chunks, work.places[work.rows :], work.singly, strict=False):
-            chunk.first, chunk.count, chunk.keys, chunk.singly = at, end - start, end, singly
+        bases, strides, positions = array("q"), array("q"), array("q")
+        for place, start, end in places:
+            if end - start == 1:
+                bases.append(place.offset * heads)
+                strides.append(place.capacity)
+                positions.append(start)
+            else:
+                bases.extend([place.offset * heads] * (end - start))
+                strides.extend([place.capacity] * (end - start))
+                positions.extend(range(start, end))
+        chunks = (ChunkC * max(1, len(places) - rows))()
+        at = rows
+        for chunk, (place, start, end), each in zip(chunks, places[rows:], singly, strict=False):
+            chunk.first, chunk.count, chunk.keys, chunk.singly = at, end - start, end, each
             chunk.base, chunk.stride = place.offset * heads, place.capacity
             at += end - start
         step = StepC(
-            len(x), work.rows, len(work.places) - work.rows, x.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-            where[0].data_ptr(), where[1].data_ptr(), where[2].data_ptr(), chunks,
+            len(x), rows, len(places) - rows, x.data_ptr(), cos, sin,
+            bases.buffer_info()[0], strides.buffer_info()[0], positions.buffer_info()[0], chunks,
         )  # fmt: skip
         self._library.ams_use(self._threads)
-        for first, last in self._stretches(work):
-            if self.between is not None:
-                self.between()
-            self._check(self._library.ams_layers(self._model, step, first, last))
-            for start, end, features in work.deep:
+        for first, last in self._stretches(deep):
+            self._stretch(step, first, last)
+            for start, end, features in deep:
                 if last <= len(features):
                     x[start:end] += features[last - 1]
-        return x
+
+    def _stretch(self, step: StepC, first: int, last: int) -> None:
+        """Layers `first` to `last`, with `between` where somebody interrupts them."""
+        while first < last:
+            if self._stop.value and self.between is not None:
+                self._stop.value = 0  # first, so that who interrupts meanwhile is heard
+                self.between()
+                self._library.ams_use(self._threads)
+            stop = None if self.between is None else self._stop
+            first = self._library.ams_layers(self._model, step, first, last, stop)
+            if first < 0:
+                raise MemoryError("no memory for a step of the decoder")
 
     def logits(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -119,10 +188,10 @@ class NativeLayers:
             self._check(self._library.ams_logits(self._model, x.data_ptr(), None, len(x), result.data_ptr()))
         return result
 
-    def _stretches(self, work: Work) -> Iterator[tuple[int, int]]:
-        """Layers that are computed in one call: each alone where something is to happen between them."""
+    def _stretches(self, deep: Sequence[tuple[int, int, Tensor]]) -> Iterator[tuple[int, int]]:
+        """Layers that are computed in one call: each alone behind which something is added."""
         count = len(self._layers)
-        alone = count if self.between is not None else max((len(each) for _, _, each in work.deep), default=0)
+        alone = max((len(each) for _, _, each in deep), default=0)
         yield from ((index, index + 1) for index in range(min(alone, count)))
         if alone < count:
             yield alone, count

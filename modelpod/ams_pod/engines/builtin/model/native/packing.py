@@ -28,7 +28,7 @@ class Arena:
         """`filled`: `kept` has had the tiles of all layers, in the order in which they are taken."""
         mapped = None if kept is None else kept.map(elements)
         self.filled = mapped is not None
-        self._memory = zeros((max(1, elements),), torch.bfloat16, "cpu")[0] if mapped is None else mapped
+        self._memory = zeros((max(1, elements),), torch.bfloat16, "cpu", huge=True)[0] if mapped is None else mapped
         self._used = 0
         if kept is not None and mapped is None and elements:
             kept.take(self._memory)
