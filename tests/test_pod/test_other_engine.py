@@ -83,6 +83,18 @@ async def test_what_is_asked_reaches_vllm(folder: Path) -> None:
         assert [each and each.token for each in asked_for] == [None, 2, 3]
 
 
+async def test_the_likeliest_token_is_the_first_of_one_for_llamacpp(folder: Path) -> None:
+    """Its temperature of nothing leaves the whole vocabulary in the run, which costs a fifteenth of 32 rows' step."""
+    async with beside(folder, "llamacpp") as one:
+        await one.answer(2, top_p=0.4, top_k=3, min_p=0.2, repetition_penalty=1.5)
+        await one.answer(2, temperature=0.5, top_p=0.4, top_k=3, min_p=0.2)
+        assert one.fake is not None
+        greedy, drawn = one.fake.asked
+        assert {"top_k": 1, "samplers": ["penalties", "top_k"], "repeat_penalty": 1.5}.items() <= greedy.items()
+        assert drawn["samplers"] == ["penalties", "temperature", "top_k", "top_p", "min_p"]
+        assert {"temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.2}.items() <= drawn.items()
+
+
 async def test_what_is_asked_reaches_sglang(folder: Path) -> None:
     """In the names of its `CompletionRequest`."""
     async with beside(folder, "sglang") as one:

@@ -103,13 +103,16 @@ class LlamaCpp(Dialect):
     def _choosing(self, asked: Asked) -> dict[str, Any]:
         """How tokens are chosen, in the order in which all engines do it: temperature first."""
         sampling = asked.sampling
-        fields: dict[str, Any] = {
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
-            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
-        }
+        if sampling.temperature > 0:
+            fields: dict[str, Any] = {
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+                "min_p": sampling.min_p,
+                "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            }
+        else:  # its temperature would leave the whole vocabulary, of whose exponentials it then takes the sum
+            fields = {"temperature": 0, "top_k": 1, "samplers": ["penalties", "top_k"]}
         if sampling.repetition_penalty != 1.0 or sampling.presence_penalty or sampling.frequency_penalty:
             fields |= {
                 "repeat_last_n": asked.context_tokens,
