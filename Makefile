@@ -120,6 +120,8 @@ lint: $(VENV)/.dev $(VENV)/.kernels
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	MYPYPATH=benchmarks:tests:tests/test_pod:tests/test_kube:tests/test_operator \
+	    $(VENV)/bin/mypy --follow-imports silent --allow-untyped-decorators benchmarks
 	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.dev

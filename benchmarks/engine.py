@@ -71,7 +71,7 @@ def _start(arguments: argparse.Namespace, counts: list[int], folder: Path) -> li
     if arguments.gguf:
         servers.bfloat16_gguf(arguments.gguf, gguf)
     wanted = [part for part in arguments.only.split(",") if part]
-    running = []
+    running: list[servers.Server] = []
     for make in makers:
         try:
             for server in make():

@@ -200,7 +200,7 @@ def _wrk(
 
 def _medians(rounds: list[dict[str, Any]], name: str) -> dict[str, float]:
     def median(kind: str, field: str) -> float:
-        return statistics.median(figures[name][kind][field] for figures in rounds)
+        return float(statistics.median(figures[name][kind][field] for figures in rounds))
 
     added = statistics.median(figures[name]["one"]["p50_ms"] - figures["stub"]["one"]["p50_ms"] for figures in rounds)
     return {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ams_common.pod_settings import Quantization
 
 PROMPT_TOKENS, NEW_TOKENS = 64, 128
 SIZES = {
@@ -80,10 +81,11 @@ def make_model(folder: Path, size: dict[str, int]) -> None:
 
 def prompts(count: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(count)
-    return torch.randint(100, 100_000, (count, PROMPT_TOKENS), generator=generator).tolist()
+    drawn: list[list[int]] = torch.randint(100, 100_000, (count, PROMPT_TOKENS), generator=generator).tolist()
+    return drawn
 
 
-def ours(folder: Path, streams: list[int], quantization: str) -> dict[int, float]:
+def ours(folder: Path, streams: list[int], quantization: Quantization) -> dict[int, float]:
     from ams_common.pod_settings import ServeSettings
     from ams_pod.engines.builtin.loading import load_engine
     from ams_pod.engines.port import Prepared, Sampling

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 import PIL.Image
 from ams_pod.media.audio import decode_audio
-from ams_pod.media.base64text import decoded
+from ams_pod.media.base64text import decoded_base64
 from ams_pod.media.frames import FrameOptions
 from ams_pod.media.images import decode_image
 from ams_pod.media.limits import MediaLimits
@@ -98,7 +99,7 @@ def cases() -> dict[str, tuple[bytes, Callable[[bytes], Any], float, str]]:
 def base64_rate(seconds: float) -> float:
     """Bytes decoded a second."""
     text = base64.encodebytes(os.urandom(16 << 20)).decode()
-    return (16 << 20) / measure(lambda: sum(map(len, decoded(text, "image"))), seconds)
+    return (16 << 20) / measure(lambda: sum(map(len, decoded_base64(text, "image"))), seconds)
 
 
 def main() -> None:
@@ -109,7 +110,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print("| | file | one takes | throughput of one thread |\n|---|---|---|---|")
     for name, (data, decode, units, unit) in cases().items():
-        seconds = measure(lambda decode=decode, data=data: decode(data), arguments.seconds)
+        seconds = measure(partial(decode, data), arguments.seconds)
         rows.append({"case": name, "bytes": len(data), "seconds": seconds, "per_second": units / seconds, "unit": unit})
         print(f"| {name} | {len(data) / 1e6:.2f} MB | {1000 * seconds:.1f} ms | {units / seconds:,.1f} {unit}/s |")
     rate = base64_rate(arguments.seconds)

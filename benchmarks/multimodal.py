@@ -172,7 +172,7 @@ async def _around(url: str, film: dict[str, Any]) -> dict[str, Any]:
         before = await _towers(session, url)
         started = time.perf_counter()
         asking = asyncio.create_task(_ask(session, url, film))
-        during = []
+        during: list[tuple[float, float]] = []
         while not asking.done():
             done, _ = await _towers(session, url)
             during.append((done, await _first_token(session, url, len(during))))

@@ -11,7 +11,6 @@ follows the other; told is their median, and what the pod's other threads and th
 import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -149,4 +148,4 @@ def _beside(pid: int) -> float:
 
 if __name__ == "__main__":
     uvloop.install()
-    sys.exit(main())
+    main()

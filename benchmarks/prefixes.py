@@ -62,14 +62,14 @@ def _start(arguments: argparse.Namespace, folder: Path) -> list[servers.Server]:
         lambda: [servers.ours(arguments.model, USERS), without],
         lambda: [
             replace(each, extra={"ignore_eos": True, "cache_prompt": True})
-            for each in servers.llama(arguments.peers, gguf, [USERS], arguments.threads)
+            for each in servers.llama(arguments.peers, gguf, [USERS], arguments.threads, "bf16")
         ],
         lambda: [_caching(servers.vllm(arguments.peers, arguments.model, USERS))],
     ]
     if arguments.gguf:
         servers.bfloat16_gguf(arguments.gguf, gguf)
     wanted = [part for part in arguments.only.split(",") if part]
-    running = []
+    running: list[servers.Server] = []
     for make in makers:
         try:
             for server in make():

@@ -11,7 +11,6 @@ Schema. Then `sample()` alone, on random logits of a vocabulary of 152k.
 import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -159,4 +158,4 @@ def _asked() -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,9 +10,9 @@ small model comes to repeat itself; "drawn" is drawn at temperature 0.8, and rep
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,10 @@ class Decoding:
         core._speculation._on = on
         answers: list[list[int]] = [[] for _ in range(streams)]
         for index, answer in enumerate(answers):
-            sampling = {"temperature": 0.8, "top_p": 0.95, "seed": index} if task == "drawn" else {}
-            self._engine.submit(self._prompt(task, index), Sampling(NEW, ignore_eos=True, **sampling), _sink(answer))
+            sampling = Sampling(NEW, ignore_eos=True)
+            if task == "drawn":
+                sampling = replace(sampling, temperature=0.8, top_p=0.95, seed=index)
+            self._engine.submit(self._prompt(task, index), sampling, _sink(answer))
         while not all(answers):
             core.step()
         made, began = sum(map(len, answers)), time.perf_counter()
@@ -115,12 +117,14 @@ class Decoding:
         if task == "edit":
             versions = f"First version:\n{TEXT.format(name=first)}\n\n"
             versions += f"Second version ({first} is called {second} now):\n{TEXT.format(name=second)}\n\n"
-            return self._engine.prepare_text(f"{versions}Third version ({second} is called {third} now):\n")
+            edit: Prepared = self._engine.prepare_text(f"{versions}Third version ({second} is called {third} now):\n")
+            return edit
         if task == "copy":
             ask = f"Repeat the following text exactly:\n\n{TEXT.format(name=first)}"
         else:
             ask = f"Tell me something about {QUESTIONS[index]}."
-        return self._engine.prepare_chat([{"role": "user", "content": ask}])
+        chat: Prepared = self._engine.prepare_chat([{"role": "user", "content": ask}])
+        return chat
 
 
 def _publish(events: Sequence[TokenEvent]) -> None:
@@ -133,4 +137,4 @@ def _sink(answer: list[int]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

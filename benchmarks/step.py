@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import engine_servers as servers
 import torch
@@ -134,7 +134,7 @@ class ProfiledParts:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._cost = _profiler_cost()
-        self._layers: Any = decoder._layers
+        self._layers = cast(Any, decoder._layers)
         layers = self._layers._layers
         self._plain = layers, self._layers._head
         names = {"qkv": QKV, "out": OUT, "gate": GATE_UP, "up": GATE_UP, "gate_up": GATE_UP, "down": DOWN}

@@ -8,7 +8,8 @@ Three ways lead to an engine that is started with the same arguments each time: 
 `/v1/completions` with the same prompts and stream. One way is measured after the other, round by round, so that what
 else the machine does meets all of them. Told are tokens a second and the median time to the first token, each the
 median of the rounds; and the ratio to `bare`, and how much later the first token comes, each the median of what the
-rounds show.
+rounds show. The first token is the first that has text: some engines send an empty piece for a control token, we don't.
+Between two measurements nothing is asked for a while, as engines that are done go on spinning for some time.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import socket
 import statistics
 import subprocess
@@ -35,6 +37,7 @@ from ams_common.resource.parse import parse_model_deployment
 NAME = "model"
 CONTEXT = 1024
 PATIENCE_SECONDS = 300
+PAUSE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,16 @@ def command(given: Given, model: str, port: int) -> list[str]:
     """The engine's, as we render it."""
     wishes = wishes_of(parse_model_deployment(resource(given)), model=model, host="127.0.0.1", port=port)
     return [given.program, *ROWS[given.engine].full_command(wishes)[1:]]  # type: ignore[index]
+
+
+def on_cores(program: str, cores: str, folder: Path) -> str:
+    """A program that runs this one on these cores alone; the engine's libraries are still found beside it."""
+    beside = shlex.quote(str(Path(program).parent))
+    found = folder / Path(program).name
+    line = f'exec taskset -c {shlex.quote(cores)} {shlex.quote(program)} "$@"'
+    found.write_text(f"#!/bin/sh\nexport LD_LIBRARY_PATH={beside}\n{line}\n")
+    found.chmod(0o755)
+    return str(found)
 
 
 @dataclass(frozen=True)
@@ -182,9 +195,14 @@ async def ask(session: aiohttp.ClientSession, url: str, prompt: str, tokens: int
     async with session.post(f"{url}/v1/completions", json=body(prompt, tokens)) as answer:
         answer.raise_for_status()
         async for line in answer.content:
-            if not first and line.startswith(b"data: {"):
+            if not first and line.startswith(b"data: {") and has_text(line):
                 first = time.perf_counter() - began
     return first
+
+
+def has_text(line: bytes) -> bool:
+    choices = json.loads(line.removeprefix(b"data: ")).get("choices")
+    return bool(choices and choices[0].get("text"))
 
 
 async def measure(session: aiohttp.ClientSession, url: str, streams: int, tokens: int, salt: str) -> Measured:
@@ -207,6 +225,7 @@ async def compare(found: dict[str, Way], streams: Sequence[int], rounds: int, to
             for number in range(rounds + 1):
                 order = list(urls.items()) if number % 2 else list(urls.items())[::-1]
                 for name, url in order:
+                    await asyncio.sleep(PAUSE_SECONDS)
                     measured = await measure(session, url, count, tokens, f"Round {number} of {count}")
                     if number:  # the first one warms up
                         rounds_of[name].append(measured)
@@ -244,6 +263,7 @@ def main() -> None:
     parser.add_argument("model", help="GGUF file or folder of weights")
     parser.add_argument("--ways", default="bare,pod,gateway", help="and builtin, where that serves the model too")
     parser.add_argument("--more", default="", help="further arguments of the engine, with spaces between")
+    parser.add_argument("--cores", default="", help="of the engines, as taskset takes them; so others can be ours")
     parser.add_argument("--places", type=int, default=32, help="requests that an engine computes at once")
     parser.add_argument("--builtin-memory", default="", help="its spec.maxMemory as JSON, where a GPU is shared")
     parser.add_argument("--streams", default="1,8,32")
@@ -252,13 +272,11 @@ def main() -> None:
     parser.add_argument("--output", help="file for the rows as JSON")
     asked = parser.parse_args()
     counts = [int(each) for each in asked.streams.split(",")]
-    given = Given(
-        asked.engine, asked.program, asked.model, asked.more.split(), asked.places, asked.builtin_memory
-    )  # fmt: skip
-    with (
-        tempfile.TemporaryDirectory(prefix="ams-") as folder,
-        ways(given, asked.ways.split(","), Path(folder)) as found,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ams-")))
+        program = on_cores(asked.program, asked.cores, folder) if asked.cores else asked.program
+        given = Given(asked.engine, program, asked.model, asked.more.split(), asked.places, asked.builtin_memory)
+        found = stack.enter_context(ways(given, asked.ways.split(","), folder))
         rows = asyncio.run(compare(found, counts, asked.rounds, asked.tokens))
     if asked.output:
         Path(asked.output).write_text(json.dumps(rows, indent=1) + "\n")

@@ -250,8 +250,8 @@ def table(figures: list[Figures], rate: float, threads: int) -> str:
     for part in PARTS:
         cells = []
         for each in figures:
-            allowed = f" ({each.allowed[part] * 1e3:.0f})" if each.allowed.get(part) else ""
-            cells.append(f"{each.eager_parts[part] * 1e3:.0f} → {each.native_parts[part] * 1e3:.0f}{allowed}")
+            least = f" ({each.allowed[part] * 1e3:.0f})" if each.allowed.get(part) else ""
+            cells.append(f"{each.eager_parts[part] * 1e3:.0f} → {each.native_parts[part] * 1e3:.0f}{least}")
         lines.append(f"| {part} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
