@@ -7,6 +7,7 @@ variable or flag, the value and what is allowed.
 
 import argparse
 import difflib
+import logging
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from ams_common.json_lines import JsonLines
 from ams_common.parsing import explain, with_choices
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -92,17 +94,28 @@ def parse(
     """Settings of a whole command; exits with status 2 and one sentence on bad input.
 
     Says in one line which AMS_* variables it drops; those of `shared_with`, a command in the same environment, aside.
+    The line is JSON where the settings ask for that of all lines.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     add_flags(parser, settings)
     arguments = parser.parse_args(list(argv))
     commands = (settings,) if shared_with is None else (settings, shared_with)
-    if (line := unread(environment, variables_of(*commands))) is not None:
-        print(f"{prog}: {line}", file=sys.stderr)
+    style = ""
     try:
-        return resolve_settings(settings, vars(arguments), environment)
+        resolved = resolve_settings(settings, vars(arguments), environment)
+        style = getattr(resolved, "log_format", "")
     except OptionError as error:
         parser.error(str(error))
+    finally:  # of two mistakes, one may explain the other
+        say_unread(prog, environment, variables_of(*commands), style)
+    return resolved
+
+
+def say_unread(prog: str, environment: Mapping[str, str], read: Collection[str], log_format: str) -> None:
+    """Write `unread`'s line to stderr, if there is one: as JSON where `log_format` is "json"."""
+    if (line := unread(environment, read)) is not None:
+        record = logging.LogRecord(prog, logging.WARNING, "", 0, line, None, None)
+        print(JsonLines().format(record) if log_format == "json" else f"{prog}: {line}", file=sys.stderr)
 
 
 def unread(environment: Mapping[str, str], read: Collection[str]) -> str | None:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import uvloop
 from ams_common.json_lines import JsonLines
-from ams_common.options import OptionError, add_flags, resolve_settings, unread, variables_of
+from ams_common.options import OptionError, add_flags, resolve_settings, say_unread, variables_of
 from ams_kube.client import NoCluster
 from ams_tracing.tracer import check_tracing
 
@@ -57,8 +57,9 @@ def main() -> None:
         part = part_of(os.environ.get(VARIABLE, ""))
     except (OptionError, InvalidBackend) as error:
         parser.error(str(error))
-    if (line := unread(os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND", VARIABLE})) is not None:
-        print(f"ams-gateway: {line}", file=sys.stderr)
+    say_unread(
+        "ams-gateway", os.environ, variables_of(GatewaySettings) | {"AMS_BACKEND", VARIABLE}, settings.log_format
+    )
     if settings.kubernetes and backends:
         parser.error("--kubernetes finds its models in the cluster: leave --backend (or AMS_BACKEND) out")
     port = settings.port

@@ -1,6 +1,7 @@
 """Settings from flags and AMS_* variables."""
 
 import argparse
+import json
 from typing import Annotated, Literal
 
 import msgspec
@@ -119,3 +120,16 @@ def test_a_command_says_in_one_line_what_it_drops(capsys: pytest.CaptureFixture[
     parse(ServeSettings, "ams-pod serve", [], environment, shared_with=DownloadSettings)
     said = "ams-pod serve: AMS_HOLD_SECONDS: set in the environment, but this command doesn't read it\n"
     assert capsys.readouterr().err == said
+    parse(ServeSettings, "ams-pod serve", ["--log-format", "json"], environment, shared_with=DownloadSettings)
+    told = json.loads(capsys.readouterr().err)
+    assert (told["logger"], told["level"]) == ("ams-pod serve", "warning")
+    assert told["message"] == said.removeprefix("ams-pod serve: ").rstrip()
+
+
+def test_what_is_dropped_is_told_beside_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {"AMS_NAME": "m", "AMS_SURCE": "file:///x"}
+    with pytest.raises(SystemExit):
+        parse(ServeSettings, "ams-pod serve", [], environment)
+    said = capsys.readouterr().err
+    assert "AMS_SURCE (did you mean AMS_SOURCE?)" in said
+    assert "required" in said

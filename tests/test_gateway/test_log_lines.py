@@ -1,7 +1,9 @@
 """What clients write reaches the log as one printable line, whatever it is."""
 
+import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import urllib.request
@@ -31,14 +33,20 @@ async def test_any_path_is_answered_and_logged(start: Start, registry: FakeRegis
 def test_all_that_a_gateway_logs_is_json_where_that_is_asked_for() -> None:
     """Its own words too: a collector that reads JSON would drop the rest, or end the record of before with it."""
     flags = ["--log-format", "json", "--port", "0", "--host", "127.0.0.1", "--backend", "m=http://127.0.0.1:9"]
-    with subprocess.Popen(
-        [sys.executable, "-c", "from ams_gateway.main import main; main()", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "from ams_gateway.main import main; main()", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "AMS_LOG_FROMAT": "json"},
+        ) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
         assert process.stderr is not None
         lines = (json.loads(line) for line in process.stderr)
+        assert "did you mean AMS_LOG_FORMAT?" in next(lines)["message"]
         first = next(line for line in lines if line["message"].startswith("listening on"))
         assert (first["level"], first["logger"]) == ("info", "ams_gateway")
         with urllib.request.urlopen(first["message"].split()[2] + "/v1/models", timeout=5) as response:

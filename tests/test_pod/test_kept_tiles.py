@@ -17,6 +17,7 @@ from ams_pod.engines.builtin.causal_lm import CausalLmEngine
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model import own_logits
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.native import kept_tiles
 from ams_pod.engines.builtin.model.native.kept_tiles import KeptTiles, has_room
@@ -319,7 +320,7 @@ def test_another_version_of_the_program_writes_nothing_again(
 ) -> None:
     load(folder)
     before = tiles(folder).stat()
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
+    monkeypatch.setattr(own_logits, "installed_version", lambda name: "99")
     assert not is_mapped(load(folder)), "all is checked, on weights that were packed for it"
     assert tiles(folder).stat().st_ino == before.st_ino
     assert is_mapped(load(folder))

@@ -19,6 +19,7 @@ from ams_pod.engines.builtin.causal_lm import CausalLmEngine
 from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
+from ams_pod.engines.builtin.model import own_logits
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.gguf import convert_gguf
 from ams_pod.engines.builtin.model.named import NotAsNamed, load_as_named
@@ -211,7 +212,7 @@ def test_another_version_of_what_computes_checks_anew(
     folder: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(folder)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
+    monkeypatch.setattr(own_logits, "installed_version", lambda name: "99")
     load(folder)
     assert loads == ["transformers", "transformers"]
     assert len(kept(folder)) == 2
