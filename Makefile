@@ -121,7 +121,8 @@ lint: $(VENV)/.dev $(VENV)/.kernels
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	MYPYPATH=benchmarks:tests:tests/test_pod:tests/test_kube:tests/test_operator \
-	    $(VENV)/bin/mypy --follow-imports silent --allow-untyped-decorators benchmarks
+	    $(VENV)/bin/mypy --cache-dir .mypy_cache/benchmarks --follow-imports silent \
+	    --allow-untyped-decorators benchmarks
 	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.dev
