@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,9 @@ from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.towers import spans as spans_module
 from ams_pod.engines.builtin.towers.interruptible import between_parts
 from ams_pod.engines.builtin.towers.spans import Span, SpanAttention, Turning
-from ams_pod.engines.port import LoadFailed, Sampling
+from ams_pod.engines.port import LoadFailed, Prepared, Sampling
+from ams_pod.shares import Share
+from test_pod.engine_harness import Driver, Outcome
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -294,6 +297,43 @@ def test_a_step_is_interrupted_from_another_thread(monkeypatch: pytest.MonkeyPat
             ended.set()
             heard.set()
         assert times.result() >= 20
+
+
+class _AskedWithin:
+    """The library, in whose first call of a step somebody submits a request."""
+
+    def __init__(self, library: Any, ask: Callable[[], None]) -> None:
+        self._library, self._ask = library, ask
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def ams_layers(self, *given: Any) -> int:
+        self._ask()
+        return int(self._library.ams_layers(*given))
+
+
+def test_a_request_interrupts_the_step_that_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question is read within a step of a key that was served more, whose layers are one call."""
+    decoder = _decoder(SHAPES["llama, grouped heads"], monkeypatch, native=True)
+    driver, busy, chat = Driver(decoder), Share("busy"), Share("chat")
+    long, question = Outcome(), Outcome()
+    driver.engine._shares.charge(busy, 1000.0)
+    driver.engine._shares.charge(busy, 1.0)
+    driver.engine.submit(Prepared([7] * 300), Sampling(4, ignore_eos=True), long, busy)
+    asked: list[int] = []
+
+    def ask() -> None:
+        if not asked:
+            asked.append(1)
+            driver.engine.submit(Prepared([8, 9, 10]), Sampling(4, ignore_eos=True), question, chat)
+
+    decoder._layers._library = _AskedWithin(decoder._layers._library, ask)  # type: ignore[attr-defined]
+    driver.engine.step()
+    assert question.tokens
+    assert not asked[1:]
+    driver.run()
+    assert len(long.tokens) == len(question.tokens) == 4
 
 
 def test_nothing_is_called_where_nobody_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
