@@ -78,7 +78,9 @@ def test_plan_and_download(machines: Callable[[str], Machine], hub: FakeHub) -> 
     hub.fail(Fault("stall", "model.safetensors", after=300_000))
     interrupted = machine.start("download", *ALL)
     deadline = time.monotonic() + 300
-    while not any(asked.sent >= 300_000 for asked in hub.downloads("model.safetensors")):
+    while not any(asked.sent >= 300_000 for asked in hub.downloads("model.safetensors")) or not any(
+        part.stat().st_blocks for part in machine.folder.rglob("model.safetensors.part")
+    ):
         assert time.monotonic() < deadline, machine.output
         time.sleep(0.02)
     interrupted.send_signal(signal.SIGINT)
