@@ -103,7 +103,9 @@ def test_other_routes(pod: LivePod) -> None:
     answer = pod.client.post("/v1/completions", completion).json()
     logprobs = answer["choices"][0]["logprobs"]
     assert answer["choices"][0]["text"] == "the cat"
-    assert "".join(logprobs["tokens"]).removesuffix("<|im_end|>") == "the cat"
+    *words, last = logprobs["tokens"]
+    assert "".join(words) == "the cat"
+    assert last in ("<|im_end|>", "<|endoftext|>")  # either ends what this model says
     assert len(logprobs["token_logprobs"]) == len(logprobs["tokens"]) >= 2
     assert pod.client.post("/v1/responses", {"model": "llama", "input": "hi", "max_output_tokens": 16}).status == 200
     message = {"model": "llama", "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
@@ -116,7 +118,7 @@ def test_other_routes(pod: LivePod) -> None:
 def test_an_answer_of_a_given_form(pod: LivePod) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    answer = pod.client.post("/v1/chat/completions", chat(response_format=form, max_tokens=60)).json()
+    answer = pod.client.post("/v1/chat/completions", chat(response_format=form, max_tokens=300)).json()
     assert json.loads(answer["choices"][0]["message"]["content"]) in ({"a": 1}, {"a": 2})
     answer = pod.client.post("/v1/chat/completions", chat(guided_choice=["yes", "no"])).json()
     assert answer["choices"][0]["message"]["content"] in ("yes", "no")
