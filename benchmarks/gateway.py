@@ -37,6 +37,7 @@ from gateway_processes import (
 )
 
 HERE = Path(__file__).parent
+_LIFE_SECONDS = 4.0
 SERVERS = ("ams-gateway", "all-on", "all-on-redis", "processes", "nginx", "sglang-router", "litellm", "litellm-key")
 
 WRK_SCRIPT = """
@@ -235,12 +236,23 @@ def _streams(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
     except Missing as error:
         print(f"streams through nginx: left out: {error}", file=sys.stderr, flush=True)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    changing: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for number in range(options.rounds):
         names = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
         for name in names:
             figures, _ = _hold(ways[name][0], options.streams, f"ticks {options.rate}", options.seconds, ways[name][1])
             found[name].append(figures)
             print(f"streams, round {number + 1} {name}: {figures}", file=sys.stderr, flush=True)
+            figures, _ = _hold(
+                ways[name][0],
+                options.streams,
+                f"ticks {options.rate / 2}",
+                options.seconds,
+                ways[name][1],
+                _LIFE_SECONDS,
+            )
+            changing[name].append(figures)
+            print(f"streams that change, round {number + 1} {name}: {figures}", file=sys.stderr, flush=True)
     return {
         "streams": options.streams,
         "open_idle": idle["open"],
@@ -250,6 +262,9 @@ def _streams(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
         "events_per_second_each": options.rate,
         "rounds": found,
         "medians": {name: _stream_medians(rounds) for name, rounds in found.items()},
+        "changing_rounds": changing,
+        "changing": {name: _stream_medians(rounds) for name, rounds in changing.items()},
+        "changing_life_seconds": _LIFE_SECONDS,
     }
 
 
@@ -262,9 +277,14 @@ def _stream_medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _hold(port: int, count: int, prompt: str, seconds: float, server: Process | None) -> tuple[dict[str, Any], int]:
-    """Open streams, measure for some seconds. Returns the client's figures and the server's memory meanwhile."""
-    command = [sys.executable, str(HERE / "gateway_streams.py"), str(port), str(count), prompt, str(seconds)]
+def _hold(
+    port: int, count: int, prompt: str, seconds: float, server: Process | None, life: float = 0.0
+) -> tuple[dict[str, Any], int]:
+    """Open streams, measure for some seconds. Returns the client's figures and the server's memory meanwhile.
+
+    Each is left after a `life` of so many seconds, more or less, where another one begins; 0: all stay.
+    """
+    command = [sys.executable, str(HERE / "gateway_streams.py"), str(port), str(count), prompt, str(seconds), str(life)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         figures = json.loads(client.stdout.readline())
@@ -321,10 +341,13 @@ def table(result: dict[str, Any]) -> str:
             "| streams | delay p50 | delay p99 | added p99 | CPU µs an event |",
             "|---|---|---|---|---|",
         ]
-        direct = streams["medians"]["direct"]["delay_p99_ms"]
-        for name, figures in streams["medians"].items():
+        rows = [(name, streams["medians"], name) for name in streams["medians"]]
+        life = f"each left after about {streams.get('changing_life_seconds', 0):g} s, half the events"
+        rows += [(name, streams["changing"], f"{name}, {life}") for name in streams.get("changing", ())]
+        for name, medians, words in rows:
+            figures, direct = medians[name], medians["direct"]["delay_p99_ms"]
             lines.append(
-                f"| {name} | {figures['delay_p50_ms']:g} ms | {figures['delay_p99_ms']:g} ms "
+                f"| {words} | {figures['delay_p50_ms']:g} ms | {figures['delay_p99_ms']:g} ms "
                 f"| {figures['delay_p99_ms'] - direct:.1f} ms | {figures['cpu_us_per_event']:g} |"
             )
     versions = "; ".join(f"{name}: {version}" for name, version in result["versions"].items())

@@ -23,7 +23,7 @@ from ams_common.resource.spec import ModelDeployment
 from ams_common.wire import ModelOverview
 from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
-from ams_gateway.collector import leave_out_what_is_here
+from ams_gateway.collector import collecting_rarely
 from ams_gateway.front.access import is_loopback
 from ams_gateway.front.log import RequestLog
 from ams_gateway.redis_link import open_link
@@ -165,7 +165,7 @@ class _Up:
                     listening = await stack.enter_async_context(listen(gateway))
                 except OSError as error:
                     raise UpError(self._why_not(error)) from None
-                leave_out_what_is_here()
+                await stack.enter_async_context(collecting_rarely())
                 launcher.warm()
                 fleet.start()
                 self._announce(listening)

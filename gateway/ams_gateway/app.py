@@ -296,6 +296,8 @@ class Gateway:
     async def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
         self._note_error(call, error.code, error.message, str(error.details.get("reason", "")))
         call.record.error, call.failure = error.code, error
+        # The frames of these have `call`, which has the error: a cycle, and kilobytes, for each request that fails.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         if call.stream is None:
             response = error_response(error, call.path, call.record.id)
             if error.code in _BODY_IS_LOST:

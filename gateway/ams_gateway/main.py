@@ -18,7 +18,7 @@ from ams_gateway.app import Gateway
 from ams_gateway.auth.door import Door, open_door
 from ams_gateway.auth.key_secret import KeySecret
 from ams_gateway.auth.keys import Keys
-from ams_gateway.collector import leave_out_what_is_here
+from ams_gateway.collector import collecting_rarely
 from ams_gateway.front.log import RequestLog, write_lines, write_stdout
 from ams_gateway.processes.plan import VARIABLE, Part, check_processes, part_of, settings_of
 from ams_gateway.processes.supervisor import supervise
@@ -116,8 +116,7 @@ async def _run_in_cluster(settings: GatewaySettings, door: Door, part: Part | No
             return
         stopping.cancel()
         gateway = Gateway(await entering, settings, request_log=_log_of(settings), door=door)
-        async with listen(gateway, monitoring_socket=_socket(part)) as listening:
-            leave_out_what_is_here()
+        async with listen(gateway, monitoring_socket=_socket(part)) as listening, collecting_rarely():
             logger.info("listening on %s for %s", listening.url, settings.namespaces or "all namespaces")
             await stop.wait()
             logger.info("stopping: running requests get %g seconds", settings.grace_seconds)
@@ -133,7 +132,7 @@ async def _run(backends: dict[str, list[str]], settings: GatewaySettings, door: 
         registry = await stack.enter_async_context(StaticRegistry(backends))
         gateway = Gateway(registry, settings, request_log=_log_of(settings), door=door)
         listening = await stack.enter_async_context(listen(gateway, monitoring_socket=_socket(part)))
-        leave_out_what_is_here()
+        await stack.enter_async_context(collecting_rarely())
         logger.info("listening on %s for %s", listening.url, ", ".join(backends) or "no model")
         await stop.wait()
         logger.info("stopping: running requests get %g seconds", settings.grace_seconds)

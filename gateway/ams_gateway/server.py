@@ -208,6 +208,8 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if exc is not None:
+            exc.__traceback__ = None  # its frame has aiohttp's record of the error, which has it: a cycle
         reason = (message or "").strip().partition("\n")[0].rstrip(":.") or "it can't be parsed"
         if isinstance(exc, LineTooLong):
             error = ApiError("headers_too_large", f"The request line or a header is too long: {reason}.")

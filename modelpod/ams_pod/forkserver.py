@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable
 
 import msgspec
+from ams_common.collector import hold_back_full_collections
 from ams_common.fork_messages import ChildExited, ChildFailed, ChildStarted, ForkEvent, ForkRequest, ServerReady
 
 # numpy's OpenBLAS would start its threads at import.
@@ -57,6 +58,7 @@ class ForkServer:
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the command in front
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        hold_back_full_collections()  # here and in the children, each of which collects once it serves
         imports()
         gc.collect()
         gc.freeze()  # a child's collector then never writes to the pages it shares

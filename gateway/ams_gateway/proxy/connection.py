@@ -27,6 +27,9 @@ class PodConnection(ResponseHandler):
         True then, False at the body's end. Raises ResponseCut, and what `take` raises.
         """
         waiter: asyncio.Future[bool] = self._loop.create_future()
+        # Not in the future: an error has `arrived` in its traceback, which has the future, a cycle for each client that
+        # leaves.
+        failed: list[Exception] = []
 
         def arrived() -> None:
             if waiter.done():
@@ -41,16 +44,19 @@ class PodConnection(ResponseHandler):
                 elif not self.connected:
                     raise ResponseCut("the connection was closed")
             except Exception as error:
-                waiter.set_exception(error)
+                failed.append(error)
+                waiter.set_result(True)
 
         self._arrived = arrived
         try:
             arrived()
-            return await waiter
+            told = await waiter
+            if failed:
+                raise failed[0]
+            return told
         finally:
             self._arrived = None
-            if waiter.done() and not waiter.cancelled():
-                waiter.exception()  # read, also where this task was cancelled before it could see it
+            failed.clear()
 
     async def read_any(self, payload: StreamReader) -> bytes:
         """What came of this connection's body, b"" at its end. Raises ResponseCut."""

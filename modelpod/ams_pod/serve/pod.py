@@ -94,8 +94,8 @@ class ModelPod:
         self._open_engine = open_engine
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()  # no request runs or waits
+        self.idle.set()
         self._phase: tuple[Phase, float] | None = None
         self._began = time.monotonic()
         self._in_place_at: float | None = None
@@ -213,7 +213,7 @@ class ModelPod:
             displaced.displaced = True
             displaced.leave()
         self.active += 1
-        self._idle.clear()
+        self.idle.clear()
         self._admitted[meter] = None
         started = time.monotonic()
         outcome = "failed"
@@ -247,7 +247,7 @@ class ModelPod:
             self.active -= 1
             del self._admitted[meter]
             if not self.active:
-                self._idle.set()
+                self.idle.set()
 
     def load(self) -> Load:
         """The body of `GET /load`."""
@@ -305,7 +305,7 @@ class ModelPod:
             await asyncio.gather(self._checking, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
-                await self._idle.wait()
+                await self.idle.wait()
         self.drained.set()
         if self.engine is not None:
             self.engine.stop()

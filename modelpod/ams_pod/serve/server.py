@@ -6,12 +6,14 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import uvloop
 from aiohttp import web
 from ams_common.adapters import parse_adapters
+from ams_common.collector import collect_rarely, hold_back_full_collections, leave_out_what_is_here
 from ams_common.json_lines import JsonLines
 from ams_common.options import OptionError, parse
 from ams_common.outside import InvalidJson
@@ -24,6 +26,7 @@ from ams_tracing.tracer import check_tracing
 from ams_pod.heap import share_one_heap
 from ams_pod.layout import find_adapter, find_model, local_gguf
 from ams_pod.media.urls import AllowedHosts
+from ams_pod.resident import resident_bytes
 from ams_pod.serve.app import make_app
 from ams_pod.serve.golden import parse_golden_prompts
 from ams_pod.serve.pod import ModelPod
@@ -31,6 +34,8 @@ from ams_pod.termination import explain_end
 
 _KEEPALIVE_SECONDS = 75.0  # longer than the gateway's, so that the gateway closes idle connections first
 _SWITCH_SECONDS = 0.0005  # the compute thread waits for the interpreter at most about this long
+
+_LOADED_SECONDS = 60.0  # what was loaded is gone through by then, a tenth of a second, also where nothing is idle
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int
         return explain_end(settings.termination_log, Failure(Reason.WEIGHTS_MISSING, missing))
     sys.setswitchinterval(_SWITCH_SECONDS)
     share_one_heap()
+    hold_back_full_collections()  # a third of a second of importing and loading
     failure = uvloop.run(serve(settings, folder))
     return 0 if failure is None else explain_end(settings.termination_log, failure)
 
@@ -114,9 +120,11 @@ async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
         make_app(pod), handler_cancellation=True, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS
     )
     await runner.setup()
+    collecting: asyncio.Task[None] | None = None
     try:
         await _listen(runner, settings)
         pod.start()
+        collecting = asyncio.create_task(_collect(pod))
         ending = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -129,10 +137,23 @@ async def serve(settings: ServeSettings, folder: Path) -> Failure | None:
         await pod.drain()
         return None
     finally:
+        if collecting is not None:
+            collecting.cancel()
         await runner.cleanup()
         if settings.uds:
             with contextlib.suppress(OSError):
                 os.unlink(settings.uds)
+
+
+async def _collect(pod: ModelPod) -> None:
+    """Reference cycles: nothing of what was loaded is gone through again, and what comes later is now and then."""
+    await pod.settled.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOADED_SECONDS):
+            await asyncio.sleep(1.0)  # those that waited for the model are let in first
+            await pod.idle.wait()
+    leave_out_what_is_here()
+    await collect_rarely(time.monotonic, asyncio.sleep, resident_bytes)
 
 
 async def _listen(runner: web.AppRunner, settings: ServeSettings) -> None:

@@ -1,0 +1,85 @@
+"""Requests leave no reference cycles, so that a gateway needs no collections: each is a pause of every request."""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+
+import pytest
+from ams_gateway.collector import collecting_rarely
+from test_gateway.conftest import Running, Start
+from test_gateway.gateway_fakes import Exchange, FakeRegistry, raw_connection
+
+REQUESTS = 20
+
+
+async def test_nothing_is_collected_while_it_serves() -> None:
+    try:
+        async with collecting_rarely():
+            assert not gc.isenabled()
+            assert gc.get_freeze_count() > 10_000
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+async def answered(running: Running) -> None:
+    assert (await running.post("/generate/m", {"prompt": "x"}))[0] == 200
+
+
+async def not_json(running: Running) -> None:
+    assert (await running.post("/v1/chat/completions", b"{"))[0] == 400
+
+
+async def no_such_model(running: Running) -> None:
+    assert (await running.post("/v1/chat/completions", {"model": "other", "messages": []}))[0] == 404
+
+
+async def no_such_path(running: Running) -> None:
+    assert (await running.post("/nothing", {}))[0] == 404
+
+
+async def not_http(running: Running) -> None:
+    async with raw_connection(running.port) as (reader, writer):
+        writer.write(b"GARBAGE\r\n\r\n")
+        assert b" 400 " in await reader.read()
+
+
+async def left(running: Running) -> None:
+    """The client leaves a stream, and its next event finds nobody."""
+    async with running.client.post(running.url + "/generate/m", json={"prompt": "stream", "stream": True}) as response:
+        assert await response.content.readany()
+        response.close()
+
+
+@pytest.mark.parametrize("ask", [answered, not_json, no_such_model, no_such_path, not_http, left])
+async def test_requests_leave_no_cycles(
+    ask: Callable[[Running], Awaitable[None]], start: Start, pod, registry: FakeRegistry
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if b"stream" not in exchange.request.body:
+            await exchange.json(200, {"text": "y"})
+            return
+        await exchange.start_stream()
+        for _ in range(50):
+            await exchange.chunk(b"data: 1\n\n")
+            await asyncio.sleep(0.002)
+
+    registry.add("m", (await pod(answer)).address)
+    running = await start(registry)
+    await ask(running)
+    await asyncio.sleep(0.3)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(REQUESTS):
+            await ask(running)
+        await asyncio.sleep(0.3)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        ours = [each for each in gc.garbage if type(each).__module__.startswith(("ams_", "aiohttp.web"))]
+        assert len(ours) < REQUESTS, ours[:5]
+    finally:
+        gc.enable()
+        gc.set_debug(0)
+        gc.garbage.clear()
