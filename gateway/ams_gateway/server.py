@@ -180,6 +180,14 @@ class _Connection(web.RequestHandler):
         self._gateway = gateway
         self._server = server
 
+    async def start(self) -> None:
+        """aiohttp's. Of a client that leaves while the rest of its body is read, frame and error have each other."""
+        try:
+            await super().start()
+        except asyncio.CancelledError as error:
+            error.__traceback__ = None
+            raise
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """One client too many is told so before descriptors run out, when nobody could be told anything."""
         super().connection_made(transport)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from ams_gateway.collector import collecting_rarely
 from test_gateway.conftest import Running, Start
-from test_gateway.gateway_fakes import Exchange, FakeRegistry, raw_connection
+from test_gateway.gateway_fakes import Exchange, FakeRegistry, post, raw_connection
 
 REQUESTS = 20
 
@@ -51,11 +51,48 @@ async def left(running: Running) -> None:
         response.close()
 
 
-@pytest.mark.parametrize("ask", [answered, not_json, no_such_model, no_such_path, not_http, left])
+async def left_in_the_body(running: Running) -> None:
+    """In the middle of what it sends."""
+    async with raw_connection(running.port) as (_, writer):
+        writer.write(post("/generate/m", b"{}").replace(b"Content-Length: 2", b"Content-Length: 99"))
+        await asyncio.sleep(0.01)
+
+
+async def left_while_the_rest_is_read(running: Running) -> None:
+    """After an answer that came before all of the body, which is still read so that the client gets it."""
+    async with raw_connection(running.port) as (reader, writer):
+        writer.write(post("/nothing", b"{}").replace(b"Content-Length: 2", b"Content-Length: 99"))
+        assert b" 404 " in await reader.readline()
+
+
+async def left_waiting(running: Running) -> None:
+    """Before there is an answer."""
+    async with raw_connection(running.port) as (_, writer):
+        writer.write(post("/generate/m", b'{"prompt": "slow"}'))
+        await asyncio.sleep(0.01)
+
+
+ASKING = [
+    answered,
+    not_json,
+    no_such_model,
+    no_such_path,
+    not_http,
+    left,
+    left_in_the_body,
+    left_while_the_rest_is_read,
+    left_waiting,
+]
+
+
+@pytest.mark.parametrize("ask", ASKING)
 async def test_requests_leave_no_cycles(
     ask: Callable[[Running], Awaitable[None]], start: Start, pod, registry: FakeRegistry
 ) -> None:
     async def answer(exchange: Exchange) -> None:
+        if b"slow" in exchange.request.body:
+            await exchange.until_client_is_gone()
+            return
         if b"stream" not in exchange.request.body:
             await exchange.json(200, {"text": "y"})
             return
