@@ -82,7 +82,8 @@ def read_documents(paths: Sequence[str]) -> Iterator[Document]:
             try:
                 values = [value for value in load_yaml(text) if value is not None]
             except yaml.YAMLError as error:
-                raise ManifestError(f"{name}{_yaml_problem(error)}") from None
+                hint = "; a template of Helm? Write it out with `helm template` first" if "{{" in text else ""
+                raise ManifestError(f"{name}{_yaml_problem(error)}{hint}") from None
             flat = [item for value in values for item in _items(value)]
             for number, value in enumerate(flat, start=1):
                 yield Document(name if len(flat) == 1 else f"{name} (document {number})", value)

@@ -41,6 +41,14 @@ resourceProfiles:
     nodeSelector: {cloud.google.com/gke-accelerator: nvidia-l4}
     tolerations: [{key: nvidia.com/gpu, operator: Equal, value: present, effect: NoSchedule}]
 """
+CATALOG = """
+resourceProfiles: {mine: {limits: {nvidia.com/gpu: "1"}}}
+models:
+  catalog:
+    qwen:
+      {enabled: true, labels: {a: b}, engine: VLLM, url: "hf://Qwen/Qwen3-8B", resourceProfile: "mine:2"}
+    unused: {enabled: false, engine: VLLM, url: 'hf://Qwen/Qwen3-4B'}
+"""
 KSERVE = """
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
@@ -62,6 +70,71 @@ spec:
       env: [{name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf, key: token}}}]
       resources: {limits: {nvidia.com/gpu: "1", memory: 24Gi}}
   transformer: {containers: [{name: t, image: i}]}
+"""
+RUNTIME = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: ServingRuntime
+metadata: {name: ours}
+spec:
+  annotations: {prometheus.io/port: "8080", team: search}
+  supportedModelFormats: [{name: vLLM}]
+  tolerations: [{key: gpu, operator: Exists}]
+  volumes: [{name: shm, emptyDir: {medium: Memory}}]
+  containers:
+    - name: kserve-container
+      image: registry/vllm:1
+      command: [python, -m, vllm.entrypoints.openai.api_server]
+      args: [--model=/mnt/models, '--served-model-name={{.Name}}', --port=8080, --max-num-seqs=8]
+      env: [{name: HF_HOME, value: /tmp/hf}, {name: A, value: theirs}]
+      resources: {limits: {cpu: "4", nvidia.com/gpu: "1"}}
+"""
+OF_RUNTIME = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: granite, annotations: {autoscaling.knative.dev/target: "5"}}
+spec:
+  predictor:
+    minReplicas: 1
+    maxReplicas: 1
+    model:
+      modelFormat: {name: vLLM}
+      runtime: ours
+      storageUri: pvc://weights/granite
+      args: [--max-model-len=4096, --max-num-seqs=16]
+      env: [{name: A, value: ours}]
+      resources: {limits: {nvidia.com/gpu: "2"}}
+"""
+LLMISVC = """
+apiVersion: serving.kserve.io/v1alpha2
+kind: LLMInferenceService
+metadata: {name: qwen}
+spec:
+  model:
+    uri: hf://Qwen/Qwen3-8B:abc123
+    name: Qwen/Qwen3-8B
+    lora:
+      maxRank: 64
+      adapters: [{name: sql, uri: 'hf://acme/sql'}, {name: far, uri: 's3://bucket/far'}]
+  replicas: 3
+  parallelism: {tensor: 2, expert: true}
+  router: {scheduler: {}, route: {}, gateway: {}}
+  prefill: {replicas: 2}
+  template:
+    serviceAccountName: models
+    nodeSelector: {gpu: l4}
+    containers:
+      - name: main
+        image: registry/llm-d:1
+        command: [/bin/sh, -c]
+        args: [exec vllm serve /mnt/models --max-model-len 8192]
+        env:
+          - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf, key: token}}}
+          - name: VLLM_ADDITIONAL_ARGS
+            value: --tool-call-parser hermes --enforce-eager --kv_transfer_config '{"kv_role":"kv_both"}'
+        resources: {limits: {nvidia.com/gpu: "2", memory: 32Gi}, requests: {cpu: "2"}}
+        livenessProbe: {httpGet: {path: /health, port: 8000}}
+        volumeMounts: [{name: x, mountPath: /x}]
+      - {name: sidecar, image: other}
 """
 KAITO = """
 apiVersion: v1
@@ -165,6 +238,17 @@ def test_a_profile_that_is_nowhere_told_is_a_guess_that_is_said(
     assert "spec.resourceProfile (nvidia-gpu-l4:2): which node has such a GPU" in text
 
 
+def test_the_values_of_kubeais_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(capsys, tmp_path, CATALOG)
+    assert document["metadata"] == {"name": "qwen", "labels": {"a": "b"}}
+    assert document["spec"]["model"] == {"source": "hf://Qwen/Qwen3-8B"}
+    assert document["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    assert "catalog: 1 of its models aren't enabled" in " ".join(text.replace("\n#", " ").split())
+    everything = "all: {enabled: true}\n" + yaml.safe_dump(yaml.safe_load(CATALOG)["models"])
+    documents, _, _ = imported(capsys, tmp_path, everything)
+    assert [each["metadata"]["name"] for each in documents] == ["qwen", "unused"]
+
+
 def test_an_inference_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [document], text, _ = imported(capsys, tmp_path, KSERVE)
     assert document["metadata"] == {"name": "llama", "annotations": {"owner": "me"}}
@@ -204,6 +288,95 @@ def test_runtimes_of_kserve(
     assert document["spec"]["engine"] == engine
 
 
+def test_what_a_serving_runtime_adds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(capsys, tmp_path, RUNTIME, OF_RUNTIME)
+    spec = document["spec"]
+    assert spec["model"] == {"source": "pvc://weights/granite"}
+    assert spec["engine"] == {
+        "name": "vllm",
+        "image": "registry/vllm:1",
+        "env": [{"name": "HF_HOME", "value": "/tmp/hf"}, {"name": "A", "value": "ours"}],
+    }
+    assert spec["limits"] == {"contextTokens": 4096, "concurrentRequests": 16}
+    assert spec["resources"] == {"limits": {"cpu": "4", "nvidia.com/gpu": "2"}}
+    assert spec["podAnnotations"] == {"team": "search"}
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert "annotations" not in document["metadata"]
+    for lost in ("runtime ours.volumes", 'metadata.annotations["autoscaling.knative.dev/target"] (5)'):
+        assert f"#   {lost}" in text
+    assert "skipped" not in text
+
+
+def test_a_serving_runtime_that_is_elsewhere_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(capsys, tmp_path, OF_RUNTIME)
+    assert document["spec"]["limits"] == {"contextTokens": 4096, "concurrentRequests": 16}
+    assert "spec.predictor.model.runtime (ours): its image, arguments and variables are in a ServingRuntime" in text
+
+
+def test_a_container_of_vllm_whose_variable_names_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    container = {
+        "name": "kserve-container", "image": "vllm/vllm-openai:v0.14.0", "command": ["sh", "-c"],
+        "args": ["A=1 python3 -m vllm.entrypoints.openai.api_server --model /mnt/models --dtype half"],
+        "env": [{"name": "STORAGE_URI", "value": "pvc://claim/qwen"}],
+    }  # fmt: skip
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "own"},
+        "spec": {"predictor": {"maxReplicas": 1, "containers": [container]}},
+    }  # fmt: skip
+    (document,), text, _ = imported(capsys, tmp_path, yaml.safe_dump(service))
+    assert document["spec"]["model"] == {"source": "pvc://claim/qwen"}
+    assert document["spec"]["engine"] == {
+        "name": "vllm", "image": "vllm/vllm-openai:v0.14.0", "env": [{"name": "A", "value": "1"}],
+    }  # fmt: skip
+    assert document["spec"]["precision"] == "float16"
+    assert "No counterpart" not in text
+
+
+def test_an_llm_inference_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(capsys, tmp_path, LLMISVC)
+    spec = document["spec"]
+    assert spec["model"] == {
+        "source": "hf://Qwen/Qwen3-8B@abc123", "toolParser": "hermes", "aliases": ["Qwen/Qwen3-8B"],
+    }  # fmt: skip
+    assert spec["engine"] == {
+        "name": "vllm",
+        "image": "registry/llm-d:1",
+        "args": ["--enforce-eager", "--enable-expert-parallel", "--max-lora-rank", "64"],
+    }
+    assert spec["adapters"] == [{"name": "sql", "source": "hf://acme/sql"}]
+    assert spec["env"] == [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}}]
+    assert spec["limits"] == {"contextTokens": 8192}
+    assert (spec["replicas"], spec["cache"]) == (3, {"perReplica": True})
+    assert (spec["serviceAccountName"], spec["nodeSelector"]) == ("models", {"gpu": "l4"})
+    assert spec["resources"] == {"limits": {"nvidia.com/gpu": "2", "memory": "32Gi"}, "requests": {"cpu": "2"}}
+    for lost in (
+        "spec.prefill: prompts are read by the pods that answer",
+        "spec.model.lora.adapters[1] (far): spec.model.lora.adapters[1].uri (s3://bucket/far): not a source",
+        "spec.template.containers[1] (sidecar): a container beside the model has no place",
+        "spec.template.containers[0].volumeMounts",
+        "spec.template.containers[0].args --kv-transfer-config: of pods for prefill",
+    ):
+        assert f"#   {lost}" in text
+    assert "Probe" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("replicas: 3", "scaling: {minReplicas: 0, maxReplicas: 4}", {"minReplicas": 0, "maxReplicas": 4}),
+        ("replicas: 3", "scaling: {maxReplicas: 4, wva: {}}", {"minReplicas": 1, "maxReplicas": 4}),
+    ],
+)
+def test_scaling_of_an_llm_inference_service(
+    old: str, new: str, kept: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (document,), _, _ = imported(capsys, tmp_path, LLMISVC.replace(old, new))
+    assert document["spec"]["autoscaling"] == kept
+    assert "replicas" not in document["spec"]
+
+
 def test_a_workspace_of_kaito(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [document], text, _ = imported(capsys, tmp_path, KAITO)
     assert document["spec"] == {
@@ -220,6 +393,15 @@ def test_a_workspace_of_kaito(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     }
     assert "#   ConfigMap params.max_probe_steps (6)" in text
     assert "#   inference.adapters[0] (chat): adapters come from images there" in text
+
+
+def test_a_workspace_that_names_no_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(
+        capsys, tmp_path, KAITO.replace("  instanceType: Standard_NC96ads_A100_v4\n", "  count: 2\n")
+    )
+    assert document["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 1}}
+    assert "resources.limits: one GPU: no machine is named" in text
+    assert "resource.count (2): for a model larger than a node set engine.nodes" in text
 
 
 def test_an_inference_set_of_kaito(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,11 +449,90 @@ def test_a_file_of_llama_swap(
     assert "sk-secret" not in text + said
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nice -n 10 llama-server -m /x.gguf",
+        "taskset -c 0-7 /opt/llama-server -m /x.gguf",
+        "sudo -u llm env A=1 llama-server -m /x.gguf",
+        "bash -lc 'exec llama-server -m /x.gguf'",
+        "bash -c 'source /opt/env.sh > /dev/null && exec llama-server -m /x.gguf'",
+        "numactl --membind 0 -N 0 -- llama-server -m /x.gguf",
+        "docker run --entrypoint llama-server -v /srv:/w acme/anything -m /x.gguf",
+        "docker container run acme/my-llama-cpp:1 -m /x.gguf",
+    ],
+)
+def test_a_program_that_another_one_starts(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,), text, _ = imported(capsys, tmp_path, yaml.safe_dump({"models": {"a": {"cmd": command}}}))
+    assert document["spec"]["model"]["source"] == "file:///x.gguf"
+    assert document["spec"]["engine"]["name"] == "llamacpp"
+    assert "args" not in document["spec"]["engine"]
+    changed = [name for name in ("nice", "taskset", "sudo", "numactl", "source /opt/env.sh") if name in command]
+    assert [name for name in changed if f"cmd {name}: how the program is started" not in text] == []
+
+
+def test_what_docker_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (
+        "docker run --rm --gpus '\"device=0,1\"' --memory 16g -e HF_TOKEN -e A=1 --mount type=bind,src=/srv/m,dst=/m "
+        "-it vllm/vllm-openai vllm serve /m/qwen --tensor-parallel-size 2"
+    )
+    (document,), text, _ = imported(capsys, tmp_path, yaml.safe_dump({"models": {"a": {"cmd": command}}}))
+    assert document["spec"]["model"]["source"] == "file:///srv/m/qwen"
+    assert document["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    assert document["spec"]["engine"] == {
+        "name": "vllm", "image": "vllm/vllm-openai", "env": [{"name": "A", "value": "1"}],
+    }  # fmt: skip
+    assert "cmd --memory: how" in text
+    assert "cmd --env HF_TOKEN: how" in text
+    assert "cmd --rm" not in text
+
+
+def test_the_hubs_token_is_the_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = {"cmd": "HF_TOKEN=hf_x A=1 vllm serve acme/gated"}
+    (document,), text, _ = imported(capsys, tmp_path, yaml.safe_dump({"models": {"a": model}}))
+    assert document["spec"]["env"] == [{"name": "HF_TOKEN", "value": "hf_x"}]
+    assert document["spec"]["engine"] == {"name": "vllm", "env": [{"name": "A", "value": "1"}]}
+    assert "hf_x" not in text.partition("apiVersion")[0]
+
+
+def test_gpus_are_as_many_as_share_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "docker run --gpus all vllm/vllm-openai --model acme/big -tp 4"
+    (document,), _, _ = imported(capsys, tmp_path, yaml.safe_dump({"models": {"a": {"cmd": command}}}))
+    assert document["spec"]["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+
+
+def test_a_document_that_is_wrong_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = KUBEAI.replace("minReplicas: 1", "minReplicas: many")
+    documents, text, said = imported(capsys, tmp_path, wrong, KSERVE, code=1)
+    assert [document["metadata"]["name"] for document in documents] == ["llama"]
+    assert "spec.minReplicas: expected a whole number, got text" in said
+    assert "# Not imported:" in text
+
+
 def test_what_a_document_spells_stays_in_its_comment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sly = KUBEAI.replace("owner: alibaba", 'owner: "x\\nspec: {image: evil}\\u2028y"')
     [document], text, _ = imported(capsys, tmp_path, sly)
     assert "image" not in document["spec"]
     assert r"x\nspec: {image: evil}\u2028y" in text
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:hunter2@host/w.gguf", "https://host/w?X-Amz-Signature=hunter2&a=1", "s3://hunter2@bucket/w"]
+)
+def test_addresses_are_told_without_what_opens_them(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap = yaml.safe_dump({"models": {"a": {"cmd": f"llama-server -mu '{address}'"}}})
+    for text in (swap, KUBEAI.replace("hf://Qwen/Qwen2.5-72B-Instruct-AWQ", address)):
+        _, written, said = imported(capsys, tmp_path, text, code=1)
+        assert "hunter2" not in written + said
+        assert "..." in written
+
+
+def test_a_default_that_differs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "limits.concurrentRequests: 16 unless it is set"
+    assert note in imported(capsys, tmp_path, LLMISVC)[1]
+    assert note not in imported(capsys, tmp_path, KUBEAI)[1]
 
 
 def test_names_that_two_would_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +554,10 @@ def test_what_is_asked_for_alone(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (KUBEAI.replace("VLLM\n", "OLlama\n"), "Ollama"),
         (KUBEAI.replace("hf://Qwen/Qwen2.5-72B-Instruct-AWQ", "s3://bucket/model"), "object stores"),
         (KUBEAI.replace("VLLM\n", "FasterWhisper\n"), "speech recognition"),
+        ("models: {catalog: {known-to-the-chart: {enabled: true}}}", "helm template"),
         (KSERVE.replace("hf://meta-llama/Llama-3.1-8B-Instruct:0e9e39f", "gs://bucket/x"), "not a source"),
+        (LLMISVC.replace("hf://Qwen/Qwen3-8B:abc123", "oci://registry/qwen"), "not a source"),
+        (LLMISVC.replace("exec vllm", "pip install x && vllm"), "several commands"),
         (KSERVE.replace("name: huggingface", "name: sklearn"), "only models of the formats"),
         (KAITO.replace("llama-3.1-8b-instruct,", "unheard-of,"), "not a preset"),
         (KAITO.replace("inference:\n", "tuning: {method: lora}\ninference:\n"), "not tuned"),
@@ -301,6 +565,13 @@ def test_what_is_asked_for_alone(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("models: {a: {cmd: 'llama-server --port 1'}}", "names no model"),
         ("models: {a: {cmd: \"llama-server 'x\"}}", "can't be split"),
         ("models: {a: {cmd: ''}}", "cmd is empty"),
+        ("models: {a: {cmd: nice -n 5}}", "cmd is empty"),
+        ("models: {a: {cmd: '" + "A=1 " * 40_000 + "'}}", "more than"),
+        ("models: {a: {cmd: '" + "A=1 " * 20_000 + "'}}", "more than"),
+        ("models: {a: 7}", "models.a: expected a mapping, got a whole number"),
+        ("models: {a: {cmd: 'bash -c \"sleep 9 && llama-server -m /x.gguf\"'}}", "several commands"),
+        (r"models: {a: {cmd: 'C:\llama\llama-server.exe -m D:\x.gguf'}}", "paths of Windows"),
+        ("models: {a: {cmd: 'docker run -v models:/m ghcr.io/ggml-org/llama.cpp:server -m /m/x'}}", "volume 'models'"),
         ("models: {a: {cmd: 'docker run ghcr.io/me/mine'}}", "no engine that is known"),
     ],
 )  # fmt: skip
@@ -319,10 +590,12 @@ def test_what_cannot_be_imported_says_why(
         ("kind: Secret\napiVersion: v1\n", "holds no model of KubeAI, KServe, KAITO or llama-swap"),
         ("[1, 2]", "holds no model"),
         ("a: [", "line 1"),
+        ("catalog: {a: {enabled: false, engine: VLLM, url: 'hf://a/b'}}", "1 of its models aren't enabled"),
+        ("{{- if .Values.on }}\na: b\n{{- end }}", "helm template"),
+        (KUBEAI.replace("minReplicas: 1", "minReplicas: " + "9" * 5000), "too many digits"),
         (KUBEAI.replace("engine: VLLM", "engine: [VLLM]"), "0.yaml: spec.engine: expected text, got a list"),
         (KUBEAI.replace("minReplicas: 1", "minReplicas: many"), "spec.minReplicas: expected a whole number, got text"),
         (KSERVE.replace("predictor:\n", "predictor: &a\n").replace("timeout: 90", "model: 7"), "is given twice"),
-        ("models: {a: 7}", "models.a: expected a mapping, got a whole number"),
         ("models: {}\nmacros: {PORT: 1}", "llama-swap's own"),
         ("kind: Model\napiVersion: kubeai.org/v1\nspec: {url: 'hf://a/b', engine: VLLM}", "metadata.name: is required"),
     ],

@@ -93,12 +93,17 @@ def _machines(draft: Draft, resource: Section) -> int:
     partition = resource.section("partition")
     mode, profile, count = partition.text("mode"), partition.text("profile"), partition.number("count")
     if (nodes := resource.number("count")) is not None and nodes > 1:
-        draft.lose(f"{resource.at('count')} ({nodes})", "a model on several nodes is not served")
+        draft.lose(
+            f"{resource.at('count')} ({nodes})",
+            "for a model larger than a node set engine.nodes: docs/operations/large-models.md",
+        )
     if mode == "mig":
         draft.set("resources.limits", {f"nvidia.com/mig-{profile}": 1})
         return 1
     if mode == "accelerator" and count:
         gpus = count
+    elif not machine:
+        draft.say("resources.limits", "one GPU: no machine is named, and all GPUs of one are used there")
     draft.set("resources.limits", {_GPU: gpus})
     draft.set("tolerations", [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}])
     return gpus

@@ -4,11 +4,15 @@ Fields as in pkg/apis/serving/v1beta1; options of the Hugging Face runtime as in
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ams_cli.importing import kubernetes, vllm_options
+from ams_cli.importing import kserve_runtimes, kubernetes, vllm_options
+from ams_cli.importing.kserve_runtimes import CONTAINER
+from ams_cli.importing.kserve_sources import source_of
 from ams_cli.importing.reading import Section
 from ams_cli.importing.results import Draft, NotImported
+from ams_cli.importing.vllm_commands import MODELS, arguments_of
 from ams_cli.importing.words import options
 
 API_GROUP, KIND = "serving.kserve.io", "InferenceService"
@@ -23,17 +27,17 @@ _RUNTIMES_OWN = {
     "--http-port", "--grpc-port", "--workers", "--max-threads", "--max-asyncio-workers", "--enable-grpc",
     "--enable-docs-url", "--log-config-file", "--access-log-format", "--configure-logging", "--predictor-protocol",
 }  # fmt: skip
-_CONTAINER = "kserve-container"
-_MODELS = "/mnt/models"
+_STORAGE = "STORAGE_URI"  # the variable of a container that KServe fills /mnt/models by
 
 
-def translate(document: Section) -> Draft:
-    """A draft; NotImported says why a service can't be served."""
+def translate(document: Section, runtimes: Mapping[str, Any]) -> Draft:
+    """A draft; NotImported says why a service can't be served. `runtimes` are specs of ServingRuntimes by name."""
     draft = kubernetes.start(document, "KServe InferenceService", "kserve.io")
     spec = document.section("spec")
     predictor = spec.section("predictor")
-    runtime, server = _server(predictor)
-    draft.set("model.source", _storage(predictor, server))
+    runtime, server = _server(draft, predictor, runtimes)
+    variables, stored = _variables(server)
+    draft.set("model.source", _storage(predictor, server, stored))
     rest = _hugging_face(draft, server) if runtime == "huggingface" else _vllm(draft, server)
     limits = server.section("resources").mapping("limits")
     draft.set("resources.limits", limits)
@@ -41,42 +45,55 @@ def translate(document: Section) -> Draft:
     _options(draft, rest, server, kubernetes.gpus_of(limits))
     if draft.get("model.source") is None:
         raise NotImported(f"{server.at('storageUri')}: missing, and no argument names a model of the hub")
-    kubernetes.environment(draft, server.items("env"))
+    kubernetes.environment(draft, variables)
     kubernetes.pass_on(draft, predictor)
-    draft.set("podLabels", predictor.mapping("labels"))
-    draft.set("podAnnotations", predictor.mapping("annotations"))
+    for field, name in (("podLabels", "labels"), ("podAnnotations", "annotations")):
+        draft.set(field, {**(draft.get(field) or {}), **predictor.mapping(name)})
     _replicas(draft, predictor)
     for name in ("transformer", "explainer", "canary"):
         if name in spec:
             spec.ignore(name)
             draft.lose(spec.at(name), "what stands before or beside the model goes into a service of its own")
     for container in predictor.sections("containers"):
-        if container.text("name") != _CONTAINER:
+        if container.text("name") != CONTAINER:
             draft.lose(f"{container.path} ({container.text('name')})", "a container beside the model has no place")
     if "workerSpec" in predictor:
         predictor.ignore("workerSpec")
-        draft.lose(predictor.at("workerSpec"), "a model on several nodes is not served")
+        draft.lose(
+            predictor.at("workerSpec"),
+            "for a model larger than a node set engine.nodes: docs/operations/large-models.md",
+        )
     server.ignore("protocolVersion", "name", "ports", "readinessProbe", "livenessProbe", "startupProbe")
-    draft.lose_all(server.left() if server.path.startswith("spec.predictor.containers") else ())
+    draft.lose_all(server.left())
     draft.lose_all(document.left())
     return draft
 
 
-def _server(predictor: Section) -> tuple[str, Section]:
+def _server(draft: Draft, predictor: Section, runtimes: Mapping[str, Any]) -> tuple[str, Section]:
     """Which runtime serves, and the section that says how."""
     if "model" in predictor:
-        model = predictor.section("model")
-        form = model.section("modelFormat")
-        name, runtime = form.text("name"), model.text("runtime")
+        model = Section(predictor.mapping("model"), predictor.at("model"))
+        form, runtime = model.section("modelFormat"), model.text("runtime")
+        name, image = form.text("name"), model.text("image")
         form.ignore("version")
+        if runtime in runtimes:
+            whole = kserve_runtimes.merged(draft, predictor.mapping("model"), runtimes[runtime], f"runtime {runtime}")
+            model = Section(whole, predictor.at("model"))
+            model.ignore("modelFormat", "runtime")
+            image = model.text("image")
+        elif runtime and not runtime.startswith("kserve-"):
+            draft.lose(
+                f"{model.at('runtime')} ({runtime})",
+                "its image, arguments and variables are in a ServingRuntime: import again with it as a further file",
+            )
         for word, kind in _FORMATS.items():
-            if name.lower() == word or word in runtime.lower():
+            if name.lower() == word or word in runtime.lower() or word in image.lower():
                 return kind, model
         raise NotImported(f"{form.at('name')} {name!r}: only models of the formats huggingface and vLLM are served")
     if "huggingface" in predictor:
-        return "huggingface", predictor.section("huggingface")
+        return "huggingface", Section(predictor.mapping("huggingface"), predictor.at("huggingface"))
     for container in predictor.sections("containers"):
-        if container.text("name") == _CONTAINER:
+        if container.text("name") == CONTAINER:
             kinds = [kind for word, kind in _FORMATS.items() if word in container.text("image").lower()]
             if kinds:
                 return kinds[-1], container
@@ -84,9 +101,21 @@ def _server(predictor: Section) -> tuple[str, Section]:
     raise NotImported(f"{predictor.path}: has neither a model of a known format nor a container of vLLM")
 
 
-def _storage(predictor: Section, server: Section) -> str | None:
-    uris = [server.text("storageUri"), *(each.text("uri") for each in predictor.sections("storageUris"))]
-    found = [uri for uri in uris if uri]
+def _variables(server: Section) -> tuple[list[Any], str]:
+    """The variables, and where weights are stored if one of them tells."""
+    kept: list[Any] = []
+    stored = ""
+    for each in server.items("env"):
+        if isinstance(each, dict) and each.get("name") == _STORAGE and isinstance(each.get("value"), str):
+            stored = each["value"]
+        else:
+            kept.append(each)
+    return kept, stored
+
+
+def _storage(predictor: Section, server: Section, stored: str) -> str | None:
+    named = [server.text("storageUri"), stored, *(each.text("uri") for each in predictor.sections("storageUris"))]
+    found = [uri for uri in named if uri]
     if len(found) > 1:
         raise NotImported(f"{predictor.at('storageUris')}: a model has one source here")
     if not found:
@@ -94,17 +123,7 @@ def _storage(predictor: Section, server: Section) -> str | None:
         if path := storage.text("path"):
             raise NotImported(f"{storage.at('path')} ({path}): object stores are not a source; use pvc:// or hf://")
         return None
-    uri = found[0]
-    scheme, _, rest = uri.partition("://")
-    if scheme == "pvc":
-        return f"pvc://{rest}"
-    if scheme == "hf":  # its revision is after a colon
-        named = re.fullmatch(r"(?P<repository>[^/:]+/[^/:]+)(?::(?P<revision>[^/:]+))?", rest)
-        if named is not None:
-            return f"hf://{named['repository']}" + (f"@{named['revision']}" if named["revision"] else "")
-    raise NotImported(
-        f"{server.at('storageUri')} ({uri}): not a source; known are hf://owner/name and pvc://claim/path"
-    )
+    return source_of(found[0], server.at("storageUri"))
 
 
 def _hugging_face(draft: Draft, server: Section) -> list[str]:
@@ -153,7 +172,7 @@ def _hugging_face(draft: Draft, server: Section) -> list[str]:
 def _vllm(draft: Draft, server: Section) -> list[str]:
     draft.set("engine.name", "vllm")
     draft.set("engine.image", server.text("image"))
-    return [*server.texts("command"), *server.texts("args")]
+    return arguments_of(draft, server)
 
 
 def _options(draft: Draft, words: Sequence[str], server: Section, gpus: int) -> None:
@@ -163,7 +182,7 @@ def _options(draft: Draft, words: Sequence[str], server: Section, gpus: int) -> 
         if option.name == "" or option.name == "-m":
             if "/" in option.value and option.value.count("/") == 1 and not option.value.startswith("/"):
                 draft.set("model.source", draft.get("model.source") or _of_hub(option.value))
-        elif option.name == "--model" and option.value.rstrip("/") == _MODELS:
+        elif option.name == "--model" and option.value.rstrip("/") == MODELS:
             continue
         else:
             kept += option.words
@@ -186,6 +205,10 @@ def _replicas(draft: Draft, predictor: Section) -> None:
     least, most = predictor.number("minReplicas"), predictor.number("maxReplicas") or 0
     target, metric = predictor.number("scaleTarget"), predictor.text("scaleMetric")
     least = 1 if least is None else least
+    if not most:
+        draft.lose(
+            predictor.at("maxReplicas"), f"missing, which is unlimited on Knative; it is {max(least, 1)} here: raise it"
+        )
     most = max(most, least, 1)
     if least == most:
         draft.spec["replicas"] = least

@@ -86,6 +86,8 @@ def _why_not(engine: str, url: str) -> str:
         )
     if engine == "FasterWhisper":
         return "speech recognition by FasterWhisper is not served; a model of the family audio writes down speech"
+    if not engine:
+        return "spec.engine: missing; of a model of the chart's own catalog, import what `helm template` writes"
     return f"spec.engine {engine!r} is not known"
 
 

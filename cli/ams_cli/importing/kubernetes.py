@@ -6,6 +6,7 @@ from ams_cli.importing.reading import Section
 from ams_cli.importing.results import Draft
 
 _TOOLS = ("kubectl.kubernetes.io/", "meta.helm.sh/", "helm.sh/", "argocd.argoproj.io/")
+_OF_OTHERS = ("knative.dev", "istio.io", "knative.openshift.io")  # what they set there has no effect here
 _MANAGED = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 _SERVERS_OWN = (
     "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink", "ownerReferences",
@@ -35,7 +36,7 @@ def start(document: Section, platform: str, annotation_prefix: str) -> Draft:
     for key in annotations.names():
         if key.startswith(_TOOLS):
             annotations.ignore(key)
-        elif not key.partition("/")[0].endswith(annotation_prefix):
+        elif not key.partition("/")[0].endswith((annotation_prefix, *_OF_OTHERS)):
             kept[key] = annotations.text(key)
     if kept:
         draft.metadata["annotations"] = kept

@@ -1,13 +1,15 @@
 """llama-swap's configuration file; its keys are those of config-schema.json."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ams_cli.importing import llamacpp_options, vllm_options
+from ams_cli.importing import kubernetes, llamacpp_options, vllm_options
 from ams_cli.importing.llama_swap_commands import EngineCommand, as_variables, read_command, without_comments
 from ams_cli.importing.llama_swap_macros import expand, read_macros
 from ams_cli.importing.reading import Section
-from ams_cli.importing.results import Draft, Note, NotImported, Outcome, Refused
+from ams_cli.importing.results import Draft, ForeignError, Note, NotImported, Outcome, Refused
+from ams_cli.importing.words import options
 
 _ABOUT_FILE = {
     "apiKeys": "keys are made by `ams keys create`",
@@ -48,6 +50,7 @@ _VLLM_SPELLINGS = {  # of SGLang's options
     "--context-length": "--max-model-len",
     "--max-running-requests": "--max-num-seqs",
 }
+_SHARING = ("--tensor-parallel-size", "-tp", "--tp-size", "--tp")
 _ANY_PORT = "5800"  # of which nothing is kept
 _NEVER_SECONDS = 86_400
 
@@ -69,7 +72,7 @@ def translate(document: Section, folder: str, environment: Mapping[str, str]) ->
             outcome.drafts.append(
                 _model(title, name, model, {**known, "PORT": _ANY_PORT}, ttl, PurePosixPath(folder), environment)
             )
-        except NotImported as error:
+        except (NotImported, ForeignError) as error:
             outcome.refused.append(Refused(title, str(error)))
     for name, text in _ABOUT_FILE.items():
         if name in document:
@@ -100,18 +103,22 @@ def _model(
     draft.set("engine.name", command.engine)
     draft.set("engine.image", command.image)
     arguments = [command.host_path(word) for word in command.arguments]
+    gpus = _gpus(draft, model, command, arguments)
     match command.engine:
         case "llamacpp":
             llamacpp_options.apply(draft, arguments, at, folder)
         case "vllm":
-            vllm_options.apply(draft, _local_models(arguments, folder), at)
+            vllm_options.apply(draft, _local_models(arguments, folder), at, gpus)
         case _:
-            vllm_options.apply(draft, _of_sglang(arguments), at)
+            vllm_options.apply(draft, _of_sglang(arguments), at, gpus)
     if draft.get("model.source") is None:
         raise NotImported(f"{at}: names no model of the hub and no file")
+    for each in command.lost:
+        draft.lose(f"{at} {each}", "how the program is started has no place here: see resources, env and engine.env")
+    _in_a_volume(draft, command, at)
     if not command.image:
         draft.say(at, f"the program is found on PATH, or by --engine-path {command.engine}={command.program}")
-    _variables(draft, model, command, environment)
+    kubernetes.environment(draft, as_variables(_variables(draft, model, command)))
     draft.aliases += model.texts("aliases")
     if used := model.text("useModelName"):
         draft.aliases.append(used)
@@ -126,7 +133,7 @@ def _model(
     return draft
 
 
-def _variables(draft: Draft, model: Section, command: EngineCommand, environment: Mapping[str, str]) -> None:
+def _variables(draft: Draft, model: Section, command: EngineCommand) -> dict[str, str]:
     variables = dict(command.variables)
     for index, pair in enumerate(model.texts("env")):
         name, equals, value = pair.partition("=")
@@ -134,12 +141,39 @@ def _variables(draft: Draft, model: Section, command: EngineCommand, environment
             draft.lose(f"{model.at('env')}[{index}] ({name})", f"set {name} in the environment of `ams up`")
         else:
             variables[name] = value
-    draft.set("engine.env", as_variables(variables))
-    devices = variables.get("CUDA_VISIBLE_DEVICES", "")
+    return variables
+
+
+def _gpus(draft: Draft, model: Section, command: EngineCommand, arguments: Sequence[str]) -> int:
+    """How many GPUs it gets, as far as that is told: by devices, by the container, by how many share the weights."""
+    pairs = dict(pair.partition("=")[::2] for pair in model.texts("env"))
+    devices = {**dict(command.variables), **pairs}.get("CUDA_VISIBLE_DEVICES", "")
+    shared = [
+        int(option.value)
+        for option in options(arguments)
+        if option.name in _SHARING and re.fullmatch(r"[1-9][0-9]{0,2}", option.value)
+    ]
+    count = max(shared, default=0) if command.engine != "llamacpp" else 0
     if devices and devices != "-1":
-        draft.set("resources.limits", {"nvidia.com/gpu": len(devices.split(","))})
+        count = len(devices.split(","))
     elif command.gpus:
-        draft.set("resources.limits", {"nvidia.com/gpu": 1})
+        count = command.gpus
+    elif command.all_gpus:
+        count = max(count, 1)
+    if count:
+        draft.set("resources.limits", {"nvidia.com/gpu": count})
+    return count
+
+
+def _in_a_volume(draft: Draft, command: EngineCommand, at: str) -> None:
+    """Say of a file whose folder is in the image that it isn't on this machine."""
+    source = draft.get("model.source")
+    if (
+        command.image
+        and source.startswith("file://")
+        and not any(source.removeprefix("file://").startswith(outside.rstrip("/")) for outside, _ in command.volumes)
+    ):
+        draft.lose(f"{at} ({source})", "no volume of the container holds it: it must lie there on this machine")
 
 
 def _idle(draft: Draft, model: Section, global_ttl: int) -> None:

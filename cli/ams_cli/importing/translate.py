@@ -1,6 +1,6 @@
 """Which product each document is of, and all of them as drafts of ModelDeployments."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from ams_common.names import API_VERSION, KIND
 from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import Spec
 
-from ams_cli.importing import kaito, kserve, kubeai, llama_swap
+from ams_cli.importing import kaito, kserve, kserve_llm, kserve_runtimes, kubeai, llama_swap
+from ams_cli.importing.kubeai_catalog import catalog_in
 from ams_cli.importing.naming import settle
 from ams_cli.importing.reading import Section
 from ams_cli.importing.results import Draft, ForeignError, Note, NotImported, Outcome, Refused
@@ -27,15 +28,21 @@ class Source:
 
 
 def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[str, str]) -> Outcome:
-    """`wanted` is one of PRODUCTS, or `auto` for all. ForeignError names the document and the field at fault."""
+    """`wanted` is one of PRODUCTS, or `auto` for all.
+
+    A document with a field that isn't what it should be stops no other; ForeignError if there is no other.
+    """
     outcome = Outcome()
     profiles: dict[str, Any] = {}
     configs: dict[str, Any] = {}
-    known = [(source, _product(source.value, wanted)) for source in sources]
+    runtimes: dict[str, Any] = {}
+    failed: list[str] = []
+    known = [(source, _product(source.value, wanted)) for given in sources for source in _written_out(given)]
     for source, product in known:
         if product is None:
             profiles |= _profiles(source)
             configs |= _configs(source)
+            runtimes |= _runtimes(source)
     for source, product in known:
         try:
             match product:
@@ -44,7 +51,10 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
                 case "kubeai":
                     _one(outcome, source, lambda document: kubeai.translate(document, profiles))
                 case "kserve":
-                    _one(outcome, source, kserve.translate)
+                    if source.value["kind"] == kserve_llm.KIND:
+                        _one(outcome, source, kserve_llm.translate)
+                    else:
+                        _one(outcome, source, lambda document: kserve.translate(document, runtimes))
                 case "kaito":
                     kind = str(source.value["kind"])
                     _one(outcome, source, lambda document, kind=kind: kaito.translate(document, kind, configs))  # type: ignore[misc]
@@ -54,10 +64,22 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
                     outcome.refused += found.refused
                     outcome.notes += found.notes
         except ForeignError as error:
-            raise ForeignError(f"{source.where}: {error}") from None
+            failed.append(f"{source.where}: {error}")
+    if failed and not outcome.drafts and not outcome.refused:
+        raise ForeignError("\n".join(failed))
+    outcome.refused += [Refused(*each.split(": ", 1)) for each in failed]
+    for draft in outcome.drafts:
+        _defaults(draft)
     settle(outcome.drafts)
     _check(outcome)
     return outcome
+
+
+def _written_out(source: Source) -> Iterator[Source]:
+    """The document, and the models that a chart would make of it."""
+    yield source
+    if (catalog := catalog_in(source.value)) is not None:
+        yield from (Source(source.where, model, source.folder) for model in catalog.models)
 
 
 def document_of(draft: Draft) -> dict[str, Any]:
@@ -70,12 +92,12 @@ def document_of(draft: Draft) -> dict[str, Any]:
 def _product(value: Any, wanted: str) -> str | None:
     """Of which product a document is; None if it is of none, or of one that isn't wanted."""
     found = None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and catalog_in(value) is None:
         group = str(value.get("apiVersion", "")).partition("/")[0]
         kind = value.get("kind")
         if (group, kind) == (kubeai.API_GROUP, kubeai.KIND):
             found = "kubeai"
-        elif (group, kind) == (kserve.API_GROUP, kserve.KIND):
+        elif group == kserve.API_GROUP and kind in (kserve.KIND, kserve_llm.KIND):
             found = "kserve"
         elif group == kaito.API_GROUP and kind in kaito.KINDS:
             found = "kaito"
@@ -96,6 +118,14 @@ def _one(outcome: Outcome, source: Source, translate: Callable[[Section], Draft]
         outcome.refused.append(Refused(f"{source.value['kind']} {name}", str(error)))
 
 
+def _defaults(draft: Draft) -> None:
+    """Say where a default of ours is much less than the engine's own."""
+    if draft.get("engine.name") == "vllm" and draft.get("limits.concurrentRequests") is None:
+        draft.say(
+            "limits.concurrentRequests", "16 unless it is set; vLLM's own --max-num-seqs is 256 or more: raise it"
+        )
+
+
 def _check(outcome: Outcome) -> None:
     """Leave out what breaks a rule of ours: it can't be applied, and the rule says why."""
     good = []
@@ -110,7 +140,9 @@ def _check(outcome: Outcome) -> None:
 
 def _skipped(source: Source) -> list[Note]:
     value = source.value
-    if _profiles(source) or _configs(source):
+    if (catalog := catalog_in(value)) is not None:
+        return [Note(f"{source.where}: catalog", f"{catalog.off} of its models aren't enabled")] if catalog.off else []
+    if _profiles(source) or _configs(source) or _runtimes(source):
         return []
     kind = value.get("kind") if isinstance(value, dict) else None
     return [Note(source.where, f"skipped {kind or 'a document of no kind that is known'}")]
@@ -122,6 +154,10 @@ def _profiles(source: Source) -> dict[str, Any]:
     if isinstance(value, dict) and value.get("kind") == "ConfigMap" and isinstance(value.get("data"), dict):
         value = _inner(source, value["data"].get("system.yaml"))
     return kubeai.profiles_in(value)
+
+
+def _runtimes(source: Source) -> dict[str, Any]:
+    return kserve_runtimes.runtimes_in(source.value, kserve.API_GROUP)
 
 
 def _configs(source: Source) -> dict[str, Any]:
