@@ -96,7 +96,9 @@ ERRORS: dict[str, ErrorKind] = {
     "headers_too_large": ErrorKind(431, "the request line or a header is too long"),
     "generation_failed": ErrorKind(500, "the model failed on this request", retryable=True),
     "internal_error": ErrorKind(500, "the server failed; its log has the cause", retryable=True),
-    "backend_failed": ErrorKind(502, "the model's process ended before its answer was complete", retryable=True),
+    "backend_failed": ErrorKind(
+        502, "the model's process ended before its answer was complete, or gave one that can't be used", retryable=True
+    ),
     "model_loading": ErrorKind(503, "the model isn't ready yet; phase, percent, `Retry-After`", retryable=True),
     "model_failed": ErrorKind(503, "the model can't be served; the message says why"),
     "suspended": ErrorKind(503, "the model is suspended by its manifest"),

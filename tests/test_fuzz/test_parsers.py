@@ -47,6 +47,7 @@ from ams_pod.engines.builtin.model.gguf import _describe, _NotConverted
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan
 from ams_pod.engines.builtin.model.gguf_settings import NotComputed
 from ams_pod.engines.openai.adapters import AdapterFollower
+from ams_pod.engines.openai.dialects.custom import Custom
 from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
 from ams_pod.engines.openai.dialects.sglang import SGLang
 from ams_pod.engines.openai.dialects.vectors import read_vector
@@ -303,7 +304,7 @@ STATES_SEEDS = [
     b'{"adapters":[{"name":"sql","asked":"a1","path":"/sql","version":"0123456789abcdef","rank":8}]}',
     b'{"adapters":[{"name":"sql","asked":"a1","failure":{"reason":"DiskFull","message":"It is full."}}]}', *JSON_SEEDS,
 ]  # fmt: skip
-ENGINES = (Vllm(), LlamaCpp())
+ENGINES = (Vllm(), LlamaCpp(), SGLang(), Custom())
 
 
 def followed(folder: Path) -> Any:

@@ -18,6 +18,7 @@ _KINDS: dict[RefusalKind, str] = {
     "context-length-exceeded": "context_length_exceeded",
     "out-of-memory": "insufficient_memory",
     "engine-lost": "backend_failed",
+    "engine-failed": "backend_failed",
 }
 
 

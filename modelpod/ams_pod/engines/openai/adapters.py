@@ -235,7 +235,7 @@ class AdapterFollower:
 
     async def _is_there(self, address: Address) -> bool:
         with contextlib.suppress(EngineUnreachable):
-            return (await fetch(address, self._dialect.health_path)).status == 200
+            return (await fetch(address, self._dialect.health_paths[0])).status == 200
         return False
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
-from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, connect
-from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat, Pair, Task
+from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, UnusableAnswer, connect
+from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat, Pair, Task, Written
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -20,6 +20,8 @@ from ams_pod.shares import FairShares, Share
 log = logging.getLogger(__name__)
 _MOST_SENT = 2  # times, of a request that got nothing: one that ends its engine must not do so for ever
 _BUSY_SECONDS = 0.25  # until an engine is asked again that had no room
+_MOST_BUSY_SECONDS = 60.0  # for which an engine may have none for a request, though none of ours runs
+_TAIL_SECONDS = 2.0  # for what an engine says behind the end of an answer, as how many tokens it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ class Core:
             chat=prepared.media if isinstance(prepared.media, MediaChat) else None,
             task=self.terms.task,
             pair=prepared.media if isinstance(prepared.media, Pair) else None,
+            text=prepared.media.text if isinstance(prepared.media, Written) else None,
             thinking=prepared.thinking,
             salt=salt,
             slot=flight.slot,
@@ -264,13 +267,20 @@ class Core:
                     return
                 if piece is not None:
                     flight.take(piece)
-                elif flight.finished:  # [DONE]
-                    flight.complete()
+                else:  # [DONE]
+                    flight.say_done()
         except EngineError as error:
             flight.fail(error)
+        if flight.finished and not flight.ended and flight.tail is None:
+            flight.tail = asyncio.get_running_loop().call_later(_TAIL_SECONDS, self._end_tail, sent)
         self.counters.decode_tokens += flight.count - before
         if flight.ended:
             self._land(sent)
+
+    def _end_tail(self, sent: _Sent) -> None:
+        """The answer is there, and its engine neither says so nor closes the connection."""
+        sent.flight.complete()
+        self._land(sent)
 
     def _ended(self, sent: _Sent, asked: Asked, result: Answer | EngineUnreachable | None) -> None:
         """The exchange is over."""
@@ -282,11 +292,15 @@ class Core:
             if flight.finished:
                 flight.complete()
                 self._land(sent)
+            elif isinstance(result, UnusableAnswer):
+                flight.fail(self._dialect.unusable(f"sent what can't be used: {result}"))
+                self._land(sent)
             else:
                 self._lost(sent, str(result))
             return
         if isinstance(result, Answer):
-            if result.status in (429, 503):
+            result = self._without_key(result)
+            if result.status in (429, 503) and self._may_wait(flight.attempts):
                 self._put_off(sent)
                 return
             field = self._dialect.dispensable(result.status, result.body)
@@ -300,6 +314,8 @@ class Core:
                 if asked.task != "generate":
                     flight.take(self._dialect.vector(result.body, self.terms.vector_size))
                 elif (piece := self._dialect.pieces(result.body)) is not None:
+                    if isinstance(piece.error, EngineGone):
+                        raise piece.error
                     flight.take(piece)
                     self.counters.decode_tokens += flight.count
             except EngineGone as error:
@@ -330,6 +346,18 @@ class Core:
         self.pause()
         self._suspect()
 
+    def _may_wait(self, attempts: Attempts) -> bool:
+        """Whether a request that the engine has no room for is kept for later."""
+        now = time.monotonic()
+        if attempts.put_off_at is None or len(self._sent) > 1:
+            attempts.put_off_at = now  # while others run there may be room when they end
+        return now - attempts.put_off_at < _MOST_BUSY_SECONDS
+
+    def _without_key(self, answer: Answer) -> Answer:
+        """What an engine says may hold what it was asked with."""
+        key = self.address.key.encode()
+        return Answer(answer.status, answer.body.replace(key, b"...")) if key and key in answer.body else answer
+
     def _send_without(self, sent: _Sent, field: str) -> None:
         """The engine refused a field that requests may go without."""
         if field not in self._without:
@@ -357,6 +385,8 @@ class Core:
         now = time.monotonic()
         self._tick(now)
         del self._sent[flight.ticket]
+        if flight.tail is not None:
+            flight.tail.cancel()
         if sent.exchange is not None:
             sent.exchange.abort()
         if self._slots is not None and flight.slot is not None:

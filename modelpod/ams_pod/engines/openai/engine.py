@@ -13,8 +13,9 @@ from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.loops import is_running, run_on
 from ams_pod.engines.openai.machine import memory_usage
 from ams_pod.engines.openai.media_chat import count_media, has_media, media_chat
-from ams_pod.engines.openai.pieces import Held
+from ams_pod.engines.openai.pieces import Held, Written
 from ams_pod.engines.openai.supervisor import Supervisor
+from ams_pod.engines.openai.trying import PromptForm
 from ams_pod.engines.port import (
     PLAIN_CHAT,
     AdapterView,
@@ -52,7 +53,9 @@ class OtherEngine:
         core: Core,
         supervisor: Supervisor,
         loop: asyncio.AbstractEventLoop,
+        form: PromptForm = PromptForm(),  # noqa: B008
     ) -> None:
+        self._form = form
         self._info, self.capabilities = info, capabilities
         self._prompts, self._dialect = prompts, dialect
         self._core, self._supervisor, self._loop = core, supervisor, loop
@@ -85,7 +88,7 @@ class OtherEngine:
 
     def prepare_chat(self, messages: Sequence[dict[str, Any]], options: ChatOptions = PLAIN_CHAT) -> Prepared:
         if not has_media(messages):
-            return self._prompts.chat(messages, options)
+            return self._written(self._prompts.chat(messages, options))
         for message in messages:
             for part in () if isinstance(message["content"], str) else message["content"]:
                 if part["type"] != "text" and part["type"] not in self.capabilities.modalities:
@@ -99,10 +102,16 @@ class OtherEngine:
         return Prepared(text.ids, thinking=text.thinking, media=chat, media_items=count_media(messages))
 
     def prepare_text(self, text: str) -> Prepared:
-        return self._prompts.text(text)
+        return self._written(self._prompts.text(text))
 
     def prepare_ids(self, ids: Sequence[int]) -> Prepared:
-        return self._prompts.ids(ids)
+        return self._written(self._prompts.ids(ids))
+
+    def _written(self, prepared: Prepared) -> Prepared:
+        """A prompt as the engine takes it."""
+        if self._form.kind == "ids" or not isinstance(self._prompts, TextPrompts):
+            return prepared
+        return replace(prepared, media=Written(self._prompts.written(prepared.ids[self._form.drops :])))
 
     def prepare_pair(self, query: str, text: str) -> Prepared:
         raise EngineRefusal("unsupported", "This model doesn't compare texts.")

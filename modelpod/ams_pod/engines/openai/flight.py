@@ -1,17 +1,27 @@
 """One request on its way through another engine: from its events to tokens. No clock and no loop in here."""
 
+from asyncio import Handle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ams_pod.engines.openai.pieces import LoadedAdapter, MediaChat, Piece
-from ams_pod.engines.port import EngineError, Finish, Ticket, TokenEvent, TokenLogprobs
+from ams_pod.engines.port import EngineError, EngineRefusal, Finish, Ticket, TokenEvent, TokenLogprobs
+
+_HIGHEST_ID = (1 << 31) - 1
+_MOST_TOLD = 16  # times what was asked for, of engines that may send a token in pieces
+_MOST_TEXT = 1024  # characters a token
+_LEAST_TEXT = 64 << 10
 
 
 @dataclass(slots=True)
 class Attempts:
-    """How often a request was sent, and the adapter that it is computed with."""
+    """How often a request was sent, and the adapter that it is computed with.
+
+    `put_off_at` is when the engine first had no room for it, in monotonic seconds.
+    """
 
     sent: int = 0
+    put_off_at: float | None = None
     adapter: LoadedAdapter | None = None
 
 
@@ -19,8 +29,9 @@ class Flight:
     """`emit` takes its events; `ended` becomes true with the last one. `ends` are tokens that end its answer."""
 
     __slots__ = (
-        "_emit", "_ends", "_finish", "_held", "_held_logprobs", "_media", "_own_ends", "attempts", "cached", "count",
-        "embedding", "ended", "mark", "prompt_tokens", "slot", "ticket",
+        "_emit", "_ends", "_finish", "_held", "_held_logprobs", "_limit", "_media", "_most_text", "_own_ends",
+        "_text_length", "attempts", "cached", "count", "embedding", "ended", "mark", "prompt_tokens", "slot", "tail",
+        "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +45,10 @@ class Flight:
         self.ended = False
         self.mark = 0.0
         self.slot: int | None = None
+        self.tail: Handle | None = None  # which ends the wait for what an engine says behind the end
+        self._limit = ticket.sampling.max_new_tokens
+        self._most_text = _LEAST_TEXT + _MOST_TEXT * self._limit
+        self._text_length = 0
         self._emit = emit
         self._own_ends = frozenset(ticket.sampling.stop_tokens)
         self._ends = self._own_ends if ticket.sampling.ignore_eos else ends | self._own_ends
@@ -53,7 +68,7 @@ class Flight:
         if piece.prompt_tokens is not None:
             self._note_prompt(piece.prompt_tokens)
         if piece.cached_tokens is not None:
-            self.cached = self.ticket.cached_tokens = piece.cached_tokens
+            self.cached = self.ticket.cached_tokens = min(piece.cached_tokens, self.prompt_tokens)
         if piece.prompt_logprobs is not None:
             self.ticket.prompt_logprobs = piece.prompt_logprobs
         if piece.finish is not None:
@@ -65,13 +80,19 @@ class Flight:
         elif piece.text or (piece.count is not None and piece.count > self.count):
             self._take_text(piece)
 
+    def say_done(self) -> None:
+        """The engine says that it has told all, whether it said how the answer ends or not."""
+        if self._finish is None and self.count:
+            self._finish = "length" if self.count >= self._limit else "stop"
+        self.complete()
+
     def complete(self) -> None:
         """The engine has told all."""
         if self.ended:
             return
         finish = self._finish
         if finish is None:
-            self.fail(EngineError("The engine ended its answer without saying why."))
+            self.fail(EngineRefusal("engine-failed", "The engine ended its answer without saying why."))
             return
         self.ended = True
         if self._held is not None:
@@ -103,7 +124,10 @@ class Flight:
     def _take_tokens(self, piece: Piece) -> None:
         tokens, logprobs = piece.tokens, piece.logprobs
         last = len(tokens) - 1
-        missing = piece.count - self.count - len(tokens) if piece.count is not None else 0
+        if not all(0 <= token <= _HIGHEST_ID for token in tokens):
+            raise EngineRefusal("engine-failed", "The engine sent ids that are no tokens.")
+        self._bound(len(tokens), piece.text)
+        missing = min(piece.count, self._limit) - self.count - len(tokens) if piece.count is not None else 0
         if missing > 0:  # a character of several tokens, of which the engine told the last one alone
             for _ in range(missing):
                 self._give(0, None, "")
@@ -122,10 +146,19 @@ class Flight:
 
     def _take_text(self, piece: Piece) -> None:
         """Of an engine that tells no ids: as many tokens as it counts, with all of the text in the last."""
-        new = max(1, piece.count - self.count) if piece.count is not None else 1
+        new = max(1, min(piece.count, self._limit) - self.count) if piece.count is not None else 1
+        if not piece.text and self.count + new > self._limit:
+            return  # a count beyond what was asked for
+        self._bound(new, piece.text)
         for _ in range(new - 1):
             self._give(0, None, "")
         self._give(0, piece.logprobs[0] if piece.logprobs else None, piece.text or "")
+
+    def _bound(self, tokens: int, text: str | None) -> None:
+        """EngineRefusal for an engine that goes on and on."""
+        self._text_length += len(text) if text else 0
+        if self.count + tokens > _MOST_TOLD * self._limit or self._text_length > self._most_text:
+            raise EngineRefusal("engine-failed", "The engine sent far more than it was asked for, and was left.")
 
     def _give(self, token: int, logprobs: TokenLogprobs | None, text: str | None) -> None:
         self._flush_held()

@@ -11,15 +11,28 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+import msgspec
+
 _MOST_HEAD = 64 << 10
 _MOST_EVENT = 64 << 20  # logprobs of a long prompt are one event
 _MOST_BODY = 16 << 20  # of an answer that is no stream
+_MOST_CARRIED = 64 << 10  # of an event that isn't whole, until which it is put together anew with each read
+_MOST_LENGTH_DIGITS = 15
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
 _SSE_END: Final = b"\n\n"
+_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
+_BLANK_BYTES = 3
+_MARK: Final = b"\xef\xbb\xbf"  # of UTF-8, that a stream may begin with
+_NO_STREAMS = (b"application/json", b"application/problem+json", b"text/html")
+_NO_BODY = (204, 304)
 
 
 class EngineUnreachable(Exception):
-    """The engine took no connection, closed one before its answer was whole, or spoke something else than HTTP."""
+    """The engine took no connection, or closed one before its answer was whole."""
+
+
+class UnusableAnswer(EngineUnreachable):
+    """The engine is there, and its answer is no HTTP, compressed, or larger than any that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,8 @@ class Address:
 
     def head(self, method: str, path: str, length: int) -> bytes:
         """The request's head, up to its body."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", "Accept: */*"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+        lines += ["Accept: */*", "Accept-Encoding: identity"]
         if self.key:
             lines.append(f"Authorization: Bearer {self.key}")
         if method == "POST":
@@ -69,13 +83,13 @@ class Exchange(asyncio.Protocol):
     """One request and its answer.
 
     `on_events` takes the data of the server-sent events that a read brought, of an answer with status 200 that is a
-    stream. `on_end` is called once: with the whole answer of any other kind, with None after a stream that ended as it
-    should, or with EngineUnreachable.
+    stream: one that doesn't say that it is JSON or a page. `on_end` is called once: with the whole answer of any other
+    kind, with None after a stream that ended as it should, or with EngineUnreachable.
     """
 
     __slots__ = (
-        "_body", "_buffer", "_chunked", "_left", "_on_end", "_on_events", "_request", "_state", "_transport", "events",
-        "status",
+        "_begun", "_body", "_buffer", "_chunked", "_collected", "_left", "_on_end", "_on_events", "_request", "_state",
+        "_streams", "_transport", "events", "status",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +103,10 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._state = "head"  # then "body", then "ended"
         self._buffer = b""  # what was read and not used
-        self._body = b""  # of an answer that is no stream, or the event that isn't whole
+        self._body = b""  # the event that isn't whole, while it is short
+        self._collected = bytearray()  # such an event once it is long, or the body of an answer that is no stream
+        self._streams = False
+        self._begun = False  # the body of a stream
         self._chunked = False
         self._left: int | None = None  # bytes of the body, or of the chunk; None: up to the end
         self.status = 0
@@ -118,7 +135,7 @@ class Exchange(asyncio.Protocol):
                 return
             self._read_body()
         except ValueError as error:
-            self._end(EngineUnreachable(f"its answer is no HTTP ({error})"))
+            self._end(UnusableAnswer(f"its answer is no HTTP ({error})"))
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._state == "ended":
@@ -128,34 +145,43 @@ class Exchange(asyncio.Protocol):
             return
         self._end(EngineUnreachable("it closed the connection before its answer was complete"))
 
-    @property
-    def _streams(self) -> bool:
-        return self.status == 200 and self._on_events is not None
-
     def _read_head(self) -> bool:
         """Whether it is whole. ValueError for one that isn't HTTP's."""
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > _MOST_HEAD:
-                raise ValueError("its head is too long")
-            return False
-        first, *lines = self._buffer[:end].split(b"\r\n")
-        if (found := _STATUS.fullmatch(first)) is None:
-            raise ValueError(f"it begins with {first[:40]!a}")
-        self._buffer = self._buffer[end + 4 :]
-        self.status = int(found[1])
+        buffer, at = self._buffer, 0
+        while True:
+            end = buffer.find(b"\r\n\r\n", at)
+            if end < 0:
+                self._buffer = buffer[at:]
+                if len(self._buffer) > _MOST_HEAD:
+                    raise ValueError("its head is too long")
+                return False
+            first, *lines = buffer[at:end].split(b"\r\n")
+            if (found := _STATUS.fullmatch(first)) is None:
+                raise ValueError(f"it begins with {first[:40]!a}")
+            at = end + 4
+            self.status = int(found[1])
+            if self.status >= 200:  # those below come in front of an answer
+                break
+        self._buffer = buffer[at:]
+        self._read_headers(lines)
+        self._state = "body"
+        return True
+
+    def _read_headers(self, lines: list[bytes]) -> None:
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-        if 100 <= self.status < 200:
-            return self._read_head()
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise ValueError("it is compressed, which wasn't asked for")
+        kind = headers.get(b"content-type", b"").lower()
+        self._streams = self.status == 200 and self._on_events is not None and not kind.startswith(_NO_STREAMS)
         self._chunked = headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked")
         if self._chunked:
             self._left = 0
         elif (length := headers.get(b"content-length")) is not None:
-            if not length.isdigit():
+            if not length.isdigit() or len(length) > _MOST_LENGTH_DIGITS:
                 raise ValueError("its length is no number")
             self._left = int(length)
-        self._state = "body"
-        return True
+        if self.status in _NO_BODY:
+            self._chunked, self._left = False, 0
 
     def _read_body(self) -> None:
         if not self._chunked:
@@ -203,24 +229,52 @@ class Exchange(asyncio.Protocol):
             self._finish()
 
     def _take(self, data: bytes) -> None:
-        body = self._body + data if self._body else data
         if not self._streams:
-            if len(body) > _MOST_BODY:
-                raise ValueError("its answer is too large")
-            self._body = body
+            self._collect(data, _MOST_BODY, "its answer is too large")
             return
+        if self._collected:
+            behind = max(0, len(self._collected) - _BLANK_BYTES)
+            self._collect(data, _MOST_EVENT, "one of its events is too large")
+            if _BLANK_LINE.search(self._collected, behind) is None:
+                return
+            body = bytes(self._collected)
+            self._collected = bytearray()
+        else:
+            body = self._body + data if self._body else data
+        if not self._begun:
+            if len(body) < len(_MARK):
+                self._body = body
+                return
+            self._begun = True
+            body = body.removeprefix(_MARK)
         if b"\r" in body:
-            body = body.replace(b"\r\n", b"\n")
+            body = _with_one_kind_of_ends(body)
         *events, self._body = body.split(_SSE_END)
-        if len(self._body) > _MOST_EVENT:
-            raise ValueError("one of its events is too large")
+        if len(self._body) > _MOST_CARRIED:
+            left, self._body = self._body, b""
+            self._collect(left, _MOST_EVENT, "one of its events is too large")
+        self._tell(events)
+
+    def _collect(self, data: bytes, most: int, complaint: str) -> None:
+        if len(self._collected) + len(data) > most:
+            raise ValueError(complaint)
+        self._collected += data
+
+    def _tell(self, events: list[bytes]) -> None:
         found = [data for event in events if (data := _data_of(event))]
         if found and self._on_events is not None:
             self.events += len(found)
             self._on_events(found)
 
     def _finish(self) -> None:
-        self._end(None if self._streams else Answer(self.status, self._body))
+        if not self._streams:
+            self._end(Answer(self.status, bytes(self._collected)))
+            return
+        left = bytes(self._collected) or self._body
+        self._collected, self._body = bytearray(), b""
+        if left:  # the last event, of an engine that sends no blank line behind it
+            self._tell([_with_one_kind_of_ends(left.removeprefix(_MARK)).rstrip(b"\n")])
+        self._end(None)
 
     def _end(self, result: "Answer | EngineUnreachable | None") -> None:
         if self._state == "ended":
@@ -231,12 +285,27 @@ class Exchange(asyncio.Protocol):
         self._on_end(result)
 
 
+def _with_one_kind_of_ends(body: bytes) -> bytes:
+    """Lines that end with CR LF, or CR alone, end with LF. A last CR stays: what follows may be its LF."""
+    body = body.replace(b"\r\n", b"\n")
+    if b"\r" in body[:-1]:
+        body = body[:-1].replace(b"\r", b"\n") + body[-1:]
+    return body
+
+
 def _data_of(event: bytes) -> bytes:
-    """Of one server-sent event; empty for a comment."""
+    """Of one server-sent event; empty for a comment. That of an event `error` is an object with it as `error`."""
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
+    lines = event.split(b"\n")
+    data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    if data and any(line.startswith(b"event:") and line[6:].strip() == b"error" for line in lines):
+        return b'{"error":%b}' % (data if data.lstrip().startswith(b"{") else msgspec.json.encode(_text(data)))
+    return data
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 async def connect(address: Address, exchange: Exchange) -> None:

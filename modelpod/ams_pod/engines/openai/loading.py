@@ -9,6 +9,7 @@ from typing import Any
 
 from ams_common.adapters import parse_adapters
 from ams_common.families import BY_NAME, Modality, UnsupportedArchitecture, family_of, language_config, modalities_of
+from ams_common.plain import plain_text
 from ams_common.pod_settings import ServeSettings
 from ams_common.source import parse_source
 
@@ -22,6 +23,7 @@ from ams_pod.engines.openai.http import EngineUnreachable
 from ams_pod.engines.openai.loops import run_on
 from ams_pod.engines.openai.pieces import Facts, LoadedAdapter
 from ams_pod.engines.openai.supervisor import State, Supervisor
+from ams_pod.engines.openai.trying import PromptForm, tried_form
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
 from ams_pod.engines.prompts.embedding import is_sentence_transformer
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
@@ -29,6 +31,8 @@ from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_to
 from ams_pod.weights_link import weights_path
 
 _FALLBACK_CONTEXT = 4096
+_FIRST_TEXT = "Hello there, how are you today?"
+_MOST_NAMES = 300  # characters, of all that a server lists
 _BYTES_A_PARAMETER = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -100,6 +104,10 @@ def _engine(
         raise LoadFailed(f"{dialect.title} has loaded {facts.adapters} of the {len(adapters)} adapters.")
     rows = min(settings.concurrent_requests, facts.concurrent_requests or settings.concurrent_requests)
     core = Core(dialect, publish, supervisor.suspect)
+    if not facts.model and len(facts.models) > 1:
+        own = f"{settings.name} or {model_path(folder, settings)}"
+        others = plain_text(", ".join(facts.models), _MOST_NAMES)
+        raise LoadFailed(f"{dialect.title} serves several models, and none is called {own}: {others}")
     model = facts.model or settings.name
     if family == "embedding":
 
@@ -117,16 +125,28 @@ def _engine(
     features |= {"tools"} if prompts.habits.tools else set()
     features |= {"constraints"} if dialect.constraint_kinds else set()
     features |= {"logprobs"} if dialect.logprobs else set()
-    engine = OtherEngine(
-        info, Capabilities(_modalities(family, facts), frozenset(features)), prompts, dialect, core, supervisor, loop
-    )
     ends = stop_tokens(folder, tokenizer)
     terms = Terms(model, context, rows, ends, facts.vocabulary, adapters)
+    form = PromptForm()
+    if dialect.tries_prompts:
+        form = run_on(loop, _tried(prompts, terms, dialect, supervisor))
+    capabilities = Capabilities(_modalities(family, facts), frozenset(features))
+    engine = OtherEngine(info, capabilities, prompts, dialect, core, supervisor, loop, form)
     if supervisor.adapters is not None:
         terms = replace(terms, adapters=supervisor.adapters.served)
     core.terms = terms  # requests may be refused by them before the loop runs
     loop.call_soon_threadsafe(core.begin, supervisor.address, terms)
     return engine
+
+
+async def _tried(prompts: TextPrompts, terms: Terms, dialect: Dialect, supervisor: Supervisor) -> PromptForm:
+    """LoadFailed for an engine that goes on from no prompt of ours."""
+    first = prompts.text(_FIRST_TEXT).ids
+    special = frozenset(prompts.added_tokens.values())
+    try:
+        return await tried_form(first, prompts.written, special, terms, dialect, supervisor.address)
+    except EngineUnreachable as error:
+        raise LoadFailed(f"{dialect.title} doesn't go on from a first prompt: {error}") from None
 
 
 def _info(

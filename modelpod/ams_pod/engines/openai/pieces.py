@@ -38,6 +38,13 @@ class Pair:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A prompt as a text, for an engine that takes no token ids."""
+
+    text: str
+
+
 VERSION_MARK = "@"  # between the name of an adapter and what tells its bytes
 
 Task = Literal["generate", "embed", "score"]
@@ -69,7 +76,8 @@ class LoadedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request. `ids` are the prompt, unless there is a `chat` or a `pair`. `salt`: whose cached prompts it may use.
+    """One request. `ids` are the prompt, unless there is a `chat` or a `pair`; `text` is the prompt for an engine that
+    takes no ids. `salt`: whose cached prompts it may use.
 
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
@@ -84,6 +92,7 @@ class Asked:
     chat: MediaChat | None = None
     task: Task = "generate"
     pair: Pair | None = None
+    text: str | None = None
     thinking: bool = False
     salt: str = ""
     slot: int | None = None
@@ -124,6 +133,7 @@ class Facts:
     """What an engine tells of itself and its model; None or empty where it is silent."""
 
     model: str = ""
+    models: tuple[str, ...] = ()  # all that it lists
     version: str = ""
     context_tokens: int | None = None
     concurrent_requests: int | None = None

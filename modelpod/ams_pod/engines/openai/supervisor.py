@@ -29,6 +29,7 @@ _LOOK_SECONDS = 0.1  # while the engine loads
 _WATCH_SECONDS = 1.0
 _HEALTH_SECONDS = 2.0  # between questions to a health route of an engine that says nothing else
 _HEALTH_TIMEOUT = 5.0
+_NOT_THERE = (401, 403, 404, 405, 501)  # of a health route that isn't one; an answer all the same
 _SICK_SECONDS = 3.0  # for which a health route may complain
 _FIGURES_SECONDS = 2.0
 _IDLE_FIGURES_SECONDS = 20.0
@@ -98,6 +99,7 @@ class Supervisor:
         self._figures_at = 0.0
         self._condemned_at = 0.0
         self._sick_since: float | None = None
+        self._health = 0  # which of the dialect's health routes is there
         self._begun = False
         self._complains = False  # its health route answers, and says no
         self._told: tuple[Phase, float | None] | None = None
@@ -305,12 +307,17 @@ class Supervisor:
     async def _is_healthy(self) -> bool | None:
         """None where nobody listens."""
         self._complains = False
+        paths = self._dialect.health_paths
         try:
-            answer = await fetch(self._address, self._dialect.health_path, seconds=_HEALTH_TIMEOUT)
+            answer = await fetch(self._address, paths[self._health], seconds=_HEALTH_TIMEOUT)
+            while answer.status in _NOT_THERE and self._health < len(paths) - 1:
+                self._health += 1
+                answer = await fetch(self._address, paths[self._health], seconds=_HEALTH_TIMEOUT)
         except EngineUnreachable as error:
             return None if "nothing listens" in str(error) else False
-        self._complains = answer.status != 200
-        return answer.status == 200
+        healthy = answer.status == 200 or (len(paths) > 1 and answer.status in _NOT_THERE)
+        self._complains = not healthy
+        return healthy
 
     async def _ask_facts(self) -> None:
         answers: dict[str, bytes] = {}
@@ -322,7 +329,7 @@ class Supervisor:
                 answers[path] = answer.body
             elif answer.status in (401, 403):
                 raise LoadFailed(f"{self._dialect.title} doesn't take the key that it was started with")
-        facts = self._dialect.facts(answers)
+        facts = self._dialect.facts(answers, (self._settings.name, self._model))
         self.state.facts = replace(facts, version=plain_text(facts.version, _LONGEST_VERSION))
         self.state.is_gpu = self._dialect.is_gpu(self.state.facts, "\n".join(self._log.tail()))
 

@@ -18,6 +18,7 @@ RefusalKind = Literal[
     "context-length-exceeded",
     "out-of-memory",
     "engine-lost",
+    "engine-failed",
 ]
 
 

@@ -102,7 +102,7 @@ class ControlTokens:
             if _is_control(token, template or "", known)
         }
         self.ids = {content: number for content, (number, _) in found.items()}
-        self._numbers = frozenset(self.ids.values()) - {_unknown(tokenizer, unknown)}  # which odd characters become
+        self.numbers = frozenset(self.ids.values()) - {_unknown(tokenizer, unknown)}  # which odd characters become
         self._always = self._count(tokenizer.encode("").ids)  # what `special` adds
         self._pattern = _any_of(found)
         stripped = [content.strip(_SPACE) for content in found]
@@ -150,8 +150,12 @@ class ControlTokens:
         expected = self._count([self.ids[found[0]] for found in own]) + (self._always if special else 0)
         return encoding if self._count(encoding.ids) == expected or self._has_no_twin else None
 
+    def among(self, ids: Sequence[int]) -> list[int]:
+        """The control tokens of ids, in order."""
+        return [token for token in ids if token in self.numbers]
+
     def _count(self, ids: Sequence[int]) -> int:
-        numbers = self._numbers
+        numbers = self.numbers
         return sum(1 for token in ids if token in numbers)
 
     @property

@@ -255,6 +255,32 @@ class TextPrompts:
         """The text of ids, special tokens included. EngineRefusal if one is outside the vocabulary."""
         return self._fast.decode(list(TextPrompts.ids(self, ids).ids), skip_special_tokens=False)
 
+    def written(self, ids: Sequence[int]) -> str:
+        """A prompt as a text, for whoever makes tokens of it again: its control tokens are those of the ids alone.
+
+        Where the ids spell one in others, it gets an invisible character inside. EngineRefusal as `text_of`.
+        """
+        text = self.text_of(ids)
+        own = self.control.among(ids)
+        if self.control.among(self._fast.encode(text, add_special_tokens=False).ids) == own:
+            return text
+        apart, pieces, run = self.control.apart(), [""], list[int]()
+        for token in [*ids, None]:
+            if token is not None and token not in self.control.numbers:
+                run.append(token)
+                continue
+            pieces.append(apart.put_on(self._behind_token(pieces[-1], run)))
+            pieces.append(self.text_of([token]) if token is not None else "")
+            run = []
+        return "".join(pieces)
+
+    def _behind_token(self, before: str, run: Sequence[int]) -> str:
+        """The text of ids behind a control token: some tokenizers write no space in front of a text's first word."""
+        number = self.control.ids.get(before)
+        if number is None:
+            return self.text_of(run)
+        return self.text_of([number, *run]).removeprefix(before)
+
 
 def _texts_together(content: str | Sequence[Mapping[str, Any]], apart: Apart) -> str | list[Mapping[str, Any]]:
     if isinstance(content, str):

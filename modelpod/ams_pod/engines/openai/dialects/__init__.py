@@ -3,6 +3,7 @@
 from ams_common.engines.names import EngineName
 
 from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.dialects.custom import Custom
 from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
 from ams_pod.engines.openai.dialects.sglang import SGLang
 from ams_pod.engines.openai.dialects.vllm import Vllm
@@ -11,7 +12,7 @@ _DIALECTS: dict[EngineName, type[Dialect]] = {
     "vllm": Vllm,
     "sglang": SGLang,
     "llamacpp": LlamaCpp,
-    "custom": Dialect,
+    "custom": Custom,
 }
 
 

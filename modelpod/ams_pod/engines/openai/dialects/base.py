@@ -8,7 +8,16 @@ import msgspec
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
-from ams_pod.engines.openai.dialects.vectors import Usage, read_vector
+from ams_pod.engines.openai.dialects.answers import (
+    ChatLogprob,
+    Choice,
+    CompletionLogprobs,
+    PromptLogprob,
+    counted,
+    read_chunk,
+)
+from ams_pod.engines.openai.dialects.messages import message_of
+from ams_pod.engines.openai.dialects.vectors import read_vector
 from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, LoadedAdapter, Piece
 from ams_pod.engines.port import (
     Constraint,
@@ -23,7 +32,8 @@ from ams_pod.engines.port import (
 PhasePattern = tuple[re.Pattern[str], Phase]
 """A line of the engine's log that begins a phase; its first group, if it has one, is a percentage."""
 
-_FINISHES: dict[str, Finish] = {"length": "length"}  # all others are a `stop`: by a token, a text, a call of a tool
+# All others are a `stop`: by a token, a text, a call of a tool.
+_FINISHES: dict[str, Finish] = dict.fromkeys(("length", "max_tokens", "model_length"), "length")
 _TOO_LONG = re.compile(
     r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long", re.I | re.S
 )
@@ -31,55 +41,9 @@ _ALREADY = re.compile(r"already (been )?(loaded|exist|registered)|has already", 
 _RANK = re.compile(r"max[-_]lora[-_]rank", re.I)
 _NUMBER = re.compile(r"\d+")
 _LOGGED = 300
+_OF_REQUESTS = (400, 413, 414, 422)  # of an engine that knows the route; all others are its own faults
 _LONGEST_ID = 12  # digits
-
-
-class ChatLogprob(msgspec.Struct):
-    token: str = ""
-    logprob: float = 0.0
-    id: int | None = None
-    top_logprobs: list["ChatLogprob"] = []
-
-    @property
-    def number(self) -> int:
-        return self.id if self.id is not None else _token_id(self.token)
-
-
-class CompletionLogprobs(msgspec.Struct):
-    """Of a completion; `content` of a chat."""
-
-    content: list[ChatLogprob] | None = None
-    tokens: list[str] = []
-    token_logprobs: list[float | None] = []
-    top_logprobs: list[dict[str, float] | None] | None = None
-
-
-class PromptLogprob(msgspec.Struct):
-    logprob: float = 0.0
-
-
-class Delta(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class Choice(msgspec.Struct):
-    """Of a completion (`text`), a streamed chat (`delta`) or a whole one (`message`)."""
-
-    text: str | None = None
-    delta: Delta | None = None
-    message: Delta | None = None
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-    logprobs: CompletionLogprobs | None = None
-    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
-
-
-class Chunk(msgspec.Struct):
-    choices: list[Choice] = []
-    usage: Usage | None = None
-    error: Any = None
+_MOST_CONTEXT = 1 << 31
 
 
 class _Model(msgspec.Struct):
@@ -96,11 +60,6 @@ class _Loaded(msgspec.Struct):
     error_message: str | None = None
 
 
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
-
-
-_CHUNKS = msgspec.json.Decoder(Chunk)
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -108,7 +67,7 @@ class Dialect:
     """A server that speaks OpenAI's protocol and of which nothing else is known. All of it is pure."""
 
     title: ClassVar[str] = "The engine"
-    health_path: ClassVar[str] = "/health"
+    health_paths: ClassVar[tuple[str, ...]] = ("/health",)  # each asked for where the one in front isn't there
     facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models",)
     older_paths: ClassVar[Mapping[str, str]] = {}  # of these, one that is asked only where the other doesn't answer
     metrics_path: ClassVar[str] = ""
@@ -127,6 +86,7 @@ class Dialect:
     unload_path: ClassVar[str] = ""
     embeds: ClassVar[bool] = False  # it is asked for vectors and scores
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
+    tries_prompts: ClassVar[bool] = False  # whether it takes token ids is tried
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
     extra_variables: ClassVar[Mapping[str, str]] = {}
 
@@ -143,6 +103,7 @@ class Dialect:
             (sampling.ignore_eos, "ignore_eos"),
             (sampling.logprobs is not None, "logprobs"),
             (sampling.prompt_logprobs is not None, "prompt_logprobs"),
+            (bool(sampling.stop_tokens), "stop_token_ids"),
         ):
             if asked:
                 return self._cannot(name)
@@ -175,14 +136,24 @@ class Dialect:
         path = "/v1/completions" if asked.chat is None else "/v1/chat/completions"
         body: dict[str, Any] = {"model": asked.model, **self.sampling_fields(asked)}
         if asked.chat is None:
-            body["prompt"] = asked.ids
+            body["prompt"] = asked.ids if asked.text is None else asked.text
         else:
             body |= {"messages": self.messages(asked.chat.messages), **asked.chat.fields}
             if asked.sampling.max_new_tokens >= asked.context_tokens - len(asked.ids):
                 body.pop("max_tokens")  # as much as its media leave, which the engine knows
         if self.streams(asked):
-            body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+            body |= self.stream_fields(asked.without)
         return path, _ENCODE(body)
+
+    def stream_fields(self, without: frozenset[str]) -> Mapping[str, object]:
+        """How an answer is asked for as a stream."""
+        return {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+
+    def whole_request(self, asked: Asked) -> tuple[str, bytes]:
+        """(path, body) of a request for a completion that is no stream, greedy and without anything else."""
+        prompt = asked.ids if asked.text is None else asked.text
+        fields = {"model": asked.model, "prompt": prompt, "max_tokens": asked.sampling.max_new_tokens, "temperature": 0}
+        return "/v1/completions", _ENCODE(fields)
 
     def messages(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Those of a chat with media, in OpenAI's API, as the engine takes them."""
@@ -245,7 +216,7 @@ class Dialect:
             told = _Loaded()
         if status == 200 and told.success is not False:
             return None
-        message = told.error_message or _message_of(body)
+        message = told.error_message or message_of(body)
         if _ALREADY.search(message):
             return None  # by this name, which tells its bytes too
         if _RANK.search(message):
@@ -261,22 +232,26 @@ class Dialect:
 
     def pieces(self, data: bytes) -> Piece | None:
         """Of one event of a stream, or of a whole answer; None where it tells nothing. EngineError for garbage."""
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             return None
         try:
-            chunk = _CHUNKS.decode(data)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise EngineError(f"{self.title} sent what is no answer: {ascii(str(error))[1:200]}") from None
-        if chunk.error is not None:
+            chunk = read_chunk(data)
+        except InvalidJson as error:
+            raise self.unusable(f"sent what is no answer: it {error}") from None
+        if chunk.failed:
             return Piece(error=self.failure(_status_of(chunk.error), data))
         piece = Piece()
         if (usage := chunk.usage) is not None:
-            piece.prompt_tokens, piece.count = usage.prompt_tokens, usage.completion_tokens
+            piece.prompt_tokens, piece.count = counted(usage.prompt_tokens), counted(usage.completion_tokens)
             if usage.prompt_tokens_details is not None:
-                piece.cached_tokens = usage.prompt_tokens_details.cached_tokens
-        if chunk.choices:
-            self._read(chunk.choices[0], piece)
+                piece.cached_tokens = counted(usage.prompt_tokens_details.cached_tokens)
+        if (choice := chunk.first) is not None:
+            self._read(choice, piece)
         return piece
+
+    def unusable(self, what: str) -> EngineError:
+        """Of an engine whose answer can't be used; `what` it did."""
+        return EngineRefusal("engine-failed", f"{self.title} {what}")
 
     def vector(self, data: bytes, size: int) -> Piece:
         """Of the answer to a request for a vector of `size` values, or for a score; 0: of any size.
@@ -287,7 +262,7 @@ class Dialect:
 
     def _read(self, choice: Choice, piece: Piece) -> None:
         if (said := choice.delta or choice.message) is not None:
-            piece.text = said.content or said.reasoning_content or said.reasoning
+            piece.text = said.text
         else:
             piece.text = choice.text
         if self.tells_ids and choice.token_ids is not None:
@@ -296,16 +271,18 @@ class Dialect:
             piece.logprobs = self.read_logprobs(choice.logprobs)
         if choice.prompt_logprobs is not None:
             piece.prompt_logprobs = [_prompt_logprobs(each) for each in choice.prompt_logprobs]
-        if choice.finish_reason is not None:
+        if choice.finish_reason:
             if choice.finish_reason in ("error", "abort"):
-                piece.error = EngineError(f"{self.title} gave this request up.")
+                piece.error = self.unusable("gave this request up.")
             piece.finish = _FINISHES.get(choice.finish_reason, "stop")
 
     def read_logprobs(self, found: CompletionLogprobs) -> Sequence[TokenLogprobs]:
         """Those of completions and chats with `return_tokens_as_token_ids`."""
         if found.content is not None:
             return [
-                TokenLogprobs(each.number, each.logprob, tuple((top.number, top.logprob) for top in each.top_logprobs))
+                TokenLogprobs(
+                    _id_of(each), each.logprob, tuple((_id_of(top), top.logprob) for top in each.top_logprobs)
+                )
                 for each in found.content
             ]
         tops = found.top_logprobs or [None] * len(found.tokens)
@@ -319,48 +296,61 @@ class Dialect:
         ]
 
     def failure(self, status: int, body: bytes, asked: Asked | None = None) -> EngineError:
-        """The error of an answer that is none."""
-        message = _message_of(body)
+        """The error of an answer that is none: the request's where the engine says so, and else the engine's own."""
+        message = message_of(body)
         if status in (401, 403):
-            return EngineError(f"{self.title} doesn't take the key that it was started with.")
-        if 400 <= status < 500 and status != 408:
+            return self.unusable("doesn't take the key that it was started with.")
+        if status in _OF_REQUESTS:
             if _TOO_LONG.search(message) and asked is not None:
-                numbers = [int(found) for found in _NUMBER.findall(message)]
+                numbers = [int(found) for found in _NUMBER.findall(message) if len(found) < _LONGEST_ID]
                 given = max([number for number in numbers if number >= asked.context_tokens], default=len(asked.ids))
                 return context_exceeded(asked.context_tokens, given, at_least=True)
             part: Literal["messages", "prompt"] = "messages" if asked is None or asked.chat else "prompt"
             held = asked is not None and asked.sampling.constraint is not None
+            why = f": {message[:_LOGGED]}" if message else f" ({status})."
             return EngineRefusal(
                 "invalid-constraint" if held else "invalid-prompt",
-                f"{self.title}, which serves this model, refuses the request: {message[:_LOGGED]}",
+                f"{self.title}, which serves this model, refuses the request{why}",
                 part=None if held else part,
             )
         if self.gone_words is not None and self.gone_words.search(message):
             return EngineGone(f"it says: {message[:_LOGGED]}")
-        return EngineError(f"{self.title} failed on this request ({status}): {message[:_LOGGED]}")
+        return self.unusable(f"failed on this request ({status}){f': {message[:_LOGGED]}' if message else '.'}")
 
     def dispensable(self, status: int, body: bytes) -> str | None:
         """The field that an answer refuses, of those that a request may go without; None: it isn't about such a one."""
         return None
 
-    def facts(self, answers: Mapping[str, bytes]) -> Facts:
-        """From the answers of `facts_paths`, those that there were."""
-        model = self.first_model(answers)
-        return Facts(model=model.id, context_tokens=model.max_model_len or model.context_length)
+    def facts(self, answers: Mapping[str, bytes], own: Sequence[str] = ()) -> Facts:
+        """From the answers of `facts_paths`, those that there were. `own` are the names that we have for the model."""
+        model = self.chosen_model(answers, own)
+        return Facts(
+            model=model.id,
+            context_tokens=model.max_model_len or model.context_length,
+            models=tuple(each.id for each in self.models(answers)),
+        )
 
     def label(self, facts: Facts) -> str:
         """What people read where they are told which engine computes."""
-        return "custom" if type(self) is Dialect else f"{self.title} {facts.version}".strip()
+        return f"{self.title} {facts.version}".strip()
 
     def models(self, answers: Mapping[str, bytes]) -> list[_Model]:
         """The engine's model and, behind it, what else it lists, such as adapters."""
         try:
-            return read_json(answers.get("/v1/models", b"{}"), _Models).data
+            found = read_json(answers.get("/v1/models", b"{}"))
         except InvalidJson:
             return []
+        listed = found.get("data") if isinstance(found, dict) else None
+        return [_model(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
-    def first_model(self, answers: Mapping[str, bytes]) -> _Model:
-        return next(iter(self.models(answers)), _Model())
+    def chosen_model(self, answers: Mapping[str, bytes], own: Sequence[str] = ()) -> _Model:
+        models = self.models(answers)
+        name = self.model_of([each.id for each in models], own)
+        return next((each for each in models if each.id == name), _Model())
+
+    def model_of(self, listed: Sequence[str], own: Sequence[str]) -> str:
+        """Which of the names that it lists the model has; empty: nobody knows. Behind the first are adapters."""
+        return listed[0] if listed else ""
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
         """Whether it computes on a GPU, from what it says."""
@@ -378,6 +368,10 @@ def _prompt_logprobs(entry: Mapping[str, PromptLogprob] | None) -> TokenLogprobs
     return TokenLogprobs(token, logprob, tuple(top))
 
 
+def _id_of(told: ChatLogprob) -> int:
+    return told.id if told.id is not None else _token_id(told.token)
+
+
 def _token_id(text: str) -> int:
     number = text.removeprefix("token_id:")
     return int(number) if _is_id(number) else 0
@@ -393,15 +387,18 @@ def _status_of(error: Any) -> int:
     return code if type(code) is int and 400 <= code < 600 else 500
 
 
-def _message_of(body: bytes) -> str:
-    """The sentence of an error's body, whatever shape it has; on one line."""
-    try:
-        found = read_json(body)
-    except InvalidJson:
-        found = body[:_LOGGED].decode("utf-8", "replace")
-    for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-    if isinstance(found, dict):
-        found = found.get("message", "")
-    return " ".join(str(found).split())[:1000]
+def _model(found: Mapping[str, Any]) -> _Model:
+    name, meta = found.get("id"), found.get("meta")
+    return _Model(
+        name if isinstance(name, str) else "",
+        _tokens(found.get("max_model_len")),
+        _tokens(found.get("context_length")),
+        meta if isinstance(meta, dict) else None,
+    )
+
+
+def _tokens(found: Any) -> int | None:
+    """A length; None for what can't be one."""
+    if isinstance(found, str) and _is_id(found):
+        found = int(found)
+    return found if type(found) is int and 0 < found < _MOST_CONTEXT else None

@@ -1,7 +1,7 @@
 """llama.cpp's server: its own `/completion`, which takes and gives token ids; chats with media by OpenAI's route."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,10 +10,11 @@ from ams_common.families import Modality
 from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
+from ams_pod.engines.openai.dialects.answers import counted
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
 from ams_pod.engines.openai.gbnf import quoted
 from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece
-from ams_pod.engines.port import Constraint, EngineError, EngineRefusal, Sampling, TokenLogprobs
+from ams_pod.engines.port import Constraint, EngineRefusal, Sampling, TokenLogprobs
 
 _SEEDS = (1 << 32) - 1  # the last one asks for chance
 
@@ -165,10 +166,10 @@ class LlamaCpp(Dialect):
         try:
             chunk = _CHUNKS.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise EngineError(f"{self.title} sent what is no answer: {ascii(str(error))[1:200]}") from None
+            raise self.unusable(f"sent what is no answer: {ascii(str(error))[1:200]}") from None
         if chunk.error is not None:
             return Piece(error=self.failure(500, data))
-        piece = Piece(chunk.tokens, chunk.content, chunk.tokens_predicted)
+        piece = Piece(chunk.tokens, chunk.content, counted(chunk.tokens_predicted))
         if chunk.completion_probabilities:
             piece.logprobs = [
                 TokenLogprobs(each.id, each.logprob, tuple((top.id, top.logprob) for top in each.top_logprobs))
@@ -176,22 +177,22 @@ class LlamaCpp(Dialect):
             ]
         if chunk.stop:
             piece.finish = "length" if chunk.stop_type == "limit" else "stop"
-            piece.prompt_tokens = chunk.tokens_evaluated
-            piece.cached_tokens = chunk.timings.cache_n if chunk.timings is not None else None
+            piece.prompt_tokens = counted(chunk.tokens_evaluated)
+            piece.cached_tokens = counted(chunk.timings.cache_n) if chunk.timings is not None else None
         return piece
 
-    def facts(self, answers: Mapping[str, bytes]) -> Facts:
+    def facts(self, answers: Mapping[str, bytes], own: Sequence[str] = ()) -> Facts:
         try:
             props = read_json(answers.get("/props", b"{}"), _Props)
         except InvalidJson:
             props = _Props()
-        model = self.first_model(answers)
+        model = self.chosen_model(answers, own)
         meta = model.meta or {}
         takes: list[Modality] = ["text"]
         takes += ["image"] if props.modalities.get("vision") else []
         takes += ["audio"] if props.modalities.get("audio") else []
         return replace(
-            super().facts(answers),
+            super().facts(answers, own),
             version=props.build_info,
             context_tokens=props.default_generation_settings.n_ctx or _number(meta.get("n_ctx")),
             concurrent_requests=props.total_slots,

@@ -98,12 +98,12 @@ class SGLang(Dialect):
     def adapter_name(self, adapter: LoadedAdapter) -> str:
         return adapter.key
 
-    def facts(self, answers: Mapping[str, bytes]) -> Facts:
+    def facts(self, answers: Mapping[str, bytes], own: Sequence[str] = ()) -> Facts:
         told = _Info()
         for path in ("/server_info", "/get_server_info"):
             with contextlib.suppress(InvalidJson):
                 told = read_json(answers[path], _Info) if path in answers else told
-        facts = super().facts(answers)
+        facts = super().facts(answers, own)
         return replace(
             facts,
             version=told.version,

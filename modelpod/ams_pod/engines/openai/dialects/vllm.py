@@ -1,7 +1,7 @@
 """vLLM: completions of token ids, whose chunks tell the answer's ids."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -125,13 +125,13 @@ class Vllm(Dialect):
         except InvalidJson as error:
             raise EngineRefusal("invalid-constraint", f"The form of the answer {error}.") from None
 
-    def facts(self, answers: Mapping[str, bytes]) -> Facts:
+    def facts(self, answers: Mapping[str, bytes], own: Sequence[str] = ()) -> Facts:
         try:
             version = read_json(answers.get("/version", b"{}"), _Version).version
         except InvalidJson:
             version = ""
         listed = len(self.models(answers))
-        return replace(super().facts(answers), version=version, adapters=listed - 1 if listed else None)
+        return replace(super().facts(answers, own), version=version, adapters=listed - 1 if listed else None)
 
     def is_gpu(self, facts: Facts, log: str) -> bool:
         return "cpu" not in facts.version and self.cpu_words.search(log) is None
