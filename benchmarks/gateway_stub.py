@@ -41,7 +41,9 @@ class Pod(asyncio.Protocol):
             self._write_event()
 
     def _tick(self) -> None:
-        self._next = max(self._next + self._interval, self._loop.time())
+        # Each stream keeps its own moments, whatever was late: else all that were would come together from then on.
+        missed = int(max(0.0, self._loop.time() - self._next) / self._interval)
+        self._next += (1 + missed) * self._interval
         self._timer = self._loop.call_at(self._next, self._tick)
         self._write_event()
 
