@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from ams_gateway.collector import collecting_rarely
+from cycles import left_to_the_collector
 from test_gateway.conftest import Running, Start
 from test_gateway.gateway_fakes import Exchange, FakeRegistry, post, raw_connection
 
@@ -105,18 +106,8 @@ async def test_requests_leave_no_cycles(
     running = await start(registry)
     await ask(running)
     await asyncio.sleep(0.3)
-    gc.collect()
-    gc.disable()
-    try:
+    with left_to_the_collector("ams_", "aiohttp.web") as found:
         for _ in range(REQUESTS):
             await ask(running)
         await asyncio.sleep(0.3)
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        gc.set_debug(0)
-        ours = [each for each in gc.garbage if type(each).__module__.startswith(("ams_", "aiohttp.web"))]
-        assert len(ours) < REQUESTS, ours[:5]
-    finally:
-        gc.enable()
-        gc.set_debug(0)
-        gc.garbage.clear()
+    assert len(found) < REQUESTS, found[:5]

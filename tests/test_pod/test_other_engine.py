@@ -13,6 +13,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_pod.engines.openai import supervisor as supervising
 from ams_pod.engines.openai import watch
 from ams_pod.engines.port import Constraint, EngineRefusal, LoadFailed, Sampling, TokenEvent
+from cycles import left_to_the_collector
 from fakehub import checkpoints
 from other_engine_harness import beside, child, opened
 
@@ -27,6 +28,19 @@ def told(events: list[TokenEvent]) -> tuple[list[int | None], Any]:
 
 
 ENGINES = ["vllm", "llamacpp", "sglang", "custom"]
+
+
+async def test_requests_leave_no_cycles(folder: Path) -> None:
+    """A pod of such an engine collects rarely; with its prompt a request would be kilobytes."""
+    async with beside(folder) as one:
+        await one.answer(2)
+        with left_to_the_collector("ams_") as found:
+            for _ in range(20):
+                await one.answer(2)
+            one.engine.cancel(one.ask(10_000))
+            await asyncio.sleep(0.2)
+            one.answers.events.clear()
+        assert len(found) < 20, found[:5]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -201,6 +201,7 @@ class Generation:
         """An event of the engine, on the event loop."""
         if event.finish is not None:
             self.ended = True
+            event.ticket.sink = _unheard  # which is this, whose ticket it is: a cycle for each request
         self._take(event)
         if self.ended and self._meter is not None:
             self._meter.settle()
@@ -356,3 +357,7 @@ class Generation:
                 self._meter.request_id if self._meter is not None else "-", ticket.share.key,
                 now - ticket.submitted_at, " ".join(f"{cause}={waited:.4f}" for cause, waited in seconds.items()),
             )  # fmt: skip
+
+
+def _unheard(_: TokenEvent) -> None:
+    """After the last event there is none."""

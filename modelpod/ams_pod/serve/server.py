@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -153,6 +154,8 @@ async def _collect(pod: ModelPod) -> None:
             await asyncio.sleep(1.0)  # those that waited for the model are let in first
             await pod.idle.wait()
     leave_out_what_is_here()
+    if pod.settings.engine != "builtin":  # which has tensors, that a cycle could hold where no memory is seen to grow
+        gc.disable()
     await collect_rarely(time.monotonic, asyncio.sleep, resident_bytes)
 
 

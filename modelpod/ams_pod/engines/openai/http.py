@@ -122,9 +122,7 @@ class Exchange(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; nothing more is told."""
-        self._state = "ended"
-        if self._transport is not None:
-            self._transport.abort()
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         if self._state == "ended":
@@ -279,10 +277,19 @@ class Exchange(asyncio.Protocol):
     def _end(self, result: "Answer | EngineUnreachable | None") -> None:
         if self._state == "ended":
             return
+        on_end = self._on_end
+        self._close()
+        on_end(result)
+
+    def _close(self) -> None:
         self._state = "ended"
+        self._on_events, self._on_end = None, _unheard  # who listens has this exchange: a cycle for each request
         if self._transport is not None:
             self._transport.abort()
-        self._on_end(result)
+
+
+def _unheard(_: "Answer | EngineUnreachable | None") -> None:
+    """What is over tells nobody."""
 
 
 def _with_one_kind_of_ends(body: bytes) -> bytes:
