@@ -205,6 +205,38 @@ async def test_faults_are_errors_and_the_next_request_is_answered(
     assert "Traceback" not in caplog.text
 
 
+CUT_SHORT = {
+    "a body": [answer(WHOLE)[:-9]],
+    "a stream of some length": [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 5000\r\n\r\n" + event("a")
+    ],
+    "a chunk": [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n" + event("a")
+    ],
+    "a head": [b"HTTP/1.1 200 OK\r\nContent-"],
+    "all": [b""],
+}
+
+
+@pytest.mark.parametrize("parts", CUT_SHORT.values(), ids=CUT_SHORT)
+async def test_what_is_cut_short_is_no_answer(folder: Path, parts: list[bytes]) -> None:
+    server = Server(parts)
+    async with served(folder, server) as one:
+        before = len(server.asked)
+        events = await one.answer(5)
+        assert events[-1].finish == "failed"
+        assert "internal" not in str(events[-1].error)
+        assert len(server.asked) - before <= 2  # sent once more where nothing had come
+        server.parts = list(WELL)
+        assert text_of(await one.answer(5)) == "ab"
+
+
+async def test_a_slow_drip_is_an_answer(folder: Path) -> None:
+    whole = b"".join(stream(event("a"), event("b", "stop"), DONE))
+    async with served(folder, Server([bytes([each]) for each in whole])) as one:
+        assert text_of(await one.answer(5)) == "ab"
+
+
 async def test_what_the_client_did_is_the_clients(folder: Path) -> None:
     detail = [{"loc": ["body", "prompt", 0], "msg": "it is too odd", "input": "mine"}]
     for status in ("400 Bad Request", "413 Payload Too Large", "422 Unprocessable Entity"):
