@@ -1,10 +1,12 @@
 """Requests to a pod leave no reference cycles: those to other engines would stay until memory has grown."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from ams_pod.serve import server
 from cycles import left_to_the_collector
 from test_serve.echo_pod import EchoPod, echo_pod
 
@@ -39,3 +41,26 @@ async def test_requests_leave_no_cycles(ask: Callable[[EchoPod], Awaitable[None]
             await asyncio.sleep(0.2)
             running.engine.tickets.clear()  # which it keeps for tests
         assert len(found) < REQUESTS, found[:5]
+
+
+@pytest.mark.parametrize(("engine", "collects_young"), [("builtin", True), ("vllm", False)])
+async def test_what_was_loaded_is_left_out_once_the_pod_is_idle(
+    engine: str, collects_young: bool, tmp_path: Path
+) -> None:
+    """And where no tensors are, young objects are left to the rare collections too."""
+    gc.unfreeze()
+    async with echo_pod(tmp_path, engine=engine) as running:
+        running.pod.idle.clear()
+        collecting = asyncio.create_task(server._collect(running.pod))
+        try:
+            await asyncio.sleep(1.2)
+            assert gc.get_freeze_count() == 0, "a request runs"
+            running.pod.idle.set()
+            async with asyncio.timeout(10):
+                while not gc.get_freeze_count():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert gc.isenabled() is collects_young
+        finally:
+            collecting.cancel()
+            gc.enable()
+            gc.unfreeze()

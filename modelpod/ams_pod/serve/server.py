@@ -35,7 +35,6 @@ from ams_pod.termination import explain_end
 
 _KEEPALIVE_SECONDS = 75.0  # longer than the gateway's, so that the gateway closes idle connections first
 _SWITCH_SECONDS = 0.0005  # the compute thread waits for the interpreter at most about this long
-
 _LOADED_SECONDS = 60.0  # what was loaded is gone through by then, a tenth of a second, also where nothing is idle
 
 log = logging.getLogger(__name__)
