@@ -33,6 +33,9 @@ class Exchange:
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
+        if self._writer.transport.is_closing():
+            # uvloop's transports raise a RuntimeError then, where asyncio's leave it to drain() to say this
+            raise ConnectionResetError("the gateway has left")
         self._writer.write(data)
         await self._writer.drain()
 
