@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from ams_common.lifecycle import Phase
-from ams_common.memory_offers import needs_for
+from ams_common.memory_offers import choices
 from ams_common.names import resource_name
 from ams_common.progress import Progress
 from ams_common.quantity import format_bytes
@@ -155,8 +155,4 @@ class Fleet:
         found = preview.of_folder(supervisor.resource, folder) if folder is not None else None
         if found is None or found.size is None or not found.size.parameters:
             return [weights.bytes_on_disk(supervisor.resource, folder)]
-        spec = supervisor.resource.spec
-        needs = [need.on("cpu") for need in needs_for(spec, found.size)]
-        return [need.total_bytes for need in needs if spec.quantization in ("auto", need.quantization)] or [
-            needs[0].total_bytes
-        ]
+        return [need.on("cpu").total_bytes for need in choices(supervisor.resource.spec, found.size, gpus=False)]

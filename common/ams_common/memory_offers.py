@@ -72,12 +72,27 @@ def needs_for(spec: Spec, size: ModelSize, *, rows: int | None = None) -> tuple[
     return (Need("none", size.quantized_by, size.weights_bytes, result[0].cache_bytes),)
 
 
+def choices(spec: Spec, size: ModelSize, *, gpus: bool) -> tuple[Need, ...]:
+    """What a pod with or without GPUs chooses from, the most precise first, as `spec.quantization` allows.
+
+    The groups of a GGUF file stay as they are on a CPU. (One for which there are no kernels unpacks them if they fit.)
+    """
+    candidates = needs_for(spec, size)
+    if size.grouped is not None:
+        plain, kept = candidates
+        if spec.quantization == "none":
+            return (plain,)
+        return (plain, kept) if gpus else (kept,)
+    if size.quantized_by is not None or spec.quantization == "auto":
+        return candidates
+    return tuple(need for need in candidates if need.quantization == spec.quantization)
+
+
 def best_fit(spec: Spec, size: ModelSize, options: Sequence[MemoryOffer]) -> tuple[MemoryOffer, Fit]:
     """The place where the model keeps most precision, the roomiest among equals, and how it fits there.
 
     `options` has at least one.
     """
-    candidates = needs_for(spec, size)
     wanted: Quantization = spec.quantization if size.quantized_by is None else "auto"
 
     def merit(option: tuple[MemoryOffer, Fit]) -> tuple[bool, bool, int, tuple[int, ...], int]:
@@ -85,4 +100,7 @@ def best_fit(spec: Spec, size: ModelSize, options: Sequence[MemoryOffer]) -> tup
         precision = -_MOST_PRECISE_FIRST.index(fit.chosen)
         return fit.fits, not fit.spread, precision, offer.memory.gpus, offer.memory.ram or 0
 
-    return max(((offer, fit_on(candidates, offer.memory, wanted=wanted)) for offer in options), key=merit)
+    def fit(memory: DeviceMemory) -> Fit:
+        return fit_on(choices(spec, size, gpus=bool(memory.gpus)), memory, wanted=wanted)
+
+    return max(((offer, fit(offer.memory)) for offer in options), key=merit)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from fakehub.tiny_tokenizer import CHATML, byte_pairs
 
@@ -117,6 +118,17 @@ _ADD: dict[type, Any] = {
     float: lambda writer, key, value: writer.add_float32(key, value),
     str: lambda writer, key, value: writer.add_string(key, value),
 }
+
+
+def convert(path: Path, folder: Path | None = None) -> Path:
+    """The folder that the file becomes; in this process, where nothing of the converter's may stay."""
+    from ams_pod.engines.builtin.model.gguf import convert_gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    folder = folder or path.with_suffix("")
+    with mock.patch.object(reading, "load_gguf_checkpoint", reading.load_gguf_checkpoint):  # the converter replaces it
+        convert_gguf(path, folder)
+    return folder
 
 
 def quantized_rows(kind: str, rows: int, columns: int, random: Any) -> Any:

@@ -21,6 +21,7 @@ from ams_cli.exit_reason import reported_failure
 from ams_cli.gateway_client import GatewayError
 from ams_cli.importing.command import imported_text
 from ams_cli.manifests import ManifestError, load_manifests
+from ams_cli.preview_gguf import NoGguf, read_first_bytes
 from ams_common import key_changes
 from ams_common.adapters import parse_adapters
 from ams_common.errors import ApiError
@@ -365,6 +366,7 @@ PARSERS = {
         (_NotConverted, NotComputed, Unplanned),
         GGUF_SEEDS,
     ),
+    "gguf-head": Parser(lambda data, _: read_first_bytes([data], "m.gguf", 1 << 30), (NoGguf,), GGUF_SEEDS),
     "signature": Parser(lambda data, _: Signer(PUBLIC_KEY, "s").signed(data), (Failed,), SIGNATURE_SEEDS),
     "key": Parser(
         lambda data, _: Signer(text(data), "s").signed(b"{}"), (Failed,), [PUBLIC_KEY.encode(), b"-----BEGIN"]

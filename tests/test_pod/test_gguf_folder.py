@@ -21,14 +21,13 @@ from ams_pod.engines.builtin.families import text
 from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory import placing
 from ams_pod.engines.builtin.memory.placing import Placement
-from ams_pod.engines.builtin.model import gguf as converting
 from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits, is_exact
 from ams_pod.engines.builtin.model.gguf_file import read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan, write_weights
 from ams_pod.engines.builtin.model.grouped import GroupedEmbedding, GroupedLinear, dequantize
 from ams_pod.engines.builtin.model.weights import count_parameters, load_weights, weight_bytes
 from ams_pod.engines.port import LoadFailed, Prepared, Sampling
-from fakehub.tiny_gguf import make_gguf, quantized_rows
+from fakehub.tiny_gguf import convert, make_gguf, quantized_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,16 +44,6 @@ def whole_transformers(monkeypatch):
     monkeypatch.setattr(
         modeling_gguf_pytorch_utils, "load_gguf_checkpoint", modeling_gguf_pytorch_utils.load_gguf_checkpoint
     )
-
-
-def convert(path: Path) -> Path:
-    folder = path.with_suffix("")
-    with pytest.MonkeyPatch.context() as patch:
-        from transformers import modeling_gguf_pytorch_utils as reading
-
-        patch.setattr(reading, "load_gguf_checkpoint", reading.load_gguf_checkpoint)
-        converting.convert_gguf(path, folder)
-    return folder
 
 
 def load(folder: Path, keeps_groups: bool = True) -> Any:

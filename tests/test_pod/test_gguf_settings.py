@@ -17,7 +17,7 @@ from ams_pod.engines.builtin.model.gguf_folder import plan
 from ams_pod.engines.builtin.model.gguf_rope import FACTORS, rope_parameters
 from ams_pod.engines.builtin.model.gguf_settings import NotComputed
 from ams_pod.engines.builtin.model.stack import find_stack
-from fakehub.tiny_gguf import make_gguf
+from fakehub.tiny_gguf import convert, make_gguf
 from test_pod import engine_harness
 from test_pod.engine_harness import Driver, forward_of, load_model
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -35,16 +35,6 @@ def factors_of(theta: float, head: int, factor: float, low: float, high: float, 
     waves = 2 * math.pi * torch.tensor(theta) ** (torch.arange(0, head, 2) / head)
     smooth = ((original / waves - low) / (high - low)).clamp(0, 1)
     return (1 / ((1 - smooth) / factor + smooth)).numpy().astype(np.float32)
-
-
-def convert(path: Path) -> Path:
-    folder = path.with_suffix("")
-    with pytest.MonkeyPatch.context() as patch:
-        from transformers import modeling_gguf_pytorch_utils as reading
-
-        patch.setattr(reading, "load_gguf_checkpoint", reading.load_gguf_checkpoint)
-        converting.convert_gguf(path, folder)
-    return folder
 
 
 def failure(path: Path) -> Failure:

@@ -21,11 +21,10 @@ from ams_pod.engines.builtin.load_request import LoadRequest
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model import own_logits
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
-from ams_pod.engines.builtin.model.gguf import convert_gguf
 from ams_pod.engines.builtin.model.named import NotAsNamed, load_as_named
 from ams_pod.engines.builtin.model.weights import load_weights
 from fakehub import checkpoints
-from fakehub.tiny_gguf import make_gguf
+from fakehub.tiny_gguf import convert, make_gguf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -98,13 +97,9 @@ def test_the_second_load_computes_bit_for_bit_what_the_first_does(
 
 @pytest.mark.parametrize("quantization", ["4bit", "none"])
 def test_groups_of_a_gguf_file_are_loaded_again_as_they_are(
-    quantization: str, tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+    quantization: str, tmp_path: Path, loads: list[str]
 ) -> None:
-    from transformers import modeling_gguf_pytorch_utils as reading
-
-    monkeypatch.setattr(reading, "load_gguf_checkpoint", reading.load_gguf_checkpoint)  # the converter replaces it
-    gguf = make_gguf(tmp_path / "m.gguf", kind="Q4_1")
-    convert_gguf(gguf, tmp_path / "m")
+    convert(make_gguf(tmp_path / "m.gguf", kind="Q4_1"))
     first, second = (load(tmp_path / "m", quantization=quantization) for _ in range(2))
     kept_so = quantization == "4bit"
     assert loads == ["transformers", "as named" if kept_so else "transformers"]

@@ -29,7 +29,7 @@ from ams_pod.engines.builtin.model.gguf_file import GgufFile, read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Plan, Unplanned, plan, write_weights
 from ams_pod.engines.builtin.model.gguf_foreign import check_tensors, read_config
 from ams_pod.engines.builtin.model.gguf_rope import FACTORS
-from ams_pod.engines.builtin.model.gguf_settings import NotComputed, NotWhole
+from ams_pod.engines.builtin.model.gguf_settings import NotComputed, NotWhole, why_not_converted
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +52,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     try:
         _convert(file, folder)
     except NotComputed as reason:
-        whole = not isinstance(reason, NotWhole)
-        advice = (
-            "Take the engine llamacpp, which reads the file itself," if whole else "Take a file of the whole model,"
-        )
-        raise _NotConverted(
-            Reason.CONVERSION_FAILED,
-            f"{gguf.name} can't be converted: {reason}. {advice} or a repository of safetensors.",
-        ) from None
+        raise _NotConverted(Reason.CONVERSION_FAILED, why_not_converted(gguf.name, reason)) from None
 
 
 def _convert(file: GgufFile, folder: Path) -> None:

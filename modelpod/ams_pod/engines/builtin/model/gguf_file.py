@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ams_pod.engines.builtin.model.gguf_header import BadHeader, check_header
+from ams_pod.engines.builtin.model.gguf_header import BadHeader, EndsEarly, check_header
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -66,9 +66,12 @@ class GgufFile:
         return value if type(value) is int else None
 
 
-def read_gguf(path: Path) -> GgufFile:
-    """BadHeader for a file that isn't one, or holds more than any model does; OSError as the file system says."""
-    check_header(path)
+def read_gguf(path: Path, size: int | None = None) -> GgufFile:
+    """BadHeader for a file that isn't one, or holds more than any model does; OSError as the file system says.
+
+    `size` is how many bytes the whole file has, where `path` holds only its beginning; EndsEarly if that is too little.
+    """
+    check_header(path, size)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         reader = _Reader(mapped)
         reader.at = 8
@@ -82,7 +85,7 @@ def read_gguf(path: Path) -> GgufFile:
         if type(alignment) is not int or not 0 < alignment <= _MOST_ALIGNMENT:
             raise BadHeader("has an alignment that makes no sense")
         data = -(-reader.at // alignment) * alignment
-        placed = tuple(_placed(*entry, data, len(mapped)) for entry in entries)
+        placed = tuple(_placed(*entry, data, size or len(mapped)) for entry in entries)
     if len({tensor.name for tensor in placed}) < len(placed):
         raise BadHeader("has two tensors of one name")
     return GgufFile(path, metadata, placed)
@@ -105,14 +108,14 @@ class _Reader:
         try:
             values = struct.unpack_from("<" + form, self.data, self.at)
         except struct.error:
-            raise BadHeader("ends too early") from None
+            raise EndsEarly from None
         self.at += struct.calcsize("<" + form)
         return values
 
     def text(self) -> str:
         (length,) = self.take("Q")
         if self.at + length > len(self.data):
-            raise BadHeader("ends too early")
+            raise EndsEarly
         self.at += length
         return self.data[self.at - length : self.at].decode("utf-8", "replace")
 

@@ -20,9 +20,19 @@ class BadHeader(ValueError):
     """The message is a clause without a subject."""
 
 
-def check_header(path: Path) -> None:
-    """BadHeader if it can't be read, or holds more than any model does; OSError as the file system says."""
-    size = path.stat().st_size
+class EndsEarly(BadHeader):
+    """There is less of the file than its head is long."""
+
+    def __init__(self) -> None:
+        super().__init__("ends too early")
+
+
+def check_header(path: Path, size: int | None = None) -> None:
+    """BadHeader if it can't be read, or holds more than any model does; OSError as the file system says.
+
+    `size` is how many bytes the whole file has, where only its beginning is there.
+    """
+    size = path.stat().st_size if size is None else size
     with open(path, "rb") as file:
         if file.read(4) != b"GGUF":
             raise BadHeader("has no magic number of GGUF")
@@ -78,7 +88,7 @@ def _skip_text(file: BinaryIO, size: int, most: int) -> None:
 
 def _skip(file: BinaryIO, size: int, count: int) -> None:
     if file.tell() + count > size:
-        raise BadHeader("ends too early")
+        raise EndsEarly
     file.seek(count, 1)
 
 
@@ -91,5 +101,5 @@ def _number(file: BinaryIO, form: str, size: int) -> int:
 def _read(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise BadHeader("ends too early")
+        raise EndsEarly
     return data

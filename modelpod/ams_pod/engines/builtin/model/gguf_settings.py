@@ -55,6 +55,15 @@ class NotWhole(NotComputed):
     """The file holds no whole model, so that nothing computes it."""
 
 
+def why_not_converted(name: str, reason: NotComputed) -> str:
+    """Why the file called `name` isn't converted, and what to take instead, in sentences."""
+    if isinstance(reason, NotWhole):
+        advice = "Take a file of the whole model,"
+    else:
+        advice = "Take the engine llamacpp, which reads the file itself,"
+    return f"{name} can't be converted: {reason}. {advice} or a repository of safetensors."
+
+
 def settings_of(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     """The architecture's settings by their names without its own. NotWhole."""
     if (parts := metadata.get("split.count", 0)) not in (0, 1):
