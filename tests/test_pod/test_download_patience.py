@@ -1,6 +1,8 @@
 """Servers that answer for ever without saying anything: each read of them comes in time, and yet nothing comes."""
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -60,6 +62,19 @@ def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         source = parse_source("hf://acme/tiny")
         assert isinstance(source, HubSource)
         yield Hub(source)
+
+
+def test_the_hub_is_not_asked_who_called_whatever_was_imported_before() -> None:
+    program = (
+        "import os; os.environ['HF_HUB_DISABLE_TELEMETRY'] = '0'\n"
+        "from huggingface_hub.utils import _headers\n"
+        "_headers.detect_agent = lambda: 1 / 0\n"
+        "from ams_pod.download.hub import Hub\n"
+        "from ams_common.source import parse_source\n"
+        "print(Hub(parse_source('hf://acme/tiny'))._headers()['user-agent'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.startswith("ai-model-server/")
 
 
 def test_headers_that_never_end_interrupt_what_was_asked(hub: Hub) -> None:

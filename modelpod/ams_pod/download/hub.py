@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar, cast
 from urllib.parse import quote
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read at import: else it asks the hub who may have called us
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # of this process's children
 
 import httpx2
 from ams_common.hub_answers import hub_answered, hub_unreachable, other_commit
@@ -45,6 +45,10 @@ from ams_pod.download.failures import Failed, Interrupted
 from ams_pod.download.listing import LARGEST_FILE_BYTES, LARGEST_LISTING_BYTES, Listing, read_listing
 from ams_pod.download.transfer import Body
 from ams_pod.layout import is_commit
+
+# Else the headers of the first request ask the hub who may have called us, for as long as it likes to answer. The
+# variable is read at import, which may have been another module's.
+constants.HF_HUB_DISABLE_TELEMETRY = True
 
 T = TypeVar("T")
 
