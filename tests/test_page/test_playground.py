@@ -5,11 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from test_media.media_files import picture, saved, sound, video
 from test_page.browser import Open
 from test_page.product import Product
@@ -266,6 +267,34 @@ def test_a_new_chat_ends_the_answer_that_comes(open_page: Open, product: Product
     assert [message["content"] for message in bodies[0]["messages"]] == ["hi"]
     page.get_by_role("button", name="History").click()
     expect(page.get_by_role("dialog").locator("li")).to_have_count(1)
+
+
+def until(page: Page, condition: str, seconds: float = 60.0) -> None:
+    """Until a JavaScript expression is true: the page's policy lets no script wait for it inside."""
+    ends = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < ends, condition
+        page.wait_for_timeout(50)
+
+
+def test_who_reads_above_is_not_dragged_down_and_what_is_clicked_stays_in_place(
+    open_page: Open, product: Product
+) -> None:
+    page = open_page(product.url)
+    choose(page, "long")
+    send(page, "go on")
+    until(page, "scrollY > 500")  # the page follows the answer
+    new = page.get_by_role("button", name="New chat")
+    expect(new).to_be_in_viewport()
+    place = new.bounding_box()
+    page.mouse.wheel(0, -60)
+    until(page, "scrollY < document.documentElement.scrollHeight - innerHeight - 20")
+    held, height = page.evaluate("[scrollY, document.documentElement.scrollHeight]")
+    until(page, f"document.documentElement.scrollHeight > {height + 100}")
+    assert page.evaluate("scrollY") == held
+    assert new.bounding_box() == place
+    new.click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 def test_where_the_browser_gives_no_clipboard_the_text_is_shown(open_page: Open, product: Product) -> None:

@@ -144,6 +144,7 @@ export class Answer {
     cancelAnimationFrame(this.drawing);
     clearTimeout(this.drawing);
     this.drawing = 0;
+    const follows = isAtEnd();
     this.draw();
     this.element.removeAttribute("aria-busy");
     const facts = this.facts();
@@ -161,7 +162,7 @@ export class Answer {
         this.actions.map(([label, act]) => h("button", { type: "button", class: "small", text: label, onclick: act }))));
     if (outcome === "done") announce(`${this.name}: ${this.text.slice(0, SPOKEN) || "no text"}`);
     else announce(outcome === "stopped" ? "Stopped" : this.failure.message);
-    scrollToEnd();
+    if (follows) scrollToEnd();
   }
 
   /** All that is known of it, for who looks closer. */
@@ -200,5 +201,15 @@ export function errorView(error, requestId, model) {
     help, error.code || id ? h("p", { class: "muted", text: [error.code, id && `request ${id}`].filter(Boolean).join(" · ") }) : "");
 }
 
-const isAtEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 160;
-const scrollToEnd = () => scrollTo({ top: document.documentElement.scrollHeight });
+let followed = 0; // where the page was when it last followed an answer
+
+/** Whether its end is in sight, and nobody has moved up from it since: who reads on above isn't dragged down again. */
+function isAtEnd() {
+  const left = document.documentElement.scrollHeight - innerHeight - scrollY;
+  return left < 8 || (left < 160 && scrollY >= followed);
+}
+
+function scrollToEnd() {
+  scrollTo({ top: document.documentElement.scrollHeight });
+  followed = scrollY;
+}
