@@ -5,9 +5,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ams_cli.importing.credentials import masked
 from ams_cli.importing.results import ForeignError, Outcome
 from ams_cli.importing.translate import Source, translate_all
-from ams_cli.importing.writing import losses, without_credentials, written
+from ams_cli.importing.writing import losses, written
 from ams_cli.manifests import STDIN, ManifestError, read_documents
 
 
@@ -33,7 +34,7 @@ def imported_text(paths: list[str], product: str, environment: Mapping[str, str]
     try:
         outcome = translate_all(sources, product, environment)
     except ForeignError as error:
-        raise ManifestError(without_credentials(str(error))) from None
+        raise ManifestError(masked(str(error))) from None
     if not outcome.drafts and not outcome.refused:
         what = "model of KubeAI, KServe, KAITO or llama-swap" if product == "auto" else f"model of {product}"
         off = "".join(f"; {note.text}" for note in outcome.notes if note.where.endswith("catalog"))
@@ -47,7 +48,7 @@ def _summary(outcome: Outcome) -> str:
     if lost:
         lines.append(f"ams: {lost} {'thing has' if lost == 1 else 'things have'} no counterpart: see the comments")
     lines += [f"ams: not imported: {each.title}: {each.why}" for each in outcome.refused] if refused else []
-    return without_credentials("\n".join(lines))
+    return masked("\n".join(lines))
 
 
 def _folder(path: str) -> str:

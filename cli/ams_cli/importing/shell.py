@@ -2,18 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ams_cli.importing.results import NotImported
+from ams_cli.importing.scripts import read_script
 
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_SEVERAL = re.compile(r"[;&|<>()`$\n]")
-_READS = re.compile(r"\s*(?:source|\.)\s+([\w./-]+)\s*(?:>\s*/dev/null\s*)?(?:2>&1\s*)?(?:&&|;)")
 _MOST_LAYERS = 8
-_MOST_FILES = 16  # that a script reads before its command
 _MOST_CHARACTERS = 1 << 17  # of a command; Linux passes no longer word
 _MOST_WORDS = 10_000
 _STARTERS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -39,7 +37,9 @@ _SILENT = ("env", "exec", "time", "nohup", "setsid", "tini", "dumb-init")
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A program and its arguments. `by` are the programs that start it and change how it runs, as `nice` does."""
+    """A program and its arguments. `by` are the programs that start it and change how it runs, as `nice` does, or that
+    run before it.
+    """
 
     program: str
     arguments: tuple[str, ...]
@@ -47,8 +47,11 @@ class Started:
     by: tuple[str, ...] = ()
 
 
-def started(words: Sequence[str]) -> Started:
-    """What a command line runs in the end. NotImported says why that can't be told, as of a script."""
+def started(words: Sequence[str], known: Mapping[str, str] | None = None) -> Started:
+    """What a command line runs in the end. NotImported says why that can't be told, as of a script with loops.
+
+    `known` are the variables that a shell's script finds.
+    """
     if len(words) > _MOST_WORDS:
         raise NotImported(f"cmd has more than {_MOST_WORDS:,} words")
     rest = list(words)
@@ -65,10 +68,12 @@ def started(words: Sequence[str]) -> Started:
             rest = _after(rest[1:], *_STARTERS[name])
             by += [] if name in _SILENT else [name]
         elif name in _SHELLS and (script := _script(rest[1:])) is not None:
-            while len(by) < _MOST_FILES and (reads := _READS.match(script)) is not None:
-                script = script[reads.end() :]
-                by.append(f"source {reads[1]}")
-            rest = _words_of(script)
+            if len(script) > _MOST_CHARACTERS:
+                raise NotImported(f"cmd has more than {_MOST_CHARACTERS:,} characters")
+            read = read_script(script, {**(known or {}), **dict(variables)})
+            rest = read.words
+            variables += read.variables
+            by += read.before
         else:
             return Started(rest[0], tuple(rest[1:]), tuple(variables), tuple(by))
     raise NotImported("cmd: programs that start programs are nested too deeply")
@@ -104,12 +109,3 @@ def _script(words: Sequence[str]) -> str | None:
         if re.fullmatch(r"-[a-z]*c[a-z]*", word):
             return words[index + 1] if index + 1 < len(words) else None
     return None
-
-
-def _words_of(script: str) -> list[str]:
-    """The words of a script of one command; quotes may hold what else would be a shell's."""
-    joined = re.sub(r"\\\r?\n", " ", script).strip()
-    bare = re.sub(r"'[^']*'", "", joined)
-    if _SEVERAL.search(re.sub(r'"[^"$`]*"', "", bare)):
-        raise NotImported("a script of a shell with several commands, variables or pipes: write out what it runs")
-    return split(joined)

@@ -11,6 +11,7 @@ from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import Spec
 
 from ams_cli.importing import kaito, kserve, kserve_llm, kserve_runtimes, kubeai, llama_swap
+from ams_cli.importing.credentials import without_secrets
 from ams_cli.importing.kubeai_catalog import catalog_in
 from ams_cli.importing.naming import settle
 from ams_cli.importing.reading import Section
@@ -69,6 +70,7 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
         raise ForeignError("\n".join(failed))
     outcome.refused += [Refused(*each.split(": ", 1)) for each in failed]
     for draft in outcome.drafts:
+        without_secrets(draft)
         _defaults(draft)
     settle(outcome.drafts)
     _check(outcome)

@@ -1,19 +1,16 @@
 """Drafts as YAML, with a comment for each thing that somebody should know."""
 
-import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
 import yaml
 from ams_common.printable import printable
 
+from ams_cli.importing.credentials import masked
 from ams_cli.importing.results import Note, Outcome
 from ams_cli.importing.translate import document_of
 
 _WIDTH = 118
-_CREDENTIALS = re.compile(
-    r"(?<=://)[^/\s@]+(?=@)|(?<=[?&])(?:[\w-]{0,40}(?:token|sig|signature|key|credential)[\w-]{0,40})=[^&\s]+", re.I
-)
 
 
 def written(outcome: Outcome) -> str:
@@ -33,11 +30,6 @@ def written(outcome: Outcome) -> str:
     return "---\n".join(parts)
 
 
-def without_credentials(text: str) -> str:
-    """A sentence without the users, passwords and signatures of the addresses in it."""
-    return _CREDENTIALS.sub("...", text)
-
-
 def losses(outcome: Outcome) -> int:
     """How many things have no counterpart."""
     return sum(note.lost for note in [*outcome.notes, *(note for draft in outcome.drafts for note in draft.notes)])
@@ -53,7 +45,7 @@ def _said(heading: str, notes: Iterable[Note]) -> Iterator[str]:
 def _comment(text: str, indent: str) -> list[str]:
     """Lines of a comment, whatever is in the text: what comes from a document can't end one."""
     return textwrap.wrap(
-        printable(without_credentials(text), 4000),
+        printable(masked(text), 4000),
         _WIDTH,
         initial_indent=f"# {indent}",
         subsequent_indent=f"# {indent}  ",
