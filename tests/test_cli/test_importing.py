@@ -11,6 +11,7 @@ from ams_cli.importing.vllm_options import tokens
 from ams_cli.importing.words import Option, options
 from ams_cli.main import main
 from ams_cli.manifests import load_manifests
+from imports import imported
 
 KUBEAI = """
 apiVersion: kubeai.org/v1
@@ -178,28 +179,10 @@ models:
   inside:
     cmd: >
       docker run --rm --gpus=all -p ${PORT}:8000 -v /srv/models:/models -e VLLM_LOGGING_LEVEL=INFO
-      vllm/vllm-openai:v0.10.2 --model /models/qwen --max-model-len 4096
+      vllm/vllm-openai:v0.14.0 --model /models/qwen --max-model-len 4096
   whisper: {cmd: 'whisper-server --port ${PORT}'}
 peers: {other: {proxy: 'http://x', models: [a], apiKey: sk-secret}}
 """
-
-
-def imported(
-    capsys: pytest.CaptureFixture[str], folder: Path, *texts: str, code: int = 0, extra: tuple[str, ...] = ()
-) -> tuple[list[dict[str, Any]], str, str]:
-    """The documents, the YAML as it was written, and what was said of it."""
-    paths = []
-    for number, text in enumerate(texts):
-        path = folder / f"{number}.yaml"
-        path.write_text(text)
-        paths.append(str(path))
-    assert main(["import", *paths, *extra]) == code
-    out, err = capsys.readouterr()
-    documents = [document for document in yaml.safe_load_all(out) if document]
-    if documents:
-        (folder / "out.yaml").write_text(out)
-        assert len(load_manifests([str(folder / "out.yaml")]).models) == len(documents)
-    return documents, out, err
 
 
 def test_a_model_of_kubeai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -438,7 +421,7 @@ def test_a_file_of_llama_swap(
     assert inside["spec"]["model"] == {"source": "file:///srv/models/qwen"}
     assert inside["spec"]["engine"] == {
         "name": "vllm",
-        "image": "vllm/vllm-openai:v0.10.2",
+        "image": "vllm/vllm-openai:v0.14.0",
         "env": [{"name": "VLLM_LOGGING_LEVEL", "value": "INFO"}],
     }
     assert inside["spec"]["limits"] == {"contextTokens": 4096}
@@ -588,7 +571,7 @@ def test_what_cannot_be_imported_says_why(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("kind: Secret\napiVersion: v1\n", "holds no model of KubeAI, KServe, KAITO or llama-swap"),
+        ("kind: Secret\napiVersion: v1\n", "holds no model of a product that is known"),
         ("[1, 2]", "holds no model"),
         ("a: [", "line 1"),
         ("catalog: {a: {enabled: false, engine: VLLM, url: 'hf://a/b'}}", "1 of its models aren't enabled"),

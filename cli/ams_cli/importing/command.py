@@ -36,8 +36,9 @@ def imported_text(paths: list[str], product: str, environment: Mapping[str, str]
     except ForeignError as error:
         raise ManifestError(masked(str(error))) from None
     if not outcome.drafts and not outcome.refused:
-        what = "model of KubeAI, KServe, KAITO or llama-swap" if product == "auto" else f"model of {product}"
-        off = "".join(f"; {note.text}" for note in outcome.notes if note.where.endswith("catalog"))
+        what = "model of a product that is known: docs/moving-in.md" if product == "auto" else f"model of {product}"
+        told = [note for note in outcome.notes if note.where.endswith("catalog") or note.text.startswith("passed over")]
+        off = "".join(f"; {note.text}" for note in told)
         raise ManifestError(f"{', '.join(paths)}: holds no {what}{off}")
     return written(outcome), outcome
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ams_cli.importing import kubernetes, llamacpp_options, vllm_options
+from ams_cli.importing import kubernetes, llamacpp_options, sglang_options, vllm_options
 from ams_cli.importing.llama_swap_commands import EngineCommand, as_variables, read_command, without_comments
 from ams_cli.importing.llama_swap_macros import expand, read_macros
 from ams_cli.importing.reading import Section
@@ -44,11 +44,6 @@ _ABOUT_MODEL = {
     "sendLoadingState": "not needed: streams say while they wait how far a start is",
     "unloadTimeout": "not needed: --grace-seconds of `ams up`",
     "compat": "not needed",
-}
-_VLLM_SPELLINGS = {  # of SGLang's options
-    "--model-path": "--model",
-    "--context-length": "--max-model-len",
-    "--max-running-requests": "--max-num-seqs",
 }
 _SHARING = ("--tensor-parallel-size", "-tp", "--tp-size", "--tp")
 _ANY_PORT = "5800"  # of which nothing is kept
@@ -110,7 +105,7 @@ def _model(
         case "vllm":
             vllm_options.apply(draft, _local_models(arguments, folder), at, gpus)
         case _:
-            vllm_options.apply(draft, _of_sglang(arguments), at, gpus)
+            sglang_options.apply(draft, arguments, at, gpus)
     if draft.get("model.source") is None:
         raise NotImported(f"{at}: names no model of the hub and no file")
     for each in command.lost:
@@ -206,12 +201,3 @@ def _local_models(arguments: list[str], folder: PurePosixPath) -> list[str]:
         if word == "--model" and value.startswith((".", "/", "~")):
             result[index + 1] = f"file://{folder / value}"
     return result
-
-
-def _of_sglang(arguments: list[str]) -> list[str]:
-    """SGLang's options that vLLM spells otherwise."""
-    words = []
-    for word in arguments:
-        name, equals, value = word.partition("=")
-        words.append(_VLLM_SPELLINGS.get(name, name) + equals + value)
-    return words

@@ -1,3 +1,3 @@
 """Whose models can be imported."""
 
-PRODUCTS = ("kubeai", "kserve", "kaito", "llama-swap")
+PRODUCTS = ("kubeai", "kserve", "kaito", "llama-swap", "kubernetes")

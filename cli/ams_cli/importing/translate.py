@@ -1,6 +1,7 @@
 """Which product each document is of, and all of them as drafts of ModelDeployments."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,27 @@ from ams_common.names import API_VERSION, KIND
 from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import Spec
 
-from ams_cli.importing import kaito, kserve, kserve_llm, kserve_runtimes, kubeai, llama_swap
+from ams_cli.importing import kaito, kserve, kserve_llm, kserve_runtimes, kubeai, llama_swap, scaling, workloads
 from ams_cli.importing.credentials import without_secrets
 from ams_cli.importing.kubeai_catalog import catalog_in
 from ams_cli.importing.naming import settle
+from ams_cli.importing.pod_variables import values_in
 from ams_cli.importing.reading import Section
 from ams_cli.importing.results import Draft, ForeignError, Note, NotImported, Outcome, Refused
 from ams_cli.yaml_loader import load_yaml
+
+_RELEASE = re.compile(r"(?:vllm-openai|sglang):v?([0-9]{1,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?)(?![0-9])")
+_OLDEST = {"vllm": (0, 14), "sglang": (0, 5, 5)}  # that `ams_common.engines` speaks to
+_TEMPLATE = re.compile(r"\{\{-?\s*(?:\.(?:Values|Release|Chart|Files)\b|include |tpl |template |toYaml |\$)")
+_TO_THE_GATEWAY = "clients reach all models at the gateway"
+_ABOUT_KINDS = {
+    **dict.fromkeys(
+        ("Service", "Ingress", "HTTPRoute", "Gateway", "InferencePool", "InferenceModel", "Route"), _TO_THE_GATEWAY
+    ),
+    **dict.fromkeys(("Secret", "Namespace", "ServiceAccount"), "it stays, and is needed where the model names it"),
+    "PersistentVolumeClaim": "it stays as it is; a model whose source isn't pvc:// has a volume of its own",
+    **dict.fromkeys(("PodMonitor", "ServiceMonitor", "PodMonitoring"), "metrics of all models: docs/monitoring.md"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,7 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
     profiles: dict[str, Any] = {}
     configs: dict[str, Any] = {}
     runtimes: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     failed: list[str] = []
     known = [(source, _product(source.value, wanted)) for given in sources for source in _written_out(given)]
     for source, product in known:
@@ -44,11 +60,19 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
             profiles |= _profiles(source)
             configs |= _configs(source)
             runtimes |= _runtimes(source)
+            values |= values_in(source.value)
+    workloads_around = workloads.Around(scaling.scalers_in(source.value for source, _ in known), values)
+    targets = {
+        (str(each["kind"]), _name(each))
+        for each in (source.value for source, product in known if product == "kubernetes")
+    }
     for source, product in known:
         try:
             match product:
                 case None:
-                    outcome.notes += _skipped(source)
+                    outcome.notes += _skipped(source, targets)
+                case "kubernetes":
+                    _workload(outcome, source, workloads_around)
                 case "kubeai":
                     _one(outcome, source, lambda document: kubeai.translate(document, profiles))
                 case "kserve":
@@ -103,9 +127,47 @@ def _product(value: Any, wanted: str) -> str | None:
             found = "kserve"
         elif group == kaito.API_GROUP and kind in kaito.KINDS:
             found = "kaito"
+        elif workloads.is_workload(value):
+            found = "kubernetes"
         elif not group and kind is None and "models" in value and "resourceProfiles" not in value:
             found = "llama-swap"
     return found if wanted in ("auto", found) else None
+
+
+def _workload(outcome: Outcome, source: Source, around: workloads.Around) -> None:
+    kind = str(source.value["kind"])
+    title = f"{kind} {_name(source.value)}"
+    if _is_template(source.value):
+        outcome.refused.append(Refused(title, "a template of Helm: write it out with `helm template` first"))
+        return
+    try:
+        draft = workloads.translate(Section(source.value), kind, around)
+        if draft is not None and not draft.name:
+            raise ForeignError("metadata.name: is required")
+    except NotImported as error:
+        outcome.refused.append(Refused(title, str(error)))
+        return
+    if draft is not None:
+        outcome.drafts.append(draft)
+    else:
+        images = ", ".join(each for each in workloads.images(Section(source.value), kind) if each)
+        outcome.notes.append(
+            Note(source.where, f"passed over {title}: runs no server that is known ({images or 'no image'})")
+        )
+
+
+def _name(value: Any) -> str:
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    return str(metadata.get("name")) if isinstance(metadata, dict) and metadata.get("name") else ""
+
+
+def _is_template(value: Any) -> bool:
+    """Whether a document has a text of Helm's in it."""
+    if isinstance(value, dict):
+        return any(_is_template(each) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return any(_is_template(each) for each in value)
+    return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
 
 def _one(outcome: Outcome, source: Source, translate: Callable[[Section], Draft]) -> None:
@@ -121,11 +183,26 @@ def _one(outcome: Outcome, source: Source, translate: Callable[[Section], Draft]
 
 
 def _defaults(draft: Draft) -> None:
-    """Say where a default of ours is much less than the engine's own."""
+    """Say where a default of ours is much less than the engine's own, and leave out images that are too old."""
+    _leave_out_old_image(draft)
     if draft.get("engine.name") == "vllm" and draft.get("limits.concurrentRequests") is None:
         draft.say(
             "limits.concurrentRequests", "16 unless it is set; vLLM's own --max-num-seqs is 256 or more: raise it"
         )
+
+
+def _leave_out_old_image(draft: Draft) -> None:
+    image, engine = draft.get("engine.image"), draft.get("engine.name")
+    found = _RELEASE.search(image) if isinstance(image, str) else None
+    if found is None or engine not in _OLDEST:
+        return
+    version = tuple(int(part) for part in found[1].split("."))
+    if version < _OLDEST[engine]:
+        oldest = ".".join(map(str, _OLDEST[engine]))
+        draft.lose(
+            f"engine.image ({image})", f"older than {oldest}, from which on it is served: the installation's is taken"
+        )
+        del draft.spec["engine"]["image"]
 
 
 def _check(outcome: Outcome) -> None:
@@ -140,14 +217,17 @@ def _check(outcome: Outcome) -> None:
     outcome.drafts = good
 
 
-def _skipped(source: Source) -> list[Note]:
+def _skipped(source: Source, targets: Collection[tuple[str, str]]) -> list[Note]:
     value = source.value
+    if scaling.scaled_by(value) in targets:
+        return []
     if (catalog := catalog_in(value)) is not None:
         return [Note(f"{source.where}: catalog", f"{catalog.off} of its models aren't enabled")] if catalog.off else []
     if _profiles(source) or _configs(source) or _runtimes(source):
         return []
     kind = value.get("kind") if isinstance(value, dict) else None
-    return [Note(source.where, f"skipped {kind or 'a document of no kind that is known'}")]
+    why = f": {_ABOUT_KINDS[kind]}" if isinstance(kind, str) and kind in _ABOUT_KINDS else ""
+    return [Note(source.where, f"skipped {kind or 'a document of no kind that is known'}{why}")]
 
 
 def _profiles(source: Source) -> dict[str, Any]:
