@@ -69,8 +69,8 @@ def apply(draft: Draft, server: str, words: Sequence[str], where: str, source: C
                 draft.set("quantization", _BITS[value])
             case "--quantize" if value in _OF_WEIGHTS:
                 draft.say(at, "not needed: it is read from the weights")
-            case "--max-total-tokens":
-                draft.set("limits.contextTokens", vllm_options.tokens(value))
+            case "--max-total-tokens" if (count := vllm_options.tokens(value)) is not None:
+                draft.set("limits.contextTokens", count)
             case "--max-input-length" | "--max-input-tokens":
                 draft.lose(f"{at} ({value})", "limits.contextTokens bounds prompt and answer together")
             case "--max-concurrent-requests" if (count := vllm_options.tokens(value)) is not None:

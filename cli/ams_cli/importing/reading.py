@@ -55,6 +55,11 @@ class Section:
     def flag(self, name: str) -> bool:
         return self._take(name, bool, False)
 
+    def any(self, name: str) -> Any:
+        """A field of several types, as it is."""
+        self._taken.add(name)
+        return self._value.get(name)
+
     def items(self, name: str) -> list[Any]:
         """A list as it is."""
         return self._take(name, list, [])

@@ -11,7 +11,19 @@ from ams_common.names import API_VERSION, KIND
 from ams_common.resource.parse import InvalidResource, parse_model_deployment
 from ams_common.resource.spec import Spec
 
-from ams_cli.importing import kaito, kserve, kserve_llm, kserve_runtimes, kubeai, llama_swap, scaling, workloads
+from ams_cli.importing import (
+    compose,
+    kaito,
+    kserve,
+    kserve_llm,
+    kserve_runtimes,
+    kubeai,
+    llama_swap,
+    llm_d,
+    production_stack,
+    scaling,
+    workloads,
+)
 from ams_cli.importing.credentials import without_secrets
 from ams_cli.importing.kubeai_catalog import catalog_in
 from ams_cli.importing.naming import settle
@@ -83,11 +95,14 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
                 case "kaito":
                     kind = str(source.value["kind"])
                     _one(outcome, source, lambda document, kind=kind: kaito.translate(document, kind, configs))  # type: ignore[misc]
+                case "llm-d":
+                    _one(outcome, source, llm_d.translate)
+                case "production-stack":
+                    _several(outcome, production_stack.translate(Section(source.value)))
+                case "compose":
+                    _several(outcome, compose.translate(Section(source.value), source.folder, environment))
                 case _:
-                    found = llama_swap.translate(Section(source.value), source.folder, environment)
-                    outcome.drafts += found.drafts
-                    outcome.refused += found.refused
-                    outcome.notes += found.notes
+                    _several(outcome, llama_swap.translate(Section(source.value), source.folder, environment))
         except ForeignError as error:
             failed.append(f"{source.where}: {error}")
     if failed and not outcome.drafts and not outcome.refused:
@@ -129,9 +144,21 @@ def _product(value: Any, wanted: str) -> str | None:
             found = "kaito"
         elif workloads.is_workload(value):
             found = "kubernetes"
+        elif not group and production_stack.is_values(value):
+            found = "production-stack"
+        elif not group and llm_d.is_values(value):
+            found = "llm-d"
+        elif not group and compose.is_compose(value):
+            found = "compose"
         elif not group and kind is None and "models" in value and "resourceProfiles" not in value:
             found = "llama-swap"
     return found if wanted in ("auto", found) else None
+
+
+def _several(outcome: Outcome, found: Outcome) -> None:
+    outcome.drafts += found.drafts
+    outcome.refused += found.refused
+    outcome.notes += found.notes
 
 
 def _workload(outcome: Outcome, source: Source, around: workloads.Around) -> None:
@@ -177,9 +204,8 @@ def _one(outcome: Outcome, source: Source, translate: Callable[[Section], Draft]
             raise ForeignError("metadata.name: is required")
         outcome.drafts.append(draft)
     except NotImported as error:
-        metadata = source.value.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        outcome.refused.append(Refused(f"{source.value['kind']} {name}", str(error)))
+        title = f"{source.value['kind']} {_name(source.value)}" if "kind" in source.value else source.where
+        outcome.refused.append(Refused(title, str(error)))
 
 
 def _defaults(draft: Draft) -> None:

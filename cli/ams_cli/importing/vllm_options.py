@@ -80,17 +80,21 @@ def _is_field(draft: Draft, option: Option, where: str, gpus: int) -> bool:
             draft.set("model.source", with_revision(draft.get("model.source"), value))
         case "--served-model-name":
             draft.aliases += option.values
-        case "--max-model-len":
-            draft.set("limits.contextTokens", tokens(value))
         case "--max-num-seqs" if (count := tokens(value)) is not None:
             set_requests(draft, count, where)
+        case "--max-model-len" if (length := tokens(value)) is not None:
+            draft.set("limits.contextTokens", length)
+        case "--max-model-len" if value in ("auto", "-1"):
+            draft.say(where, "not needed: what the model and memory allow")
+        case "--max-model-len" | "--max-num-seqs":
+            draft.lose(f"{where} ({value})", "not a number")
         case "--dtype" if value in _PRECISIONS:
             draft.set("precision", _PRECISIONS[value])
         case "--quantization" | "-q" if value == "bitsandbytes":
             draft.set("quantization", "4bit")
         case "--load-format" if value == "bitsandbytes":
             draft.set("quantization", "4bit")
-        case "--tensor-parallel-size" | "-tp" if value == str(gpus):
+        case "--tensor-parallel-size" | "-tp" if value == str(max(gpus, 1)):
             draft.say(where, "not needed: it is the number of GPUs")
         case "--no-enable-prefix-caching":
             draft.set("limits.prefixCacheTokens", 0)

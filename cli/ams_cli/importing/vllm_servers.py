@@ -10,6 +10,7 @@ from ams_cli.importing.results import Draft, NotImported
 from ams_cli.importing.words import Option, options
 
 _TRANSFER = "--kv-transfer-config"
+_HANDS_OVER = re.compile(r"(?:Nixl|P2pNccl|Mooncake)\w*Connector")  # from pods that read prompts to others
 _NODES = ("--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless", "--distributed-executor-backend")
 _LORA_ROOM = ("--max-loras", "--max-lora-rank", "--max-cpu-loras")
 
@@ -45,7 +46,7 @@ def ours(draft: Draft, words: Sequence[str], where: str, nodes: int, source: Sou
                     raise NotImported(
                         f"{at} ({role}): prompts are read by the pods that answer: count these replicas in there"
                     )
-                if role == "kv_consumer" or not role:
+                if role == "kv_consumer" or not role or _HANDS_OVER.search(option.value):
                     draft.lose(at, "of pods for prefill, which are not separate here")
                 else:
                     rest += option.words
