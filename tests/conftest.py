@@ -24,6 +24,7 @@ SLOW = {
     "test_cli/test_controls.py",
     "test_cli/test_examples.py",
     "test_cli/test_fleet.py",
+    "test_cli/test_import_hostile.py",
     "test_cli/test_processes.py",
     "test_cli/test_quickstart.py",
     "test_cli/test_top.py",

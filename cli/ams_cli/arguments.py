@@ -35,10 +35,11 @@ def command_line() -> argparse.ArgumentParser:
     add_flags(plan, FetchSettings)
     importing = commands.add_parser(
         "import",
-        help="ModelDeployments from models of KubeAI, KServe, KAITO or llama-swap",
-        description="Reads a Model of KubeAI, an InferenceService of KServe (runtimes for Hugging Face and vLLM), a "
-        "Workspace of KAITO or a configuration of llama-swap, and writes ModelDeployments, with a comment for each "
-        "thing that has no counterpart. Exit status 1 if a model couldn't be imported; the others are all the same.",
+        help="ModelDeployments from plain manifests around an engine, compose files, and other products",
+        description="Reads workloads of Kubernetes and services of Docker Compose that run vLLM and its like, values "
+        "of the charts of vLLM's production stack and of llm-d, models of KubeAI, KServe and KAITO, and configurations "
+        "of llama-swap, and writes ModelDeployments, with a comment for each thing without a counterpart. Exit status "
+        "1 if a model couldn't be imported; the others are all the same.",
     )
     importing.add_argument("file", nargs="+", metavar="FILE", help="file or folder, - for standard input")
     importing.add_argument(

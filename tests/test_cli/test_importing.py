@@ -634,7 +634,7 @@ def test_options_are_read_as_they_are_written() -> None:
     ]
 
 
-@pytest.mark.parametrize("product", ["kubeai", "kserve", "kaito", "llama-swap"])
+@pytest.mark.parametrize("product", ["kubeai", "kserve", "kaito", "llama-swap", "kubernetes", "compose"])
 def test_what_the_page_shows(product: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "moving-in.md").read_text()
     given = page.partition(f"```yaml\n# {product}.yaml\n")[2].partition("```")[0]

@@ -95,6 +95,17 @@ FOREIGN_SEEDS = [
     b"labelSelector: {matchLabels: {a: b}}}\ninference: {preset: {name: phi-4}, config: c}\n---\n"
     b"kind: ConfigMap\nmetadata: {name: c}\ndata: {inference_config.yaml: 'vllm: {max-model-len: 1}'}\n",
     b"macros: {a: '${PORT}'}\nglobalTTL: 3\nmodels: {m: {cmd: 'llama-server -m ${a}.gguf -c 8 -np 2', ttl: 5}}\n",
+    b"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: m}\nspec: {template: {spec: {containers: [{image: "
+    b"'vllm/vllm-openai:v1', command: [sh, -c], args: ['A=1; vllm serve $M --key $(K)'], env: [{name: M, value: b/b}, "
+    b"{name: K, valueFrom: {secretKeyRef: {name: s, key: k}}}], volumeMounts: [{name: v, mountPath: /m}]}], volumes: "
+    b"[{name: v, persistentVolumeClaim: {claimName: c}}]}}}\n---\napiVersion: keda.sh/v1\nkind: ScaledObject\n"
+    b"spec: {scaleTargetRef: {name: m}, triggers: [{metadata: {threshold: '1'}}]}\n",
+    b"services: {m: {image: 'tgi:${T:-1}', command: '--model-id ${M:-a/b} --num-shard 2', environment: [A=1, B], "
+    b"volumes: ['./a:/b'], gpus: all, mem_limit: 1g}}\n",
+    b"servingEngineSpec: {modelSpec: [{name: m, modelURL: a/b, requestGPU: 1, hf_token: x, vllmConfig: {dtype: a}, "
+    b"keda: {enabled: true}, lmcacheConfig: {enabled: true}}]}\n",
+    b"modelArtifacts: {name: a/b, uri: 'hf://{{ .Values.modelArtifacts.name }}'}\ndecode: {parallelism: {tensor: 2}, "
+    b"containers: [{modelCommand: vllmServe, args: [--dtype, half]}]}\n",
     b"models: {m: {cmd: \"docker run -v /a:/b vllm/vllm-openai --model '/b/c'\", env: [A=1], concurrencyLimit: 2}}\n",
 ]  # fmt: skip
 TEXT_SEEDS = [

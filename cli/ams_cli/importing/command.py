@@ -5,11 +5,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ams_common.printable import printable
+
 from ams_cli.importing.credentials import masked
 from ams_cli.importing.results import ForeignError, Outcome
 from ams_cli.importing.translate import Source, translate_all
 from ams_cli.importing.writing import losses, written
 from ams_cli.manifests import STDIN, ManifestError, read_documents
+
+_LONGEST_LINE = 4000
 
 
 def run(paths: list[str], product: str, output: str, environment: Mapping[str, str]) -> bool:
@@ -34,11 +38,11 @@ def imported_text(paths: list[str], product: str, environment: Mapping[str, str]
     try:
         outcome = translate_all(sources, product, environment)
     except ForeignError as error:
-        raise ManifestError(masked(str(error))) from None
+        raise ManifestError("\n".join(_shown(line) for line in str(error).split("\n"))) from None
     if not outcome.drafts and not outcome.refused:
         what = "model of a product that is known: docs/moving-in.md" if product == "auto" else f"model of {product}"
         told = [note for note in outcome.notes if note.where.endswith("catalog") or note.text.startswith("passed over")]
-        off = "".join(f"; {note.text}" for note in told)
+        off = "".join(f"; {_shown(note.text)}" for note in told)
         raise ManifestError(f"{', '.join(paths)}: holds no {what}{off}")
     return written(outcome), outcome
 
@@ -49,7 +53,12 @@ def _summary(outcome: Outcome) -> str:
     if lost:
         lines.append(f"ams: {lost} {'thing has' if lost == 1 else 'things have'} no counterpart: see the comments")
     lines += [f"ams: not imported: {each.title}: {each.why}" for each in outcome.refused] if refused else []
-    return masked("\n".join(lines))
+    return "\n".join(map(_shown, lines))
+
+
+def _shown(line: str) -> str:
+    """A line as a terminal may have it: what documents hold does nothing there."""
+    return printable(masked(line), _LONGEST_LINE)
 
 
 def _folder(path: str) -> str:

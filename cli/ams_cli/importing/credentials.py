@@ -25,9 +25,9 @@ _HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _REMOVED = "REMOVED"
 
 
-def masked(text: str) -> str:
+def masked(text: str, instead: str = "...") -> str:
     """A text without the users, passwords and signatures of the addresses in it, and without tokens."""
-    return _TOKENS.sub("...", _IN_ADDRESSES.sub("...", text))
+    return _TOKENS.sub(instead, _IN_ADDRESSES.sub(instead, text))
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -51,6 +51,7 @@ def without_secrets(draft: Draft) -> None:
             del engine["args"]
     draft.spec = _cleaned(draft, draft.spec, "spec")
     draft.metadata = _cleaned(draft, draft.metadata, "metadata")
+    draft.name = masked(draft.name, _REMOVED)
     draft.aliases = [_cleaned(draft, alias, "spec.model.aliases") for alias in draft.aliases]
 
 
@@ -92,7 +93,7 @@ def _cleaned(draft: Draft, value: Any, where: str) -> Any:
         return {key: _cleaned(draft, each, f"{where}.{key}") for key, each in value.items()}
     if isinstance(value, list):
         return [_cleaned(draft, each, where) for each in value]
-    if isinstance(value, str) and _TOKENS.search(value):
+    if isinstance(value, str) and masked(value) != value:
         draft.lose(where, f"held a secret in plain text, which is {_REMOVED} here")
-        return _TOKENS.sub(_REMOVED, value)
+        return masked(value, _REMOVED)
     return value

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ams_cli.importing.reading import Section
+from ams_cli.importing.references import written_out
 from ams_cli.importing.results import Draft
+
+_LONGEST_VALUE = 1 << 12  # of a variable that holds others
 
 
 def values_in(document: Any) -> dict[str, dict[str, str]]:
@@ -49,9 +52,8 @@ def _written_out(variables: Sequence[Any]) -> list[Any]:
         value = each.get("value") if isinstance(each, dict) else None
         if isinstance(each, dict) and isinstance(each.get("name"), str) and isinstance(value, str | int | float):
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            if "$(" in text and len(text) < 1 << 12:
-                for name, other in known.items():
-                    text = text.replace(f"$({name})", other) if len(text) < 1 << 14 else text
+            if "$(" in text and (whole := written_out(text, known, _LONGEST_VALUE)) is not None:
+                text = whole
             known[each["name"]] = text
             result.append({"name": each["name"], "value": text})
         else:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ams_cli.importing.references import written_out
 from ams_cli.importing.results import NotImported
 from ams_cli.importing.shell import Started, started
 
@@ -33,7 +34,6 @@ _NAMED = re.compile(
     r"\b(?:vllm serve|vllm\.entrypoints|sglang\.launch_server|sglang serve|llama-server|text-generation-launcher|"
     r"text-embeddings-router|ollama (?:serve|run|pull))\b"
 )
-_REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _MOST_CHARACTERS = 1 << 17
 
 
@@ -55,7 +55,7 @@ def server_of(image: str, command: Sequence[str], args: Sequence[str], known: Ma
 
     `known` are variables by name; one whose value isn't told has $(NAME).
     """
-    words = [written_out(word, known) for word in (*command, *args)]
+    words = [_written_out(word, known) for word in (*command, *args)]
     engine = engine_of_image(image)
     if engine in (OLLAMA, NIM):
         return Server(engine, tuple(words))
@@ -90,11 +90,9 @@ def engine_of_image(image: str) -> str:
     return next((engine for word, engine in _IMAGES if _has(word, name)), "")
 
 
-def written_out(text: str, known: Mapping[str, str]) -> str:
-    """Kubernetes' $(NAME) with the values that are told. NotImported where that grows past all commands."""
-    result = _REFERENCE.sub(lambda found: known.get(found[1], found[0]), text)
-    if len(result) > _MOST_CHARACTERS:
-        raise NotImported(f"cmd has more than {_MOST_CHARACTERS:,} characters")
+def _written_out(text: str, known: Mapping[str, str]) -> str:
+    if (result := written_out(text, known, _MOST_CHARACTERS)) is None:
+        raise NotImported(f"cmd has more than {_MOST_CHARACTERS:,} characters once its variables are written out")
     return result
 
 

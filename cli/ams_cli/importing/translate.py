@@ -33,6 +33,7 @@ from ams_cli.importing.results import Draft, ForeignError, Note, NotImported, Ou
 from ams_cli.yaml_loader import load_yaml
 
 _RELEASE = re.compile(r"(?:vllm-openai|sglang):v?([0-9]{1,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?)(?![0-9])")
+_MOST_MODELS = 1000
 _OLDEST = {"vllm": (0, 14), "sglang": (0, 5, 5)}  # that `ams_common.engines` speaks to
 _TEMPLATE = re.compile(r"\{\{-?\s*(?:\.(?:Values|Release|Chart|Files)\b|include |tpl |template |toYaml |\$)")
 _TO_THE_GATEWAY = "clients reach all models at the gateway"
@@ -107,6 +108,8 @@ def translate_all(sources: Sequence[Source], wanted: str, environment: Mapping[s
             failed.append(f"{source.where}: {error}")
     if failed and not outcome.drafts and not outcome.refused:
         raise ForeignError("\n".join(failed))
+    if len(outcome.drafts) > _MOST_MODELS:
+        raise ForeignError(f"more than {_MOST_MODELS} models: import fewer files at a time")
     outcome.refused += [Refused(*each.split(": ", 1)) for each in failed]
     for draft in outcome.drafts:
         without_secrets(draft)
