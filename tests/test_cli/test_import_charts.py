@@ -77,12 +77,14 @@ decode:
     - name: vllm
       image: ghcr.io/llm-d/llm-d-cuda:v0.4
       modelCommand: vllmServe
+      imagePullPolicy: Always
       args: [--max-model-len, "16384", --enforce-eager, --kv-transfer-config,
       '{"kv_connector":"NixlConnector","kv_role":"kv_both"}']
       env: [{name: A, value: "1"}]
       resources: {limits: {memory: 64Gi}, requests: {cpu: "8"}}
       mountModelVolume: true
 prefill: {replicas: 2, containers: [{name: vllm}]}
+requester: {enable: true, port: {spi: 8081}}
 """
 
 
@@ -158,9 +160,11 @@ def test_llm_d(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h100",
             "h200"]}]}]}}},
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "imagePullPolicy": "Always",
     }  # fmt: skip
     for each in (
-        "prefill: prompts are read by the pods that answer", "routing.proxy: not needed",
+        "requester: pods are made by the operator", "prefill: prompts are read by the pods that answer",
+        "routing.proxy: not needed",
         "--kv-transfer-config: of pods for prefill",
     ):  # fmt: skip
         assert each in said(text), each

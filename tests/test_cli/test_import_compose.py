@@ -24,7 +24,7 @@ services:
     command: >
       --model ${MODEL:-Qwen/Qwen3-8B} --max-model-len 8192 --gpu-memory-utilization "0.9"
       --tensor-parallel-size 2 --api-key ${KEY} --swap-space ${SWAP}
-    volumes: ["~/.cache/huggingface:/root/.cache/huggingface"]
+    volumes: ["~/.cache/huggingface:/root/.cache/huggingface", "./logs:/app/logs"]
     deploy:
       resources:
         limits: {memory: 48g, cpus: "8"}
@@ -81,7 +81,8 @@ def test_services(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "environment (HF_TOKEN): HF_TOKEN in the environment of `ams up`",
         "environment (UNTOLD): the value of UNTOLD isn't told", "command --swap-space: the value of SWAP isn't told",
         "command --api-key: the value of KEY isn't told", "variable SOME_API_KEY: a secret in plain text",
-        "(/root/.cache/huggingface): not needed", "services.embed.env_file: files of variables aren't read",
+        "(/root/.cache/huggingface): not needed", "(/app/logs): nothing is mounted",
+        "services.embed.env_file: files of variables aren't read",
         "variable NOTE: of text-embeddings-inference", "services.llama.privileged (True)",
         "--max-batch-tokens: of text-embeddings-inference",
     ):  # fmt: skip

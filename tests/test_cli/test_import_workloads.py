@@ -25,6 +25,9 @@ spec:
       annotations: {prometheus.io/scrape: "true", note: mine}
     spec:
       serviceAccountName: models
+      schedulerName: volcano
+      dnsPolicy: ClusterFirst
+      terminationGracePeriodSeconds: 90
       runtimeClassName: nvidia
       priorityClassName: high
       nodeSelector: {gpu: l4}
@@ -116,10 +119,13 @@ def test_a_deployment_of_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "(/etc/chat) (the volume chat): no volumes are mounted", "initContainers[0] (wait): nothing runs before",
         "containers[1] (exporter): a container beside", "securityContext: pods have no privileges",
         "lifecycle: requests are",
-        "affinity: the labels that it looks for", "metadata.labels: not needed: labels of aibrix.ai",
+        "affinity: the labels that it looks for", "spec.schedulerName (volcano)",
+        "terminationGracePeriodSeconds: not needed",
+        "template.metadata.annotations: not needed: prometheus.io", "metadata.labels: not needed: labels of aibrix.ai",
     ):  # fmt: skip
         assert each in said(text), each
     assert "hunter2" not in text
+    assert "dnsPolicy" not in text
 
 
 AUTOSCALER = """
@@ -378,3 +384,65 @@ def test_an_image_that_is_too_old_is_left_out(tmp_path: Path, capsys: pytest.Cap
 )  # fmt: skip
 def test_engines_by_image(image: str, engine: str) -> None:
     assert engine_of_image(image) == engine
+
+
+def test_what_a_cluster_adds_is_no_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `kubectl get deployments -o yaml` writes it, with the defaults of the API server."""
+    container = {
+        "name": "main", "image": "vllm/vllm-openai:v0.14.0", "args": ["--model", "a/b"],
+        "imagePullPolicy": "IfNotPresent",
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+        "resources": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}},
+        "ports": [{"containerPort": 8000, "protocol": "TCP"}],
+    }  # fmt: skip
+    pod = {
+        "containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "securityContext": {},
+        "schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 30,
+    }  # fmt: skip
+    spec = {
+        "progressDeadlineSeconds": 600, "replicas": 1, "revisionHistoryLimit": 10,
+        "selector": {"matchLabels": {"app": "m"}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+        "template": {"metadata": {"creationTimestamp": None, "labels": {"app": "m"}}, "spec": pod},
+    }  # fmt: skip
+    metadata = {
+        "name": "m", "namespace": "llm", "uid": "1", "resourceVersion": "7", "generation": 1, "managedFields": [{}],
+        "annotations": {"deployment.kubernetes.io/revision": "1",
+        "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    }  # fmt: skip
+    status = {"replicas": 1, "conditions": [{"type": "Available"}]}
+    item = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec, "status": status}
+    (document,), text, _ = imported(
+        capsys, tmp_path, yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": [item]})
+    )
+    assert document["metadata"] == {"name": "m", "namespace": "llm"}
+    assert "No counterpart" not in text
+    assert "podLabels" not in document["spec"]
+
+
+@pytest.mark.parametrize(
+    ("image", "args", "told"),
+    [
+        ("vllm/vllm-openai", ["--model", "a/b"], "resources.limits: the weights are on all 4 GPUs here"),
+        (
+            "vllm/vllm-openai",
+            ["--model", "a/b", "-tp", "1", "--data-parallel-size=4"],
+            "--data-parallel-size (4): each replica",
+        ),
+        (
+            "lmsysorg/sglang",
+            ["--model-path", "a/b", "--tp", "1", "--dp-size", "4"],
+            "--dp-size (4): each replica has one copy",
+        ),
+    ],
+)
+def test_copies_and_shares_are_told(
+    image: str, args: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    container = {
+        "image": image, "resources": {"limits": {"nvidia.com/gpu": 4}},
+        "command": ["python3", "-m", "sglang.launch_server", *args] if "sglang" in image else ["vllm", "serve", *args],
+    }  # fmt: skip
+    (document,), text, _ = imported(capsys, tmp_path, workload(container))
+    assert told in said(text)
+    assert not [word for word in document["spec"]["engine"].get("args", []) if "data-parallel" in word or "dp" in word]

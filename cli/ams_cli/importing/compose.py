@@ -38,6 +38,7 @@ _LOST = {
     "devices": "GPUs are asked for in resources.limits, as nvidia.com/gpu or amd.com/gpu",
     "build": "what an image is built of isn't read",
 }
+_CACHE = re.compile(r"cache|huggingface|/hub\b|^/data$|^/dev/shm$")
 _MOST_CHARACTERS = 1 << 17
 _ALL = -1  # GPUs that there are
 
@@ -111,12 +112,7 @@ def _service(
             service.at("deploy"), "no GPU is asked for: without nvidia.com/gpu in resources.limits there is none"
         )
     for mount in mounts:
-        source = str(draft.get("model.source"))
-        if mount.kind != "host" or not source.startswith("file://"):
-            draft.say(
-                f"{service.at('volumes')} ({mount.inside})",
-                "not needed: weights are kept in a folder of the server's own",
-            )
+        _told_mount(draft, mount, f"{service.at('volumes')} ({mount.inside})")
     scale = service.section("deploy").number("replicas")
     scale = service.number("scale") if scale is None else scale
     set_replicas(draft, 1 if scale is None else scale)
@@ -219,6 +215,16 @@ def _mounts(service: Section, folder: PurePosixPath, read: Reader, home: str) ->
             yield Mount(inside, "host", str(folder / outside))
         else:
             yield Mount(inside, "volume", f"the volume {outside or 'without a name'} of Docker")
+
+
+def _told_mount(draft: Draft, mount: Mount, at: str) -> None:
+    source = str(draft.get("model.source"))
+    if mount.kind == "host" and source.startswith(f"file://{mount.outside}"):
+        return
+    if _CACHE.search(mount.inside):
+        draft.say(at, "not needed: weights are kept in a folder of the server's own")
+    else:
+        draft.lose(at, "nothing is mounted into the engine's container")
 
 
 def _gpus(service: Section, variables: list[dict[str, str]], read: Reader) -> int:

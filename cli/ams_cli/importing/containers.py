@@ -72,6 +72,11 @@ def serve(draft: Draft, server: Server, around: Surroundings) -> int:
         if draft.get("model.source") is None:
             raise NotImported(f"{around.where}: names no model")
         shards = _shards(words)
+        if server.engine != "llamacpp" and around.gpus > 1 and not shards:
+            draft.say(
+                "resources.limits",
+                f"the weights are on all {around.gpus} GPUs here; without an option they are on one there",
+            )
     server_variables.apply(draft, server.engine, variables)
     _without_mounts(draft, around)
     return shards

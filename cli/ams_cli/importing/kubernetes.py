@@ -5,7 +5,10 @@ from typing import Any
 from ams_cli.importing.reading import Section
 from ams_cli.importing.results import Draft
 
-_TOOLS = ("kubectl.kubernetes.io/", "meta.helm.sh/", "helm.sh/", "argocd.argoproj.io/")
+_TOOLS = (
+    "kubectl.kubernetes.io/", "meta.helm.sh/", "helm.sh/", "argocd.argoproj.io/", "deployment.kubernetes.io/",
+    "autoscaling.alpha.kubernetes.io/",
+)  # fmt: skip
 _OF_OTHERS = ("knative.dev", "istio.io", "knative.openshift.io")  # what they set there has no effect here
 _MANAGED = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 _SERVERS_OWN = (

@@ -31,7 +31,7 @@ _OF_PODS = (
     "create", "monitoring", "volumes", "enableServiceLinks", "terminationGracePeriodSeconds", "schedulerName",
     "strategy", "subGroupPolicy", "subGroupExclusiveToplogy",
 )  # fmt: skip
-_OF_THE_CHART = ("common", "enabled", "multinode", "requester", "schedulerName", "serviceAccountOverride")
+_OF_THE_CHART = ("common", "enabled", "multinode", "schedulerName", "serviceAccountOverride")
 
 
 def is_values(document: Any) -> TypeGuard[dict[str, Any]]:
@@ -84,6 +84,8 @@ def translate(document: Section) -> Draft:
     replicas = pod.number("replicas")
     scaling.set_replicas(draft, 1 if replicas is None else replicas)
     _around(draft, document, artifacts, routing)
+    if (policy := container.text("imagePullPolicy")) in ("Always", "IfNotPresent", "Never"):
+        draft.set("imagePullPolicy", policy)
     container.ignore(*_OF_CONTAINERS)
     draft.lose_all(container.left())
     draft.lose_all(document.left())
@@ -188,7 +190,10 @@ def _around(draft: Draft, document: Section, artifacts: Section, routing: Sectio
     prefill = document.section("prefill")
     if prefill.text("create") != "false" and (prefill.number("replicas") or 0) > 0:
         draft.lose(prefill.path, "prompts are read by the pods that answer: count their replicas in")
+    if document.section("requester").text("enable") == "true":
+        draft.lose(document.at("requester"), "pods are made by the operator alone")
     document.ignore("prefill", *_OF_THE_CHART)
+    document.section("requester").ignore(*document.section("requester").names())
     prefill.ignore(*prefill.names())
     routing.ignore("servicePort")
     if "proxy" in routing:

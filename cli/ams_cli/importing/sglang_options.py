@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ams_cli.importing import vllm_options
 from ams_cli.importing.results import Draft, NotImported
+from ams_cli.importing.vllm_servers import COPIES
 from ams_cli.importing.words import options
 
 _OF_VLLM = {
@@ -40,6 +41,9 @@ def apply(draft: Draft, words: Sequence[str], where: str, gpus: int = 0) -> None
                 draft.say(at, "not needed: processes of a group find each other; engine.nodes is how many there are")
             case name if name in _OURS:
                 draft.say(at, "not needed: the pod in front of the engine does this")
+            case "--dp" | "--dp-size" | "--data-parallel-size":
+                if option.value != "1":
+                    draft.lose(f"{at} ({option.value})", COPIES)
             case "--is-embedding":
                 draft.set("model.family", "embedding")
             case "--lora-paths":

@@ -12,6 +12,7 @@ from ams_cli.importing.words import Option, options
 _TRANSFER = "--kv-transfer-config"
 _HANDS_OVER = re.compile(r"(?:Nixl|P2pNccl|Mooncake)\w*Connector")  # from pods that read prompts to others
 _NODES = ("--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless", "--distributed-executor-backend")
+COPIES = "each replica has one copy of the weights here, on all its GPUs: set replicas, and fewer GPUs for each"
 _LORA_ROOM = ("--max-loras", "--max-lora-rank", "--max-cpu-loras")
 
 Sources = Callable[[str, str], str]
@@ -50,6 +51,9 @@ def ours(draft: Draft, words: Sequence[str], where: str, nodes: int, source: Sou
                     draft.lose(at, "of pods for prefill, which are not separate here")
                 else:
                     rest += option.words
+            case "--data-parallel-size" | "-dp" | "--data-parallel-size-local" | "--data-parallel-backend":
+                if option.value != "1":
+                    draft.lose(f"{at} ({option.value})", COPIES)
             case "--config":
                 draft.lose(f"{at} ({option.value})", "what that file says isn't read: write it out as arguments")
             case _:

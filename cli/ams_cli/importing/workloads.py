@@ -28,9 +28,9 @@ _NOT_NEEDED = (
     "terminationMessagePolicy", "tty", "stdin", "workingDir",
 )  # fmt: skip
 _OF_PODS = (
-    "restartPolicy", "dnsPolicy", "schedulerName", "terminationGracePeriodSeconds", "enableServiceLinks",
-    "automountServiceAccountToken", "hostname", "subdomain", "serviceAccount",
+    "restartPolicy", "enableServiceLinks", "automountServiceAccountToken", "hostname", "subdomain", "serviceAccount",
 )  # fmt: skip
+_DEFAULTS = {"schedulerName": "default-scheduler", "dnsPolicy": "ClusterFirst"}
 _OF_WORKLOADS = (
     "selector", "revisionHistoryLimit", "progressDeadlineSeconds", "minReadySeconds", "serviceName",
     "podManagementPolicy", "updateStrategy", "persistentVolumeClaimRetentionPolicy",
@@ -148,6 +148,11 @@ def _model(
         draft.set("serviceAccountName", draft.get("serviceAccountName") or account)
     container.ignore(*_NOT_NEEDED)
     pod.ignore(*_OF_PODS, "volumes")
+    for field, usual in _DEFAULTS.items():
+        if (text := pod.text(field)) not in ("", usual):
+            draft.lose(f"{pod.at(field)} ({text})")
+    if (seconds := pod.number("terminationGracePeriodSeconds")) is not None:
+        draft.say(pod.at("terminationGracePeriodSeconds"), f"not needed ({seconds}): a pod ends once its requests do")
     spec.ignore(*(_OF_WORKLOADS if kind != "Pod" else ()), "volumeClaimTemplates")
     for section, name in ((pod, "securityContext"), (container, "securityContext")):
         if section.mapping(name):
@@ -224,6 +229,10 @@ def _labels(draft: Draft, metadata: Section, spec: Section) -> None:
         if key not in selected and key not in _OF_OUR_SHAPE and _AIBRIX not in str(key) and own.get(key) != each
     }
     draft.set("podLabels", rest)
+    if any(str(key).startswith("prometheus.io/") for key in annotations):
+        draft.say(
+            metadata.at("annotations"), "not needed: prometheus.io/...; metrics are scraped by docs/monitoring.md"
+        )
     draft.set(
         "podAnnotations",
         {str(key): str(each) for key, each in annotations.items() if not str(key).startswith(_SCRAPED)},
