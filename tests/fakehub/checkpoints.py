@@ -333,7 +333,8 @@ def _modules(folder: Path, pooling: dict[str, Any], *, normalize: bool = True, p
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     package = "sentence_transformers.models"
     modules = [
-        {"idx": at, "path": f"{at}_{kind}" if at else "", "type": f"{package}.{kind}"} for at, kind in enumerate(kinds)
+        {"idx": at, "name": str(at), "path": f"{at}_{kind}" if at else "", "type": f"{package}.{kind}"}
+        for at, kind in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()

@@ -196,8 +196,8 @@ ALL: tuple[EngineName, ...] = ("vllm", "sglang", "llamacpp", "custom")
         ({"spec__model__family": "vqa"}, ALL, "spec.model.family: vqa is served by the builtin engine alone"),
         (
             {"spec__model__family": "embedding"},
-            ("sglang", "llamacpp", "custom"),
-            "spec.model.family: embedding is served by the builtin engine and by vllm",
+            ("sglang", "llamacpp"),
+            "spec.model.family: this engine isn't asked for embeddings",
         ),
         ({"spec__model__family": "omni"}, ("llamacpp",), "spec.model.family: omni takes more than text"),
         ({"spec__quantization": "4bit"}, ALL, "spec.quantization: 4bit is made by the builtin engine alone"),

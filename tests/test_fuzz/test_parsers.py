@@ -51,9 +51,9 @@ from ams_pod.engines.openai.adapters import AdapterFollower
 from ams_pod.engines.openai.dialects.custom import Custom
 from ams_pod.engines.openai.dialects.llamacpp import LlamaCpp
 from ams_pod.engines.openai.dialects.sglang import SGLang
-from ams_pod.engines.openai.dialects.vectors import read_vector
 from ams_pod.engines.openai.dialects.vllm import Vllm
 from ams_pod.engines.openai.figures import figures_of
+from ams_pod.engines.openai.pieces import VectorForm
 from ams_pod.engines.port import EngineError, LoadFailed
 from ams_pod.engines.prompts.embedding import read_recipe
 from ams_pod.media.base64text import decoded_base64
@@ -391,7 +391,7 @@ PARSERS = {
     "api-keys": Parser(lambda data, _: key_changes.tidied(read_keys(data), 2e9), (InvalidKeys,), KEYS_SEEDS),
     "engine-events": Parser(lambda data, _: ENGINES[0].pieces(data), (EngineError,), EVENT_SEEDS),
     "llamacpp-events": Parser(lambda data, _: ENGINES[1].pieces(data), (EngineError,), EVENT_SEEDS),
-    "engine-vectors": Parser(lambda data, _: read_vector(data, 0, "It"), (EngineError,), VECTOR_SEEDS),
+    "engine-vectors": Parser(lambda data, _: Custom().vector(data, 0, VectorForm()), (EngineError,), VECTOR_SEEDS),
     "engine-failures": Parser(engine_failures, (), EVENT_SEEDS),
     "adapter-loaded": Parser(
         lambda data, _: [SGLang().why_not_loaded(status, data, 8) for status in (200, 400, 404, 500)], (), LOADED_SEEDS

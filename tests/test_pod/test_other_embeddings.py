@@ -100,7 +100,7 @@ async def test_such_a_model_writes_nothing(folder: Path) -> None:
         ("AAA=", "what is no vector"),
         ("AADAfwAAAAAAAAAAAAAAAA==", "aren't numbers"),  # NaN
         ([], "aren't numbers, or none"),
-        ([1.0, 2.0], "of 2 values; its others have 4"),
+        ([1.0, 2.0], "it has 2 values, and others have 4"),
         ({"a": 1}, "what is no vector"),
     ],
 )

@@ -25,7 +25,6 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes,
-        refusing.embeddings,
         refusing.quantization,
         refusing.precision,
         refusing.fallbacks,
@@ -43,6 +42,7 @@ ROW = EngineRow(
         ("limits.prefixCacheTokens, limits.imagePixels", "refused"),
         ("precision, quantization, maxMemory", "refused: it has arguments of its own"),
         ("adapters", "refused"),
+        ("(family embedding)", "it is asked for vectors or scores, as it takes them"),
     ),
     reads_gguf=True,
 )

@@ -50,7 +50,7 @@ def nodes_without_gpus(resource: ModelDeployment, facts: ModelFacts) -> Iterator
 def embeddings(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
     """For engines that have routes for them which nothing here asks."""
     if family_name(resource.spec, facts) == "embedding":
-        yield "spec.model.family: embedding is served by the builtin engine and by vllm; name one of them"
+        yield "spec.model.family: this engine isn't asked for embeddings; name builtin, vllm or custom"
 
 
 def text_only(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:

@@ -110,7 +110,7 @@ async def _computed(
         with refusals_as_api_errors():
             prepared = await pod.text_pool.run(prepare, engine, share=meter.share, waits=meter.waits)
             async with _Texts(engine, prepared, meter) as texts:
-                return await texts.vectors(), sum(len(each.ids) for each in prepared)
+                return await texts.vectors(), texts.tokens
 
 
 class _Texts:
@@ -145,6 +145,11 @@ class _Texts:
             if part.error is not None:
                 raise part.error
         return [part.vector for part in self._parts]
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts, as they were computed."""
+        return sum(part.used.prompt_tokens for part in self._parts)
 
     def _note(self, part: "_Part") -> None:
         complete = len(self._parts) == len(self._prepared) and all(each.ended for each in self._parts)

@@ -44,6 +44,10 @@ async def tokenize(request: web.Request) -> web.Response:
         engine = pod.ready()
         with refusals_as_api_errors():
             prepared = await pod.text_pool.run(prepare, engine, [], share=request[SHARE])
+    if isinstance(prepared.ids, range):
+        raise ApiError(
+            "invalid_parameter", "model: its tokenizer is its engine's alone; texts can't be tokenized here."
+        )
     ids = list(prepared.ids)
     texts = [engine.token_bytes(token).decode(errors="replace") for token in ids] if with_texts else None
     body = TokenizeResponse(count=len(ids), max_model_len=engine.info.context_tokens, tokens=ids, token_strs=texts)

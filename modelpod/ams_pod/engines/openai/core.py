@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.flight import Attempts, Flight
 from ams_pod.engines.openai.http import Address, Answer, EngineUnreachable, Exchange, UnusableAnswer, connect
-from ams_pod.engines.openai.pieces import Asked, EngineGone, LoadedAdapter, MediaChat, Pair, Task, Written
+from ams_pod.engines.openai.pieces import (
+    PLAIN_FORM,
+    Asked,
+    EngineGone,
+    LoadedAdapter,
+    MediaChat,
+    Pair,
+    Task,
+    VectorForm,
+    Written,
+)
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
 from ams_pod.engines.port import EngineCounters, EngineError, EngineRefusal, Publish, Ticket, TokenEvent
@@ -28,7 +38,8 @@ _TAIL_SECONDS = 2.0  # for what an engine says behind the end of an answer, as h
 class Terms:
     """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer.
 
-    `vector_size` are the values of a vector, or 1 for a score; 0 where text is generated.
+    `vector_size` are the values of a vector, or 1 for a score; 0 where text is generated. `form` is how the engine is
+    asked for them.
     """
 
     model: str
@@ -39,6 +50,7 @@ class Terms:
     adapters: Mapping[str, LoadedAdapter] = field(default_factory=dict)
     task: Task = "generate"
     vector_size: int = 0
+    form: VectorForm = PLAIN_FORM
 
 
 @dataclass(slots=True)
@@ -235,6 +247,7 @@ class Core:
             chat=prepared.media if isinstance(prepared.media, MediaChat) else None,
             task=self.terms.task,
             pair=prepared.media if isinstance(prepared.media, Pair) else None,
+            form=self.terms.form,
             text=prepared.media.text if isinstance(prepared.media, Written) else None,
             thinking=prepared.thinking,
             salt=salt,
@@ -312,7 +325,7 @@ class Core:
                     raise self._dialect.failure(result.status, result.body, asked)
                 self.progress_at = self.answered_at
                 if asked.task != "generate":
-                    flight.take(self._dialect.vector(result.body, self.terms.vector_size))
+                    flight.take(self._dialect.vector(result.body, self.terms.vector_size, asked.form))
                 elif (piece := self._dialect.pieces(result.body)) is not None:
                     if isinstance(piece.error, EngineGone):
                         raise piece.error

@@ -12,23 +12,23 @@ from ams_common.families import language_config
 from ams_pod.engines.openai.core import Core, Terms
 from ams_pod.engines.openai.dialects.base import Dialect
 from ams_pod.engines.openai.engine import OtherEngine
-from ams_pod.engines.openai.http import EngineUnreachable, fetch
+from ams_pod.engines.openai.http import EngineUnreachable
 from ams_pod.engines.openai.loops import run_on
-from ams_pod.engines.openai.pieces import Asked, Held, Pair, Task
+from ams_pod.engines.openai.pieces import Held, Pair, Task, VectorForm, Written
 from ams_pod.engines.openai.supervisor import Supervisor
+from ams_pod.engines.openai.trying_vectors import FIRST_PAIRS, FIRST_TEXT, tried_score_form, tried_vector_form
 from ams_pod.engines.port import (
     Capabilities,
     Constraint,
-    EngineError,
     LoadFailed,
     ModelInfo,
     Prepared,
-    Sampling,
 )
 from ams_pod.engines.prompts.embedding import (
     EmbeddingPrompts,
     EmbeddingRecipe,
     Layer,
+    UnreadPrompts,
     check_one_score,
     longest_text,
     read_recipe,
@@ -37,8 +37,6 @@ from ams_pod.engines.prompts.embedding import (
 
 _POOLS = (("cls",), ("mean",), ("last",))
 _UNIT = 0.02  # of a vector's length, in 16 bits
-_FIRST_SECONDS = 120.0  # an engine may compile for its first text
-_FIRST_TEXTS = ("hello", "hello there")
 
 
 class OtherEmbeddingEngine(OtherEngine):
@@ -55,15 +53,30 @@ class OtherEmbeddingEngine(OtherEngine):
         core: Core,
         supervisor: Supervisor,
         loop: asyncio.AbstractEventLoop,
+        vector_form: VectorForm,
     ) -> None:
         super().__init__(info, capabilities, prompts, dialect, core, supervisor, loop)
-        self._texts = prompts
+        self._texts, self._vector_form = prompts, vector_form
+
+    def prepare_text(self, text: str) -> Prepared:
+        prepared = self._texts.text(text)
+        return prepared if self._vector_form.prompt == "ids" else replace(prepared, media=self._as_text(text))
+
+    def prepare_ids(self, ids: Sequence[int]) -> Prepared:
+        """As the text that they stand for, where the engine takes no ids: it puts its own tokens around that."""
+        prepared = self._texts.ids(ids)
+        if self._vector_form.prompt == "ids" or self._dialect.takes_vector_ids:
+            return prepared
+        return replace(prepared, media=self._as_text(self._texts.plain_text_of(ids)))
 
     def prepare_pair(self, query: str, text: str) -> Prepared:
         return prepared_pair(self._texts, query, text)
 
     def prepare_constraint(self, constraint: Constraint) -> Held:
         self._texts.refuse()
+
+    def _as_text(self, text: str) -> Written:
+        return Written(self._texts.cased(text))
 
 
 def prepared_pair(prompts: EmbeddingPrompts, query: str, text: str) -> Prepared:
@@ -101,32 +114,40 @@ def embedding_engine(
     loop: asyncio.AbstractEventLoop,
     described: Describe,
 ) -> OtherEmbeddingEngine:
-    """`setting` is limits.contextTokens, 0 for none. LoadFailed where the engine doesn't make the model's vectors."""
-    if not dialect.embeds:
-        raise LoadFailed(f"{dialect.title} isn't asked for embeddings here; they are for the builtin engine and vLLM")
-    recipe = read_recipe(folder)
+    """`tokenizer` is None where the folder has none. `setting` is limits.contextTokens, 0 for none.
+
+    LoadFailed where the engine doesn't make the model's vectors.
+    """
     pairs = scores_pairs(config)
+    task: Task = "score" if pairs else "embed"
+    if not dialect.forms_of(task):
+        what = "reranking" if pairs else "embeddings"
+        raise LoadFailed(f"{dialect.title} isn't asked for {what} here; name another engine in spec.engine.name")
+    recipe = read_recipe(folder)
     if pairs:
         check_one_score(labels_of(config))
-    elif (reason := why_not(recipe, dialect.title)) is not None:
+    elif not dialect.pools_freely and (reason := why_not(recipe, dialect.title)) is not None:
         raise LoadFailed(f"{dialect.title} can't serve this model: {reason}")
     own = language_config(config)
     told = supervisor.state.facts.context_tokens
     context = longest_text(own, recipe.longest, setting)
     info, terms = described(min(context, told) if told else context)
-    fast = tokenizer.backend_tokenizer
-    fast.no_truncation()
-    fast.no_padding()
-    vocabulary = info.vocabulary or fast.get_vocab_size()
-    prompts = EmbeddingPrompts(fast, info.context_tokens, vocabulary, pairs=pairs, lower_case=recipe.lower_case)
-    task: Task = "score" if pairs else "embed"
+    prompts = _prompts(tokenizer, info, recipe, pairs=pairs)
+    expected, ids = _first_lengths(prompts, pairs=pairs)
     terms = replace(terms, task=task)
-    first = run_on(loop, _first_vector(prompts, terms, dialect, supervisor))
-    size = len(first)
-    if pairs and size != 1:
-        raise LoadFailed(f"{dialect.title} gives {size} scores for a pair; one that reranks has one")
-    if not pairs and Layer("normalize") in recipe.layers and abs(math.hypot(*first) - 1) > _UNIT:
-        raise LoadFailed(f"{dialect.title} doesn't normalize this model's vectors, as its modules.json says")
+    try:
+        if pairs:
+            form = run_on(loop, tried_score_form(config, expected, terms, dialect, supervisor.address))
+            size = 1
+        else:
+            form, values = run_on(loop, tried_vector_form(ids, terms, dialect, supervisor.address))
+            size = len(values)
+            is_longer = Layer("normalize") in recipe.layers and abs(math.hypot(*values) - 1) > _UNIT
+            if is_longer and not dialect.pools_freely:
+                raise LoadFailed(f"{dialect.title} doesn't normalize this model's vectors, as its modules.json says")
+            form = replace(form, normalizes=is_longer)
+    except EngineUnreachable as error:
+        raise LoadFailed(f"{dialect.title} makes no embeddings of this model: {error}") from None
     info = replace(info, family="embedding", embedding_size=None if pairs else size)
     capabilities = Capabilities(
         ("text",),
@@ -134,25 +155,27 @@ def embedding_engine(
         prompts=recipe.prompts,
         default_prompt=recipe.default_prompt,
     )
-    loop.call_soon_threadsafe(core.begin, supervisor.address, replace(terms, vector_size=size))
-    return OtherEmbeddingEngine(info, capabilities, prompts, dialect, core, supervisor, loop)
+    loop.call_soon_threadsafe(core.begin, supervisor.address, replace(terms, vector_size=size, form=form))
+    return OtherEmbeddingEngine(info, capabilities, prompts, dialect, core, supervisor, loop, form)
 
 
-async def _first_vector(
-    prompts: EmbeddingPrompts, terms: Terms, dialect: Dialect, supervisor: Supervisor
-) -> Sequence[float]:
-    """The vector of a first text, or a score. LoadFailed without one, as of an engine that was started for chats."""
-    first = prepared_pair(prompts, *_FIRST_TEXTS) if terms.task == "score" else prompts.text(_FIRST_TEXTS[0])
-    pair = first.media if isinstance(first.media, Pair) else None
-    asked = Asked(first.ids, Sampling(max_new_tokens=1), terms.model, terms.context_tokens, task=terms.task, pair=pair)
-    path, body = dialect.request(asked)
-    try:
-        answer = await fetch(supervisor.address, path, method="POST", body=body, seconds=_FIRST_SECONDS)
-        if answer.status != 200:
-            raise dialect.failure(answer.status, answer.body, asked)
-        return dialect.vector(answer.body, 0).embedding or ()
-    except (EngineUnreachable, EngineError) as error:
-        raise LoadFailed(f"{dialect.title} makes no embeddings of this model: {error}") from None
+def _prompts(tokenizer: Any, info: ModelInfo, recipe: EmbeddingRecipe, *, pairs: bool) -> EmbeddingPrompts:
+    if tokenizer is None:
+        return UnreadPrompts(info.context_tokens, info.vocabulary, pairs=pairs, lower_case=recipe.lower_case)
+    fast = tokenizer.backend_tokenizer
+    fast.no_truncation()
+    fast.no_padding()
+    vocabulary = info.vocabulary or fast.get_vocab_size()
+    return EmbeddingPrompts(fast, info.context_tokens, vocabulary, pairs=pairs, lower_case=recipe.lower_case)
+
+
+def _first_lengths(prompts: EmbeddingPrompts, *, pairs: bool) -> tuple[int | None, Sequence[int] | None]:
+    """How many tokens the first pair has, and the ids of the first text; None where nobody knows."""
+    if not prompts.reads:
+        return None, None
+    if pairs:
+        return len(prompts.pair(FIRST_PAIRS[0].query, FIRST_PAIRS[0].text)[0]), None
+    return None, prompts.text(FIRST_TEXT).ids
 
 
 def labels_of(config: Mapping[str, Any]) -> int:

@@ -66,7 +66,7 @@ class Flight:
             self.fail(piece.error)
             return
         if piece.prompt_tokens is not None:
-            self._note_prompt(piece.prompt_tokens)
+            self._note_prompt(piece.prompt_tokens, made_there=self._media or piece.embedding is not None)
         if piece.cached_tokens is not None:
             self.cached = self.ticket.cached_tokens = min(piece.cached_tokens, self.prompt_tokens)
         if piece.prompt_logprobs is not None:
@@ -115,9 +115,9 @@ class Flight:
             self.ended = True
             self._emit(TokenEvent(self.ticket, None, "cancelled"))
 
-    def _note_prompt(self, tokens: int) -> None:
-        """How long the prompt is, of one that the engine made."""
-        if self._media and tokens != self.prompt_tokens:
+    def _note_prompt(self, tokens: int, *, made_there: bool) -> None:
+        """How long the prompt is, also of one that the engine made."""
+        if made_there and tokens != self.prompt_tokens:
             self.ticket.prepared = replace(self.ticket.prepared, ids=range(tokens))
         self.prompt_tokens = tokens
 

@@ -26,7 +26,7 @@ from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.openai.trying import PromptForm, tried_form
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
 from ams_pod.engines.prompts.embedding import is_sentence_transformer
-from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config
+from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config, read_tokenizer_if_any
 from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
 from ams_pod.weights_link import weights_path
 
@@ -49,7 +49,8 @@ def load(
     follower = AdapterFollower(settings.adapters_state, settings.name, dialect) if settings.adapters_state else None
     supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower)
     made: list[Any] = []
-    reading = threading.Thread(target=lambda: made.append(_attempt(lambda: load_tokenizer(folder))), daemon=True)
+    read = read_tokenizer_if_any if family == "embedding" else load_tokenizer
+    reading = threading.Thread(target=lambda: made.append(_attempt(lambda: read(folder))), daemon=True)
     reading.start()  # while the engine loads
     try:
         run_on(loop, _opened(supervisor))

@@ -50,6 +50,30 @@ VERSION_MARK = "@"  # between the name of an adapter and what tells its bytes
 Task = Literal["generate", "embed", "score"]
 """What an engine is there for: to go on from prompts, to make vectors of texts, or scores of pairs of them."""
 
+Scale = Literal["as-is", "sigmoid", "logit"]
+"""What is made of a score: nothing, a probability of a logit, or a logit of a probability."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorForm:
+    """How an engine is asked for vectors or scores, and what is made of what it gives.
+
+    Texts go as token ids or as they are; the values are asked for as `encoding`, which no engine has to heed. A pair
+    goes as two texts (`score`), or as a query with one of `documents`, or of `texts`, as text-embeddings-inference
+    calls them. `counts`: the number of tokens that it tells is one. `normalizes`: vectors become unit vectors here.
+    """
+
+    route: str = "/v1/embeddings"
+    prompt: Literal["ids", "text"] = "ids"
+    encoding: Literal["base64", "float"] = "base64"
+    pairs: Literal["score", "documents", "texts"] = "score"
+    counts: bool = True
+    scale: Scale = "as-is"
+    normalizes: bool = False
+
+
+PLAIN_FORM = VectorForm()
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
@@ -82,7 +106,8 @@ class Asked:
     `model` is what the engine calls its model; `slot` where it is to be computed, of engines that leave that to others;
     `reuses` whether the slot holds what the same salt left. `vocabulary` are the tokens that there are, None: unknown.
     `adapter` is applied to the model, of `adapters` that there are; None: none is.
-    `without` are fields that this engine was seen to refuse, and that may be left out.
+    `form` is how vectors and scores are asked for. `without` are fields that this engine was seen to refuse, and that
+    may be left out.
     """
 
     ids: Sequence[int]
@@ -92,6 +117,7 @@ class Asked:
     chat: MediaChat | None = None
     task: Task = "generate"
     pair: Pair | None = None
+    form: VectorForm = PLAIN_FORM
     text: str | None = None
     thinking: bool = False
     salt: str = ""

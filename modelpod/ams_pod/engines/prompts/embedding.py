@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
 import msgspec
 from ams_common.outside import InvalidJson, read_json
@@ -20,6 +20,7 @@ _MOST_CONFIG_BYTES = 1 << 20
 _FOLDER = r"\A(|\d{1,2}_[A-Za-z]{1,40})\Z"
 _CROSS_ENCODER = "ForSequenceClassification"
 _LONGEST = 8192  # tokens of a text, where neither the authors nor the manifest say less
+_BYTES_A_TOKEN = 4  # about
 _IDENTITY = "torch.nn.modules.linear.Identity"
 
 PoolName = Literal["cls", "max", "mean", "mean-sqrt", "weighted-mean", "last"]
@@ -183,6 +184,8 @@ def longest_text(config: Mapping[str, Any], read: int | None, setting: int) -> i
 class EmbeddingPrompts:
     """Turns texts and pairs of them into token ids, as the model's authors do. Safe to use from several threads."""
 
+    reads: ClassVar[bool] = True  # it has a tokenizer
+
     def __init__(
         self, tokenizer: "Tokenizer", context_tokens: int, vocabulary: int, *, pairs: bool, lower_case: bool = False
     ) -> None:
@@ -233,6 +236,11 @@ class EmbeddingPrompts:
         text: str = self._tokenizer.decode(list(self.ids(ids).ids), skip_special_tokens=False)
         return text
 
+    def plain_text_of(self, ids: Sequence[int]) -> str:
+        """Without tokens that no text is written with, as those around one."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
     def refuse(self) -> NoReturn:
         raise EngineRefusal("unsupported", "This model makes embeddings, and no text; use /v1/embeddings.")
 
@@ -240,3 +248,50 @@ class EmbeddingPrompts:
         if len(ids) > self._context:
             raise context_exceeded(self._context, len(ids))
         return ids
+
+
+class UnreadPrompts(EmbeddingPrompts):
+    """Texts for an engine that alone has their tokenizer: it counts their tokens, and knows which are too long.
+
+    Until it has, a text's ids are a range that is about as long as they are, and never longer than the context.
+    """
+
+    reads: ClassVar[bool] = False
+
+    def __init__(self, context_tokens: int, vocabulary: int | None, *, pairs: bool, lower_case: bool = False) -> None:
+        """`vocabulary` None: nobody knows how many tokens there are, and none may be given as ids."""
+        self._context, self._vocabulary = context_tokens, vocabulary or 0
+        self._pairs, self._lower_case = pairs, lower_case
+
+    def text(self, text: str) -> Prepared:
+        return Prepared(self._guessed(text))
+
+    def ids(self, ids: Sequence[int]) -> Prepared:
+        if not self._vocabulary:
+            raise self._unread()
+        return super().ids(ids)
+
+    def pair(self, query: str, text: str) -> tuple[Sequence[int], Sequence[int]]:
+        if not self._pairs:
+            raise EngineRefusal("unsupported", "This model doesn't compare texts.")
+        return self._guessed(query + text), ()
+
+    def detokenizer(self, after: Sequence[int] = (), *, special: bool = False) -> StreamDetokenizer:
+        raise self._unread()
+
+    def token_bytes(self, token: int) -> bytes:
+        raise self._unread()
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        raise self._unread()
+
+    def plain_text_of(self, ids: Sequence[int]) -> str:
+        raise self._unread()
+
+    def _guessed(self, text: str) -> range:
+        return range(min(self._context, 1 + len(text.encode()) // _BYTES_A_TOKEN))
+
+    def _unread(self) -> EngineRefusal:
+        return EngineRefusal(
+            "unsupported", "The engine alone has this model's tokenizer: texts can be sent, and no token ids."
+        )

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from ams_pod.engines.port import LoadFailed
 
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+UNREAD = "tokenizer-unread.json"  # in the place of a tokenizer that the engine alone reads
 _ELSEWHERE = {"added_tokens_decoder", "fast_tokenizer_files"}  # where tokenizer.json isn't asked for added tokens
 _OLDER_FILES = ("special_tokens_map.json", "added_tokens.json")
 _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
@@ -26,6 +27,11 @@ def load_tokenizer(folder: Path) -> Any:
         if (folder / _TOKENIZER).is_file():
             return _of_tokenizer_json(folder)
         return _declared(folder)
+
+
+def read_tokenizer_if_any(folder: Path) -> Any:
+    """As `load_tokenizer`; None for a folder that was made of a file whose tokenizer isn't read here."""
+    return None if (folder / UNREAD).is_file() else load_tokenizer(folder)
 
 
 def load_declared_tokenizer(folder: Path) -> Any:

@@ -17,8 +17,18 @@ from ams_pod.engines.openai.dialects.answers import (
     read_chunk,
 )
 from ams_pod.engines.openai.dialects.messages import message_of
-from ams_pod.engines.openai.dialects.vectors import read_vector
-from ams_pod.engines.openai.pieces import Asked, EngineGone, Facts, Held, LoadedAdapter, Piece
+from ams_pod.engines.openai.dialects.vectors import made_of, read_vector
+from ams_pod.engines.openai.pieces import (
+    Asked,
+    EngineGone,
+    Facts,
+    Held,
+    LoadedAdapter,
+    Piece,
+    Scale,
+    Task,
+    VectorForm,
+)
 from ams_pod.engines.port import (
     Constraint,
     EngineError,
@@ -35,7 +45,8 @@ PhasePattern = tuple[re.Pattern[str], Phase]
 # All others are a `stop`: by a token, a text, a call of a tool.
 _FINISHES: dict[str, Finish] = dict.fromkeys(("length", "max_tokens", "model_length"), "length")
 _TOO_LONG = re.compile(
-    r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long", re.I | re.S
+    r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long|(less|fewer) than \d+ tokens",
+    re.I | re.S,
 )
 _ALREADY = re.compile(r"already (been )?(loaded|exist|registered)|has already", re.I)
 _RANK = re.compile(r"max[-_]lora[-_]rank", re.I)
@@ -84,7 +95,12 @@ class Dialect:
     wake_path: ClassVar[str] = ""
     load_path: ClassVar[str] = ""  # of LoRA adapters, while it runs
     unload_path: ClassVar[str] = ""
-    embeds: ClassVar[bool] = False  # it is asked for vectors and scores
+    vector_forms: ClassVar[
+        Sequence[VectorForm]
+    ] = ()  # of which the first that it takes is its own; none: it makes none
+    score_forms: ClassVar[Sequence[VectorForm]] = ()
+    pools_freely: ClassVar[bool] = False  # how its vectors are pooled is its own affair, and not to be checked here
+    takes_vector_ids: ClassVar[bool] = False  # also where texts go as they are
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead
     tries_prompts: ClassVar[bool] = False  # whether it takes token ids is tried
     key_variable: ClassVar[str] = "AMS_ENGINE_API_KEY"
@@ -160,8 +176,24 @@ class Dialect:
         return messages
 
     def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
-        """(path, fields) of a request for a vector or a score. EngineRefusal where the engine isn't asked for any."""
-        raise self._cannot("embeddings")
+        """(path, fields) of a request for a vector or a score."""
+        form, pair = asked.form, asked.pair
+        if pair is None:
+            given = asked.ids if asked.text is None else asked.text
+            return form.route, {"input": given, "encoding_format": form.encoding}
+        if form.pairs == "score":
+            return form.route, {"text_1": pair.query, "text_2": pair.text}
+        if form.pairs == "documents":
+            return form.route, {"query": pair.query, "documents": [pair.text]}
+        return form.route, {"query": pair.query, "texts": [pair.text], "raw_scores": True}
+
+    def forms_of(self, task: Task) -> Sequence[VectorForm]:
+        """How it may be asked for vectors, or for scores; none: not at all."""
+        return self.score_forms if task == "score" else self.vector_forms
+
+    def scale_of(self, config: Mapping[str, Any]) -> Scale | None:
+        """What is made of its scores, so that they are the builtin engine's; None where that is tried."""
+        return "as-is"
 
     def streams(self, asked: Asked) -> bool:
         return asked.task == "generate" and asked.sampling.prompt_logprobs is None
@@ -253,12 +285,17 @@ class Dialect:
         """Of an engine whose answer can't be used; `what` it did."""
         return EngineRefusal("engine-failed", f"{self.title} {what}")
 
-    def vector(self, data: bytes, size: int) -> Piece:
+    def vector(self, data: bytes, size: int, form: VectorForm) -> Piece:
         """Of the answer to a request for a vector of `size` values, or for a score; 0: of any size.
 
-        EngineError for what is none.
+        EngineRefusal for what is none.
         """
-        return read_vector(data, size, self.title)
+        try:
+            values, tokens = read_vector(data, size)
+        except ValueError as error:
+            raise self.unusable(f"sent what is no vector: {error}") from None
+        prompt_tokens = counted(tokens) if form.counts else None
+        return Piece(embedding=made_of(values, form), finish="stop", prompt_tokens=prompt_tokens)
 
     def _read(self, choice: Choice, piece: Piece) -> None:
         if (said := choice.delta or choice.message) is not None:
@@ -337,7 +374,7 @@ class Dialect:
     def models(self, answers: Mapping[str, bytes]) -> list[_Model]:
         """The engine's model and, behind it, what else it lists, such as adapters."""
         try:
-            found = read_json(answers.get("/v1/models", b"{}"))
+            found = read_json(answers.get("/v1/models") or answers.get("/models") or b"{}")
         except InvalidJson:
             return []
         listed = found.get("data") if isinstance(found, dict) else None

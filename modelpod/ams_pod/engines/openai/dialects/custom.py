@@ -1,10 +1,13 @@
 """Any other server that speaks OpenAI's protocol: what it takes is tried once, when it has started."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ams_pod.engines.openai.dialects.base import Dialect
+from ams_pod.engines.openai.pieces import Scale, VectorForm
 
+_VECTORS = ("/v1/embeddings", "/embeddings")
+_SCORES = ("/v1/rerank", "/rerank")
 _ANSWERS_WITHOUT = (400, 422)
 _OPTIONS = "stream_options"
 
@@ -13,7 +16,24 @@ class Custom(Dialect):
     """Nothing is known of it beforehand."""
 
     tries_prompts: ClassVar[bool] = True
+    vector_forms: ClassVar[Sequence[VectorForm]] = tuple(
+        VectorForm(route, prompt, encoding)
+        for route in _VECTORS
+        for prompt in ("ids", "text")
+        for encoding in ("base64", "float")
+    )
+    score_forms: ClassVar[Sequence[VectorForm]] = (
+        *(VectorForm(route, "text", pairs="documents") for route in _SCORES),
+        *(VectorForm(route, "text", pairs="texts") for route in reversed(_SCORES)),
+        VectorForm("/v1/score", "text", pairs="score"),
+    )
+    pools_freely: ClassVar[bool] = True
     health_paths: ClassVar[tuple[str, ...]] = ("/health", "/v1/models")
+    facts_paths: ClassVar[tuple[str, ...]] = ("/v1/models", "/models")
+    older_paths: ClassVar[Mapping[str, str]] = {"/models": "/v1/models"}
+
+    def scale_of(self, config: Mapping[str, Any]) -> Scale | None:
+        return None
 
     def dispensable(self, status: int, body: bytes) -> str | None:
         """How many tokens there were is then told by their events alone."""

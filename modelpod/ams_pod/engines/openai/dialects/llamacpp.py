@@ -12,10 +12,20 @@ from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.answers import counted
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
+from ams_pod.engines.openai.dialects.messages import message_of
 from ams_pod.engines.openai.gbnf import quoted
-from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece
-from ams_pod.engines.port import Constraint, EngineRefusal, Sampling, TokenLogprobs
+from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece, Scale, VectorForm
+from ams_pod.engines.port import (
+    Constraint,
+    EngineError,
+    EngineRefusal,
+    Sampling,
+    TokenLogprobs,
+    context_exceeded,
+)
 
+_PROBABILITIES = ("qwen3", "qwen3_vl")
+_TOO_LARGE = re.compile(r"input (?:\((\d{1,9}) tokens\) )?is too large to process")
 _SEEDS = (1 << 32) - 1  # the last one asks for chance
 
 
@@ -64,6 +74,11 @@ class LlamaCpp(Dialect):
         (re.compile(r"load_model: initializing|warming up the model"), Phase.WARMING_UP),
     )
     key_variable: ClassVar[str] = "LLAMA_API_KEY"
+    # Of texts: which tokens begin and end one is the file's affair, and no part of its tokenizer as it is read here.
+    vector_forms: ClassVar[Sequence[VectorForm]] = (VectorForm(prompt="text"),)
+    score_forms: ClassVar[Sequence[VectorForm]] = (VectorForm("/v1/rerank", "text", pairs="documents"),)
+    takes_vector_ids: ClassVar[bool] = True
+    pools_freely: ClassVar[bool] = True
     gpu_words: ClassVar[re.Pattern[str]] = re.compile(r"found \d+ (CUDA|ROCm) devices|Metal|offloaded [1-9]\d*/", re.I)
 
     def refusal(self, sampling: Sampling) -> EngineRefusal | None:
@@ -159,6 +174,17 @@ class LlamaCpp(Dialect):
         except InvalidJson as error:
             raise EngineRefusal("invalid-constraint", f"The form of the answer {error}.") from None
         return {"grammar": constraint.value}
+
+    def scale_of(self, config: Mapping[str, Any]) -> Scale:
+        """It tells logits, but for models that were made to answer yes or no."""
+        return "as-is" if config.get("model_type") in _PROBABILITIES else "sigmoid"
+
+    def failure(self, status: int, body: bytes, asked: Asked | None = None) -> EngineError:
+        """A text that is longer than what it computes at once is the client's affair, though it says 500."""
+        if asked is not None and (found := _TOO_LARGE.search(message_of(body))) is not None:
+            given = max(int(found[1] or 0), asked.context_tokens)
+            return context_exceeded(asked.context_tokens, given, at_least=True)
+        return super().failure(status, body, asked)
 
     def pieces(self, data: bytes) -> Piece | None:
         if not data.startswith(b'{"index"'):

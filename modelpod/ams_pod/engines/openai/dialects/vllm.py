@@ -10,7 +10,7 @@ from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
-from ams_pod.engines.openai.pieces import Asked, Facts
+from ams_pod.engines.openai.pieces import Asked, Facts, VectorForm
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
 _MEDIA_ARGUMENTS = "arguments of media (it would with --trust-request-mm-kwargs)"
@@ -30,7 +30,9 @@ class Vllm(Dialect):
     tells_ids: ClassVar[bool] = True
     logprobs: ClassVar[bool] = True
     prompt_logprobs: ClassVar[bool] = True
-    embeds: ClassVar[bool] = True
+    vector_forms: ClassVar[Sequence[VectorForm]] = (VectorForm(),)
+    # Texts: a prompt of ids has no room for which of its tokens belong to which of the two.
+    score_forms: ClassVar[Sequence[VectorForm]] = (VectorForm("/v1/score"),)
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
     phases: ClassVar[tuple[PhasePattern, ...]] = (
         (re.compile(r"Initializing a V1 LLM engine|Resolved architecture"), Phase.IMPORTING),
@@ -92,12 +94,6 @@ class Vllm(Dialect):
         except InvalidJson:
             return None
         return _MEDIA_ARGUMENTS if status == 400 and refused in ("media_io_kwargs", "mm_processor_kwargs") else None
-
-    def pooled_request(self, asked: Asked) -> tuple[str, dict[str, Any]]:
-        """Pairs go as texts: a prompt of ids has no room for which of its tokens belong to which text."""
-        if asked.pair is not None:
-            return "/v1/score", {"text_1": asked.pair.query, "text_2": asked.pair.text}
-        return "/v1/embeddings", {"input": asked.ids, "encoding_format": "base64"}
 
     def constraint_fields(self, constraint: Constraint) -> dict[str, Any]:
         value = constraint.value
