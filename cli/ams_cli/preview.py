@@ -122,16 +122,16 @@ def of_folder(resource: ModelDeployment, folder: Path) -> Preview:
         return Preview(resource, present=True, problem=f"{folder / 'config.json'} can't be read ({error}).")
     if isinstance(config, dict) and not any(folder.glob("*.safetensors")) and weights.gguf_files(resource, folder):
         config["quantization_config"] = {"quant_method": "GGUF"}  # as it is, whatever its config.json was made of
-    return _judged(
-        Preview(
-            resource,
-            present=True,
-            weights_bytes=weights.bytes_on_disk(resource, folder),
-            total_bytes=sum(sizes.values()),
-            missing_bytes=0,
-        ),
-        config,
+    found = Preview(
+        resource,
+        present=True,
+        weights_bytes=weights.bytes_on_disk(resource, folder),
+        total_bytes=sum(sizes.values()),
+        missing_bytes=0,
     )
+    if resource.spec.model.family == "auto" and weights.makes_embeddings(folder):
+        found = replace(found, family=BY_NAME["embedding"])
+    return _judged(found, config)
 
 
 def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path, engine: EngineName) -> Preview:
@@ -234,6 +234,8 @@ def _with_family(preview: Preview) -> Preview:
     """Its family by manifest or architecture; a problem where no family serves it."""
     if (row := BY_NAME.get(preview.resource.spec.model.family)) is not None:
         return replace(preview, family=row)
+    if preview.family is not None:
+        return preview
     names = preview.config.get("architectures")
     if not isinstance(names, list):
         return preview

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
+from ams_common.gguf_embedding import EMBEDDING_FILES
 from ams_common.outside import InvalidJson, read_json
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import FileSource, parse_source
@@ -26,10 +27,17 @@ def family(resource: ModelDeployment, where: Path | None) -> FamilyRow | None:
         return row
     if where is None:
         return None
+    if makes_embeddings(where):
+        return BY_NAME["embedding"]
     try:
         return family_of(read_json((where / "config.json").read_bytes(), _Config).architectures)
     except (OSError, InvalidJson, UnsupportedArchitecture):
         return None
+
+
+def makes_embeddings(where: Path) -> bool:
+    """Whether files of the folder say that its model makes vectors or scores, whatever its architecture."""
+    return any((where / name).is_file() for name in EMBEDDING_FILES)
 
 
 def bytes_on_disk(resource: ModelDeployment, where: Path | None) -> int:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ams_common.adapters import LINKS, RANK_FILE
 from ams_common.engines.names import EngineName
+from ams_common.gguf_embedding import DESCRIPTION, POOLING_FILE, Description, Pooling
 from ams_common.hub_files import is_gguf
+from ams_common.outside import InvalidJson, read_json
 from ams_common.source import FileSource, Source
 
 from ams_pod.layout import gguf_of, inside, keeps_gguf, local_gguf
@@ -24,13 +26,25 @@ def weights_path(folder: Path, source: Source, engine: EngineName) -> Path:
     return inside(folder, name)
 
 
+def pooling_of(folder: Path) -> Pooling:
+    """How the GGUF file of an embedding model pools, as its download found out; `none` for any other."""
+    try:
+        return read_json((folder / DESCRIPTION).read_bytes(), Description).pooling
+    except (OSError, InvalidJson):
+        return "none"
+
+
 def make_link(link_dir: Path, folder: Path, source: Source, engine: EngineName) -> Path:
-    """The link, made or replaced in one step; one of the other name goes. OSError."""
+    """The link, made or replaced in one step, and the file that tells how it pools; one of the other name goes.
+
+    OSError.
+    """
     target = weights_path(folder, source, engine)
     own, other = (FOLDER, GGUF) if target == folder else (GGUF, FOLDER)
     _link(link_dir, own, target)
     if (link_dir / other).is_symlink():
         (link_dir / other).unlink()
+    _write(link_dir, POOLING_FILE, pooling_of(folder).encode())
     return link_dir / own
 
 
@@ -54,7 +68,10 @@ def make_adapter_links(link_dir: Path, adapters: Mapping[str, Path], rank: int |
 
 def write_beside_links(link_dir: Path, name: str, data: bytes) -> None:
     """A file beside the links to adapters, in one step. OSError."""
-    folder = link_dir / LINKS
+    _write(link_dir / LINKS, name, data)
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{name}.{os.getpid()}"
     scratch.write_bytes(data)

@@ -60,7 +60,7 @@ def bert_gguf(folder: Path, path: Path, *, pooling: int = MEAN) -> Path:
     special = [token.startswith("[") and token.endswith("]") and len(token) > 1 for token in tokens]
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
-    writer.add_token_type_count(2)
+    writer.add_token_type_count(config["type_vocab_size"])
     writer.add_token_list([
         token if own else token[2:] if token.startswith("##") and len(token) > 2 else f"\u2581{token}"
         for token, own in zip(tokens, special, strict=True)
@@ -69,6 +69,9 @@ def bert_gguf(folder: Path, path: Path, *, pooling: int = MEAN) -> Path:
     for name, token in (("unk", "[UNK]"), ("sep", "[SEP]"), ("pad", "[PAD]"), ("bos", "[CLS]"), ("mask", "[MASK]")):
         getattr(writer, f"add_{name}_token_id")(vocabulary[token])
     if pooling == SCORE:
+        writer.add_eos_token_id(vocabulary["[SEP]"])
+        writer.add_add_eos_token(True)
+        writer.add_add_sep_token(False)
         writer.add_classifier_output_labels(["LABEL_0"])
     _write(writer, folder, _BERT, "encoder.layer.", _BERT_LAYER, without=() if pooling == SCORE else ("pooler",))
     return path

@@ -108,6 +108,9 @@ VL = {"spec__model__family": "vision-language"}
         ("llamacpp", {"spec__limits__prefixCacheTokens": 0}, ("--no-cache-prompt", "--cache-ram", "0")),
         ("llamacpp", {"spec__resources": GPU}, ("--gpu-layers", "999")),
         ("llamacpp", {"spec__resources": FOUR_GPUS}, ("--threads", "8")),
+        ("llamacpp", {"spec__model__family": "embedding"}, ("--embedding", "--pooling", "{pooling}")),
+        ("llamacpp", {"spec__model__family": "embedding"}, ("--batch-size", "8192", "--ubatch-size", "8192")),
+        ("llamacpp", {"spec__model__family": "embedding"}, ("--ctx-size", "8192", "--kv-unified")),
     ],
 )
 def test_a_field_becomes_an_argument(engine: EngineName, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
@@ -115,6 +118,13 @@ def test_a_field_becomes_an_argument(engine: EngineName, changes: dict[str, Any]
     plain = {name: value for name, value in changes.items() if name == "spec__model__family"}
     assert has(command(engine, **source, **changes), *expected)
     assert plain == changes or not has(command(engine, **source, **plain), *expected)
+
+
+def test_texts_that_llamacpp_embeds_are_computed_at_once() -> None:
+    given = command(
+        "llamacpp", spec__model={"source": GGUF, "family": "embedding"}, spec__limits={"contextTokens": 600}
+    )
+    assert has(given, "--ctx-size", "600", "--kv-unified", "--batch-size", "600", "--ubatch-size", "600")
 
 
 SHARED = {"spec__cache__accessMode": "ReadWriteMany"}
@@ -196,7 +206,7 @@ ALL: tuple[EngineName, ...] = ("vllm", "sglang", "llamacpp", "custom")
         ({"spec__model__family": "vqa"}, ALL, "spec.model.family: vqa is served by the builtin engine alone"),
         (
             {"spec__model__family": "embedding"},
-            ("sglang", "llamacpp"),
+            ("sglang",),
             "spec.model.family: this engine isn't asked for embeddings",
         ),
         ({"spec__model__family": "omni"}, ("llamacpp",), "spec.model.family: omni takes more than text"),
@@ -290,6 +300,18 @@ ON_GPU = EngineFacts(architectures=QWEN3, gpu=True, at_hand=AT_HAND)
         ({"spec__engine__name": "sglang"}, {}, "sglang", "spec.engine.name asks for it"),
         ({"spec__engine__name": "builtin"}, {}, "builtin", "spec.engine.name asks for it"),
         ({"spec__model__source": GGUF}, {"gpu": False}, "builtin", "it computes GGUF files of this kind as they are"),
+        (
+            {"spec__model__source": GGUF},
+            {"gpu": False, "model": ModelFacts(family="embedding")},
+            "llamacpp",
+            "it reads GGUF files of embedding models",
+        ),
+        (
+            {"spec__model__source": GGUF},
+            {"gpu": False, "model": ModelFacts(family="embedding"), "at_hand": frozenset()},
+            "builtin",
+            "llama.cpp, which reads GGUF files of embedding models, isn't at hand",
+        ),
         (
             {"spec__model__source": GGUF.replace("Q4_K_M", "IQ2_XS")},
             {"gpu": False},

@@ -4,8 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from ams_cli import weights
+from ams_common.resource.parse import parse_model_deployment
 from ams_common.source import parse_source
+from ams_pod.engines.prompts.embedding import Layer, read_recipe, scores_pairs
+from ams_pod.engines.prompts.folder import read_model_config
 from ams_pod.layout import find_model
+from ams_pod.weights_link import pooling_of
+from fakehub import checkpoints
+from fakehub.embedding_gguf import LAST, MEAN, SCORE, bert_gguf, qwen3_gguf
 from fakehub.repository import Repository
 from fakehub.server import FakeHub
 from fakehub.tiny_gguf import make_gguf
@@ -43,6 +50,42 @@ def test_a_gguf_file_of_this_machine_stays_where_it_is(downloads: Downloads, ggu
     assert (links / "model.gguf").resolve() == gguf
     assert (outcome.folder / "tokenizer.json").is_file()
     assert not list(outcome.folder.glob("*.gguf"))
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("bert", MEAN), ("bert_reranker", SCORE), ("qwen3_embedding", LAST)])
+def test_a_gguf_file_of_an_embedding_model_tells_how_it_pools(
+    downloads: Downloads, tmp_path: Path, kind: str, pooling: int
+) -> None:
+    folder, links = checkpoints.make(kind, tmp_path / kind), downloads.base / "run"
+    made = (qwen3_gguf if kind.startswith("qwen3") else bert_gguf)(folder, tmp_path / "m.gguf", pooling=pooling)
+    outcome = downloads.run(f"file://{made}", "--engine", "llamacpp", "--link-dir", str(links))
+    found = {MEAN: "mean", SCORE: "rank", LAST: "last"}[pooling]
+    assert (links / "pooling").read_text() == found == pooling_of(outcome.folder)
+    assert (outcome.folder / "modules.json").is_file() == (pooling != SCORE)
+    assert scores_pairs(read_model_config(outcome.folder)) == (pooling == SCORE)
+    if pooling != SCORE:
+        recipe = read_recipe(outcome.folder)
+        assert (recipe.pools, recipe.layers, recipe.said) == ((found,), [Layer("normalize")], True)
+    assert weights_family(outcome.folder) == "embedding"
+    again = downloads.run(f"file://{made}", "--engine", "llamacpp", "--link-dir", str(links))
+    assert again.folder == outcome.folder
+    converted = downloads.run(f"file://{made}")
+    assert converted.reason == "ConversionFailed"
+    assert "makes embeddings or scores of texts" in converted.message
+    assert "Take the engine llamacpp" in converted.message
+
+
+def weights_family(folder: Path) -> str:
+    """As the command line finds it."""
+    given = {
+        "apiVersion": "aimodelserver.io/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "m"},
+        "spec": {"model": {"source": "hf://a/b"}},
+    }
+    row = weights.family(parse_model_deployment(given), folder)
+    assert row is not None
+    return row.name
 
 
 def test_a_gguf_file_is_nothing_for_vllm(downloads: Downloads, gguf: Path) -> None:

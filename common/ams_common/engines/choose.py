@@ -78,6 +78,8 @@ def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> Engin
     kind = unpacked_kind(file)
     if resource.spec.adapters:
         return _with_adapters(resource, facts)
+    if family_name(resource.spec, facts.model) == "embedding":
+        return _embedding(resource, facts)
     if kind is None and not facts.gpu:
         return EngineChoice("builtin", "it computes GGUF files of this kind as they are")
     what = f"GGUF files of the kind {kind}" if kind is not None else "GGUF files on a GPU"
@@ -86,6 +88,14 @@ def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> Engin
     if refused := llamacpp.ROW.refusals(resource, facts.model):
         return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
     return EngineChoice("llamacpp", f"it computes {what} as they are, which the builtin engine would unpack")
+
+
+def _embedding(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice:
+    if "llamacpp" not in facts.at_hand:
+        return EngineChoice("builtin", "llama.cpp, which reads GGUF files of embedding models, isn't at hand")
+    if refused := llamacpp.ROW.refusals(resource, facts.model):
+        return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
+    return EngineChoice("llamacpp", "it reads GGUF files of embedding models")
 
 
 def _with_adapters(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice:

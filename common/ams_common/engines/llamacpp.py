@@ -3,8 +3,10 @@
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow, no_variables
 from ams_common.engines.wishes import EngineWishes
+from ams_common.gguf_embedding import POOLING_WORD
 
 _ALL_LAYERS = 999
+_LONGEST_TEXT = 8192  # tokens, of one to be embedded, where nobody asks for others
 
 
 def command(wishes: EngineWishes) -> list[str]:
@@ -15,7 +17,12 @@ def command(wishes: EngineWishes) -> list[str]:
     result = ["llama-server", "--model", wishes.model]
     result += ["--alias", wishes.name, "--host", wishes.host, "--port", wishes.port]
     result += ["--parallel", str(wishes.concurrent_requests)]
-    if wishes.context_tokens is None:
+    if wishes.embeds:
+        # A text is computed at once, and its states stay only as long as that takes: one room is enough for all slots.
+        longest = str(wishes.context_tokens or _LONGEST_TEXT)
+        result += ["--embedding", "--pooling", POOLING_WORD, "--ctx-size", longest, "--kv-unified"]
+        result += ["--batch-size", longest, "--ubatch-size", longest]
+    elif wishes.context_tokens is None:
         result += ["--ctx-size", "0", "--kv-unified"]
     else:
         result += ["--ctx-size", str(wishes.context_tokens * wishes.concurrent_requests)]
@@ -41,7 +48,6 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes,
-        refusing.embeddings,
         refusing.text_only,
         refusing.gguf,
         refusing.quantization,
@@ -59,6 +65,11 @@ ROW = EngineRow(
         ("limits.contextTokens", "`--ctx-size`, times concurrentRequests"),
         ("limits.contextTokens: auto", "`--ctx-size 0 --kv-unified`: the model's, shared by all that run"),
         ("limits.concurrentRequests", "`--parallel`"),
+        (
+            "(family embedding)",
+            "`--embedding`, `--pooling` as the file has it, `--ctx-size`, `--batch-size` and `--ubatch-size`: the"
+            " longest text, 8192 if contextTokens is auto; `--kv-unified`",
+        ),
         ("limits.prefixCacheTokens", "0: `--no-cache-prompt`, `--cache-ram`; a number is refused"),
         ("limits.imagePixels", "refused"),
         ("precision", "refused: a GGUF file has its own"),

@@ -162,8 +162,7 @@ def max_memory(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
 
 
 def peft_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
-    if resource.spec.adapters and family_name(resource.spec, facts) == "embedding":
-        yield "spec.adapters: they are for models that generate; merge one into an embedding model's weights"
+    yield from _generates(resource, facts)
     for number, adapter in enumerate(resource.spec.adapters):
         if is_gguf_source(adapter.source):
             yield (
@@ -172,7 +171,13 @@ def peft_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]
             )
 
 
+def _generates(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    if resource.spec.adapters and family_name(resource.spec, facts) == "embedding":
+        yield "spec.adapters: they are for models that generate; merge one into an embedding model's weights"
+
+
 def gguf_adapters(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
+    yield from _generates(resource, facts)
     for number, adapter in enumerate(resource.spec.adapters):
         if not is_gguf_source(adapter.source):
             yield (

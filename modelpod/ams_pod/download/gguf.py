@@ -5,7 +5,7 @@ from ams_pod.download.jobs import Context
 from ams_pod.download.lease import FolderLease
 from ams_pod.download.partial import Partial
 
-_DESCRIBED = "tokenizer.json"
+_DESCRIBED = "config.json"
 
 
 def is_made(gguf: str | None, partial: Partial, context: Context) -> bool:

@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from ams_common.gguf_embedding import DESCRIPTION, Description, GgufEmbedding, Pooling, gguf_embedding
 from ams_common.printable import printable
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
 
 from ams_pod.engines.builtin.model.gguf import end_tokens
 from ams_pod.engines.builtin.model.gguf_file import GgufFile, read_gguf
+from ams_pod.engines.prompts.embedding import MODULES
 
+_MODES: dict[Pooling, str] = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "last": "pooling_mode_lasttoken",
+}
 _END_TOKENS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
@@ -27,11 +34,15 @@ class NoTokenizer(Exception):
 
 
 def write_prompt_files(gguf: Path, folder: Path) -> None:
-    """config.json, generation_config.json and the tokenizer's files. NoTokenizer."""
+    """config.json, generation_config.json and the tokenizer's files; of a model that makes vectors or scores, how it
+    does. NoTokenizer."""
     try:
         file = read_gguf(gguf)
     except Exception as error:  # whatever a damaged file leads to
         raise NoTokenizer(f"{gguf.name} is not a GGUF file that can be read ({printable(str(error), 200)}).") from None
+    if (embedding := gguf_embedding(file.metadata)) is not None:
+        _write_embedding(embedding, folder)
+        return
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -54,6 +65,24 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for each in (config, generation, tokenizer):
         each.save_pretrained(folder)
+
+
+def _write_embedding(embedding: GgufEmbedding, folder: Path) -> None:
+    """As of a repository of sentence-transformers; the tokenizer is the engine's alone."""
+    files: dict[str, Any] = {"config.json": embedding.config, DESCRIPTION: Description(embedding.pooling)}
+    if embedding.pooling != "rank":
+        kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+        package = "sentence_transformers.models"
+        files[MODULES] = [
+            {"idx": number, "name": str(number), "path": path, "type": f"{package}.{kind}"}
+            for number, (path, kind) in enumerate(kinds)
+        ]
+    if (mode := _MODES.get(embedding.pooling)) is not None:
+        files["1_Pooling/config.json"] = {mode: True}
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def _ends(file: GgufFile, tokenizer: Any) -> list[int]:

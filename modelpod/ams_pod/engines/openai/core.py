@@ -21,6 +21,7 @@ from ams_pod.engines.openai.pieces import (
     Task,
     VectorForm,
     Written,
+    most_tokens,
 )
 from ams_pod.engines.openai.slots import Slots
 from ams_pod.engines.openai.watch import Signs
@@ -39,7 +40,7 @@ class Terms:
     """What all requests of an engine are sent with. `ends` are the model's own tokens that end an answer.
 
     `vector_size` are the values of a vector, or 1 for a score; 0 where text is generated. `form` is how the engine is
-    asked for them.
+    asked for them. `shared_tokens` is the room that all texts at the engine have together; 0: each has its own.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Terms:
     task: Task = "generate"
     vector_size: int = 0
     form: VectorForm = PLAIN_FORM
+    shared_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -194,7 +196,20 @@ class Core:
             if ticket.cancelled:
                 self._end_unsent(ticket)
                 continue
+            if not self._has_room(ticket):
+                self._waiting.appendleft((ticket, attempts))
+                return
             self._send(ticket, attempts)
+
+    def _has_room(self, ticket: Ticket) -> bool:
+        """Whether it fits beside what runs, where that shares its room. One alone always does."""
+        if not self.terms.shared_tokens or not self._sent:
+            return True
+        taken = sum(self._most_tokens(each) for each in self._sent)
+        return taken + self._most_tokens(ticket) <= self.terms.shared_tokens
+
+    def _most_tokens(self, ticket: Ticket) -> int:
+        return min(most_tokens(ticket.prepared), self.terms.context_tokens)
 
     def _next(self) -> tuple[Ticket, Attempts]:
         """Of the key whose turn it is, the first."""

@@ -126,15 +126,20 @@ def embedding_engine(
     recipe = read_recipe(folder)
     if pairs:
         check_one_score(labels_of(config))
+        if (reason := dialect.why_no_scores(config)) is not None:
+            raise LoadFailed(f"{dialect.title} can't serve this model: {reason}")
     elif not dialect.pools_freely and (reason := why_not(recipe, dialect.title)) is not None:
         raise LoadFailed(f"{dialect.title} can't serve this model: {reason}")
     own = language_config(config)
     told = supervisor.state.facts.context_tokens
     context = longest_text(own, recipe.longest, setting)
-    info, terms = described(min(context, told) if told else context)
+    shares_room = dialect.shares_room(config)
+    if told:  # of a context that is shared, one token is an answer's, which there never is
+        context = min(context, told - 1 if shares_room else told)
+    info, terms = described(context)
     prompts = _prompts(tokenizer, info, recipe, pairs=pairs)
     expected, ids = _first_lengths(prompts, pairs=pairs)
-    terms = replace(terms, task=task)
+    terms = replace(terms, task=task, shared_tokens=info.context_tokens if shares_room else 0)
     try:
         if pairs:
             form = run_on(loop, tried_score_form(config, expected, terms, dialect, supervisor.address))

@@ -25,10 +25,10 @@ from ams_pod.engines.openai.pieces import Facts, LoadedAdapter
 from ams_pod.engines.openai.supervisor import State, Supervisor
 from ams_pod.engines.openai.trying import PromptForm, tried_form
 from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, Publish, ReportPhase
-from ams_pod.engines.prompts.embedding import is_sentence_transformer
+from ams_pod.engines.prompts.embedding import makes_embeddings
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config, read_tokenizer_if_any
 from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
-from ams_pod.weights_link import weights_path
+from ams_pod.weights_link import pooling_of, weights_path
 
 _FALLBACK_CONTEXT = 4096
 _FIRST_TEXT = "Hello there, how are you today?"
@@ -42,12 +42,12 @@ def load(
     """Of an engine that lives on `loop`; in another thread than that. LoadFailed if the folder has no tokenizer, or the
     engine doesn't start."""
     config = read_model_config(folder)
-    family = _family(settings, config, makes_embeddings=is_sentence_transformer(folder))
+    family = _family(settings, config, embeds=makes_embeddings(folder))
     dialect = dialect_of(settings.engine)
     if settings.adapters_state and not dialect.load_path:
         raise LoadFailed(f"--adapters-state: {dialect.title} loads no adapters while it runs; name them by --adapters")
     follower = AdapterFollower(settings.adapters_state, settings.name, dialect) if settings.adapters_state else None
-    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower)
+    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower, pooling_of(folder))
     made: list[Any] = []
     read = read_tokenizer_if_any if family == "embedding" else load_tokenizer
     reading = threading.Thread(target=lambda: made.append(_attempt(lambda: read(folder))), daemon=True)
@@ -203,11 +203,11 @@ def _context(settings: ServeSettings, config: Mapping[str, Any], facts: Facts) -
     return min(found, settings.context_tokens) if settings.context_tokens else found
 
 
-def _family(settings: ServeSettings, config: Mapping[str, Any], *, makes_embeddings: bool) -> str:
+def _family(settings: ServeSettings, config: Mapping[str, Any], *, embeds: bool) -> str:
     """The one that is set or that the architecture belongs to; `text` for one that only other engines know."""
     if settings.family != "auto":
         return settings.family
-    if makes_embeddings:
+    if embeds:
         return "embedding"
     architectures = config.get("architectures")
     try:

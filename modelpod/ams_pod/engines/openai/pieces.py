@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ams_common.adapters import adapter_id
 from ams_common.families import Modality
 
-from ams_pod.engines.port import EngineError, Finish, Sampling, TokenLogprobs
+from ams_pod.engines.port import EngineError, Finish, Prepared, Sampling, TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ class Written:
     """A prompt as a text, for an engine that takes no token ids."""
 
     text: str
+
+
+_AROUND = 256  # tokens that an engine puts around the texts of a pair, as a template of its own
+
+
+def most_tokens(prepared: Prepared) -> int:
+    """No engine makes more of it: a token is a byte at least."""
+    media = prepared.media
+    if isinstance(media, Pair):
+        return len(media.query.encode()) + len(media.text.encode()) + _AROUND
+    return len(media.text.encode()) + _AROUND if isinstance(media, Written) else len(prepared.ids)
 
 
 VERSION_MARK = "@"  # between the name of an adapter and what tells its bytes

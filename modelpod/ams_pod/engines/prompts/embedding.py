@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
 import msgspec
+from ams_common.gguf_embedding import DESCRIPTION
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.port import PLAIN_CHAT, ChatOptions, EngineRefusal, LoadFailed, Prepared, context_exceeded
@@ -97,6 +98,11 @@ class EmbeddingRecipe:
 def is_sentence_transformer(folder: Path) -> bool:
     """Whether a folder's files say that its model makes embeddings."""
     return (folder / MODULES).is_file()
+
+
+def makes_embeddings(folder: Path) -> bool:
+    """Whether its files say that a model makes vectors or scores, also those that were made of a GGUF file."""
+    return is_sentence_transformer(folder) or (folder / DESCRIPTION).is_file()
 
 
 def read_recipe(folder: Path) -> EmbeddingRecipe:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ams_common.config_bounds import absurd_size
+from ams_common.gguf_embedding import DESCRIPTION
 from ams_common.outside import InvalidJson, read_json
 from tokenizers import Tokenizer
 
 from ams_pod.engines.port import LoadFailed
 
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-UNREAD = "tokenizer-unread.json"  # in the place of a tokenizer that the engine alone reads
 _ELSEWHERE = {"added_tokens_decoder", "fast_tokenizer_files"}  # where tokenizer.json isn't asked for added tokens
 _OLDER_FILES = ("special_tokens_map.json", "added_tokens.json")
 _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
@@ -31,7 +31,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def read_tokenizer_if_any(folder: Path) -> Any:
     """As `load_tokenizer`; None for a folder that was made of a file whose tokenizer isn't read here."""
-    return None if (folder / UNREAD).is_file() else load_tokenizer(folder)
+    return None if (folder / DESCRIPTION).is_file() else load_tokenizer(folder)
 
 
 def load_declared_tokenizer(folder: Path) -> Any:

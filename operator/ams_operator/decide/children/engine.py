@@ -9,6 +9,7 @@ from typing import Any
 from ams_common.adapters import LINKS, RANK_FILE, RANK_WORD
 from ams_common.engines.row import EngineRow
 from ams_common.engines.wishes import EngineWishes, Member, engine_resources, wishes_of
+from ams_common.gguf_embedding import POOLING_FILE, POOLING_WORD
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import InvalidSource, names_gguf, parse_source
 
@@ -40,11 +41,9 @@ _CACHE = "/cache"
 _LOOPBACK = "127.0.0.1"
 # The engine stays the container's first process, which gets its signals. /app is where llama.cpp's image has its own.
 _TEED = f'rm -f {_PIPE}; mkfifo {_PIPE}; tee -a {_LOG} <{_PIPE} & export PATH="$PATH:/app"; exec "$@" >{_PIPE} 2>&1'
-# The highest rank of the adapters, which is known once they are downloaded, in the place of the word for it.
-_RANKED = (
-    f"r=$(cat {RUN_DIR}/{LINKS}/{RANK_FILE}); for a do shift; "
-    f"""[ "$a" = "{RANK_WORD}" ] && a=$r; set -- "$@" "$a"; done; """
-)
+# Words for what is known once all is downloaded, and the files that tell it: the highest rank of the adapters, and how
+# a GGUF file of an embedding model pools.
+_LATER = {RANK_WORD: f"{RUN_DIR}/{LINKS}/{RANK_FILE}", POOLING_WORD: f"{RUN_DIR}/{POOLING_FILE}"}
 _SHARED_MEMORY = ("vllm", "sglang")  # whose processes pass tensors that way; a container has 64 MiB of it otherwise
 # The controller of LeaderWorkerSets sets these variables in each container.
 _LEADER = Member(leader=True, rank="0", address="$(LWS_LEADER_ADDRESS)")
@@ -93,13 +92,19 @@ def worker_container(
     command = _command(resource, engine, row, _WORKER)
     return {
         **_engine(resource, engine, row, settings),
-        "command": _started(command, 'exec "$@"') if RANK_WORD in command else command,
+        "command": _started(command, 'exec "$@"') if any(word in command for word in _LATER) else command,
     }
 
 
 def _started(command: list[str], script: str) -> list[str]:
     """A shell that runs this script with the engine's command as its arguments."""
-    return ["/bin/sh", "-c", literal(_RANKED + script if RANK_WORD in command else script), ENGINE, *command]
+    filled = "".join(_filled(word, file) for word, file in _LATER.items() if word in command)
+    return ["/bin/sh", "-c", literal(filled + script), ENGINE, *command]
+
+
+def _filled(word: str, file: str) -> str:
+    """A shell's part that puts what the file says in the place of the word among its arguments."""
+    return f"""r=$(cat {file}); for a do shift; [ "$a" = "{word}" ] && a=$r; set -- "$@" "$a"; done; """
 
 
 def _command(resource: ModelDeployment, engine: Engine, row: EngineRow, member: Member) -> list[str]:

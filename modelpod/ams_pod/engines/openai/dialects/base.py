@@ -191,6 +191,14 @@ class Dialect:
         """How it may be asked for vectors, or for scores; none: not at all."""
         return self.score_forms if task == "score" else self.vector_forms
 
+    def shares_room(self, config: Mapping[str, Any]) -> bool:
+        """Whether texts that it reads at once have to fit its context together."""
+        return False
+
+    def why_no_scores(self, config: Mapping[str, Any]) -> str | None:
+        """Why its scores would be others than the authors', as a clause; None: they are the same."""
+        return None
+
     def scale_of(self, config: Mapping[str, Any]) -> Scale | None:
         """What is made of its scores, so that they are the builtin engine's; None where that is tried."""
         return "as-is"

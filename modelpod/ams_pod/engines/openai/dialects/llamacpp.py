@@ -92,7 +92,7 @@ class LlamaCpp(Dialect):
         return None
 
     def request(self, asked: Asked) -> tuple[str, bytes]:
-        if asked.chat is not None:
+        if asked.chat is not None or asked.task != "generate":
             return super().request(asked)
         sampling = asked.sampling
         body: dict[str, Any] = {
@@ -175,6 +175,19 @@ class LlamaCpp(Dialect):
             raise EngineRefusal("invalid-constraint", f"The form of the answer {error}.") from None
         return {"grammar": constraint.value}
 
+    def shares_room(self, config: Mapping[str, Any]) -> bool:
+        """Decoders keep keys and values of all slots in one cache."""
+        return config.get("is_decoder") is True
+
+    def why_no_scores(self, config: Mapping[str, Any]) -> str | None:
+        types = config.get("type_vocab_size")
+        if isinstance(types, int) and types > 1:
+            return (
+                "the model is told by types of tokens which of two texts they are of, and llama.cpp tells it the same"
+                " of all; take the builtin engine or vllm, with the repository's safetensors"
+            )
+        return None
+
     def scale_of(self, config: Mapping[str, Any]) -> Scale:
         """It tells logits, but for models that were made to answer yes or no."""
         return "as-is" if config.get("model_type") in _PROBABILITIES else "sigmoid"
@@ -182,8 +195,8 @@ class LlamaCpp(Dialect):
     def failure(self, status: int, body: bytes, asked: Asked | None = None) -> EngineError:
         """A text that is longer than what it computes at once is the client's affair, though it says 500."""
         if asked is not None and (found := _TOO_LARGE.search(message_of(body))) is not None:
-            given = max(int(found[1] or 0), asked.context_tokens)
-            return context_exceeded(asked.context_tokens, given, at_least=True)
+            given = max(int(found[1] or 0), asked.context_tokens + 1)
+            return context_exceeded(asked.context_tokens, given, at_least=found[1] is None)
         return super().failure(status, body, asked)
 
     def pieces(self, data: bytes) -> Piece | None:
