@@ -11,8 +11,10 @@ Pooling = Literal["none", "mean", "cls", "last", "rank"]
 
 DESCRIPTION = "gguf-embedding.json"  # beside what is made of such a file
 EMBEDDING_FILES = ("modules.json", DESCRIPTION)  # one of which says that a folder's model makes vectors or scores
-POOLING_FILE = "pooling"  # beside the link to it: how it pools, as the engine is told it
-POOLING_WORD = "{pooling}"  # what stands for it in a command that is written before the file is there
+# What stands, in a command that is written before the file is there, for how it pools and how long a text may be.
+POOLING_WORD, LONGEST_WORD = "{pooling}", "{longest-text}"
+WORD_FILES = {POOLING_WORD: "pooling", LONGEST_WORD: "longest-text"}  # beside the link to it: what each word stands for
+LONGEST_TEXT = 8192  # tokens, where nobody asks for others
 
 _POOLINGS: dict[int, Pooling] = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 # Of llama.cpp: architectures that make nothing but vectors, as transformers calls them where it has them.
@@ -27,9 +29,17 @@ _MOST = 1 << 24  # of sizes that a model has
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What is told of such a file beside its config.json. Its tokenizer isn't read: texts go to the engine."""
+    """What is told of such a file beside its config.json. Its tokenizer isn't read: texts go to the engine.
 
-    pooling: Pooling
+    `context_tokens` is what the model was made for, None where the file is silent.
+    """
+
+    pooling: Pooling = "none"
+    context_tokens: int | None = None
+
+    def words(self) -> dict[str, str]:
+        """What words in a command stand for."""
+        return {POOLING_WORD: self.pooling, LONGEST_WORD: str(min(LONGEST_TEXT, self.context_tokens or LONGEST_TEXT))}
 
 
 @dataclass(frozen=True, slots=True)

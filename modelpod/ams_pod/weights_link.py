@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ams_common.adapters import LINKS, RANK_FILE
 from ams_common.engines.names import EngineName
-from ams_common.gguf_embedding import DESCRIPTION, POOLING_FILE, Description, Pooling
+from ams_common.gguf_embedding import DESCRIPTION, WORD_FILES, Description
 from ams_common.hub_files import is_gguf
 from ams_common.outside import InvalidJson, read_json
 from ams_common.source import FileSource, Source
@@ -26,16 +26,17 @@ def weights_path(folder: Path, source: Source, engine: EngineName) -> Path:
     return inside(folder, name)
 
 
-def pooling_of(folder: Path) -> Pooling:
-    """How the GGUF file of an embedding model pools, as its download found out; `none` for any other."""
+def later_words(folder: Path) -> dict[str, str]:
+    """What words in an engine's command stand for: what the download found out of an embedding model's GGUF file."""
     try:
-        return read_json((folder / DESCRIPTION).read_bytes(), Description).pooling
+        found = read_json((folder / DESCRIPTION).read_bytes(), Description)
     except (OSError, InvalidJson):
-        return "none"
+        found = Description()  # of any other
+    return found.words()
 
 
 def make_link(link_dir: Path, folder: Path, source: Source, engine: EngineName) -> Path:
-    """The link, made or replaced in one step, and the file that tells how it pools; one of the other name goes.
+    """The link, made or replaced in one step, and the files that tell of embeddings; one of the other name goes.
 
     OSError.
     """
@@ -44,7 +45,8 @@ def make_link(link_dir: Path, folder: Path, source: Source, engine: EngineName) 
     _link(link_dir, own, target)
     if (link_dir / other).is_symlink():
         (link_dir / other).unlink()
-    _write(link_dir, POOLING_FILE, pooling_of(folder).encode())
+    for word, value in later_words(folder).items():
+        _write(link_dir, WORD_FILES[word], value.encode())
     return link_dir / own
 
 

@@ -109,8 +109,16 @@ VL = {"spec__model__family": "vision-language"}
         ("llamacpp", {"spec__resources": GPU}, ("--gpu-layers", "999")),
         ("llamacpp", {"spec__resources": FOUR_GPUS}, ("--threads", "8")),
         ("llamacpp", {"spec__model__family": "embedding"}, ("--embedding", "--pooling", "{pooling}")),
-        ("llamacpp", {"spec__model__family": "embedding"}, ("--batch-size", "8192", "--ubatch-size", "8192")),
-        ("llamacpp", {"spec__model__family": "embedding"}, ("--ctx-size", "8192", "--kv-unified")),
+        (
+            "llamacpp",
+            {"spec__model__family": "embedding"},
+            ("--batch-size", "{longest-text}", "--ubatch-size", "{longest-text}"),
+        ),
+        (
+            "llamacpp",
+            {"spec__model__family": "embedding"},
+            ("--pooling", "{pooling}", "--ctx-size", "{longest-text}", "--kv-unified"),
+        ),
     ],
 )
 def test_a_field_becomes_an_argument(engine: EngineName, changes: dict[str, Any], expected: tuple[str, ...]) -> None:

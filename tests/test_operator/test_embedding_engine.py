@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ams_common.gguf_embedding import POOLING_FILE, POOLING_WORD
+from ams_common.gguf_embedding import LONGEST_WORD, POOLING_WORD, WORD_FILES
 from ams_operator.decide.observed import Observed
 from ams_operator.decide.plan import plan
 from plan_objects import NOW, SETTINGS, resource
@@ -27,7 +27,9 @@ def test_the_engine_starts_with_the_pooling_that_the_download_found(tmp_path: Pa
     command = engine_of(model={"family": "embedding"})
     shell, flag, script, name, *words = (word.replace("$$", "$") for word in command)
     assert words[words.index("--pooling") + 1] == POOLING_WORD
-    (tmp_path / POOLING_FILE).write_text("last")
+    assert words[words.index("--ctx-size") + 1] == LONGEST_WORD
+    (tmp_path / WORD_FILES[POOLING_WORD]).write_text("last")
+    (tmp_path / WORD_FILES[LONGEST_WORD]).write_text("512")
     script = script.replace("/run/ams", str(tmp_path)).replace("tee -a", "cat >>")
     show = ["/bin/sh", "-c", 'for each do echo "[$each]"; done', "engine"]
     subprocess.run([shell, flag, script, name, *show, *words], check=True, timeout=30)
@@ -36,6 +38,7 @@ def test_the_engine_starts_with_the_pooling_that_the_download_found(tmp_path: Pa
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert shown[shown.index("[--pooling]") + 1] == "[last]"
+    assert [shown[shown.index(f"[{name}]") + 1] for name in ("--ctx-size", "--ubatch-size")] == ["[512]", "[512]"]
     assert len(shown) == len(words)
 
 

@@ -10,7 +10,7 @@ from ams_common.source import parse_source
 from ams_pod.engines.prompts.embedding import Layer, read_recipe, scores_pairs
 from ams_pod.engines.prompts.folder import read_model_config
 from ams_pod.layout import find_model
-from ams_pod.weights_link import pooling_of
+from ams_pod.weights_link import later_words
 from fakehub import checkpoints
 from fakehub.embedding_gguf import LAST, MEAN, SCORE, bert_gguf, qwen3_gguf
 from fakehub.repository import Repository
@@ -60,7 +60,9 @@ def test_a_gguf_file_of_an_embedding_model_tells_how_it_pools(
     made = (qwen3_gguf if kind.startswith("qwen3") else bert_gguf)(folder, tmp_path / "m.gguf", pooling=pooling)
     outcome = downloads.run(f"file://{made}", "--engine", "llamacpp", "--link-dir", str(links))
     found = {MEAN: "mean", SCORE: "rank", LAST: "last"}[pooling]
-    assert (links / "pooling").read_text() == found == pooling_of(outcome.folder)
+    assert (links / "pooling").read_text() == found
+    assert later_words(outcome.folder) == {"{pooling}": found, "{longest-text}": (links / "longest-text").read_text()}
+    assert int((links / "longest-text").read_text()) == (4096 if kind.startswith("qwen3") else 512)
     assert (outcome.folder / "modules.json").is_file() == (pooling != SCORE)
     assert scores_pairs(read_model_config(outcome.folder)) == (pooling == SCORE)
     if pooling != SCORE:

@@ -3,10 +3,9 @@
 from ams_common.engines import refusing
 from ams_common.engines.row import EngineRow, no_variables
 from ams_common.engines.wishes import EngineWishes
-from ams_common.gguf_embedding import POOLING_WORD
+from ams_common.gguf_embedding import LONGEST_WORD, POOLING_WORD
 
 _ALL_LAYERS = 999
-_LONGEST_TEXT = 8192  # tokens, of one to be embedded, where nobody asks for others
 
 
 def command(wishes: EngineWishes) -> list[str]:
@@ -19,7 +18,8 @@ def command(wishes: EngineWishes) -> list[str]:
     result += ["--parallel", str(wishes.concurrent_requests)]
     if wishes.embeds:
         # A text is computed at once, and its states stay only as long as that takes: one room is enough for all slots.
-        longest = str(wishes.context_tokens or _LONGEST_TEXT)
+        # A larger one is slower, as all texts in it are held against each other.
+        longest = str(wishes.context_tokens or LONGEST_WORD)
         result += ["--embedding", "--pooling", POOLING_WORD, "--ctx-size", longest, "--kv-unified"]
         result += ["--batch-size", longest, "--ubatch-size", longest]
     elif wishes.context_tokens is None:
@@ -68,7 +68,7 @@ ROW = EngineRow(
         (
             "(family embedding)",
             "`--embedding`, `--pooling` as the file has it, `--ctx-size`, `--batch-size` and `--ubatch-size`: the"
-            " longest text, 8192 if contextTokens is auto; `--kv-unified`",
+            " longest text, if contextTokens is auto the model's, and 8192 at most; `--kv-unified`",
         ),
         ("limits.prefixCacheTokens", "0: `--no-cache-prompt`, `--cache-ram`; a number is refused"),
         ("limits.imagePixels", "refused"),

@@ -69,7 +69,8 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
 
 def _write_embedding(embedding: GgufEmbedding, folder: Path) -> None:
     """As of a repository of sentence-transformers; the tokenizer is the engine's alone."""
-    files: dict[str, Any] = {"config.json": embedding.config, DESCRIPTION: Description(embedding.pooling)}
+    description = Description(embedding.pooling, embedding.config.get("max_position_embeddings"))
+    files: dict[str, Any] = {"config.json": embedding.config, DESCRIPTION: description}
     if embedding.pooling != "rank":
         kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
         package = "sentence_transformers.models"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ams_common.gguf_embedding import POOLING_WORD
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.port import LoadFailed
@@ -31,7 +30,7 @@ _SECRET = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is started: `{model}`, `{port}` and `{pooling}` in `arguments` and values of `variables` are replaced."""
+    """What is started: `{model}`, `{port}` and others in `arguments` and in values of `variables` are replaced."""
 
     arguments: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -48,9 +47,14 @@ class Command:
             raise LoadFailed("the engine's command is empty")
         return cls(tuple(arguments), named)
 
-    def filled(self, model: str, port: int, pooling: str = "none") -> "Command":
+    def filled(self, model: str, port: int, words: Mapping[str, str] | None = None) -> "Command":
+        """`words` are those that stand for something, beside model and port."""
+        given = {"{model}": model, "{port}": str(port), **(words or {})}
+
         def fill(text: str) -> str:
-            return text.replace("{model}", model).replace("{port}", str(port)).replace(POOLING_WORD, pooling)
+            for word, value in given.items():
+                text = text.replace(word, value)
+            return text
 
         return Command(tuple(map(fill, self.arguments)), {name: fill(value) for name, value in self.variables.items()})
 

@@ -28,7 +28,7 @@ from ams_pod.engines.port import Capabilities, Feature, LoadFailed, ModelInfo, P
 from ams_pod.engines.prompts.embedding import makes_embeddings
 from ams_pod.engines.prompts.folder import load_tokenizer, read_model_config, read_tokenizer_if_any
 from ams_pod.engines.prompts.text import TextPrompts, sampling_defaults, stop_tokens
-from ams_pod.weights_link import pooling_of, weights_path
+from ams_pod.weights_link import later_words, weights_path
 
 _FALLBACK_CONTEXT = 4096
 _FIRST_TEXT = "Hello there, how are you today?"
@@ -47,7 +47,7 @@ def load(
     if settings.adapters_state and not dialect.load_path:
         raise LoadFailed(f"--adapters-state: {dialect.title} loads no adapters while it runs; name them by --adapters")
     follower = AdapterFollower(settings.adapters_state, settings.name, dialect) if settings.adapters_state else None
-    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower, pooling_of(folder))
+    supervisor = Supervisor(dialect, settings, model_path(folder, settings), report, follower, later_words(folder))
     made: list[Any] = []
     read = read_tokenizer_if_any if family == "embedding" else load_tokenizer
     reading = threading.Thread(target=lambda: made.append(_attempt(lambda: read(folder))), daemon=True)

@@ -68,10 +68,10 @@ class Supervisor:
         model: str,
         report: ReportPhase,
         adapters: AdapterFollower | None = None,
-        pooling: str = "none",
+        words: Mapping[str, str] | None = None,
     ) -> None:
-        """`adapters`: those that come and go while it runs, None where none do. `pooling` is how the GGUF file of an
-        embedding model pools.
+        """`adapters`: those that come and go while it runs, None where none do. `words` stand for something in
+        the engine's command.
 
         LoadFailed where the settings say neither how to start the engine nor where it is.
         """
@@ -79,7 +79,7 @@ class Supervisor:
         self.adapters = adapters
         self._following: asyncio.Task[None] | None = None
         self._dialect, self._settings, self._model, self._report = dialect, settings, model, report
-        self._pooling = pooling
+        self._words = words
         self._command: Command | None = None
         self._child: Child | None = None
         self._address = Address()
@@ -289,7 +289,7 @@ class Supervisor:
         variables: Mapping[str, str] = {**dialect.extra_variables, **command.variables}
         if dialect.sleep_path and self._settings.engine_sleep_seconds:
             variables = {"VLLM_SERVER_DEV_MODE": "1", **variables}
-        filled = Command(command.arguments, variables).filled(self._model, self._address.port, self._pooling)
+        filled = Command(command.arguments, variables).filled(self._model, self._address.port, self._words)
         self._child = Child.start(filled, self._log_path, {dialect.key_variable: key})
 
     async def _until_healthy(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ams_common.adapters import LINKS, RANK_FILE, RANK_WORD
 from ams_common.engines.row import EngineRow
 from ams_common.engines.wishes import EngineWishes, Member, engine_resources, wishes_of
-from ams_common.gguf_embedding import POOLING_FILE, POOLING_WORD
+from ams_common.gguf_embedding import WORD_FILES
 from ams_common.resource.spec import ModelDeployment
 from ams_common.source import InvalidSource, names_gguf, parse_source
 
@@ -41,9 +41,12 @@ _CACHE = "/cache"
 _LOOPBACK = "127.0.0.1"
 # The engine stays the container's first process, which gets its signals. /app is where llama.cpp's image has its own.
 _TEED = f'rm -f {_PIPE}; mkfifo {_PIPE}; tee -a {_LOG} <{_PIPE} & export PATH="$PATH:/app"; exec "$@" >{_PIPE} 2>&1'
-# Words for what is known once all is downloaded, and the files that tell it: the highest rank of the adapters, and how
-# a GGUF file of an embedding model pools.
-_LATER = {RANK_WORD: f"{RUN_DIR}/{LINKS}/{RANK_FILE}", POOLING_WORD: f"{RUN_DIR}/{POOLING_FILE}"}
+# Words for what is known once all is downloaded, and the files that tell it: the highest rank of the adapters, and
+# how a GGUF file of an embedding model pools and how long its texts may be.
+_LATER = {
+    RANK_WORD: f"{RUN_DIR}/{LINKS}/{RANK_FILE}",
+    **{word: f"{RUN_DIR}/{file}" for word, file in WORD_FILES.items()},
+}
 _SHARED_MEMORY = ("vllm", "sglang")  # whose processes pass tensors that way; a container has 64 MiB of it otherwise
 # The controller of LeaderWorkerSets sets these variables in each container.
 _LEADER = Member(leader=True, rank="0", address="$(LWS_LEADER_ADDRESS)")
