@@ -100,6 +100,7 @@ VL = {"spec__model__family": "vision-language"}
         ("sglang", {"spec__limits__contextTokens": 4096}, ("--context-length", "4096")),
         ("sglang", {"spec__limits__concurrentRequests": 64}, ("--max-running-requests", "64")),
         ("sglang", {"spec__limits__prefixCacheTokens": 0}, ("--disable-radix-cache",)),
+        ("sglang", {"spec__model__family": "embedding"}, ("--is-embedding",)),
         ("sglang", {"spec__precision": "bfloat16"}, ("--dtype", "bfloat16")),
         ("sglang", {"spec__resources": FOUR_GPUS}, ("--tp-size", "4")),
         ("sglang", VL, ("--enable-multimodal",)),
@@ -212,11 +213,6 @@ ALL: tuple[EngineName, ...] = ("vllm", "sglang", "llamacpp", "custom")
     ("changes", "engines", "beginning"),
     [
         ({"spec__model__family": "vqa"}, ALL, "spec.model.family: vqa is served by the builtin engine alone"),
-        (
-            {"spec__model__family": "embedding"},
-            ("sglang",),
-            "spec.model.family: this engine isn't asked for embeddings",
-        ),
         ({"spec__model__family": "omni"}, ("llamacpp",), "spec.model.family: omni takes more than text"),
         ({"spec__quantization": "4bit"}, ALL, "spec.quantization: 4bit is made by the builtin engine alone"),
         ({"spec__quantization": "8bit"}, ALL, "spec.quantization: 8bit is made by the builtin engine alone"),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_pod.engines.openai.dialects.sglang import SGLang
+from ams_pod.engines.openai.dialects.vllm import Vllm
 from ams_pod.engines.openai.embedding import labels_of, why_not
 from ams_pod.engines.port import EngineRefusal, LoadFailed, TokenEvent
 from ams_pod.engines.prompts.embedding import EmbeddingRecipe, Layer
@@ -127,9 +129,25 @@ async def test_refusals_and_failures_of_the_engine(folder: Path) -> None:
 
 
 async def test_an_engine_that_makes_no_vectors_is_found_out_at_once(folder: Path) -> None:
-    with pytest.raises(LoadFailed, match=r"SGLang isn't asked for embeddings here"):
+    with pytest.raises(LoadFailed, match=r"SGLang can't serve this model.*last token of qwen2 and qwen3 alone"):
         async with beside(folder, "sglang"):
             pass
+
+
+async def test_rerankers_are_none_of_sglangs(reranker: Path) -> None:
+    with pytest.raises(LoadFailed, match=r"SGLang isn't asked for reranking here"):
+        async with beside(reranker, "sglang"):
+            pass
+
+
+async def test_sglang_gives_vectors_of_the_last_token(tmp_path: Path) -> None:
+    folder = checkpoints.make("qwen3_embedding", tmp_path / "qwen3")
+    async with beside(folder, "sglang", {"family": "embedding"}) as one:
+        [event] = await one.wait(one.submit(one.engine.prepare_ids([7, 8])))
+        assert first_token(event) == 7
+        assert one.fake is not None
+        asked = one.fake.asked[-1]
+        assert (asked["path"], asked["input"], asked["encoding_format"]) == ("/v1/embeddings", [7, 8], "float")
 
 
 async def test_a_folder_that_does_not_say_how_to_pool_is_refused(tmp_path: Path) -> None:
@@ -160,15 +178,23 @@ async def test_several_classes_are_no_score(tmp_path: Path) -> None:
 
 
 def test_what_is_pooled_otherwise_than_the_authors_do_is_refused() -> None:
-    assert why_not(EmbeddingRecipe(("mean",), (Layer("normalize"),), said=True), "vLLM") is None
-    assert why_not(EmbeddingRecipe(("last",), (), said=True), "vLLM") is None
+    assert why_not(EmbeddingRecipe(("mean",), (Layer("normalize"),), said=True), Vllm(), {}) is None
+    assert why_not(EmbeddingRecipe(("last",), (), said=True), Vllm(), {}) is None
     for recipe, words in (
         (EmbeddingRecipe(), "modules.json"),
         (EmbeddingRecipe(("cls", "mean"), said=True), "cls and mean"),
         (EmbeddingRecipe(("max",), said=True), "pooled by max"),
         (EmbeddingRecipe(("mean",), (Layer("dense", "2_Dense"),), said=True), "Dense"),
     ):
-        assert words in (why_not(recipe, "vLLM") or "")
+        assert words in (why_not(recipe, Vllm(), {}) or "")
+
+
+def test_which_models_sglang_pools_as_their_authors_do() -> None:
+    last = EmbeddingRecipe(("last",), (Layer("normalize"),), said=True)
+    assert why_not(last, SGLang(), {"model_type": "qwen3"}) is None
+    assert why_not(last, SGLang(), {"model_type": "llama"}) is not None
+    assert why_not(EmbeddingRecipe(("last",), (), said=True), SGLang(), {"model_type": "qwen3"}) is not None
+    assert why_not(EmbeddingRecipe(("cls",), last.layers, said=True), SGLang(), {"model_type": "qwen3"}) is not None
 
 
 def test_classes_of_a_configuration() -> None:

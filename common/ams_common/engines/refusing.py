@@ -47,12 +47,6 @@ def nodes_without_gpus(resource: ModelDeployment, facts: ModelFacts) -> Iterator
         )
 
 
-def embeddings(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
-    """For engines that have routes for them which nothing here asks."""
-    if family_name(resource.spec, facts) == "embedding":
-        yield "spec.model.family: this engine isn't asked for embeddings; name builtin, vllm or custom"
-
-
 def text_only(resource: ModelDeployment, facts: ModelFacts) -> Iterator[str]:
     name = family_name(resource.spec, facts)
     if name is not None and name not in ("text", "embedding", *_OURS_ALONE):

@@ -26,6 +26,8 @@ def command(wishes: EngineWishes) -> list[str]:
         result += ["--nnodes", str(wishes.nodes)]
     if not wishes.prefix_cache:
         result += ["--disable-radix-cache"]
+    if wishes.embeds:
+        result += ["--is-embedding"]
     if wishes.images or wishes.audio:  # videos come to it as frames, which it doesn't take
         result += ["--enable-multimodal"]
     if wishes.adapters:
@@ -57,7 +59,6 @@ ROW = EngineRow(
     rules=(
         refusing.families,
         refusing.nodes_without_gpus,
-        refusing.embeddings,
         refusing.folder,
         refusing.quantization,
         refusing.fallbacks,
@@ -85,6 +86,7 @@ ROW = EngineRow(
             "`--enable-lora`, `--max-loras-per-batch`, `--max-lora-rank`, `--lora-target-modules`; loaded once it runs,"
             " or by `--lora-paths`",
         ),
+        ("(family embedding)", "`--is-embedding`; models that pool by the last token"),
         ("(families that take media)", "`--enable-multimodal`"),
         ("(always)", "`--sampling-defaults`, `--enable-metrics`, `--enable-cache-report`"),
     ),

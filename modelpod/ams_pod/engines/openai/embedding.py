@@ -85,17 +85,26 @@ def prepared_pair(prompts: EmbeddingPrompts, query: str, text: str) -> Prepared:
     return Prepared(ids, media=Pair(prompts.cased(query), prompts.cased(text)))
 
 
-def why_not(recipe: EmbeddingRecipe, title: str) -> str | None:
+def why_not(recipe: EmbeddingRecipe, dialect: Dialect, config: Mapping[str, Any]) -> str | None:
     """Why the engine's vectors would be others than the authors' and the builtin engine's; None: they are the same."""
     if not recipe.said:
         return (
-            f"the folder has no modules.json, without which {title} pools in a way of its own; the builtin engine takes"
-            " the mean of all tokens"
+            f"the folder has no modules.json, without which {dialect.title} pools in a way of its own; the builtin"
+            " engine takes the mean of all tokens"
         )
     if tuple(recipe.pools) not in _POOLS:
         return f"its vectors are pooled by {' and '.join(recipe.pools)}, which only the builtin engine does"
     if any(layer.kind == "dense" for layer in recipe.layers):
         return "its vectors pass a layer behind pooling (Dense), which only the builtin engine computes"
+    kinds = dialect.decoders_alone
+    if kinds is None:
+        return None
+    kind = language_config(config).get("model_type")
+    if tuple(recipe.pools) != ("last",) or Layer("normalize") not in recipe.layers or kind not in kinds:
+        return (
+            f"it is asked for normalized vectors of the last token of {' and '.join(sorted(kinds))} alone; take the"
+            " builtin engine or vllm"
+        )
     return None
 
 
@@ -128,7 +137,7 @@ def embedding_engine(
         check_one_score(labels_of(config))
         if (reason := dialect.why_no_scores(config)) is not None:
             raise LoadFailed(f"{dialect.title} can't serve this model: {reason}")
-    elif not dialect.pools_freely and (reason := why_not(recipe, dialect.title)) is not None:
+    elif not dialect.pools_freely and (reason := why_not(recipe, dialect, config)) is not None:
         raise LoadFailed(f"{dialect.title} can't serve this model: {reason}")
     own = language_config(config)
     told = supervisor.state.facts.context_tokens

@@ -99,6 +99,9 @@ class Dialect:
         Sequence[VectorForm]
     ] = ()  # of which the first that it takes is its own; none: it makes none
     score_forms: ClassVar[Sequence[VectorForm]] = ()
+    decoders_alone: ClassVar[frozenset[str] | None] = (
+        None  # kinds of models that it embeds by the last token; None: all
+    )
     pools_freely: ClassVar[bool] = False  # how its vectors are pooled is its own affair, and not to be checked here
     takes_vector_ids: ClassVar[bool] = False  # also where texts go as they are
     gone_words: ClassVar[re.Pattern[str] | None] = None  # of an error that tells that what computes is dead

@@ -12,7 +12,7 @@ from ams_common.lifecycle import Phase
 from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
-from ams_pod.engines.openai.pieces import Asked, Facts, LoadedAdapter
+from ams_pod.engines.openai.pieces import Asked, Facts, LoadedAdapter, VectorForm
 from ams_pod.engines.port import Constraint, EngineRefusal, Sampling
 
 # Videos are taken as files; here they are frames, which it can't read.
@@ -32,6 +32,8 @@ class SGLang(Dialect):
     }
     tells_ids: ClassVar[bool] = True  # from 0.5.18; texts before
     takes_gbnf: ClassVar[bool] = True  # which its grammar backends call EBNF
+    vector_forms: ClassVar[Sequence[VectorForm]] = (VectorForm(encoding="float"),)
+    decoders_alone: ClassVar[frozenset[str]] = frozenset({"qwen2", "qwen3"})  # whose last token it takes, and its norm
     load_path: ClassVar[str] = "/load_lora_adapter"
     unload_path: ClassVar[str] = "/unload_lora_adapter"
     constraint_kinds: ClassVar[frozenset[str]] = frozenset({"json-object", "json-schema", "regex", "choice", "lark"})
