@@ -12,27 +12,55 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import PIL.Image
-from fakehub import checkpoints
+from fakehub import checkpoints, embedding_gguf
 from test_all_engines import world
 from test_all_engines.world import Running
 from test_media import media_files
 
-ENGINES = ("builtin", "vllm")
+ENGINES = ("builtin", "llamacpp", "vllm")
+ONE_TYPE = "one_type_reranker"  # a cross-encoder that isn't told which of two texts a token is of
 # Else vLLM counts the frames of a video as one a second.
 ARGUMENTS = {("vllm", kind): ["--trust-request-mm-kwargs"] for kind in ("qwen2_5_vl", "qwen2_5_omni")}
 HIDDEN = 128  # vLLM's kernels for CPUs have no heads smaller than 32
 
 
+def reads(engine: str, kind: str) -> bool:
+    """Whether an engine is to be tried with a kind: llama.cpp with those that become GGUF files here."""
+    return engine != "llamacpp" or kind in _GGUF
+
+
 def folder_of(kind: str, scratch: Path) -> Path:
     """The tiny checkpoint of a kind."""
     with mock.patch.object(checkpoints, "HIDDEN", HIDDEN):
-        return checkpoints.make(kind, scratch / kind, dtype="float32")
+        if kind == ONE_TYPE:
+            with mock.patch.object(checkpoints, "_bert_config", partial(checkpoints._bert_config, type_vocab_size=1)):
+                return checkpoints.make("bert_reranker", scratch / kind, dtype="float32")
+        folder = checkpoints.make(kind, scratch / kind, dtype="float32")
+    if kind == "qwen3_embedding":  # as the authors' models have it, without longer contexts than they were trained on
+        path = folder / "config.json"
+        plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | plain))
+    return folder
+
+
+_GGUF = {
+    "bert": embedding_gguf.bert_gguf,
+    "qwen3_embedding": embedding_gguf.qwen3_gguf,
+    ONE_TYPE: partial(embedding_gguf.bert_gguf, pooling=embedding_gguf.SCORE),
+}
+
+
+def _source(engine: str, kind: str, folder: Path) -> str:
+    if engine != "llamacpp":
+        return f"file://{folder}"
+    return f"file://{_GGUF[kind](folder, folder.with_name(f'{kind}.gguf'))}"
 
 
 @contextlib.contextmanager
@@ -43,7 +71,9 @@ def serving(engine: str, kind: str, scratch: Path) -> Iterator[Running]:
     folder = scratch / kind if (scratch / kind).is_dir() else folder_of(kind, scratch)
     limits = {"contextTokens": 1024} if kind.startswith("qwen2") else {}
     arguments = ARGUMENTS.get((engine, kind), ())
-    with world.serving(engine, run, f"file://{folder}", limits, precision="float32", arguments=arguments) as running:
+    precision = "auto" if engine == "llamacpp" else "float32"
+    source = _source(engine, kind, folder)
+    with world.serving(engine, run, source, limits, precision=precision, arguments=arguments) as running:
         yield running
 
 

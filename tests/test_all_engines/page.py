@@ -69,7 +69,8 @@ SECTIONS = (
         "Media and vectors",
         "Tiny models with random weights (Qwen2.5-VL, Qwen2-Audio, Qwen2.5-Omni, BERT, Qwen3-Embedding) in float32.\n"
         "Answers are compared with the builtin engine's on the same folder: prompts have to be equally long, first\n"
-        "tokens equally probable, vectors and scores the same. llama.cpp reads none of these folders.",
+        "tokens equally probable, vectors and scores the same. For llama.cpp those of BERT and Qwen3 are GGUF files;\n"
+        "its cross-encoder has no types of tokens.",
         tuple(FAMILIES.values()),
     ),
 )

@@ -56,7 +56,7 @@ def all_seen(running: Running, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {name: chat(running, *parts) for name, parts in CHATS.get(kind, {}).items()}
     if kind in ("bert", "qwen3_embedding"):
         found["vectors"] = vectors(running)
-    if kind == "bert_reranker":
+    if kind in ("bert_reranker", families.ONE_TYPE):
         found["scores"] = scores(running)
     return found
 
@@ -76,7 +76,11 @@ def scores(running: Running) -> dict[int, float]:
 def of(*kinds: str) -> pytest.MarkDecorator:
     """The models that a test asks."""
     return pytest.mark.parametrize(
-        "model", [(engine, kind) for kind in kinds for engine in ENGINES], ids="-".join, indirect=True, scope="module"
+        "model",
+        [(engine, kind) for kind in kinds for engine in ENGINES if families.reads(engine, kind)],
+        ids="-".join,
+        indirect=True,
+        scope="module",
     )
 
 
@@ -210,7 +214,7 @@ def test_embeddings_refused(model: World) -> None:
     assert status == 400, answer
 
 
-@of("bert_reranker")
+@of("bert_reranker", families.ONE_TYPE)
 def test_rerank(model: World) -> None:
     found = scores(model.running)
     assert found == pytest.approx(model.reference["scores"], abs=0.01)
