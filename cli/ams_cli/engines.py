@@ -20,7 +20,7 @@ from ams_common.pod_settings import ServeSettings
 from ams_common.resource.spec import ModelDeployment
 
 from ams_cli import weights
-from ams_cli.preview import Preview, of_folder
+from ams_cli.preview import Preview, of_folder, of_source
 
 Programs = Mapping[EngineName, str]
 """The program of each engine that this machine has."""
@@ -95,7 +95,7 @@ def choose(preview: Preview, machine: Machine) -> EngineChoice:
 
 def engine_of_weights(resource: ModelDeployment, machine: Machine) -> EngineName:
     """Which engine the weights are downloaded for: what decides between those that differ is the file's name."""
-    name = choose(Preview(resource), machine).name
+    name = choose(of_source(resource), machine).name
     if name == "builtin" and resource.spec.adapters and not is_gguf_source(resource.spec.model.source):
         return "vllm"  # what auto chooses once the architecture is known, if it chooses one that applies adapters
     return name
@@ -104,7 +104,7 @@ def engine_of_weights(resource: ModelDeployment, machine: Machine) -> EngineName
 def on_disk(resource: ModelDeployment, models_dir: Path, machine: Machine) -> Preview:
     """What is known of a model without asking anybody: its weights, once they are there."""
     folder = weights.folder(resource, models_dir, engine_of_weights(resource, machine))
-    return Preview(resource) if folder is None else of_folder(resource, folder)
+    return of_source(resource) if folder is None else of_folder(resource, folder)
 
 
 def facts_of(preview: Preview) -> ModelFacts:

@@ -1,5 +1,6 @@
 """What a model is before it is served: sizes and configuration, from the weights on disk or from the hub."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import msgspec
 from ams_common.config_bounds import absurd_size
 from ams_common.engines.names import EngineName
 from ams_common.families import BY_NAME, FamilyRow, UnsupportedArchitecture, family_of
+from ams_common.gguf_embedding import gguf_embedding
 from ams_common.hub_files import INDEX, RemoteFile, UnusableFiles, choose_files, described, is_gguf, is_weights
 from ams_common.memory_offers import ModelSize, size_of
 from ams_common.options import variable_name
@@ -83,6 +85,31 @@ def look(resource: ModelDeployment, models_dir: Path, engine: EngineName = "buil
     return _with_family(Preview(resource))
 
 
+def of_source(resource: ModelDeployment) -> Preview:
+    """What is known without its weights: of a GGUF file of this machine that makes vectors or scores, that it does."""
+    source = parse_source(resource.spec.model.source)
+    file = local_gguf(source) if isinstance(source, FileSource) else None
+    if file is None or resource.spec.model.family != "auto":
+        return Preview(resource)
+    try:
+        at = file.stat()
+    except OSError:
+        return Preview(resource)
+    embeds = _is_embedding(file, at.st_mtime_ns, at.st_size)
+    return Preview(resource, family=BY_NAME["embedding"] if embeds else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_embedding(file: Path, changed_ns: int, size: int) -> bool:
+    """Of a file as it was then; whoever downloads says what is wrong with one that can't be read."""
+    from ams_pod.engines.builtin.model.gguf_file import read_gguf
+
+    try:
+        return gguf_embedding(read_gguf(file).metadata) is not None
+    except Exception:  # whatever a damaged file leads to
+        return False
+
+
 def _of_gguf(resource: ModelDeployment, gguf: Path, engine: EngineName) -> Preview:
     """A file of this machine, which is read where it is."""
     try:
@@ -98,19 +125,16 @@ def _of_gguf(resource: ModelDeployment, gguf: Path, engine: EngineName) -> Previ
 def _with_head(preview: Preview, head: GgufHead, engine: EngineName) -> Preview:
     """`preview` is of the file, with what its head tells: of the folder that it becomes, or of the file as it is."""
     config = dict(head.config)
-    if keeps_gguf(engine):
+    preview = replace(preview, counted_parameters=head.parameters)
+    if not keeps_gguf(engine):
+        preview = replace(preview, unsupported=head.refusal)
+    if head.embeds and preview.resource.spec.model.family == "auto":
+        preview = replace(preview, family=BY_NAME["embedding"])
+    if keeps_gguf(engine) or head.embeds:
         config["quantization_config"] = {"quant_method": "GGUF"}
-        return _judged(replace(preview, counted_parameters=head.parameters), config)
+        return _judged(preview, config)
     made = head.folder_bytes
-    converted = replace(
-        preview,
-        weights_bytes=made,
-        total_bytes=made,
-        converted_bytes=made,
-        counted_parameters=head.parameters,
-        unsupported=head.refusal,
-    )
-    return _judged(converted, config)
+    return _judged(replace(preview, weights_bytes=made, total_bytes=made, converted_bytes=made), config)
 
 
 def of_folder(resource: ModelDeployment, folder: Path) -> Preview:

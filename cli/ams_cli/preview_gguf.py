@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ams_common.gguf_embedding import gguf_embedding
+
 _ENOUGH_BYTES = 64 << 20  # of a head: a vocabulary of 260,000 tokens with its merges takes 16 MiB
 _FIRST_BYTES = 1 << 20
 
@@ -18,13 +20,15 @@ class NoGguf(Exception):
 class GgufHead:
     """`config` is config.json as converting makes it, empty for an architecture that transformers converts.
 
-    `folder_bytes` are the weights that the builtin engine gets; `refusal` is why it gets none, as sentences.
+    `folder_bytes` are the weights that the builtin engine gets; `refusal` is why it gets none, as sentences. `embeds`:
+    the model makes vectors or scores.
     """
 
     parameters: int
     folder_bytes: int
     config: dict[str, Any] = field(default_factory=dict)
     refusal: str = ""
+    embeds: bool = False
 
 
 def read_head(path: Path, name: str, size: int | None = None) -> GgufHead:
@@ -46,7 +50,10 @@ def read_head(path: Path, name: str, size: int | None = None) -> GgufHead:
     try:
         made = plan(file)
     except NotComputed as reason:
-        return GgufHead(file.parameters, unpacked, refusal=why_not_converted(name, reason))
+        embedding = gguf_embedding(file.metadata)
+        config = {} if embedding is None else dict(embedding.config)
+        refusal = why_not_converted(name, reason)
+        return GgufHead(file.parameters, unpacked, config, refusal, embeds=embedding is not None)
     except Unplanned as reason:
         return GgufHead(file.parameters, unpacked, reason.config or {})
     return GgufHead(file.parameters, made.size, made.config)

@@ -26,6 +26,7 @@ _ENCODERS = {
 _DECODERS = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "mistral3": "Mistral"}
 _WORD_PIECES = "bert"  # of tokenizers: that of BERT itself
 _MOST = 1 << 24  # of sizes that a model has
+_LONGEST_NAME = 40
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -57,7 +58,8 @@ def gguf_embedding(metadata: Mapping[str, Any]) -> GgufEmbedding | None:
     pooling = _POOLINGS.get(told, "none") if type(told) is int else "none"
     if name not in _ENCODERS and pooling == "none":
         return None
-    kind = _ENCODERS.get(name) or f"{_DECODERS.get(name, name[:40].title())}Model"
+    plain = "".join(each for each in name if (each.isascii() and each.isalnum()) or each in "-_")[:_LONGEST_NAME]
+    kind = _ENCODERS.get(name) or f"{_DECODERS.get(name, plain.title())}Model"
     scores = pooling == "rank"
     if scores:
         kind = kind.removesuffix("Model") + "ForSequenceClassification"
@@ -70,7 +72,7 @@ def gguf_embedding(metadata: Mapping[str, Any]) -> GgufEmbedding | None:
     types = metadata.get("tokenizer.ggml.token_type_count")
     found = {
         "architectures": [kind],
-        "model_type": name.replace("-", "_"),
+        "model_type": plain.replace("-", "_"),
         "hidden_size": size("embedding_length"),
         "num_hidden_layers": size("block_count"),
         "num_attention_heads": size("attention.head_count"),

@@ -13,6 +13,8 @@ from ams_cli.preview import Preview
 from ams_common.options import OptionError
 from ams_common.resource.parse import parse_model_deployment
 from ams_common.settings_from_spec import serve_settings
+from fakehub import checkpoints
+from fakehub.embedding_gguf import LAST, qwen3_gguf
 
 ALL: dict[Any, str] = {"vllm": "/opt/vllm", "llamacpp": "/opt/llama-server", "sglang": "/opt/sglang"}
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
@@ -180,3 +182,39 @@ def test_the_engine_gets_the_links_of_adapters_and_their_highest_rank() -> None:
 def test_weights_are_fetched_for_the_engine_that_adapters_ask_for() -> None:
     assert engines.engine_of_weights(seen(**GPU, **ADAPTERS).resource, Machine(ALL, 1)) == "vllm"
     assert engines.engine_of_weights(seen(**GPU).resource, Machine(ALL, 1)) == "builtin"
+
+
+@pytest.mark.parametrize(("pooling", "engine"), [(LAST, "llamacpp"), (None, "builtin")])
+def test_a_gguf_file_of_this_machine_tells_that_it_makes_embeddings(
+    tmp_path: Path, pooling: int | None, engine: str
+) -> None:
+    file = qwen3_gguf(checkpoints.make("qwen3_embedding", tmp_path / "qwen3"), tmp_path / "m.gguf", pooling=pooling)
+    resource = seen(model={"source": f"file://{file}"}).resource
+    assert engines.engine_of_weights(resource, Machine(ALL)) == engine
+    assert engines.engine_of_weights(resource, Machine({})) == "builtin"
+    found = engines.on_disk(resource, tmp_path / "models", Machine(ALL))
+    assert (found.family.name if found.family is not None else None) == ("embedding" if pooling else None)
+    choice = choose(found, Machine(ALL))
+    assert choice.name == engine
+    command = json.loads(
+        with_engine(serve_settings(resource), found, choice, Machine(ALL), "/log").engine_command or "[]"
+    )
+    assert ("--embedding" in command) == (pooling is not None)
+
+
+def test_a_damaged_gguf_file_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    for name in ("m.gguf", "gone.gguf"):
+        resource = seen(model={"source": f"file://{tmp_path / name}"}).resource
+        assert engines.engine_of_weights(resource, Machine(ALL)) == "builtin"
+
+
+def test_a_folder_of_sentence_transformers_makes_embeddings_whatever_its_architecture(tmp_path: Path) -> None:
+    folder = checkpoints.make("qwen3_embedding", tmp_path / "qwen3")
+    resource = seen(model={"source": f"file://{folder}"}, engine={"name": "vllm"}).resource
+    found = engines.on_disk(resource, tmp_path / "models", Machine(ALL))
+    assert found.family is not None
+    assert found.family.name == "embedding"
+    given = with_engine(serve_settings(resource), found, choose(found, Machine(ALL)), Machine(ALL), "/log")
+    command = json.loads(given.engine_command)
+    assert command[command.index("--runner") + 1] == "pooling"

@@ -52,6 +52,14 @@ def test_sizes_that_are_none_are_left_out() -> None:
     assert (found.config["hidden_size"], found.config["max_position_embeddings"]) == (64, 512)
 
 
+def test_a_name_is_of_letters() -> None:
+    found = gguf_embedding(told("<b>\n\u202ezebra" * 20, pooling_type=1))
+    assert found is not None
+    [name] = found.config["architectures"]
+    assert name.isalnum()
+    assert len(name) < 60
+
+
 def test_only_berts_own_tokenizer_tells_texts_apart() -> None:
     for model, types in (("bert", 2), ("t5", 1), ("gpt2", 1)):
         found = gguf_embedding(told("bert", pooling_type=4) | {"tokenizer.ggml.model": model})
