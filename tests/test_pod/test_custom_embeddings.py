@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ams_common.gguf_embedding import GgufEmbedding
 from ams_common.pod_settings import ServeSettings
+from ams_pod.engines.builtin.gguf_prompts import write_embedding
 from ams_pod.engines.openai.dialects.vectors import read_vector, scaled
 from ams_pod.engines.openai.pieces import VectorForm
 from ams_pod.engines.openai.trying_vectors import TriedVector, chosen_prompt, scale_of
@@ -58,19 +60,28 @@ class Server:
     texts: bool = False  # as text-embeddings-inference has it
     score: Any = None  # of a document; None: a logit
     odd: list[bytes] = field(default_factory=list)
+    seconds: float = 0.0
+    running: int = 0
+    most: int = 0  # that ran at once
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.tokenizer.no_padding()
+        if (self.folder / "tokenizer.json").is_file():
+            self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            self.tokenizer.no_padding()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next((line[16:] for line in head.split(b"\r\n") if line.startswith(b"Content-Length: ")), b"0")
             body = await reader.readexactly(int(length))
+            self.running += bool(body)
+            self.most = max(self.most, self.running)
+            if body:
+                await asyncio.sleep(self.seconds)
             for part in self.answers(head.split(b" ")[1].decode(), json.loads(body or b"{}")):
                 writer.write(part)
+            self.running -= bool(body)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -103,8 +114,9 @@ class Server:
         values: Any = [self.length * each for each in direction(text)]
         if self.encodes and body.get("encoding_format") == "base64":
             values = base64.b64encode(struct.pack("<3f", *values)).decode()
-        ids = given if isinstance(given, list) else self.tokenizer.encode(given).ids
-        usage = {"prompt_tokens": len(ids) if self.counts == "tokens" else self.counts}
+        if self.counts == "tokens":
+            tokens = len(given if isinstance(given, list) else self.tokenizer.encode(given).ids)
+        usage = {"prompt_tokens": tokens if self.counts == "tokens" else self.counts}
         return answer({"data": [{"index": 0, "embedding": values}], "usage": usage})
 
     def scores(self, body: dict[str, Any]) -> bytes:
@@ -116,11 +128,11 @@ class Server:
 
 
 @asynccontextmanager
-async def served(server: Server, **settings: Any) -> AsyncIterator[Opened]:
+async def served(server: Server, engine: Any = "custom", **settings: Any) -> AsyncIterator[Opened]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     values = ServeSettings(
-        name="m", source=f"file://{server.folder}", engine="custom", engine_address=f"http://127.0.0.1:{port}",
+        name="m", source=f"file://{server.folder}", engine=engine, engine_address=f"http://127.0.0.1:{port}",
         concurrent_requests=4, **settings,
     )  # fmt: skip
     try:
@@ -352,6 +364,57 @@ async def test_a_server_that_reranks_nothing_is_found_out_at_once(reranker: Path
     with pytest.raises(LoadFailed, match="no route /v1/rerank or /rerank or /v1/score"):
         async with served(Server(reranker, rerank="/elsewhere")):
             pass
+
+
+def gguf_folder(folder: Path, **config: Any) -> Path:
+    """What a download leaves of a GGUF file."""
+    folder.mkdir()
+    found = GgufEmbedding("last", {"architectures": ["Qwen3Model"], "max_position_embeddings": 512, **config})
+    write_embedding(found, folder)
+    return folder
+
+
+async def test_of_a_gguf_file_the_engine_alone_has_the_tokenizer(tmp_path: Path) -> None:
+    server = Server(gguf_folder(tmp_path / "m"), takes=("text",), counts=9)
+    async with served(server) as one:
+        assert (one.engine.info.family, one.engine.info.context_tokens) == ("embedding", 512)
+        [event] = await one.wait(one.submit(one.engine.prepare_text("the dog")))
+        assert event.embedding == pytest.approx(direction("the dog"))
+        assert server.asked[-1][1]["input"] == "the dog"
+        assert len(event.ticket.prepared.ids) == 9, "usage is what it counts"
+        [event] = await one.wait(one.submit(one.engine.prepare_text("a" * 100_000)))
+        assert event.embedding is not None, "it knows what is too long"
+        for refused in (
+            lambda: one.engine.prepare_ids([5]),
+            lambda: one.engine.text_of([5]),
+            lambda: one.engine.token_bytes(5),
+            lambda: one.engine.detokenizer(),
+            lambda: one.engine.prepare_chat([{"role": "user", "content": "hi"}]),
+            lambda: one.engine.prepare_pair("a", "b"),
+        ):
+            with pytest.raises(EngineRefusal):
+                refused()
+
+
+@pytest.mark.parametrize(("is_decoder", "most"), [(True, 1), (False, 4)])
+async def test_texts_that_share_a_cache_wait_for_each_other(tmp_path: Path, is_decoder: bool, most: int) -> None:
+    server = Server(gguf_folder(tmp_path / "m", is_decoder=is_decoder), counts=300, seconds=0.02)
+    async with served(server, "llamacpp") as one:
+        tickets = [one.submit(one.engine.prepare_text(f"{number} " + "x" * 400)) for number in range(6)]
+        assert all([(await one.wait(ticket))[-1].embedding for ticket in tickets])
+        assert server.most == most
+
+
+async def test_llamacpps_word_for_too_long_a_text(tmp_path: Path) -> None:
+    server = Server(gguf_folder(tmp_path / "m", is_decoder=False), counts=3)
+    async with served(server, "llamacpp") as one:
+        message = (
+            "input (802 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
+        )
+        server.odd = [answer({"error": {"code": 500, "message": message}}, "500 Internal Server Error")]
+        with pytest.raises(EngineRefusal) as failed:
+            await vector_of(one, "the dog")
+        assert (failed.value.kind, failed.value.given) == ("context-length-exceeded", 802)
 
 
 ONE, OTHER = (1.0, 0.0), (0.0, 1.0)

@@ -41,7 +41,7 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
     except Exception as error:  # whatever a damaged file leads to
         raise NoTokenizer(f"{gguf.name} is not a GGUF file that can be read ({printable(str(error), 200)}).") from None
     if (embedding := gguf_embedding(file.metadata)) is not None:
-        _write_embedding(embedding, folder)
+        write_embedding(embedding, folder)
         return
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -67,7 +67,7 @@ def write_prompt_files(gguf: Path, folder: Path) -> None:
         each.save_pretrained(folder)
 
 
-def _write_embedding(embedding: GgufEmbedding, folder: Path) -> None:
+def write_embedding(embedding: GgufEmbedding, folder: Path) -> None:
     """As of a repository of sentence-transformers; the tokenizer is the engine's alone."""
     description = Description(embedding.pooling, embedding.config.get("max_position_embeddings"))
     files: dict[str, Any] = {"config.json": embedding.config, DESCRIPTION: description}
