@@ -405,9 +405,10 @@ async def test_texts_that_share_a_cache_wait_for_each_other(tmp_path: Path, is_d
         assert server.most == most
 
 
-async def test_llamacpps_word_for_too_long_a_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["llamacpp", "custom"])
+async def test_llamacpps_word_for_too_long_a_text(tmp_path: Path, engine: str) -> None:
     server = Server(gguf_folder(tmp_path / "m", is_decoder=False), counts=3)
-    async with served(server, "llamacpp") as one:
+    async with served(server, engine) as one:
         message = (
             "input (802 tokens) is too large to process. increase the physical batch size (current batch size: 512)"
         )

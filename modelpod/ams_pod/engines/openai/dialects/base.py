@@ -48,6 +48,7 @@ _TOO_LONG = re.compile(
     r"context.{0,12}(length|size|window)|longer than the maximum|max_model_len|too long|(less|fewer) than \d+ tokens",
     re.I | re.S,
 )
+_TOO_LARGE = re.compile(r"input (?:\((\d{1,9}) tokens\) )?is too large to process")
 _ALREADY = re.compile(r"already (been )?(loaded|exist|registered)|has already", re.I)
 _RANK = re.compile(r"max[-_]lora[-_]rank", re.I)
 _NUMBER = re.compile(r"\d+")
@@ -348,6 +349,9 @@ class Dialect:
         message = message_of(body)
         if status in (401, 403):
             return self.unusable("doesn't take the key that it was started with.")
+        if asked is not None and asked.task != "generate" and (found := _TOO_LARGE.search(message)) is not None:
+            given = max(int(found[1] or 0), asked.context_tokens + 1)  # llama.cpp's, which says 500
+            return context_exceeded(asked.context_tokens, given, at_least=found[1] is None)
         if status in _OF_REQUESTS:
             if _TOO_LONG.search(message) and asked is not None:
                 numbers = [int(found) for found in _NUMBER.findall(message) if len(found) < _LONGEST_ID]

@@ -12,20 +12,16 @@ from ams_common.outside import InvalidJson, read_json
 
 from ams_pod.engines.openai.dialects.answers import counted
 from ams_pod.engines.openai.dialects.base import Dialect, PhasePattern
-from ams_pod.engines.openai.dialects.messages import message_of
 from ams_pod.engines.openai.gbnf import quoted
 from ams_pod.engines.openai.pieces import Asked, Facts, Held, Piece, Scale, VectorForm
 from ams_pod.engines.port import (
     Constraint,
-    EngineError,
     EngineRefusal,
     Sampling,
     TokenLogprobs,
-    context_exceeded,
 )
 
-_PROBABILITIES = ("qwen3", "qwen3_vl")
-_TOO_LARGE = re.compile(r"input (?:\((\d{1,9}) tokens\) )?is too large to process")
+_PROBABILITIES = ("qwen3", "qwen3vl")
 _SEEDS = (1 << 32) - 1  # the last one asks for chance
 
 
@@ -191,13 +187,6 @@ class LlamaCpp(Dialect):
     def scale_of(self, config: Mapping[str, Any]) -> Scale:
         """It tells logits, but for models that were made to answer yes or no."""
         return "as-is" if config.get("model_type") in _PROBABILITIES else "sigmoid"
-
-    def failure(self, status: int, body: bytes, asked: Asked | None = None) -> EngineError:
-        """A text that is longer than what it computes at once is the client's affair, though it says 500."""
-        if asked is not None and (found := _TOO_LARGE.search(message_of(body))) is not None:
-            given = max(int(found[1] or 0), asked.context_tokens + 1)
-            return context_exceeded(asked.context_tokens, given, at_least=found[1] is None)
-        return super().failure(status, body, asked)
 
     def pieces(self, data: bytes) -> Piece | None:
         if not data.startswith(b'{"index"'):
