@@ -130,3 +130,15 @@ def test_the_disk_has_room_for_what_is_converted(tmp_path: Path) -> None:
     assert (small.disk_fits, large.disk_fits) == (False, True)
     assert "of converted GGUF files don't fit /models" in remarks(small, "/models")[-1]
     assert "of converted GGUF files fit /models" in remarks(large, "/models")[-1]
+
+
+@pytest.mark.parametrize("at", ["hub", "here"])
+def test_a_file_that_makes_embeddings_is_for_the_engine_that_reads_it(at: str, of_hub: FakeHub, tmp_path: Path) -> None:
+    file = make_gguf(tmp_path / "q.gguf", architecture="qwen3", settings={"pooling_type": 3})
+    of_hub.add(Repository("acme/m")).commit({"q.gguf": file.read_bytes()})
+    given = resource(source="hf://acme/m?file=q.gguf" if at == "hub" else f"file://{file}")
+    (row,) = planned(look(given, tmp_path / "models")).models
+    assert (row.family, row.engine, row.fits, row.converted_bytes) == ("embedding", "llamacpp", True, 0)
+    (row,) = planned(look(given, tmp_path / "models"), has=engines.Machine({})).models
+    assert (row.engine, row.fits) == ("builtin", False)
+    assert "it holds a model that makes embeddings" in row.verdict

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from ams_common.gguf_embedding import gguf_embedding
 from ams_common.printable import printable
 from ams_common.progress import Failure
 from ams_common.reasons import Reason
@@ -57,8 +56,6 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def _convert(file: GgufFile, folder: Path) -> None:
-    if gguf_embedding(file.metadata) is not None:
-        raise NotComputed("it holds a model that makes embeddings or scores of texts, of which none is converted")
     try:
         made = plan(file)
     except Unplanned as reason:

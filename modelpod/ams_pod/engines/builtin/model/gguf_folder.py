@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from ams_common.gguf_embedding import gguf_embedding
 from ams_common.grouped_weights import METHOD, VERSION
 from ams_common.printable import printable
 from numpy.typing import NDArray
@@ -111,6 +112,8 @@ class Plan:
 
 def plan(file: GgufFile) -> Plan:
     """NotComputed for what isn't computed here; Unplanned for an architecture or a tensor's kind that isn't known."""
+    if gguf_embedding(file.metadata) is not None:
+        raise NotComputed("it holds a model that makes embeddings or scores of texts, of which none is converted")
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in _CLASSES:
         raise Unplanned(f"architecture {told(architecture)}")
