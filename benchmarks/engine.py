@@ -56,11 +56,21 @@ def main() -> None:
 
 
 def _start(arguments: argparse.Namespace, counts: list[int], folder: Path) -> list[servers.Server]:
-    gguf = folder / "model-bf16.gguf"
+    wanted = [part for part in arguments.only.split(",") if part]
+
+    def is_wanted(name: str) -> bool:
+        return not wanted or any(part in name for part in wanted)
+
+    def unpacked() -> Iterable[servers.Server]:
+        gguf = folder / "model-bf16.gguf"
+        if arguments.gguf and is_wanted("llama-server bf16"):  # two bytes a weight: of a large model it takes long
+            servers.bfloat16_gguf(arguments.gguf, gguf)
+        return servers.llama(arguments.peers, gguf, counts, arguments.threads, "bf16")
+
     makers: list[Callable[[], Iterable[servers.Server]]] = [
         lambda: [servers.ours(arguments.model, max(counts), caches=False)],
         lambda: [servers.ours(arguments.kept, max(counts), " GGUF", caches=False)] if arguments.kept else [],
-        lambda: servers.llama(arguments.peers, gguf, counts, arguments.threads, "bf16"),
+        unpacked,
         lambda: (
             servers.llama(arguments.peers, arguments.gguf, counts, arguments.threads, "GGUF") if arguments.kept else []
         ),
@@ -68,14 +78,11 @@ def _start(arguments: argparse.Namespace, counts: list[int], folder: Path) -> li
         lambda: [servers.transformers_serve(arguments.peers, arguments.model)],
         lambda: [servers.vllm(arguments.peers, arguments.model, max(counts))],
     ]
-    if arguments.gguf:
-        servers.bfloat16_gguf(arguments.gguf, gguf)
-    wanted = [part for part in arguments.only.split(",") if part]
     running: list[servers.Server] = []
     for make in makers:
         try:
             for server in make():
-                if wanted and not any(part in server.name for part in wanted):
+                if not is_wanted(server.name):
                     continue
                 server.start(folder / f"{len(running)}.log")
                 running.append(server)
@@ -160,7 +167,8 @@ def table(report: dict[str, Any]) -> str:
         cells = []
         for count in counts:
             values = [run["tokens_per_second"] for run in rows.get(count, [])]
-            cells.append(f"{statistics.median(values):.0f}" if values else "–")
+            middle = statistics.median(values) if values else 0.0
+            cells.append(f"{middle:.{0 if middle >= 20 else 1}f}" if values else "–")
         added = [seen["added"] for seen in report["long_prompt"].get(name, [])]
         cells.append(f"{statistics.median(added) * 1e3:.0f} ms" if added else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
