@@ -14,7 +14,9 @@ namespace ams {
 
 constexpr int64_t kTile = 16, kGroup = 32, kScaleBytes = 64;
 constexpr int64_t kCodeBytes = 64;     // of one row's group
-constexpr int64_t kInnerBlock = 2048;  // inputs at a time, so that two tiles of weights stay in the second cache
+// Inputs at a time where rows need several kernel calls, so that two tiles of weights stay in the second cache. Rows of one
+// call read them once, and from end to end: each jump to another tile is one that the processor doesn't foresee.
+constexpr int64_t kInnerBlock = 2048;
 
 constexpr int64_t kAhead = 2048;       // bytes of a tile that are on their way into the cache while it is computed with
 
@@ -187,8 +189,9 @@ inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows
     put_bias(linear, rows, first, count, c, ldc, mode);
     const int64_t bytes = tile_bytes(linear);
     const uint8_t *w = linear.packed + first * bytes;
-    for (int64_t k = 0; k < linear.k; k += kInnerBlock) {
-        const int64_t part = std::min(kInnerBlock, linear.k - k);
+    const int64_t block = rows <= (linear.bits == 16 ? kPairRows : kCodeRows) ? linear.k : kInnerBlock;
+    for (int64_t k = 0; k < linear.k; k += block) {
+        const int64_t part = std::min(block, linear.k - k);
         const Mode how = k == 0 ? mode : Mode::add;
         if (linear.bits == 16) {
             const uint16_t *b = (const uint16_t *)w + k * kTile;
