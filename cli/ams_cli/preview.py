@@ -3,7 +3,8 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -220,7 +221,9 @@ def _of_hub(resource: ModelDeployment, source: HubSource, models_dir: Path, engi
 
 
 def _head_of_hub(hub: "Hub", commit: str, files: Sequence[RemoteFile]) -> GgufHead | None:
-    """Of the GGUF file among `files`; None where there is none, or it isn't one: the download will say so."""
+    """Of the GGUF file among `files`; None where there is none, it isn't one, or it doesn't come in time: the listing
+    tells the rest, and the download what is wrong."""
+    from ams_pod.download.failures import Failed
     from ams_pod.download.from_hub import with_patience
 
     gguf = next((file for file in files if is_gguf(file.path) and file.size), None)
@@ -228,14 +231,23 @@ def _head_of_hub(hub: "Hub", commit: str, files: Sequence[RemoteFile]) -> GgufHe
         return None
     name, size = gguf.path.rpartition("/")[2], gguf.size
 
-    def fetch() -> GgufHead | None:
+    def fetch() -> GgufHead:
         with hub.open(commit, gguf, 0) as body:
-            try:
-                return read_first_bytes(body.pieces, name, size)
-            except NoGguf:
-                return None
+            return read_first_bytes(_in_time(body.pieces), name, size)
 
-    return with_patience(fetch, _PATIENCE_SECONDS)
+    try:
+        return with_patience(fetch, _PATIENCE_SECONDS)
+    except (NoGguf, Failed):
+        return None
+
+
+def _in_time(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Those that come within our patience."""
+    ends = time.monotonic() + _PATIENCE_SECONDS
+    for piece in pieces:
+        yield piece
+        if time.monotonic() > ends:
+            return
 
 
 def _allows_pickle(resource: ModelDeployment) -> bool:

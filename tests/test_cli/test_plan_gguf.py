@@ -87,6 +87,18 @@ def test_a_file_of_the_hub_that_is_none_is_left_to_the_download(of_hub: FakeHub,
     assert (found.problem, found.weights_bytes, found.config) == ("", 5000, {})
 
 
+def test_a_head_that_comes_too_slowly_is_not_waited_for(
+    of_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_gguf(tmp_path / "q4.gguf", kind="Q4_1", settings={"vocab": "x" * 9_000_000})
+    of_hub.add(Repository("acme/m")).commit({"q4.gguf": file.read_bytes()})
+    given = resource(source="hf://acme/m?file=q4.gguf")
+    assert "can't be converted" in look(given, tmp_path / "models").unsupported
+    monkeypatch.setattr("ams_cli.preview._PATIENCE_SECONDS", 0.0)
+    found = look(given, tmp_path / "models")
+    assert (found.weights_bytes, found.config, found.unknown) == (file.stat().st_size, {}, "")
+
+
 @pytest.mark.parametrize(
     ("made", "problem"),
     [

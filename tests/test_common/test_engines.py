@@ -314,7 +314,7 @@ ON_GPU = EngineFacts(architectures=QWEN3, gpu=True, at_hand=AT_HAND)
             {"spec__model__source": GGUF},
             {"gpu": False, "model": ModelFacts(family="embedding"), "at_hand": frozenset()},
             "builtin",
-            "llama.cpp, which reads GGUF files of embedding models, isn't at hand",
+            "llama.cpp isn't at hand: it reads GGUF files of embedding models",
         ),
         (
             {"spec__model__source": GGUF.replace("Q4_K_M", "IQ2_XS")},

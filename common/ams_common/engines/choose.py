@@ -77,9 +77,9 @@ def unpacked_kind(file: str) -> str | None:
 def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> EngineChoice:
     kind = unpacked_kind(file)
     if resource.spec.adapters:
-        return _with_adapters(resource, facts)
+        return _by_llamacpp(resource, facts, "it applies adapters to GGUF files")
     if family_name(resource.spec, facts.model) == "embedding":
-        return _embedding(resource, facts)
+        return _by_llamacpp(resource, facts, "it reads GGUF files of embedding models")
     if kind is None and not facts.gpu:
         return EngineChoice("builtin", "it computes GGUF files of this kind as they are")
     what = f"GGUF files of the kind {kind}" if kind is not None else "GGUF files on a GPU"
@@ -90,20 +90,13 @@ def _for_gguf(resource: ModelDeployment, file: str, facts: EngineFacts) -> Engin
     return EngineChoice("llamacpp", f"it computes {what} as they are, which the builtin engine would unpack")
 
 
-def _embedding(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice:
+def _by_llamacpp(resource: ModelDeployment, facts: EngineFacts, why: str) -> EngineChoice:
+    """llama.cpp for what it alone does, as `why` says; else the builtin engine, which says that it can't."""
     if "llamacpp" not in facts.at_hand:
-        return EngineChoice("builtin", "llama.cpp, which reads GGUF files of embedding models, isn't at hand")
+        return EngineChoice("builtin", f"llama.cpp isn't at hand: {why}")
     if refused := llamacpp.ROW.refusals(resource, facts.model):
         return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
-    return EngineChoice("llamacpp", "it reads GGUF files of embedding models")
-
-
-def _with_adapters(resource: ModelDeployment, facts: EngineFacts) -> EngineChoice:
-    if "llamacpp" not in facts.at_hand:
-        return EngineChoice("builtin", "llama.cpp isn't at hand")
-    if refused := llamacpp.ROW.refusals(resource, facts.model):
-        return EngineChoice("builtin", f"llama.cpp can't do what is asked for: {refused[0]}")
-    return EngineChoice("llamacpp", "it applies adapters to GGUF files")
+    return EngineChoice("llamacpp", why)
 
 
 def _why_not_vllm(resource: ModelDeployment, facts: EngineFacts) -> str | None:
