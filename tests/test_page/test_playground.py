@@ -110,6 +110,32 @@ def test_the_stop_button_ends_an_answer_that_stays(open_page: Open, product: Pro
 
 
 @pytest.mark.parametrize(
+    ("delta", "finish", "told"),
+    [
+        ({}, "stop", "The answer is whole, and without text. You may ask again."),
+        ({"reasoning_content": "hm"}, "length", "Its thoughts took all the tokens that it had: raise max_tokens."),
+    ],
+)
+def test_an_answer_without_text_is_told_as_such(
+    open_page: Open, product: Product, delta: dict[str, str], finish: str, told: str
+) -> None:
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}, "[DONE]"]
+    events = "".join(f"data: {chunk if isinstance(chunk, str) else json.dumps(chunk)}\n\n" for chunk in chunks)
+    page = open_page(product.url)
+    headers = {"Content-Type": "text/event-stream", "X-Request-Id": "0" * 24}
+    page.route("**/completions", lambda route: route.fulfill(headers=headers, body=events))
+    answer = ask(page, "what is it", "writer")
+    expect(answer.locator(".silence")).to_have_text(told)
+    expect(page.locator("#announcer")).to_contain_text(told)
+    expect(page.get_by_label("Your message")).to_have_value("what is it")
+    page.unroute("**/completions")
+    answer = ask(page, "what is it", number=1)
+    expect(answer.locator(".markdown")).to_contain_text("Hello world")
+    expect(answer.locator(".silence")).to_have_count(0)
+    expect(page.get_by_label("Your message")).to_have_value("")
+
+
+@pytest.mark.parametrize(
     ("model", "name", "mime", "data", "how"),
     [
         ("qwen-vl", "a picture.png", "image/png", PNG, drop),

@@ -150,7 +150,9 @@ export class Answer {
     const facts = this.facts();
     const id = this.requestId || this.failure?.requestId;
     if (outcome === "stopped") facts.unshift("stopped");
+    const silence = outcome === "done" && !this.text ? this.silence() : "";
     this.foot.replaceChildren(
+      silence ? h("p", { class: "muted silence", text: silence }) : "",
       this.note ? h("p", { class: "muted", text: this.note }) : "",
       outcome === "failed" ? errorView(this.failure, this.requestId, modelOf(this.name)) : "",
       h("p", { class: "muted stats", text: facts.join(" · ") }),
@@ -160,9 +162,15 @@ export class Answer {
           ? h("button", { type: "button", class: "small", text: "Why?", "aria-label": "Why? What delayed this answer", "aria-haspopup": "dialog",
             onclick: () => showWhy({ request: id }, "What delayed this answer") }) : null,
         this.actions.map(([label, act]) => h("button", { type: "button", class: "small", text: label, onclick: act }))));
-    if (outcome === "done") announce(`${this.name}: ${this.text.slice(0, SPOKEN) || "no text"}`);
+    if (outcome === "done") announce(`${this.name}: ${this.text.slice(0, SPOKEN) || silence}`);
     else announce(outcome === "stopped" ? "Stopped" : this.failure.message);
     if (follows) scrollToEnd();
+  }
+
+  /** What to say of an answer that is whole and has no text: an empty space would look like a fault of the page. */
+  silence() {
+    return this.reasoning && this.finish === "length" ? "Its thoughts took all the tokens that it had: raise max_tokens."
+      : "The answer is whole, and without text. You may ask again.";
   }
 
   /** All that is known of it, for who looks closer. */
