@@ -102,7 +102,8 @@ def test_all_routes_know_all_names(gateway: LiveGateway, fields: dict[str, Any],
         assert "X-AMS-Ignored-Fields" not in answer.headers
         body = answer.json()
         choice = body if route.startswith("/generate") else body["choices"][0]
-        text = choice.get("response") or choice.get("text") or choice["message"]["content"]
+        message = choice.get("message", choice)
+        text = next(message[name] for name in ("response", "text", "content") if name in message)
         assert choice["finish_reason"] == "length" or fits(text), text
 
 
