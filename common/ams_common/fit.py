@@ -21,7 +21,7 @@ _PRECISION_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 # Of one weight. On a GPU by bitsandbytes: nf4 has a float32 scale for 64 weights, and embeddings stay as they are. On a
 # CPU in groups of 32 with a float16 scale and offset, embeddings in 8 bits.
 _GPU_BYTES: dict[Chosen, float] = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
-_CPU_BYTES: dict[Chosen, float] = {"8bit": 1 + 4 / 32, "4bit": 0.5 + 4 / 32}
+_CPU_BYTES: dict[Chosen, float] = {"8bit": 1 + 2 / 32, "4bit": 0.5 + 4 / 32}
 _WORDS: dict[Chosen, str] = {"8bit": "8-bit", "4bit": "4-bit"}
 
 

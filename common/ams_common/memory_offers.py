@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ams_common.fit import Chosen, DeviceMemory, Fit, Need, Shape, fit_on, needs, shape_of, stored_bytes_per_parameter
+from ams_common.fit import DeviceMemory, Fit, Need, Shape, fit_on, needs, shape_of, stored_bytes_per_parameter
 from ams_common.grouped_weights import GroupedWeights, grouped_weights
 from ams_common.pod_settings import Quantization
 from ams_common.resource.spec import Spec
@@ -67,7 +67,7 @@ def needs_for(spec: Spec, size: ModelSize, *, rows: int | None = None) -> tuple[
     if size.quantized_by is None:
         return result
     if size.grouped is not None:
-        kept: Chosen = "8bit" if size.grouped.bits == 8 else "4bit"
+        kept = size.grouped.quantization
         return result[0], Need(kept, size.grouped.words, size.weights_bytes, result[0].cache_bytes)
     return (Need("none", size.quantized_by, size.weights_bytes, result[0].cache_bytes),)
 

@@ -102,6 +102,14 @@ inline Floats load_part(const float *from, int64_t count, float otherwise) {
 inline Floats load_f16(const uint8_t *from) {
     return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 16)))};
 }
+inline Floats load_u8(const uint8_t *from) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from))),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(from + 8))))};
+}
+inline Floats load_i8(const uint8_t *from) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from))),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(from + 8))))};
+}
 inline __m256 widened(const uint16_t *from) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16));
 }
@@ -176,8 +184,16 @@ inline Floats add_product(Floats sum, PairWeights weights, PairInputs inputs) {
 
 constexpr int kCodeRows = 4;  // of one kernel call
 
-// 32 values of a row as int16 codes, of each four in the order 0, 2, 1, 3. The step, and the sum of what the codes say.
-inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *step, float *sum) {
+inline float sum_of(__m256i eight) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+    return (float)_mm_cvtsi128_si32(four);
+}
+
+// 32 values of a row as int16 codes, of each four in the order 0, 2, 1, 3. The step, and the sum of what the codes say;
+// `half`, if it isn't null, gets that of the first 16.
+inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *step, float *sum, float *half) {
     const __m256 inverse = _mm256_set1_ps(most > 0 ? 32767.0f / most : 0.0f);
     const __m256 values[4] = {low.low, low.high, high.low, high.high};
     __m256i codes[4];
@@ -186,18 +202,61 @@ inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *s
         const __m256i ordered = _mm256_permute4x64_epi64(_mm256_packs_epi32(codes[2 * i], codes[2 * i + 1]), 0xD8);
         _mm256_storeu_si256((__m256i *)(to + 32 * i), _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(ordered, 0xD8), 0xD8));
     }
-    const __m256i eight = _mm256_add_epi32(_mm256_add_epi32(codes[0], codes[1]), _mm256_add_epi32(codes[2], codes[3]));
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+    const __m256i first = _mm256_add_epi32(codes[0], codes[1]);
     *step = most / 32767.0f;
-    *sum = (float)_mm_cvtsi128_si32(four);
+    *sum = sum_of(_mm256_add_epi32(first, _mm256_add_epi32(codes[2], codes[3])));
+    if (half) *half = sum_of(first);
 }
 
-// What a group's codes of 16 outputs make of rows' codes, in their steps. Rows are `stride` bytes apart. Sums are of 32
-// products of 8 by 16 bits, so they fit 32 bits.
-template <int ROWS, int BITS>
-inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride, Floats (&to)[ROWS]) {
+// `group_products` of codes whose high bits lie apart: four of an output are put together first.
+template <int ROWS, int BITS, int HALVES>
+inline void split_products(const uint8_t *w, const uint8_t *rows, int64_t stride, Floats (&to)[HALVES][ROWS]) {
+    const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(BITS == 6 ? 0x30 : 0x10), byte = _mm256_set1_epi16(255);
+#pragma GCC unroll 2
+    for (int half = 0; half < HALVES; ++half) {
+        __m256i dot[ROWS][2];
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (int j = half * 4; j < (half + 1) * 8 / HALVES; ++j) {
+            // What is above four bits lies in bits j of bytes, or with 6 bits in bits 2j and 2j + 1, for each half.
+            const uint8_t *from = w + 64 * (j & 3), *above = w + 256 + (BITS == 6 ? 64 * (j >> 2) : 0);
+            const int up = 4 - (BITS == 6 ? 2 * (j & 3) : j);
+            __m256i codes[2];
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; ++i) {
+                const __m256i both = _mm256_loadu_si256((const __m256i *)(from + 32 * i));
+                const __m256i bits = _mm256_loadu_si256((const __m256i *)(above + 32 * i));
+                const __m256i moved = up > 0 ? _mm256_slli_epi32(bits, up > 0 ? up : 0) : _mm256_srli_epi32(bits, up > 0 ? 0 : -up);
+                codes[i] = _mm256_or_si256(_mm256_and_si256(j >= 4 ? _mm256_srli_epi16(both, 4) : both, low),
+                                           _mm256_and_si256(moved, high));
+            }
+#pragma GCC unroll 2
+            for (int part = 0; part < 2; ++part) {  // inputs 4j and 4j + 2, then 4j + 1 and 4j + 3
+                __m256i words[2];
+#pragma GCC unroll 2
+                for (int i = 0; i < 2; ++i) words[i] = part ? _mm256_srli_epi16(codes[i], 8) : _mm256_and_si256(codes[i], byte);
+#pragma GCC unroll 8
+                for (int r = 0; r < ROWS; ++r) {
+                    int32_t two;
+                    std::memcpy(&two, rows + r * stride + 4 * (2 * j + part), 4);
+                    const __m256i inputs = _mm256_set1_epi32(two);
+                    dot[r][0] = _mm256_add_epi32(dot[r][0], _mm256_madd_epi16(words[0], inputs));
+                    dot[r][1] = _mm256_add_epi32(dot[r][1], _mm256_madd_epi16(words[1], inputs));
+                    asm("" : "+x"(dot[r][0]), "+x"(dot[r][1]));  // added here: GCC would keep the products, and add at the end
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) to[half][r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
+    }
+}
+
+// What a group's codes of 16 outputs make of rows' codes, in their steps: of all 32 inputs, or of each half of them. Rows
+// are `stride` bytes apart. Sums are of 32 products of 8 by 16 bits, so they fit 32 bits.
+template <int ROWS, int BITS, int HALVES>
+inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride, Floats (&to)[HALVES][ROWS]) {
+    if constexpr (BITS == 5 || BITS == 6) return split_products<ROWS, BITS>(w, rows, stride, to);
     __m256i dot[ROWS][2];
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
@@ -229,7 +288,7 @@ inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) to[r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
+    for (int r = 0; r < ROWS; ++r) to[0][r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
 }
 
 // --- attention ---

@@ -48,6 +48,8 @@ inline Floats load_part(const float *from, int64_t count, float otherwise) {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(otherwise), first_lanes(count), from);
 }
 inline Floats load_f16(const uint8_t *from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)); }
+inline Floats load_u8(const uint8_t *from) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from))); }
+inline Floats load_i8(const uint8_t *from) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from))); }
 inline Floats load_bf16_part(const uint16_t *from, int64_t count, float otherwise) {
     const Mask mask = first_lanes(count);
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
@@ -97,8 +99,8 @@ constexpr int kCodeRows = 8;   // of one kernel call
 constexpr float kFiner = 254;  // parts of a code's step
 
 // 32 values of a row as 32 int8 codes, and 32 more of what these leave in 254ths of their step. The step, and the sum of
-// what the codes say.
-inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *step, float *sum) {
+// what the codes say; `half`, if it isn't null, gets that of the first 16.
+inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *step, float *sum, float *half) {
     const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
     const __m512 steps[2] = {_mm512_mul_ps(low, inverse), _mm512_mul_ps(high, inverse)};
     __m512i whole[2], rest[2];
@@ -111,33 +113,46 @@ inline void put_codes(uint8_t *to, Floats low, Floats high, float most, float *s
     *step = most / 127.0f;
     *sum = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(whole[0], whole[1])) +
            (float)_mm512_reduce_add_epi32(_mm512_add_epi32(rest[0], rest[1])) / kFiner;
+    if (half) *half = (float)_mm512_reduce_add_epi32(whole[0]) + (float)_mm512_reduce_add_epi32(rest[0]) / kFiner;
 }
 
-// What a group's codes of 16 outputs make of rows' codes, in their steps. Rows are `stride` bytes apart.
-template <int ROWS, int BITS>
-inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride, Floats (&to)[ROWS]) {
+// The codes of inputs 4j to 4j + 3 of 16 outputs, j from 0 to 7: four bytes in each lane.
+template <int BITS>
+inline __m512i code_vector(const uint8_t *w, int j) {
+    if (BITS == 8) return _mm512_loadu_si512(w + 64 * j);
+    __m512i codes = _mm512_loadu_si512(w + 64 * (j & 3));
+    if (j >= 4) codes = _mm512_srli_epi16(codes, 4);
+    codes = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+    if (BITS == 4) return codes;
+    // What is above four bits lies in bits j of bytes, or with 6 bits in bits 2j and 2j + 1, for each half of the inputs.
+    __m512i high = _mm512_loadu_si512(w + 256 + (BITS == 6 ? 64 * (j >> 2) : 0));
+    const int up = 4 - (BITS == 6 ? 2 * (j & 3) : j);
+    high = up > 0 ? _mm512_slli_epi32(high, up > 0 ? up : 0) : _mm512_srli_epi32(high, up > 0 ? 0 : -up);
+    return _mm512_or_si512(codes, _mm512_and_si512(high, _mm512_set1_epi8(BITS == 6 ? 0x30 : 0x10)));
+}
+
+// Adds products of 64 codes with four inputs. In assembly, as GCC would load the inputs in an instruction of their own.
+inline void add_bytes(__m512i &sum, __m512i codes, const uint8_t *inputs) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*(const int32_t *)inputs));
+}
+
+// What a group's codes of 16 outputs make of rows' codes, in their steps: of all 32 inputs, or of each half of them. Rows
+// are `stride` bytes apart.
+template <int ROWS, int BITS, int HALVES>
+inline void group_products(const uint8_t *w, const uint8_t *rows, int64_t stride, Floats (&to)[HALVES][ROWS]) {
     __m512i codes[8];
-    if (BITS == 4) {
-        const __m512i mask = _mm512_set1_epi8(15);
-        for (int j = 0; j < 4; ++j) {
-            const __m512i both = _mm512_loadu_si512(w + 64 * j);
-            codes[j] = _mm512_and_si512(both, mask);
-            codes[4 + j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
-        }
-    } else {
-        for (int j = 0; j < 8; ++j) codes[j] = _mm512_loadu_si512(w + 64 * j);
-    }
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) codes[j] = code_vector<BITS>(w, j);
     for (int r = 0; r < ROWS; ++r) {
         const uint8_t *x = rows + r * stride;
-        __m512i dot = _mm512_setzero_si512(), rest = _mm512_setzero_si512();
-        for (int j = 0; j < 8; ++j) {
-            int32_t four, finer;
-            std::memcpy(&four, x + 4 * j, 4);
-            std::memcpy(&finer, x + 32 + 4 * j, 4);
-            dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(four));
-            rest = _mm512_dpbusd_epi32(rest, codes[j], _mm512_set1_epi32(finer));
+        for (int half = 0; half < HALVES; ++half) {
+            __m512i dot = _mm512_setzero_si512(), rest = _mm512_setzero_si512();
+            for (int j = half * 4; j < (half + 1) * 8 / HALVES; ++j) {
+                add_bytes(dot, codes[j], x + 4 * j);
+                add_bytes(rest, codes[j], x + 32 + 4 * j);
+            }
+            to[half][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(1 / kFiner), _mm512_cvtepi32_ps(dot));
         }
-        to[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(1 / kFiner), _mm512_cvtepi32_ps(dot));
     }
 }
 

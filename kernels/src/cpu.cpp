@@ -1,7 +1,7 @@
 // Compiled for any x86-64, so that it can be asked on any.
 #include "kernels.h"
 
-extern "C" int ams_version(void) { return 7; }
+extern "C" int ams_version(void) { return 8; }
 
 extern "C" int ams_supported(void) {
 #if defined(__x86_64__)

@@ -5,13 +5,19 @@
 #pragma GCC visibility push(default)
 extern "C" {
 
-// y = x.Wt + b for x [tokens, k]. `bits`: 16 for bfloat16 in tiles, 8 or 4 for grouped weights. `outputs` rows of W;
-// tiles of 16, the last one padded with zeros. `bias` [outputs] or null.
+// Of a layer's weights: bfloat16 in tiles, or groups of codes of so many bits.
+enum {
+    AMS_GROUPS_4 = 4, AMS_GROUPS_8 = 8, AMS_BF16 = 16, AMS_CENTRED_4 = 104, AMS_CENTRED_8 = 108, AMS_BLOCKS_4 = 204,
+    AMS_BLOCKS_5 = 205, AMS_BLOCKS_6 = 206
+};
+
+// y = x.Wt + b for x [tokens, k]. `outputs` rows of W; tiles of 16, the last one padded with zeros. `bias` [outputs] or
+// null.
 struct AmsLinear {
     int64_t outputs, k;
     const uint8_t *packed;
     const float *bias;
-    int32_t bits, unused;
+    int32_t layout, unused;
 };
 
 struct AmsLayer {

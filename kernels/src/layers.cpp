@@ -42,15 +42,16 @@ class Room {  // aligned, grows, never shrinks
 struct InputRoom {
     Room<Operand> pair;
     Room<uint8_t> codes;
-    Room<float> step, sum;
-    Inputs get(int64_t rows, int64_t k, bool pairs, bool coded) {
+    Room<float> step, sum, half;
+    Inputs get(int64_t rows, int64_t k, Wanted wanted) {
         Inputs in;
         in.k = k;
-        if (pairs) in.pair = pair.get(rows * k);
-        if (coded) {
+        if (wanted.pairs) in.pair = pair.get(rows * k);
+        if (wanted.codes) {
             in.codes = codes.get(rows * in.groups() * kCodeBytes);
             in.step = step.get(rows * in.groups());
             in.sum = sum.get(rows * in.groups());
+            if (wanted.halves) in.half = half.get(rows * in.groups());
         }
         return in;
     }
@@ -126,7 +127,11 @@ void put_sums(const float *sums, float total, int64_t size, const Inputs &to, in
         put_group(to, row, (at + i) / kGroup, load(sums + i) * factor, load(sums + i + 16) * factor);
 }
 
-bool pairs(const AmsLinear &l) { return l.bits == 16; }
+Wanted wanted_by(const AmsLinear &linear) {
+    Wanted wanted;
+    wanted.add(linear);
+    return wanted;
+}
 
 constexpr int64_t kPhases = 8;  // of a layer, at most
 
@@ -153,16 +158,16 @@ struct Run {
             if (!chunk.singly) break;
             single_tokens += chunk.count;
         }
-        bool in[3][2] = {};
+        Wanted in[3];
         for (const AmsLayer &l : layers) {
-            for (const AmsLinear *each : {&l.query, &l.key, &l.value, &l.gate, &l.up}) in[0][!pairs(*each)] = true;
-            in[1][!pairs(l.out)] = true;
-            in[2][!pairs(l.down)] = true;
+            for (const AmsLinear *each : {&l.query, &l.key, &l.value, &l.gate, &l.up}) in[0].add(*each);
+            in[1].add(l.out);
+            in[2].add(l.down);
         }
-        if (unpacks()) in[0][0] = in[1][0] = in[2][0] = true;
-        normed = kept().normed.get(step.tokens, shape.hidden, in[0][0], in[0][1]);
-        attended = kept().attended.get(step.tokens, shape.queries * shape.size, in[1][0], in[1][1]);
-        activated = kept().activated.get(step.tokens, shape.inner, in[2][0], in[2][1]);
+        if (unpacks()) in[0].pairs = in[1].pairs = in[2].pairs = true;
+        normed = kept().normed.get(step.tokens, shape.hidden, in[0]);
+        attended = kept().attended.get(step.tokens, shape.queries * shape.size, in[1]);
+        activated = kept().activated.get(step.tokens, shape.inner, in[2]);
         qkv = kept().qkv.get(step.tokens * shape.width + kTile);
         make_scratch();
     }
@@ -191,7 +196,7 @@ struct Run {
     void product(const AmsLinear &linear, const Inputs &in, int64_t row, int64_t rows, int64_t first, int64_t count, float *c,
                  int64_t ldc, Mode mode, [[maybe_unused]] Scratch &s) const {
         int64_t singles = rows;
-        if (linear.bits != 16 && unpacks()) singles = std::max<int64_t>(0, std::min(rows, single_tokens - row));
+        if (!is_bf16(linear) && unpacks()) singles = std::max<int64_t>(0, std::min(rows, single_tokens - row));
         if (singles) matmul_tiles(linear, in.from(row), singles, first, count, c, ldc, mode);
 #ifdef AMS_UNPACKS
         if (singles < rows)
@@ -379,7 +384,7 @@ extern "C" int ams_logits(const AmsModel *model, const float *x, const int64_t *
         const int64_t hidden = model->hidden;
         const float *const norm = model->final_norm;
         const float epsilon = model->epsilon;
-        const Inputs in = kept().normed.get(count, hidden, pairs(head), !pairs(head));
+        const Inputs in = kept().normed.get(count, hidden, wanted_by(head));
         const int64_t tiles = tiles_of(head), outputs = head.outputs;
         make_scratch();
         run(2, [=](Member &member) {
@@ -459,7 +464,7 @@ extern "C" int ams_linear(const AmsLinear *linear, const float *x, int64_t token
     try {
         static InputRoom &room = *new InputRoom;
         const AmsLinear layer = *linear;
-        const Inputs in = room.get(tokens, layer.k, pairs(layer), !pairs(layer));
+        const Inputs in = room.get(tokens, layer.k, wanted_by(layer));
         const int64_t tiles = tiles_of(layer);
         make_scratch();
         run(2, [=](Member &member) {

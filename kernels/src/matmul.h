@@ -1,5 +1,5 @@
-// Matmuls of few or many rows with weights in tiles of 16 outputs: bfloat16, or grouped codes of 8 or 4 bits with
-// activations rounded to integers in the same groups of 32.
+// Matmuls of few or many rows with weights in tiles of 16 outputs: bfloat16, or grouped codes with activations rounded to
+// integers in the same groups of 32.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -7,12 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
-#include "kernels.h"
-#include "simd.h"
+#include "layouts.h"
 
 namespace ams {
 
-constexpr int64_t kTile = 16, kGroup = 32, kScaleBytes = 64;
 constexpr int64_t kCodeBytes = 64;     // of one row's group
 // Inputs at a time where rows need several kernel calls, so that two tiles of weights stay in the second cache. Rows of one
 // call read them once, and from end to end: each jump to another tile is one that the processor doesn't foresee.
@@ -22,24 +20,26 @@ constexpr int64_t kAhead = 2048;       // bytes of a tile that are on their way 
 
 enum class Mode { store, add };
 
-inline int64_t tiles_of(const AmsLinear &linear) { return (linear.outputs + kTile - 1) / kTile; }
-inline int64_t group_bytes(int bits) { return kScaleBytes + kGroup * kTile * bits / 8; }
-inline int64_t tile_bytes(const AmsLinear &linear) {
-    return linear.bits == 16 ? linear.k * kTile * 2 : linear.k / kGroup * group_bytes(linear.bits);
-}
+// Which forms of its inputs a layer takes.
+struct Wanted {
+    bool pairs = false, codes = false, halves = false;
+
+    void add(const AmsLinear &linear) { (is_bf16(linear) ? pairs : codes) = true, halves = halves || has_halves(linear); }
+};
 
 // Rows of what goes into a linear layer, in the forms that its kinds of weights take: `pair` for bfloat16, `codes` for
-// grouped ones, with the step of each group's codes, and `sum` of the group's values.
+// grouped ones, with the step of each group's codes, and `sum` of the group's values; `half` is that of its first 16.
 struct Inputs {
     int64_t k = 0;
     Operand *pair = nullptr;
     uint8_t *codes = nullptr;
-    float *step = nullptr, *sum = nullptr;
+    float *step = nullptr, *sum = nullptr, *half = nullptr;
 
     int64_t groups() const { return k / kGroup; }
     Inputs from(int64_t row) const {
         return {k, pair ? pair + row * k : nullptr, codes ? codes + row * groups() * kCodeBytes : nullptr,
-                step ? step + row * groups() : nullptr, sum ? sum + row * groups() : nullptr};
+                step ? step + row * groups() : nullptr, sum ? sum + row * groups() : nullptr,
+                half ? half + row * groups() : nullptr};
     }
 };
 
@@ -53,12 +53,13 @@ inline void put_group(const Inputs &to, int64_t row, int64_t group, Floats low, 
     if (to.codes) {
         const int64_t at = row * to.groups() + group;
         const float most = largest_of(max_of(abs_of(low), abs_of(high)));
-        float step, sum;
-        put_codes(to.codes + at * kCodeBytes, low, high, most, &step, &sum);
+        float step, sum, half;
+        put_codes(to.codes + at * kCodeBytes, low, high, most, &step, &sum, to.half ? &half : nullptr);
         // What is no number must stay none: an int can't say so, a step can.
         const float honest = std::isfinite(most) && !bits_of(is_nan(low, high)) ? step : NAN;
         to.step[at] = honest;
         to.sum[at] = honest * sum;
+        if (to.half) to.half[at] = honest * half;
     }
 }
 
@@ -137,33 +138,56 @@ inline void pair_rows(int64_t rows, const Operand *a, int64_t lda, const uint16_
     with_rows<kPairRows - 1>(rows, [&](auto count) { pair_block<count, TILES>(a, lda, b, ldb, k, c, ldc, mode); });
 }
 
-// y [rows, 16] (+)= one tile of grouped codes, `groups` of them.
-template <int ROWS, int BITS>
-inline void code_kernel(const Inputs &in, const uint8_t *w, int64_t groups, float *c, int64_t ldc, Mode mode) {
-    Floats sums[ROWS];
+// Adds to sums what a group of one tile makes of rows.
+template <int ROWS, class L>
+inline void add_group(const Inputs &in, int64_t group, const Head<L> &head, const uint8_t *w, Floats (&sums)[ROWS]) {
     const int64_t all = in.groups();
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) sums[r] = mode == Mode::add ? load(c + r * ldc) : zeros();
-    for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8) {
-        for (int i = 0; i < kScaleBytes + kGroup * kTile * BITS / 8; i += 64) fetch<ROWS>(w + i);
-        Floats products[ROWS];
-        group_products<ROWS, BITS>(w + kScaleBytes, in.codes + g * kCodeBytes, all * kCodeBytes, products);
-        const Floats s = load_f16(w), m = load_f16(w + 32);
+    const Factors first = read_factors(head, w);
+    Floats products[L::kHalves ? 2 : 1][ROWS];
+    group_products<ROWS, L::kBits>(w + L::kFactors, in.codes + group * kCodeBytes, all * kCodeBytes, products);
+    if constexpr (L::kHalves) {
+        const Factors second = read_factors(head, w, 1);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            sums[r] = multiply_add(products[r], s * all_of(in.step[r * all + g]), sums[r]);
-            sums[r] = multiply_add(m, all_of(in.sum[r * all + g]), sums[r]);
+            const int64_t at = r * all + group;
+            const Floats both = multiply_add(products[1][r], second.s, products[0][r] * first.s);
+            sums[r] = multiply_add(both, all_of(in.step[at]), sums[r]);
+            sums[r] = multiply_add(first.m, all_of(in.half[at]), sums[r]);
+            sums[r] = multiply_add(second.m, all_of(in.sum[at] - in.half[at]), sums[r]);
+        }
+    } else {
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) {
+            const int64_t at = r * all + group;
+            sums[r] = multiply_add(products[0][r], first.s * all_of(in.step[at]), sums[r]);
+            sums[r] = multiply_add(first.m, all_of(in.sum[at]), sums[r]);
+        }
+    }
+}
+
+// y [rows, 16] (+)= one tile of grouped codes, `groups` of them: whole blocks.
+template <int ROWS, class L>
+inline void code_kernel(const Inputs &in, const uint8_t *w, int64_t groups, float *c, int64_t ldc, Mode mode) {
+    Floats sums[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) sums[r] = mode == Mode::add ? load(c + r * ldc) : zeros();
+    for (int64_t g = 0; g < groups; g += L::kGroups) {
+        const Head<L> head = read_head<L>(w);
+        w += L::kHead;
+        for (int64_t i = g; i < g + L::kGroups; ++i, w += L::kGroupBytes) {
+            for (int64_t at = 0; at < L::kGroupBytes; at += 64) fetch<ROWS>(w + at);
+            add_group<ROWS, L>(in, i, head, w, sums);
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) store(c + r * ldc, sums[r]);
 }
 
-template <int BITS>
+template <class L>
 inline void code_rows(int64_t rows, Inputs in, const uint8_t *w, int64_t groups, float *c, int64_t ldc, Mode mode) {
     for (; rows >= kCodeRows; rows -= kCodeRows, in = in.from(kCodeRows), c += kCodeRows * ldc)
-        code_kernel<kCodeRows, BITS>(in, w, groups, c, ldc, mode);
-    with_rows<kCodeRows - 1>(rows, [&](auto count) { code_kernel<count, BITS>(in, w, groups, c, ldc, mode); });
+        code_kernel<kCodeRows, L>(in, w, groups, c, ldc, mode);
+    with_rows<kCodeRows - 1>(rows, [&](auto count) { code_kernel<count, L>(in, w, groups, c, ldc, mode); });
 }
 
 // The bias into (or, with `Mode::add`, on top of) c, so that what follows adds.
@@ -187,13 +211,13 @@ inline void put_bias(const AmsLinear &linear, int64_t rows, int64_t first, int64
 inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
                          float *c, int64_t ldc, Mode mode) {
     put_bias(linear, rows, first, count, c, ldc, mode);
-    const int64_t bytes = tile_bytes(linear);
+    const int64_t bytes = bytes_of(linear, linear.k);
     const uint8_t *w = linear.packed + first * bytes;
-    const int64_t block = rows <= (linear.bits == 16 ? kPairRows : kCodeRows) ? linear.k : kInnerBlock;
+    const int64_t block = rows <= (is_bf16(linear) ? kPairRows : kCodeRows) ? linear.k : kInnerBlock;
     for (int64_t k = 0; k < linear.k; k += block) {
         const int64_t part = std::min(block, linear.k - k);
         const Mode how = k == 0 ? mode : Mode::add;
-        if (linear.bits == 16) {
+        if (is_bf16(linear)) {
             const uint16_t *b = (const uint16_t *)w + k * kTile;
             const int64_t ldb = linear.k * kTile;
             int64_t t = 0;
@@ -208,11 +232,13 @@ inline void matmul_tiles(const AmsLinear &linear, const Inputs &in, int64_t rows
             from.codes += k / kGroup * kCodeBytes;
             from.step += k / kGroup;
             from.sum += k / kGroup;
-            for (int64_t t = 0; t < count; ++t) {
-                const uint8_t *b = w + t * bytes + k / kGroup * group_bytes(linear.bits);
-                if (linear.bits == 4) code_rows<4>(rows, from, b, part / kGroup, c + t * kTile, ldc, how);
-                else code_rows<8>(rows, from, b, part / kGroup, c + t * kTile, ldc, how);
-            }
+            if (from.half) from.half += k / kGroup;
+            with_layout(linear.layout, [&](auto layout) {
+                for (int64_t t = 0; t < count; ++t) {
+                    const uint8_t *b = w + t * bytes + bytes_of(linear, k);
+                    code_rows<decltype(layout)>(rows, from, b, part / kGroup, c + t * kTile, ldc, how);
+                }
+            });
         }
     }
 }

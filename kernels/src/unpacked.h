@@ -5,17 +5,9 @@
 
 namespace ams {
 
-// Two and two codes of the four in each of 16 lanes, of vector j of a group.
-template <int BITS>
-inline void codes_of(const uint8_t *w, int j, int half, Floats *even, Floats *odd) {
-    const __m512i mask = _mm512_set1_epi8(15), byte = _mm512_set1_epi32(255);
-    __m512i codes;
-    if (BITS == 4) {
-        codes = _mm512_loadu_si512(w + 64 * (j & 3));
-        codes = _mm512_and_si512(j < 4 ? codes : _mm512_srli_epi16(codes, 4), mask);
-    } else {
-        codes = _mm512_loadu_si512(w + 64 * j);
-    }
+// Two and two codes of the four in each of 16 lanes.
+inline void codes_of(__m512i codes, int half, Floats *even, Floats *odd) {
+    const __m512i byte = _mm512_set1_epi32(255);
     *even = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(codes, 16 * half), byte));
     *odd = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(codes, 16 * half + 8), byte));
 }
@@ -26,17 +18,26 @@ inline void store_pairs(uint16_t *to, Floats even, Floats odd) {
                                             _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd)), 16)));
 }
 
-// So many groups of one grouped tile, as a bfloat16 tile.
-template <int BITS>
+// So many groups of one grouped tile, as a bfloat16 tile: whole blocks.
+template <class L>
 inline void unpack_tile(const uint8_t *w, int64_t groups, uint16_t *to) {
-    for (int64_t g = 0; g < groups; ++g, w += kScaleBytes + kGroup * kTile * BITS / 8, to += kGroup * kTile) {
-        const Floats s = load_f16(w), m = load_f16(w + 32);
-        for (int j = 0; j < 8; ++j)
-            for (int half = 0; half < 2; ++half) {
-                Floats even, odd;
-                codes_of<BITS>(w + kScaleBytes, j, half, &even, &odd);
-                store_pairs(to + (4 * j + 2 * half) * kTile, multiply_add(even, s, m), multiply_add(odd, s, m));
+    for (int64_t g = 0; g < groups; g += L::kGroups) {
+        const Head<L> head = read_head<L>(w);
+        w += L::kHead;
+        for (int64_t i = 0; i < L::kGroups; ++i, w += L::kGroupBytes, to += kGroup * kTile) {
+            Factors factors = read_factors(head, w);
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; ++j) {
+                if (L::kHalves && j == 4) factors = read_factors(head, w, 1);
+                const __m512i codes = code_vector<L::kBits>(w + L::kFactors, j);
+                for (int half = 0; half < 2; ++half) {
+                    Floats even, odd;
+                    codes_of(codes, half, &even, &odd);
+                    store_pairs(to + (4 * j + 2 * half) * kTile, multiply_add(even, factors.s, factors.m),
+                                multiply_add(odd, factors.s, factors.m));
+                }
             }
+        }
     }
 }
 
@@ -44,15 +45,16 @@ inline void unpack_tile(const uint8_t *w, int64_t groups, uint16_t *to) {
 inline void matmul_unpacked(const AmsLinear &linear, const Inputs &in, int64_t rows, int64_t first, int64_t count,
                             float *c, int64_t ldc, Mode mode, uint16_t *room) {
     put_bias(linear, rows, first, count, c, ldc, mode);
-    const int64_t bytes = tile_bytes(linear);
+    const int64_t bytes = bytes_of(linear, linear.k);
     for (int64_t t = 0; t < count; t += 2) {
         const int64_t tiles = std::min<int64_t>(2, count - t);
         for (int64_t k = 0; k < linear.k; k += kInnerBlock) {
             const int64_t part = std::min(kInnerBlock, linear.k - k);
             for (int64_t i = 0; i < tiles; ++i) {
-                const uint8_t *w = linear.packed + (first + t + i) * bytes + k / kGroup * group_bytes(linear.bits);
-                if (linear.bits == 4) unpack_tile<4>(w, part / kGroup, room + i * part * kTile);
-                else unpack_tile<8>(w, part / kGroup, room + i * part * kTile);
+                const uint8_t *w = linear.packed + (first + t + i) * bytes + bytes_of(linear, k);
+                with_layout(linear.layout, [&](auto layout) {
+                    unpack_tile<decltype(layout)>(w, part / kGroup, room + i * part * kTile);
+                });
             }
             const Mode how = k == 0 ? mode : Mode::add;
             float *to = c + t * kTile;

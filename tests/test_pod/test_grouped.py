@@ -1,22 +1,25 @@
-"""Weights of 4 and 8 bits in groups: their layout, what quantizing loses, and layers that compute with them."""
+"""Weights in groups: their layout, what quantizing loses, and layers that compute with them."""
 
 import pytest
 import torch
 from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin.model.group_layouts import BLOCKS_4, LAYOUTS, Form, Layout, layout_of
 from ams_pod.engines.builtin.model.grouped import (
     GroupedEmbedding,
     GroupedLinear,
     TorchInt4Linear,
+    check_packed,
     dequantize,
     dequantize_rows,
     pack_codes,
-    packed_shape,
     quantize,
     unpack,
 )
 from ams_pod.engines.builtin.model.grouping import grouped_parameters, use_torchs_kernel
+from test_pod.random_groups import by_the_contract, name_of, random_packed
 from torch import nn
 
+EACH_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
 BITS = pytest.mark.parametrize("bits", [4, 8])
 
 
@@ -31,57 +34,58 @@ def weights(outputs, inputs, seed=0):
     return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) * 0.05
 
 
-def by_the_contract(packed, bits, output, k):
-    """s, q and m of one weight, read byte by byte as the compiled kernels do."""
-    tile, o, group, k = output // 16, output % 16, k // 32, k % 32
-    block = packed[tile, group].numpy().tobytes()
-    s, m = (torch.frombuffer(bytearray(block[start : start + 32]), dtype=torch.float16)[o] for start in (0, 32))
-    if bits == 8:
-        return s, block[64 + (k // 4 * 16 + o) * 4 + k % 4], m
-    byte = block[64 + (k % 16 // 4 * 16 + o) * 4 + k % 4]
-    return s, byte & 15 if k < 16 else byte >> 4, m
-
-
-@BITS
-def test_each_weight_lies_where_the_kernels_look_for_it(bits):
-    q, s, m = codes(21, 64, bits)
-    packed = pack_codes(q, s, m, bits)
-    assert packed.dtype == torch.uint8
-    assert tuple(packed.shape) == packed_shape(21, 64, bits) == (2, 2, 64 + 64 * bits)
+@EACH_LAYOUT
+def test_each_weight_lies_where_the_kernels_look_for_it(layout):
+    inputs = 2 * layout.inputs
+    packed = random_packed(layout, 21, inputs)
+    assert check_packed(packed, 21) == layout == layout_of(packed.shape[2])
+    q, s, m = unpack(packed, 21)
+    each = s.shape[1] // (inputs // 32)
     for output in range(21):
-        for k in range(64):
-            expected = (s[output, k // 32], int(q[output, k]), m[output, k // 32])
-            assert by_the_contract(packed, bits, output, k) == expected
-    for output in range(21, 32):
-        assert by_the_contract(packed, bits, output, 40) == (0, 0, 0)
+        for k in range(inputs):
+            at = k // (32 // each)
+            assert by_the_contract(packed, layout, output, k) == (s[output, at], q[output, k], m[output, at])
+
+
+@EACH_LAYOUT
+@pytest.mark.parametrize(("outputs", "blocks"), [(1, 1), (16, 1), (21, 3), (4096, 5)])
+def test_what_is_unpacked_makes_the_weights(layout, outputs, blocks):
+    packed = random_packed(layout, outputs, blocks * layout.inputs)
+    q, s, m = unpack(packed, outputs)
+    each = q.shape[1] // s.shape[1]
+    exact = s.repeat_interleave(each, 1) * q + m.repeat_interleave(each, 1)
+    assert torch.equal(dequantize(packed, outputs), exact)
+    assert torch.equal(dequantize(packed, outputs, torch.bfloat16), exact.bfloat16())
+    rows = torch.tensor([outputs - 1, 0, outputs // 2])
+    assert torch.equal(dequantize_rows(packed, rows), exact[rows])
 
 
 @BITS
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 32), (16, 32), (21, 96), (4096, 160)])
-def test_what_is_packed_is_unpacked(bits, outputs, inputs):
+def test_what_is_packed_is_unpacked(bits, centred, outputs, inputs):
     q, s, m = codes(outputs, inputs, bits)
-    packed = pack_codes(q, s, m, bits)
-    for found, expected in zip(unpack(packed, bits, outputs), (q, s, m), strict=True):
-        assert torch.equal(found, expected)
-    exact = s.float().repeat_interleave(32, 1) * q + m.float().repeat_interleave(32, 1)
-    assert torch.equal(dequantize(packed, bits, outputs), exact)
-    assert torch.equal(dequantize(packed, bits, outputs, torch.bfloat16), exact.bfloat16())
-    rows = torch.tensor([outputs - 1, 0, outputs // 2])
-    assert torch.equal(dequantize_rows(packed, bits, rows), exact[rows])
+    packed = pack_codes(q, s, None if centred else m, bits)
+    assert check_packed(packed, outputs) == Layout(Form.CENTRED if centred else Form.AFFINE, bits)
+    expected = -s.float() * 2 ** (bits - 1) if centred else m.float()
+    for found, wanted in zip(unpack(packed, outputs), (q, s.float(), expected), strict=True):
+        assert torch.equal(found, wanted)
+    _, padding, _ = unpack(packed, -(-outputs // 16) * 16)
+    assert not padding[outputs:].any()
 
 
 def test_8_bits_are_symmetric_and_lose_half_a_step():
     weight = weights(40, 96)
     packed = quantize(weight, 8)
-    _, s, m = unpack(packed, 8, 40)
+    _, s, m = unpack(packed, 40)
     assert torch.equal(m, s * -128)
-    error = (dequantize(packed, 8, 40) - weight).abs().view(40, 3, 32)
+    error = (dequantize(packed, 40) - weight).abs().view(40, 3, 32)
     assert bool((error <= weight.abs().view(40, 3, 32).amax(-1, keepdim=True) / 127 * 0.51).all())
 
 
 def test_4_bits_lose_less_than_scaling_the_range_does():
     weight = weights(64, 256)
-    error = (dequantize(quantize(weight, 4), 4, 64) - weight).norm()
+    error = (dequantize(quantize(weight, 4), 64) - weight).norm()
     groups = weight.view(64, 8, 32)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     scale = (high - low) / 15
@@ -103,14 +107,14 @@ def test_4_bits_lose_less_than_scaling_the_range_does():
     ],
 )
 def test_odd_groups_are_quantized(bits, weight, tolerance):
-    assert torch.allclose(dequantize(quantize(weight, bits), bits, 3), weight, atol=tolerance, rtol=0)
+    assert torch.allclose(dequantize(quantize(weight, bits), 3), weight, atol=tolerance, rtol=0)
 
 
 @BITS
 def test_what_is_no_number_stays_none(bits):
     weight = weights(20, 64)
     weight[17, 40] = torch.nan
-    found = dequantize(quantize(weight, bits), bits, 20)
+    found = dequantize(quantize(weight, bits), 20)
     assert bool(found[17, 32:].isnan().any())
     assert not bool(found[:17].isnan().any())
 
@@ -142,12 +146,12 @@ def test_a_linear_layer_computes_with_its_dequantized_weights(bits, bias, dtype,
 @BITS
 def test_embeddings_are_the_rows_of_their_dequantized_weights(bits):
     packed = quantize(weights(50, 64), bits)
-    embedding = GroupedEmbedding(packed, bits, 50, torch.bfloat16)
+    embedding = GroupedEmbedding(packed, 50, torch.bfloat16)
     ids = torch.tensor([[0, 49, 7], [7, 16, 15]])
     assert isinstance(embedding, nn.Embedding)
     assert torch.equal(embedding(ids), nn.functional.embedding(ids, embedding.weight))
     with pytest.raises(IndexError):
-        GroupedEmbedding(packed, bits, 50)(torch.tensor([1 << 20]))
+        GroupedEmbedding(packed, 50)(torch.tensor([1 << 20]))
 
 
 @BITS
@@ -155,9 +159,9 @@ def test_tensors_of_another_shape_are_refused(bits):
     packed = quantize(weights(50, 64), bits)
     for wrong in (packed[:-1], packed[..., :-1], packed[0], packed.int(), packed[:, :0]):
         with pytest.raises(ValueError, match="isn't"):
-            GroupedLinear(wrong, bits, 50)
+            GroupedLinear(wrong, 50)
     with pytest.raises(ValueError, match="outputs"):
-        GroupedLinear(packed, 12 - bits, 50)
+        GroupedLinear(packed, 16)
     with pytest.raises(ValueError, match="can't be grouped"):
         quantize(weights(16, 40), bits)
 
@@ -178,10 +182,11 @@ def test_torchs_kernel_computes_the_same(outputs, inputs, bias):
 
 def test_layers_of_4_bits_get_torchs_kernel_and_others_stay():
     model = nn.Sequential(
-        GroupedLinear(quantize(weights(32, 64), 4), 4, 32), GroupedLinear(quantize(weights(8, 32), 8), 8, 8)
+        GroupedLinear(quantize(weights(32, 64), 4), 32), GroupedLinear(quantize(weights(8, 32), 8), 8)
     )
-    model.append(GroupedLinear(quantize(weights(8, 32), 8), 8, 8))
+    model.append(GroupedLinear(quantize(weights(8, 32), 8), 8))
+    model.insert(0, GroupedLinear(random_packed(BLOCKS_4, 64, 256), 64))
     counted = grouped_parameters(model)
-    use_torchs_kernel(model, model[2])
-    assert [type(layer) for layer in model] == [TorchInt4Linear, GroupedLinear, nn.Linear]
-    assert grouped_parameters(model) == counted - 8 * 32 == 32 * 64 + 8 * 32
+    use_torchs_kernel(model, model[3])
+    assert [type(layer) for layer in model] == [TorchInt4Linear, TorchInt4Linear, GroupedLinear, nn.Linear]
+    assert grouped_parameters(model) == counted - 8 * 32 == 64 * 256 + 32 * 64 + 8 * 32

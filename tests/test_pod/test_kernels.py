@@ -19,6 +19,7 @@ from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.loading import choose_kernels
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.group_layouts import LAYOUTS, Layout
 from ams_pod.engines.builtin.model.grouped import Bits, GroupedLinear, pack_codes
 from ams_pod.engines.builtin.model.native.layers import NativeLayers, why_not
 from ams_pod.engines.builtin.model.native.packing import Arena, pack, packed_as_is, tiled_elements
@@ -30,6 +31,7 @@ from ams_pod.engines.builtin.towers.spans import Span, SpanAttention, Turning
 from ams_pod.engines.port import LoadFailed, Prepared, Sampling
 from ams_pod.shares import Share
 from test_pod.engine_harness import Driver, Outcome
+from test_pod.random_groups import name_of, random_packed
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -70,15 +72,16 @@ def test_a_bfloat16_layer_is_torchs(tokens: int, outputs: int, k: int) -> None:
     assert _relative(_apply(packed.c, x.float()), expected) < 1e-5
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name_of)
 @pytest.mark.parametrize("tokens", [1, 2, 5, 8, 11, 140])
 @pytest.mark.parametrize(("outputs", "k"), [(16, 32), (17, 64), (257, 2112), (1000, 4128)])
-def test_a_grouped_layer_is_its_dequantized_weights(bits: Bits, tokens: int, outputs: int, k: int) -> None:
+def test_a_grouped_layer_is_its_dequantized_weights(layout: Layout, tokens: int, outputs: int, k: int) -> None:
     torch.manual_seed(tokens * k)
-    module = GroupedLinear.of(nn.Linear(k, outputs), bits)
+    k = -(-k // layout.inputs) * layout.inputs
+    module = GroupedLinear(random_packed(layout, outputs, k), outputs, torch.randn(outputs))
     x = torch.randn(tokens, k)
     weights, bias = module.weight, module.bias.data
-    found = _apply(packed_as_is(module, module.packed, bits).c, x)
+    found = _apply(packed_as_is(module, module.packed, layout).c, x)
     assert _relative(found, x @ weights.T + bias) < 1e-4
     assert torch.equal(module(x.view(1, tokens, k)), found[None])
 
@@ -89,7 +92,7 @@ def test_what_is_no_number_stays_none() -> None:
     x = torch.randn(3, 64)
     x[1, 5] = float("nan")
     grouped = GroupedLinear.of(module, 4)
-    for each in (packed, packed_as_is(grouped, grouped.packed, 4)):
+    for each in (packed, packed_as_is(grouped, grouped.packed, grouped.layout)):
         found = _apply(each.c, x)
         assert found[1].isnan().all()
         assert not found[[0, 2]].isnan().any()
@@ -108,8 +111,8 @@ def test_sums_of_the_largest_codes_are_whole(tokens: int, bits: Bits) -> None:
     x[1::3] = -1
     x[2::3, ::2] = -1
     expected = x.double() @ (codes.double() * 0.5 - 0.25).T
-    module = GroupedLinear(packed, bits, outputs)
-    found = _apply(packed_as_is(module, packed, bits).c, x)
+    module = GroupedLinear(packed, outputs)
+    found = _apply(packed_as_is(module, packed, module.layout).c, x)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 

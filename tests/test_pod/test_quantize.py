@@ -35,8 +35,8 @@ def test_4_bit_in_a_mixed_batch_equals_its_own_generate(folder):
     wanted = prompts(5, seed=3)
     model = quantized(folder, "4bit")
     layer, head, table = model.model.layers[0].self_attn.q_proj, model.lm_head, model.model.embed_tokens
-    assert (type(layer), layer.bits) == (GroupedLinear, 4)
-    assert (type(head), head.bits, type(table), table.bits) == (GroupedLinear, 8, GroupedEmbedding, 8)
+    assert (type(layer), layer.layout.bits) == (GroupedLinear, 4)
+    assert (type(head), head.layout.bits, type(table), table.layout.bits) == (GroupedLinear, 8, GroupedEmbedding, 8)
     assert (head.packed.data_ptr() == table.packed.data_ptr()) == model.config.tie_word_embeddings
     expected = [reference(model, ids, 12) for ids in wanted]
     driver = Driver(forward_of("flat", model, 3, 160))
@@ -118,7 +118,7 @@ def test_layers_of_gpt2s_kind_are_transposed(tmp_path):
     plain, near = quantized(tmp_path, "none"), quantized(tmp_path, "8bit")
     layer = near.transformer.h[0].attn.c_attn
     assert (layer.in_features, layer.out_features) == (64, 192)
-    weights = dequantize(layer.packed, 8, 192)
+    weights = dequantize(layer.packed, 192)
     assert torch.allclose(weights, plain.transformer.h[0].attn.c_attn.weight.T, atol=1e-3)
     ids = torch.arange(9)[None]
     assert torch.allclose(near(input_ids=ids).logits, plain(input_ids=ids).logits, atol=0.02)

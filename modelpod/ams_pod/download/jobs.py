@@ -16,7 +16,7 @@ from ams_common.source import Source
 from ams_pod.derived import remove_all_derived
 from ams_pod.download.failures import Failed
 from ams_pod.download.lease import Contender, FolderLease, FolderLeaseLost
-from ams_pod.download.manifest import CONVERSION, Manifest, read_manifest, verify, write_manifest
+from ams_pod.download.manifest import CONVERSION, LEAST_CONVERSION, Manifest, read_manifest, verify, write_manifest
 from ams_pod.download.partial import Partial
 from ams_pod.download.plan import check_lock
 from ams_pod.download.progress import Tracker
@@ -116,7 +116,7 @@ def is_intact(folder: Path, context: Context, *, full: bool = False, outdated: b
 
 def is_outdated(manifest: Manifest, context: Context) -> bool:
     """Whether its files were converted by an earlier version, otherwise than this one does."""
-    return bool(manifest.inputs) and _converts(context) and manifest.conversion < CONVERSION
+    return bool(manifest.inputs) and _converts(context) and manifest.conversion < LEAST_CONVERSION
 
 
 def _converts(context: Context) -> bool:

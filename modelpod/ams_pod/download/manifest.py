@@ -9,8 +9,10 @@ import msgspec
 from ams_common.hub_files import MANIFEST, is_inside
 from ams_common.outside import InvalidJson, read_json
 
-# Raised when GGUF files are converted to something else than before: folders with less are converted again.
-CONVERSION = 1
+# Raised when GGUF files are converted to something else than before.
+CONVERSION = 2
+# Folders with less are converted again: what they hold isn't right.
+LEAST_CONVERSION = 1
 _READ_BYTES = 1 << 20
 
 

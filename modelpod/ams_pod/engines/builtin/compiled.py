@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-_VERSION = 7  # of the C interface
+_VERSION = 8  # of the C interface
 # Kinds of processors, the fastest kernels first, and what each needs.
 VARIANTS = {"avx512": "AVX512 with VNNI and bfloat16", "avx2": "AVX2 with FMA and F16C"}
 _chosen = "auto"
@@ -15,14 +15,14 @@ PARTS = ("qkv", "attention", "out", "gate and up", "down", "head", "norms", "wai
 
 
 class LinearC(Structure):
-    """`AmsLinear`: y = x·Wᵀ + b, with W in tiles. `bits` is 16 for bfloat16, 8 or 4 for grouped weights."""
+    """`AmsLinear`: y = x·Wᵀ + b, with W in tiles. `layout` is 16 for bfloat16, or the number of a `Layout`."""
 
     _fields_ = (
         ("outputs", c_int64),
         ("k", c_int64),
         ("packed", c_void_p),
         ("bias", c_void_p),
-        ("bits", c_int32),
+        ("layout", c_int32),
         ("unused", c_int32),
     )
 

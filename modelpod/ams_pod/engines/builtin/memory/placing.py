@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 _LARGEST_HEADER_BYTES = 100 << 20
 
-_BITS: dict[int, Chosen] = {4: "4bit", 8: "8bit"}
 _SMALLER: dict[Chosen, tuple[Chosen, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",), "4bit": ()}
 
 
@@ -98,7 +97,7 @@ def choose_placement(inputs: PlacementInputs) -> Placement:
 def _place_grouped(inputs: PlacementInputs, grouped: GroupedWeights) -> Placement:
     """As the file has them, where they are computed with so or memory is short; else unpacked."""
     came = f"the weights come quantized ({grouped.words})"
-    kept = Placement(inputs.device, inputs.dtype, _BITS[grouped.bits], came, keeps_groups=True)
+    kept = Placement(inputs.device, inputs.dtype, grouped.quantization, came, keeps_groups=True)
     setting = inputs.settings.quantization
     if inputs.device == "cpu" and (setting in ("8bit", "4bit") or (setting == "auto" and computes_grouped())):
         return kept
@@ -119,7 +118,7 @@ def next_smaller(placement: Placement, inputs: PlacementInputs) -> Placement | N
         if inputs.settings.quantization == "none":
             return None
         reason = f"memory ran out while unpacking into {_needs(inputs)[0].words}"
-        return replace(placement, quantization=_BITS[grouped.bits], reason=reason, keeps_groups=True)
+        return replace(placement, quantization=grouped.quantization, reason=reason, keeps_groups=True)
     sizes = _needs(inputs)
     if inputs.settings.quantization == "auto" and "quantization_config" not in inputs.config:
         for smaller in _SMALLER[placement.quantization]:

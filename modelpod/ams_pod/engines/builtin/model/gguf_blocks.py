@@ -5,54 +5,93 @@ https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ams_pod.engines.builtin.model.gguf_file import BLOCKS
+from ams_pod.engines.builtin.model.group_layouts import (
+    AFFINE_4,
+    AFFINE_8,
+    BLOCKS_4,
+    BLOCKS_5,
+    BLOCKS_6,
+    CENTRED_4,
+    CENTRED_8,
+    GROUP,
+    TILE,
+    Layout,
+)
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float16]
-# Codes [rows, groups, 32], s and m [rows, groups].
-Codes = tuple[Bytes, Floats, Floats]
-
-_GROUP, _TILE, _FACTORS = 32, 16, 64
 
 
-def grouped_bits(kind: str) -> int | None:
-    """In how many bits tensors of the kind are grouped; None for one that isn't."""
-    return 4 if kind in ("Q4_0", "Q4_1", "Q4_K") else 8 if kind in _READERS else None
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Codes [rows, inputs]; factors [rows, groups, n] of one type; heads [rows, blocks, n]."""
+
+    codes: Bytes
+    factors: NDArray[np.generic]
+    heads: Floats | None = None
 
 
-def is_exact(kind: str) -> bool:
-    """Whether the weights stay the same to the bit: Q4_K's and Q5_K's scales are rounded, Q6_K's codes are others."""
-    return kind not in ("Q4_K", "Q5_K", "Q6_K")
+def layout_of_kind(kind: str) -> Layout | None:
+    """How weights of tensors of the kind lie here; None for one that isn't grouped."""
+    found = _KINDS.get(kind)
+    return found[0] if found else None
 
 
 def group_rows(kind: str, rows: Bytes) -> Bytes:
-    """[tiles, groups, bytes] of rows [n, bytes] of blocks; n is filled up to a multiple of 16 with zeros."""
-    blocks = rows.reshape(len(rows), -1, BLOCKS[kind][1])
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number stays none, and is found when it computes
-        q, s, m = _READERS[kind](blocks)
-        return _pack(q, s, m, grouped_bits(kind) or 8)
+    """[tiles, blocks, bytes] of rows [n, bytes] of the file's blocks; n is filled up to a multiple of 16 with zeros."""
+    layout, read = _KINDS[kind]
+    return _pack(read(rows.reshape(len(rows), -1, BLOCKS[kind][1])), layout)
 
 
-def _pack(q: Bytes, s: Floats, m: Floats, bits: int) -> Bytes:
-    outputs, groups = s.shape
-    tiles = -(-outputs // _TILE)
-    if missing := tiles * _TILE - outputs:
-        q = np.pad(q, ((0, missing), (0, 0), (0, 0)))
-        s, m = (np.pad(values, ((0, missing), (0, 0))) for values in (s, m))
-    packed = np.empty((tiles, groups, _FACTORS + 64 * bits), np.uint8)
-    factors = packed[..., :_FACTORS].view(np.float16).reshape(tiles, groups, 2, _TILE)
-    factors[:, :, 0] = s.reshape(tiles, _TILE, groups).transpose(0, 2, 1)
-    factors[:, :, 1] = m.reshape(tiles, _TILE, groups).transpose(0, 2, 1)
-    packed[..., :_FACTORS] = factors.reshape(tiles, groups, -1).view(np.uint8)
-    if bits == 4:
-        q = q[..., :16] | (q[..., 16:] << np.uint8(4))
-    quads = np.ascontiguousarray(q).view(np.uint32).reshape(tiles, _TILE, groups, bits).transpose(0, 2, 3, 1)
-    packed[..., _FACTORS:] = np.ascontiguousarray(quads).view(np.uint8).reshape(tiles, groups, -1)
+def _pack(weights: _Weights, layout: Layout) -> Bytes:
+    tiles, blocks, size = layout.shape(*weights.codes.shape)
+    packed = np.empty((tiles, blocks, size), np.uint8)
+    if weights.heads is not None:
+        heads = _lanes(weights.heads, (blocks, -1))
+        packed[..., : layout.head] = heads.reshape(tiles, blocks, -1).view(np.uint8)
+    body = packed[..., layout.head :].reshape(tiles, blocks, layout.groups, layout.group_size)  # a view where it can be
+    factors = _lanes(weights.factors, (blocks, layout.groups, -1))
+    body[..., : layout.factors] = factors.reshape(*body.shape[:3], -1).view(np.uint8)
+    quads = _lanes(weights.codes.view(np.uint32), (blocks, layout.groups, 8))
+    body[..., layout.factors :] = _vectors(quads, layout.bits).reshape(*body.shape[:3], -1).view(np.uint8)
+    packed[..., layout.head :] = body.reshape(tiles, blocks, -1)
     return packed
+
+
+def _lanes(values: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """[tiles, *shape, 16] of [rows, ...]: the outputs of a tile beside each other, the last ones filled up."""
+    missing = -len(values) % TILE
+    values = values.reshape(len(values), *shape)
+    if missing:
+        values = np.pad(values, ((0, missing), *((0, 0),) * len(shape)))
+    tiles = values.reshape(-1, TILE, *values.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(tiles, 1, -1))
+
+
+def _vectors(quads: NDArray[np.generic], bits: int) -> NDArray[np.uint32]:
+    """Codes as the layout has them, [..., bits, 16] of four in each number [..., 8, 16]."""
+    four: NDArray[np.uint32] = quads.view(np.uint32)
+    if bits == 8:
+        return four
+    low = four & np.uint32(0x0F0F0F0F)
+    vectors = low[..., :4, :] | low[..., 4:, :] << np.uint32(4)
+    if bits == 4:
+        return vectors
+    high = four >> np.uint32(4) & np.uint32(0x01010101 if bits == 5 else 0x03030303)
+    if bits == 5:
+        places = np.arange(8, dtype=np.uint32)[:, None]
+        above = np.bitwise_or.reduce(high << places, -2, keepdims=True)
+    else:
+        places = np.arange(0, 8, 2, dtype=np.uint32)[:, None]
+        halves = high.reshape(*high.shape[:-2], 2, 4, TILE)
+        above = np.bitwise_or.reduce(halves << places, -2)
+    return np.concatenate((vectors, above), -2)
 
 
 def _halves(blocks: Bytes, start: int, count: int = 1) -> Floats:
@@ -69,79 +108,68 @@ def _fifth_bits(words: Bytes) -> Bytes:
     return np.unpackbits(np.ascontiguousarray(words), axis=-1, bitorder="little") << np.uint8(4)
 
 
-def _q4_0(blocks: Bytes) -> Codes:
-    d = _halves(blocks, 0)[..., 0]
-    return _nibbles(blocks[..., 2:]), d, d * np.float16(-8)
+def _q4_0(blocks: Bytes) -> _Weights:
+    return _of_groups(_nibbles(blocks[..., 2:]), _halves(blocks, 0))
 
 
-def _q4_1(blocks: Bytes) -> Codes:
-    d, m = np.moveaxis(_halves(blocks, 0, 2), -1, 0)
-    return _nibbles(blocks[..., 4:]), d, m
+def _q4_1(blocks: Bytes) -> _Weights:
+    return _of_groups(_nibbles(blocks[..., 4:]), _halves(blocks, 0, 2))
 
 
-def _q5_0(blocks: Bytes) -> Codes:
-    d = _halves(blocks, 0)[..., 0]
-    return _nibbles(blocks[..., 6:]) | _fifth_bits(blocks[..., 2:6]), d, d * np.float16(-16)
+def _q5_0(blocks: Bytes) -> _Weights:
+    d = _halves(blocks, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number stays none, and is found when it computes
+        factors = np.concatenate((d, d * np.float16(-16)), -1)
+    return _of_groups(_nibbles(blocks[..., 6:]) | _fifth_bits(blocks[..., 2:6]), factors)
 
 
-def _q5_1(blocks: Bytes) -> Codes:
-    d, m = np.moveaxis(_halves(blocks, 0, 2), -1, 0)
-    return _nibbles(blocks[..., 8:]) | _fifth_bits(blocks[..., 4:8]), d, m
+def _q5_1(blocks: Bytes) -> _Weights:
+    return _of_groups(_nibbles(blocks[..., 8:]) | _fifth_bits(blocks[..., 4:8]), _halves(blocks, 0, 2))
 
 
-def _q8_0(blocks: Bytes) -> Codes:
-    d = _halves(blocks, 0)[..., 0]
-    return blocks[..., 2:] ^ np.uint8(0x80), d, d * np.float16(-128)
+def _q8_0(blocks: Bytes) -> _Weights:
+    return _of_groups(blocks[..., 2:] ^ np.uint8(0x80), _halves(blocks, 0))
 
 
-def _q4_k(blocks: Bytes) -> Codes:
-    s, m = _k_scales(blocks)
+def _q4_k(blocks: Bytes) -> _Weights:
     codes = blocks[..., 16:].reshape(*blocks.shape[:2], 4, 32)
-    return _by_groups(np.stack((codes & 15, codes >> 4), 3)), s, m
+    return _of_blocks(np.stack((codes & 15, codes >> 4), 3), _k_factors(blocks), _halves(blocks, 0, 2))
 
 
-def _q5_k(blocks: Bytes) -> Codes:
-    s, m = _k_scales(blocks)
+def _q5_k(blocks: Bytes) -> _Weights:
     codes = blocks[..., 48:].reshape(*blocks.shape[:2], 4, 32)
-    low = _by_groups(np.stack((codes & 15, codes >> 4), 3))
+    low = np.stack((codes & 15, codes >> 4), 3).reshape(*blocks.shape[:2], 8, GROUP)
     shifts = np.arange(8, dtype=np.uint8)[:, None]
-    high: Bytes = (blocks[..., None, 16:48] >> shifts & np.uint8(1)) << np.uint8(
-        4
-    )  # bit g of byte i: code i of group g
-    return low | _by_groups(high), s, m
+    high = (blocks[..., None, 16:48] >> shifts & np.uint8(1)) << np.uint8(4)  # bit g of byte i: code i of group g
+    return _of_blocks(low | high, _k_factors(blocks), _halves(blocks, 0, 2))
 
 
-def _by_groups(codes: Bytes) -> Bytes:
-    return codes.reshape(len(codes), -1, _GROUP)
+def _q6_k(blocks: Bytes) -> _Weights:
+    low = blocks[..., :128].reshape(*blocks.shape[:2], 2, 1, 64)
+    low = (low >> np.array([0, 4], np.uint8)[:, None] & np.uint8(15)).reshape(*blocks.shape[:2], 8, GROUP)
+    high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32)
+    high = (high >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)).reshape(*blocks.shape[:2], 8, GROUP)
+    factors = blocks[..., 192:208].reshape(*blocks.shape[:2], 8, 2)
+    return _of_blocks(low | high << np.uint8(4), factors, _halves(blocks, 208))
 
 
-def _k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    """s and m of the 8 groups of each block, from its two float16 and twelve bytes of 6-bit numbers."""
-    d, minimum = np.moveaxis(_halves(blocks, 0, 2).astype(np.float32), -1, 0)[..., None]
+def _k_factors(blocks: Bytes) -> Bytes:
+    """[rows, blocks, 8 groups, 2]: the whole numbers of scales and of offsets, from twelve bytes of 6-bit numbers."""
     first, second, third = (blocks[..., start : start + 4] for start in (4, 8, 12))
     scales = np.concatenate((first & 63, (third & 15) | (first >> 6 << 4)), -1)
-    minima = np.concatenate((second & 63, (third >> 4) | (second >> 6 << 4)), -1)
-    s, m = (d * scales).astype(np.float16), (-minimum * minima).astype(np.float16)
-    return s.reshape(len(s), -1), m.reshape(len(m), -1)
+    offsets = np.concatenate((second & 63, (third >> 4) | (second >> 6 << 4)), -1)
+    return np.stack((scales, offsets), -1)
 
 
-def _q6_k(blocks: Bytes) -> Codes:
-    """Anew in 8 bits, symmetric: its scales are of 16 values, ours of 32."""
-    low = blocks[..., :128].reshape(*blocks.shape[:2], 2, 1, 64)
-    low = (low >> np.array([0, 4], np.uint8)[:, None] & np.uint8(15)).reshape(*blocks.shape[:2], 8, 32)
-    high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32)
-    high = (high >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)).reshape(*blocks.shape[:2], 8, 32)
-    codes = (low | high << 4).astype(np.int8) - np.int8(32)
-    scales = blocks[..., 192:208].view(np.int8).astype(np.float32) * _halves(blocks, 208).astype(np.float32)
-    values = codes.reshape(*blocks.shape[:2], 16, 16) * scales[..., None]
-    values = values.reshape(len(blocks), -1, _GROUP)
-    s = (np.abs(values).max(-1) / 127).astype(np.float16)
-    step = s.astype(np.float32)[..., None]
-    quotients = np.divide(values, step, out=np.zeros_like(values), where=step != 0)
-    return (np.clip(np.rint(quotients), -127, 127) + 128).astype(np.uint8), s, s * np.float16(-128)
+def _of_groups(codes: Bytes, factors: Floats) -> _Weights:
+    return _Weights(np.ascontiguousarray(codes).reshape(len(codes), -1), factors)
 
 
-_READERS: dict[str, Callable[[Bytes], Codes]] = {
-    "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q4_K": _q4_k, "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
+def _of_blocks(codes: Bytes, factors: Bytes, heads: Floats) -> _Weights:
+    return _Weights(np.ascontiguousarray(codes).reshape(len(codes), -1), factors, heads)
+
+
+_KINDS: dict[str, tuple[Layout, Callable[[Bytes], _Weights]]] = {
+    "Q4_0": (CENTRED_4, _q4_0), "Q4_1": (AFFINE_4, _q4_1), "Q5_0": (AFFINE_8, _q5_0), "Q5_1": (AFFINE_8, _q5_1),
+    "Q8_0": (CENTRED_8, _q8_0), "Q4_K": (BLOCKS_4, _q4_k), "Q5_K": (BLOCKS_5, _q5_k), "Q6_K": (BLOCKS_6, _q6_k),
 }  # fmt: skip

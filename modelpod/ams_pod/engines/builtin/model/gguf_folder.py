@@ -18,7 +18,7 @@ from ams_common.grouped_weights import METHOD, VERSION
 from ams_common.printable import printable
 from numpy.typing import NDArray
 
-from ams_pod.engines.builtin.model.gguf_blocks import group_rows, grouped_bits
+from ams_pod.engines.builtin.model.gguf_blocks import group_rows, layout_of_kind
 from ams_pod.engines.builtin.model.gguf_file import GgufFile, GgufTensor, read_floats
 from ams_pod.engines.builtin.model.gguf_rope import FACTORS, rope_parameters
 from ams_pod.engines.builtin.model.gguf_rope import READ as READ_OF_ROPE
@@ -31,12 +31,12 @@ from ams_pod.engines.builtin.model.gguf_settings import (
     settings_of,
     told,
 )
+from ams_pod.engines.builtin.model.group_layouts import TILE, Layout
 
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _BIASED = ("attn_q", "attn_k", "attn_v")  # of qwen2
 _PLAIN = ("F32", "F16", "BF16")
 _MOST_LAYERS = 10_000
-_TILE = 16
 _PIECE = 1 << 22  # values that are worked on at once
 _OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -81,20 +81,20 @@ class Target:
     heads: int = 0
 
     @property
-    def bits(self) -> int | None:
-        return grouped_bits(self.tensor.kind)
+    def layout(self) -> Layout | None:
+        return layout_of_kind(self.tensor.kind)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        if self.bits is None:
+        if self.layout is None:
             return self.tensor.shape
         rows, columns = self.tensor.shape
-        return -(-rows // _TILE), columns // 32, 64 + 64 * self.bits
+        return self.layout.shape(rows, columns)
 
     @property
     def size(self) -> int:
         """Bytes in the folder."""
-        return math.prod(self.shape) * (2 if self.bits is None else 1)
+        return math.prod(self.shape) * (2 if self.layout is None else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +130,15 @@ def plan(file: GgufFile) -> Plan:
         tensor = tensors[name]
         if tensor.shape != shape:
             raise NotWhole(f"its tensor {name} is of shape {list(tensor.shape)}, not {list(shape)}")
-        if tensor.kind not in _PLAIN and (len(shape) != 2 or grouped_bits(tensor.kind) is None):
+        if tensor.kind not in _PLAIN and (len(shape) != 2 or layout_of_kind(tensor.kind) is None):
             unknown = unknown or f"{name} of kind {tensor.kind}"
         heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(name.split(".")[-2])
         targets.append(Target(target, tensor, config[heads] if heads and architecture == "llama" else 0))
     if unknown:
         raise Unplanned(unknown, config)
-    # Grouped ones first: their sizes are multiples of 64 bytes, so that each begins at one.
-    targets.sort(key=lambda target: target.bits is None)
-    if any(target.bits for target in targets):
+    # Grouped ones first, and of these such whose sizes are multiples of 64 bytes, so that each of them begins at one.
+    targets.sort(key=lambda target: (target.layout is None, target.size % 64 != 0))
+    if any(target.layout for target in targets):
         config["quantization_config"] = _quantization(file, targets)
     return Plan(config, tuple(targets))
 
@@ -148,7 +148,7 @@ def write_weights(file: GgufFile, made: Plan, folder: Path) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for target in made.targets:
-        kind = "BF16" if target.bits is None else "U8"
+        kind = "BF16" if target.layout is None else "U8"
         header[target.name] = {"dtype": kind, "shape": target.shape, "data_offsets": [at, at + target.size]}
         at += target.size
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -242,14 +242,16 @@ def _expected(config: dict[str, Any], architecture: str) -> dict[str, tuple[str,
 def _quantization(file: GgufFile, targets: list[Target]) -> dict[str, Any]:
     """What config.json says of the weights, for `ams_common.grouped_weights` and `grouping`."""
     by_kind: dict[str, int] = {}
+    bits: dict[str, int] = {}
     for target in targets:
-        if target.bits is not None:
+        if target.layout is not None:
+            bits[target.tensor.kind] = target.layout.bits
             by_kind[target.tensor.kind] = by_kind.get(target.tensor.kind, 0) + target.tensor.values
     most = max(by_kind, key=by_kind.__getitem__)
     return {
         "quant_method": METHOD,
         "version": VERSION,
-        "bits": grouped_bits(most),
+        "bits": bits[most],
         "group_size": 32,
         "parameters": sum(target.tensor.values for target in targets),
         "file_type": _FILE_TYPES.get(file.number("general.file_type") or 0, most),
@@ -259,19 +261,19 @@ def _quantization(file: GgufFile, targets: list[Target]) -> dict[str, Any]:
 def _write(mapped: mmap.mmap, target: Target, sink: BinaryIO) -> None:
     tensor = target.tensor
     data = np.frombuffer(mapped, np.uint8, tensor.size, tensor.start)
-    if target.bits is None and not target.heads:
+    if target.layout is None and not target.heads:
         for first in range(0, tensor.size, _PIECE):
             sink.write(_bfloat16(tensor.kind, data[first : first + _PIECE]).tobytes())
         return
     rows = data.reshape(tensor.shape[0], -1)
     for piece in _pieces(tensor.shape[0], tensor.shape[1]):
         chosen = rows[_places(target, piece)] if target.heads else rows[piece]
-        made = _bfloat16(tensor.kind, chosen) if target.bits is None else group_rows(tensor.kind, chosen)
+        made = _bfloat16(tensor.kind, chosen) if target.layout is None else group_rows(tensor.kind, chosen)
         sink.write(made.tobytes())
 
 
 def _pieces(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _PIECE // columns // _TILE) * _TILE
+    step = max(1, _PIECE // columns // TILE) * TILE
     return (slice(first, min(rows, first + step)) for first in range(0, rows, step))
 
 

@@ -1,12 +1,7 @@
-"""Weights of 4 or 8 bits in groups of 32 inputs, each with a scale and an offset: w[o, k] = s[o, g]·q[o, k] + m[o, g].
+"""Weights of 4 to 8 bits in groups of 32 inputs, in the layouts of the compiled kernels (`group_layouts`).
 
-The layout is that of the compiled kernels, so that what lies in a file is computed with as it is. One uint8 tensor
-[tiles, groups, bytes]: a tile is 16 outputs (the last one filled up with zeros), a group 32 inputs. Of each:
-
-- bytes 0-31: 16 float16 s of the tile's outputs; bytes 32-63: their 16 float16 m;
-- 4 bits, bytes 64-319: byte 64 + (j·16 + o)·4 + i, j < 4, o < 16, i < 4, holds q[o, 4j+i] in its low half and
-  q[o, 16+4j+i] in its high one;
-- 8 bits, bytes 64-575: byte 64 + (j·16 + o)·4 + i, j < 8, holds q[o, 4j+i].
+What lies in a file is computed with as it is: one uint8 tensor [tiles, blocks, bytes], of which the size of the blocks
+tells the layout.
 """
 
 from typing import Any, Literal
@@ -16,13 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ams_pod.engines.builtin import compiled
+from ams_pod.engines.builtin.model.group_layouts import (
+    AFFINE_4,
+    AFFINE_8,
+    CENTRED_4,
+    CENTRED_8,
+    GROUP,
+    TILE,
+    Form,
+    Layout,
+    layout_of,
+)
 
-Bits = Literal[4, 8]
-
-GROUP = 32  # inputs that share s and m
-TILE = 16  # outputs whose codes lie together
-_FACTORS = 4 * TILE  # bytes of s and m of a tile's group
-BYTES: dict[int, int] = {bits: _FACTORS + TILE * GROUP * bits // 8 for bits in (4, 8)}  # of one group of a tile
+Bits = Literal[4, 8]  # that weights are quantized to here
 
 _PIECE = 1 << 20  # values worked on at once, so that what is made on the way stays small
 _LARGEST = 65504.0  # of float16
@@ -32,18 +33,13 @@ _STEPS = (15.0, 14.1, 13.2, 16.2)
 _REFINEMENTS = 2
 
 
-def packed_shape(outputs: int, inputs: int, bits: Bits) -> tuple[int, int, int]:
-    """Of the tensor that holds weights [outputs, inputs]. ValueError if `inputs` isn't a multiple of 32."""
-    if inputs % GROUP or inputs <= 0 or outputs <= 0:
-        raise ValueError(f"weights of {outputs} x {inputs} can't be grouped: inputs go by {GROUP}")
-    return -(-outputs // TILE), inputs // GROUP, BYTES[bits]
-
-
-def check_packed(packed: Tensor, bits: int, outputs: int) -> None:
-    """ValueError if `packed` doesn't hold the weights of so many outputs."""
+def check_packed(packed: Tensor, outputs: int) -> Layout:
+    """The layout of the weights of so many outputs. ValueError if `packed` doesn't hold such."""
     fits = packed.dtype == torch.uint8 and packed.dim() == 3 and 0 not in packed.shape
-    if not fits or packed.shape[0] != -(-outputs // TILE) or packed.shape[2] != BYTES.get(bits):
-        raise ValueError(f"{packed.dtype} {tuple(packed.shape)} isn't {bits}-bit weights of {outputs} outputs")
+    layout = layout_of(packed.shape[2]) if fits else None
+    if layout is None or packed.shape[0] != -(-outputs // TILE):
+        raise ValueError(f"{packed.dtype} {tuple(packed.shape)} isn't grouped weights of {outputs} outputs")
+    return layout
 
 
 def has_grouped(model: nn.Module) -> bool:
@@ -51,18 +47,24 @@ def has_grouped(model: nn.Module) -> bool:
     return any(isinstance(module, GroupedLinear) for module in model.modules())
 
 
-def pack_codes(q: Tensor, s: Tensor, m: Tensor, bits: Bits) -> Tensor:
-    """[tiles, groups, bytes] of codes [outputs, inputs] uint8 below 2^bits, s and m [outputs, groups]."""
+def pack_codes(q: Tensor, s: Tensor, m: Tensor | None, bits: Bits) -> Tensor:
+    """[tiles, groups, bytes] of codes [outputs, inputs] uint8 below 2^bits, s and m [outputs, groups].
+
+    Without m the weights are s·(q - half of the range). ValueError if `inputs` isn't a multiple of 32.
+    """
+    layouts = (CENTRED_4, CENTRED_8) if m is None else (AFFINE_4, AFFINE_8)
+    layout = layouts[bits == 8]
     outputs, inputs = q.shape
-    tiles, groups, size = packed_shape(outputs, inputs, bits)
-    missing = tiles * TILE - outputs
-    if missing:
-        q, s, m = (F.pad(values, (0, 0, 0, missing)) for values in (q, s, m))
+    tiles, groups, size = layout.shape(outputs, inputs)
+    factors = [s] if m is None else [s, m]
+    if missing := tiles * TILE - outputs:
+        q, *factors = (F.pad(values, (0, 0, 0, missing)) for values in (q, *factors))
     packed = torch.empty(tiles, groups, size, dtype=torch.uint8, device=q.device)
-    factors = packed[..., :_FACTORS].view(torch.float16).view(tiles, groups, 2, TILE)
-    factors[:, :, 0] = s.view(tiles, TILE, groups).transpose(1, 2)
-    factors[:, :, 1] = m.view(tiles, TILE, groups).transpose(1, 2)
-    codes = packed[..., _FACTORS:].view(torch.int32).view(tiles, groups, bits, TILE)  # 4 bytes of one output each
+    places = packed[..., : layout.factors].view(torch.float16).view(tiles, groups, len(factors), TILE)
+    for number, values in enumerate(factors):
+        places[:, :, number] = values.view(tiles, TILE, groups).transpose(1, 2)
+    # Four bytes of one output in each number.
+    codes = packed[..., layout.factors :].view(torch.int32).view(tiles, groups, bits, TILE)
     quads = q.contiguous().view(torch.int32).view(tiles, TILE, groups, 8).permute(0, 2, 3, 1)
     if bits == 4:
         codes.copy_(quads[:, :, :4] | (quads[:, :, 4:] << 4))
@@ -71,62 +73,93 @@ def pack_codes(q: Tensor, s: Tensor, m: Tensor, bits: Bits) -> Tensor:
     return packed
 
 
-def unpack(packed: Tensor, bits: Bits, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [outputs, inputs] uint8, s and m [outputs, groups] float16."""
-    tiles, groups, _ = packed.shape
-    factors = packed[..., :_FACTORS].view(torch.float16).view(tiles, groups, 2, TILE).permute(2, 0, 3, 1)
-    s, m = factors.reshape(2, tiles * TILE, groups)[:, :outputs]
-    return _codes(packed, bits).view(torch.uint8).view(tiles * TILE, groups * GROUP)[:outputs], s, m
+def unpack(packed: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes [outputs, inputs] uint8, s and m [outputs, groups, or halves of groups] float32: weights are s·q + m."""
+    layout = check_packed(packed, outputs)
+
+    heads, factors, codes = (field.movedim(-1, 1).flatten(0, 1) for field in _fields(packed, layout))
+    q, s, m = _parts(heads, factors, codes, layout)
+    return q[:outputs], s[:outputs], m[:outputs]
 
 
-def _codes(packed: Tensor, bits: Bits) -> Tensor:
-    """Four codes in each int32 [tiles, 16, groups, 8], in the order of the inputs."""
-    tiles, groups, _ = packed.shape
-    quads = packed[..., _FACTORS:].view(torch.int32).view(tiles, groups, bits, TILE).permute(0, 3, 1, 2)
-    codes = torch.empty(tiles, TILE, groups, 8, dtype=torch.int32, device=packed.device)
-    if bits == 4:
-        torch.bitwise_and(quads, 0x0F0F0F0F, out=codes[..., :4])
-        torch.bitwise_and(quads >> 4, 0x0F0F0F0F, out=codes[..., 4:])
-    else:
-        codes.copy_(quads)
-    return codes
-
-
-def dequantize(packed: Tensor, bits: Bits, outputs: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize(packed: Tensor, outputs: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Weights [outputs, inputs], computed in float32 and rounded once."""
-    tiles, groups, _ = packed.shape
-    weights = torch.empty(tiles * TILE, groups, GROUP, dtype=dtype, device=packed.device)
-    step = max(1, _PIECE // (TILE * groups * GROUP))
+    layout = check_packed(packed, outputs)
+    tiles, inputs = len(packed), packed.shape[1] * layout.inputs
+    weights = torch.empty(tiles * TILE, inputs, dtype=dtype, device=packed.device)
+    step = max(1, _PIECE // (TILE * inputs))
     for first in range(0, tiles, step):
         piece = packed[first : first + step]
-        factors = piece[..., :_FACTORS].view(torch.float16).view(len(piece), groups, 2, TILE).permute(2, 0, 3, 1)
-        s, m = factors.float().reshape(2, len(piece) * TILE, groups, 1)
-        values = _codes(piece, bits).view(torch.uint8).view(len(piece) * TILE, groups, GROUP).float()
-        weights[first * TILE : (first + step) * TILE] = values.mul_(s).add_(m)
-    return weights.view(tiles * TILE, groups * GROUP)[:outputs]
+        weights[first * TILE : (first + step) * TILE] = _weights(*unpack(piece, len(piece) * TILE))
+    return weights[:outputs]
 
 
-def dequantize_rows(packed: Tensor, bits: Bits, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize_rows(packed: Tensor, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The weights [len(rows), inputs] of some outputs alone, `rows` [n] int64."""
-    tiles, groups, _ = packed.shape
+    layout = check_packed(packed, len(packed) * TILE)
     tile, place = rows // TILE, rows % TILE
-    factors = packed[..., :_FACTORS].view(torch.float16).view(tiles, groups, 2, TILE)
-    s, m = factors[tile, :, 0, place].float()[..., None], factors[tile, :, 1, place].float()[..., None]
-    quads = packed[..., _FACTORS:].view(torch.int32).view(tiles, groups, bits, TILE)[tile, :, :, place]
-    if bits == 4:
-        quads = torch.cat((quads & 0x0F0F0F0F, (quads >> 4) & 0x0F0F0F0F), -1)
-    values = quads.contiguous().view(torch.uint8).view(len(rows), groups, GROUP).float()
-    return values.mul_(s).add_(m).to(dtype).view(len(rows), groups * GROUP)
+    heads, factors, codes = (field[tile, ..., place] for field in _fields(packed, layout))
+    return _weights(*_parts(heads, factors, codes, layout)).to(dtype)
+
+
+def _fields(packed: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Views, all with the 16 outputs last.
+
+    Heads of blocks [tiles, blocks, n, 16], factors of groups [tiles, blocks, groups, n, 16], and codes, four in each
+    int32 [tiles, blocks, groups, vectors, 16].
+    """
+    tiles, blocks, _ = packed.shape
+    heads = packed[..., : layout.head].view(torch.float16).view(tiles, blocks, -1, TILE)
+    body = packed[..., layout.head :].view(tiles, blocks, layout.groups, layout.group_size)
+    kind = torch.float16 if layout.form is not Form.BLOCKS else torch.int8 if layout.has_halves else torch.uint8
+    factors = body[..., : layout.factors].view(kind).view(tiles, blocks, layout.groups, -1, TILE)
+    codes = body[..., layout.factors :].view(torch.int32).view(tiles, blocks, layout.groups, layout.bits, TILE)
+    return heads, factors, codes
+
+
+def _parts(heads: Tensor, factors: Tensor, codes: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes [n, inputs], s and m [n, groups, or halves of groups] of n outputs' fields."""
+    quads = _quads(codes, layout.bits).contiguous().view(torch.uint8)
+    scales = factors.float() if layout.is_centred else factors[..., :1].float()
+    if layout.form is Form.BLOCKS:
+        scales = heads[..., :1, None].float() * scales
+    if layout.is_centred:
+        offsets = scales * -(1 << layout.bits - 1)
+    elif layout.form is Form.BLOCKS:
+        offsets = -(heads[..., 1:, None].float() * factors[..., 1:].float())
+    else:
+        offsets = factors[..., 1:].float()
+    return quads.flatten(1), scales.flatten(1), offsets.flatten(1)
+
+
+def _quads(codes: Tensor, bits: int) -> Tensor:
+    """Four codes in each int32 [..., 8], in the order of the inputs, of vectors [..., bits]."""
+    if bits == 8:
+        return codes
+    quads = torch.cat((codes[..., :4] & 0x0F0F0F0F, codes[..., :4] >> 4 & 0x0F0F0F0F), -1)
+    if bits == 5:
+        places = torch.arange(8, dtype=torch.int32, device=codes.device)
+        quads |= (codes[..., 4:] >> places & 0x01010101) << 4
+    elif bits == 6:
+        places = torch.arange(0, 8, 2, dtype=torch.int32, device=codes.device)
+        quads |= ((codes[..., 4:, None] >> places & 0x03030303) << 4).flatten(-2)
+    return quads
+
+
+def _weights(q: Tensor, s: Tensor, m: Tensor) -> Tensor:
+    """float32 [n, inputs]."""
+    values = q.float().view(*s.shape, -1)
+    return values.mul_(s[..., None]).add_(m[..., None]).flatten(1)
 
 
 def quantize(weight: Tensor, bits: Bits) -> Tensor:
-    """[tiles, groups, bytes] nearest to weights [outputs, inputs], by pieces of rows.
+    """[tiles, groups, bytes] nearest to weights [outputs, inputs], by pieces of rows. ValueError if no groups fit them.
 
     8 bits: symmetric around 0, which is code 128. 4 bits: the s and m with the least squared error that a short search
     finds, from several beginnings (https://github.com/ggml-org/llama.cpp, make_qkx2_quants).
     """
     outputs, inputs = weight.shape
-    tiles, groups, size = packed_shape(outputs, inputs, bits)
+    tiles, groups, size = (CENTRED_8 if bits == 8 else AFFINE_4).shape(outputs, inputs)
     packed = torch.empty(tiles, groups, size, dtype=torch.uint8, device=weight.device)
     step = max(1, _PIECE // (TILE * inputs))
     for first in range(0, tiles, step):
@@ -137,13 +170,13 @@ def quantize(weight: Tensor, bits: Bits) -> Tensor:
     return packed
 
 
-def _symmetric(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _symmetric(values: Tensor) -> tuple[Tensor, Tensor, None]:
     largest = values.abs().amax(-1)
     s = (largest / 127).clamp_(max=_LARGEST / 128).half()
     short = s.float() * 127.5 < largest  # of tiny weights, whose s has few digits
     s = torch.where(short & (s < _LARGEST / 129), s.view(torch.int16) + 1, s.view(torch.int16)).view(torch.float16)
     q = (values * _inverse(s.float())[..., None]).round_().clamp_(-127, 127).add_(128).to(torch.uint8)
-    return q, s, s * -128
+    return q, s, None
 
 
 def _affine(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +223,7 @@ def _inverse(s: Tensor) -> Tensor:
 
 
 class GroupedLinear(nn.Linear):
-    """A linear layer with grouped weights; `packed` [tiles, groups, bytes] may be the memory of a file.
+    """A linear layer with grouped weights; `packed` [tiles, blocks, bytes] may be the memory of a file.
 
     Its forward is for the model's own code: by the compiled kernels where they are, else it dequantizes.
     """
@@ -200,16 +233,14 @@ class GroupedLinear(nn.Linear):
     def __init__(
         self,
         packed: Tensor,
-        bits: Bits,
         outputs: int,
         bias: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """`dtype` is what code gets that asks for `weight`. ValueError if `packed` has another shape."""
         nn.Module.__init__(self)
-        check_packed(packed, bits, outputs)
-        self.in_features, self.out_features = packed.shape[1] * GROUP, outputs
-        self.bits, self.dtype = bits, dtype
+        self.layout, self.dtype = check_packed(packed, outputs), dtype
+        self.in_features, self.out_features = packed.shape[1] * self.layout.inputs, outputs
         self.register_buffer("packed", packed)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
 
@@ -217,12 +248,12 @@ class GroupedLinear(nn.Linear):
     def of(cls, linear: nn.Linear, bits: Bits) -> "GroupedLinear":
         """The layer with its weights quantized. ValueError if its inputs don't go by 32."""
         weight, bias = linear.weight.data, linear.bias
-        return cls(quantize(weight, bits), bits, len(weight), None if bias is None else bias.data, weight.dtype)
+        return cls(quantize(weight, bits), len(weight), None if bias is None else bias.data, weight.dtype)
 
     @property
     def weight(self) -> Tensor:
         """Dequantized [outputs, inputs], anew with each call."""
-        return dequantize(self.packed, self.bits, self.out_features, self.dtype)
+        return dequantize(self.packed, self.out_features, self.dtype)
 
     def reset_parameters(self) -> None:
         """Nothing: they come from a file."""
@@ -231,7 +262,7 @@ class GroupedLinear(nn.Linear):
         if x.device.type == "cpu" and (library := compiled.load()) is not None:
             return self._computed(library, x)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, dequantize(self.packed, self.bits, self.out_features, x.dtype), bias)
+        return F.linear(x, dequantize(self.packed, self.out_features, x.dtype), bias)
 
     def _computed(self, library: Any, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).float().contiguous()
@@ -239,14 +270,14 @@ class GroupedLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.float().contiguous()
         c = compiled.LinearC(
             self.out_features, self.in_features, self.packed.data_ptr(), None if bias is None else bias.data_ptr(),
-            self.bits, 0,
+            self.layout.number, 0,
         )  # fmt: skip
         if len(rows) and library.ams_linear(c, rows.data_ptr(), len(rows), result.data_ptr()):
             raise MemoryError("no memory for the rows of a layer")
         return result.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bits={self.bits}, bias={self.bias is not None}"
+        return f"{self.in_features}, {self.out_features}, bits={self.layout.bits}, bias={self.bias is not None}"
 
 
 class TorchInt4Linear(nn.Linear):
@@ -264,10 +295,10 @@ class TorchInt4Linear(nn.Linear):
         """Takes the weights of a 4-bit layer."""
         nn.Module.__init__(self)
         self.in_features, self.out_features = grouped.in_features, grouped.out_features
-        q, s, m = unpack(grouped.packed, 4, grouped.packed.shape[0] * TILE)
+        q, s, m = unpack(grouped.packed, grouped.packed.shape[0] * TILE)
         self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.int(), 1))
-        offsets = torch.add(m.float(), s.float(), alpha=8)
-        self.register_buffer("factors", torch.stack((s.float(), offsets), -1).transpose(0, 1).bfloat16().contiguous())
+        offsets = torch.add(m, s, alpha=8)
+        self.register_buffer("factors", torch.stack((s, offsets), -1).transpose(0, 1).bfloat16().contiguous())
         self.bias = grouped.bias
 
     @property
@@ -293,27 +324,26 @@ class GroupedEmbedding(nn.Embedding):
 
     packed: Tensor
 
-    def __init__(self, packed: Tensor, bits: Bits, tokens: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, packed: Tensor, tokens: int, dtype: torch.dtype = torch.float32) -> None:
         """ValueError if `packed` has another shape."""
         nn.Module.__init__(self)
-        check_packed(packed, bits, tokens)
-        self.num_embeddings, self.embedding_dim = tokens, packed.shape[1] * GROUP
+        self.layout, self.dtype = check_packed(packed, tokens), dtype
+        self.num_embeddings, self.embedding_dim = tokens, packed.shape[1] * self.layout.inputs
         self.padding_idx = self.max_norm = None
-        self.bits, self.dtype = bits, dtype
         self.register_buffer("packed", packed)
 
     @property
     def weight(self) -> Tensor:
         """Dequantized [tokens, size], anew with each call."""
-        return dequantize(self.packed, self.bits, self.num_embeddings, self.dtype)
+        return dequantize(self.packed, self.num_embeddings, self.dtype)
 
     def reset_parameters(self) -> None:
         """Nothing: they come from a file."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """[..., size] for ids [...]."""
-        rows = dequantize_rows(self.packed, self.bits, ids.reshape(-1), self.dtype)
+        rows = dequantize_rows(self.packed, ids.reshape(-1), self.dtype)
         return rows.view(*ids.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
+        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.layout.bits}"

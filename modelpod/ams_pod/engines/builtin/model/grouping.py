@@ -3,8 +3,8 @@
 While it loads, a grouped weight is a uint8 parameter in the place of the plain one, so that transformers' own renaming
 and tying apply to it. Once all are there, the modules are replaced by those that compute with such weights.
 
-In a folder, such tensors are of type U8 and shape [tiles, groups, bytes] under the plain weights' names, and in
-config.json `quantization_config` is {"quant_method": "grouped", "version": 1, "bits": those of most weights,
+In a folder, such tensors are of type U8 and shape [tiles, blocks, bytes] under the plain weights' names, and in
+config.json `quantization_config` is {"quant_method": "grouped", "version": 2, "bits": those of most weights,
 "parameters": how many in all, "file_type": the GGUF file's}.
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from ams_common.grouped_weights import METHOD, VERSION
+from ams_common.grouped_weights import KNOWN_VERSIONS, METHOD, VERSION
 from torch import Tensor, nn
 from transformers.core_model_loading import ConversionOps
 from transformers.pytorch_utils import Conv1D
@@ -21,9 +21,8 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from ams_pod.engines.builtin.model.group_layouts import GROUP, LAYOUTS
 from ams_pod.engines.builtin.model.grouped import (
-    BYTES,
-    GROUP,
     Bits,
     GroupedEmbedding,
     GroupedLinear,
@@ -38,13 +37,13 @@ _EMBEDDING_BITS: Bits = 8  # of the tables that every token passes: they lose th
 class GroupedConfig(QuantizationConfigMixin):
     """`bits` of linear weights; `skipped` are patterns of module names that stay as they are."""
 
-    def __init__(self, version: int = VERSION, bits: Bits = 4, skipped: Sequence[str] = (), **others: Any) -> None:
-        if version != VERSION:
+    def __init__(self, version: int = VERSION, bits: int = 4, skipped: Sequence[str] = (), **others: Any) -> None:
+        if version not in KNOWN_VERSIONS:
             raise ValueError(
                 f"its weights are grouped in version {version!r} of the layout, and {VERSION} is known here"
             )
-        if bits not in BYTES:
-            raise ValueError(f"its weights are grouped in {bits!r} bits, and 4 and 8 are known here")
+        if bits not in (known := sorted({layout.bits for layout in LAYOUTS})):
+            raise ValueError(f"its weights are grouped in {bits!r} bits, and {known} are known here")
         self.quant_method = METHOD
         self.version, self.bits, self.skipped = version, bits, skipped
 
@@ -57,6 +56,7 @@ class GroupedQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, dtype: Any = None, **others: Any) -> None:
         self.dtype = dtype or torch.get_default_dtype()
+        self._bits: Bits = 4 if self.quantization_config.bits == 4 else 8
         self._tables = set() if self.pre_quantized else _token_tables(model)
 
     def bits_of(self, model: Any, name: str) -> Bits | None:
@@ -68,9 +68,9 @@ class GroupedQuantizer(HfQuantizer):
         if module in self._tables:
             return _EMBEDDING_BITS
         if type(module) is nn.Linear and module is not model.get_output_embeddings() and not module.in_features % GROUP:
-            return self.quantization_config.bits
+            return self._bits
         if type(module) is Conv1D and not module.nx % GROUP:
-            return self.quantization_config.bits
+            return self._bits
         return None
 
     def param_needs_quantization(self, model: Any, param_name: str, **others: Any) -> bool:
@@ -155,7 +155,7 @@ def use_torchs_kernel(model: Any, head: nn.Module | None = None) -> None:
         return
     table = head.packed if isinstance(head, GroupedLinear) else None
     tied = any(isinstance(module, GroupedEmbedding) and module.packed is table for module in model.modules())
-    if isinstance(head, GroupedLinear) and head.bits == 4 and not tied:
+    if isinstance(head, GroupedLinear) and head.layout.bits == 4 and not tied:
         table = None
     plain: nn.Parameter | None = None
     for parent, name, module in list(_children(model)):
@@ -164,7 +164,7 @@ def use_torchs_kernel(model: Any, head: nn.Module | None = None) -> None:
         if module.packed is table:
             plain = plain if plain is not None else nn.Parameter(module.weight, requires_grad=False)
             setattr(parent, name, _plain(module, plain))
-        elif isinstance(module, GroupedLinear) and module.bits == 4:
+        elif isinstance(module, GroupedLinear) and module.layout.bits == 4:
             setattr(parent, name, TorchInt4Linear(module))
 
 
@@ -175,8 +175,8 @@ def _torchs_kernel_works() -> bool:
         generator = torch.Generator().manual_seed(0)
         weight, x = torch.randn(48, 64, generator=generator), torch.randn(3, 64, generator=generator).bfloat16()
         packed = quantize(weight, 4)
-        expected = GroupedLinear(packed, 4, 48)(x.float())
-        found = TorchInt4Linear(GroupedLinear(packed, 4, 48))(x)
+        expected = GroupedLinear(packed, 48)(x.float())
+        found = TorchInt4Linear(GroupedLinear(packed, 48))(x)
         return torch.allclose(found.float(), expected, atol=0.2, rtol=0.05)
     except (AttributeError, RuntimeError):
         return False
@@ -214,16 +214,15 @@ def _plain(module: GroupedLinear | GroupedEmbedding, weight: nn.Parameter) -> nn
 
 
 def _computing(module: nn.Module, packed: Tensor, dtype: torch.dtype) -> GroupedLinear | GroupedEmbedding:
-    bits: Any = {size: bits for bits, size in BYTES.items()}.get(packed.shape[-1], 0) if packed.dim() == 3 else 0
     if type(module) is nn.Embedding:
-        made: GroupedLinear | GroupedEmbedding = GroupedEmbedding(packed, bits, module.num_embeddings, dtype)
+        made: GroupedLinear | GroupedEmbedding = GroupedEmbedding(packed, module.num_embeddings, dtype)
         inputs, found = module.embedding_dim, made.embedding_dim
     elif type(module) in (nn.Linear, Conv1D):
         outputs, inputs = (
             (module.nf, module.nx) if isinstance(module, Conv1D) else (module.out_features, module.in_features)
         )
         bias = None if module.bias is None else module.bias.data
-        made = GroupedLinear(packed, bits, outputs, bias, dtype)
+        made = GroupedLinear(packed, outputs, bias, dtype)
         found = made.in_features
     else:
         raise ValueError(f"{type(module).__name__} can't have grouped weights")

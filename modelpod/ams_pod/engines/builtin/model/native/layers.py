@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.compiled import ChunkC, LayerC, LinearC, ModelC, StepC, TablesC
 from ams_pod.engines.builtin.model.extents import Extent
-from ams_pod.engines.builtin.model.grouped import GROUP, GroupedLinear
+from ams_pod.engines.builtin.model.group_layouts import GROUP
+from ams_pod.engines.builtin.model.grouped import GroupedLinear
 from ams_pod.engines.builtin.model.layers import Work
 from ams_pod.engines.builtin.model.native.packing import (
+    BF16,
     Arena,
     Packed,
     pack,
@@ -63,10 +65,10 @@ class NativeLayers:
         keep_one_between_steps()
         self._kept: list[Tensor | Packed] = []
         layers, body = list(stack.body.layers), stack.body
-        plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == 16]
+        plain = [linear for linear in (stack.head, *_all_linears(stack)) if _kind(linear) == BF16]
         self._arena = Arena(tiled_elements(plain), stack.kept_tiles)
         self._layers = (LayerC * len(layers))()
-        tied = _kind(stack.head) == 16 and stack.head.weight is body.embed_tokens.weight
+        tied = _kind(stack.head) == BF16 and stack.head.weight is body.embed_tokens.weight
         for index, layer in enumerate(layers):
             self._take(layer, self._layers[index])
             report(100 * (index + 1) / len(layers))
@@ -209,7 +211,7 @@ class NativeLayers:
     def _linear(self, module: nn.Linear, *, free: bool = True) -> LinearC:
         """The layer in tiles; what it was copied from is freed."""
         if isinstance(module, GroupedLinear):
-            packed = packed_as_is(module, module.packed, module.bits)
+            packed = packed_as_is(module, module.packed, module.layout)
         else:
             packed = pack(module, self._arena)
             if free:
@@ -229,10 +231,10 @@ class NativeLayers:
 
 
 def _kind(module: nn.Linear) -> int | None:
-    """Bits of a layer's weights that there are kernels for: 16 for plain bfloat16, 8 or 4 for grouped ones."""
+    """The number of the layout of a layer's weights that there are kernels for."""
     if type(module) is nn.Linear:
-        return 16 if module.weight.dtype == torch.bfloat16 else None
-    return module.bits if isinstance(module, GroupedLinear) else None
+        return BF16 if module.weight.dtype == torch.bfloat16 else None
+    return module.layout.number if isinstance(module, GroupedLinear) else None
 
 
 def _linears(layer: Any) -> list[nn.Linear]:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ams_pod.engines.builtin.compiled import LinearC
-from ams_pod.engines.builtin.model.grouped import TILE
+from ams_pod.engines.builtin.model.group_layouts import TILE, Layout
 from ams_pod.engines.builtin.model.native.kept_tiles import KeptTiles
 from ams_pod.engines.builtin.model.pool import zeros
+
+BF16 = 16
+"""Number of the layout of bfloat16 weights, beside those of `group_layouts`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +53,7 @@ def pack(module: nn.Linear, arena: Arena) -> Packed:
     tiles, whole = _tiles(outputs), outputs // TILE
     target = arena.take(tiles * TILE * k)
     if arena.filled:
-        return _packed(module, target, 16)
+        return _packed(module, target, BF16)
     # A pair of inputs as one number, which torch moves faster than two.
     pairs = target.view(torch.int32).view(tiles, k // 2, TILE)
     rows = module.weight.data.contiguous().view(torch.int32)
@@ -59,19 +62,18 @@ def pack(module: nn.Linear, arena: Arena) -> Packed:
         rest = rows[whole * TILE :]
         pairs[whole].zero_()
         pairs[whole][:, : len(rest)] = rest.transpose(0, 1)
-    return _packed(module, target, 16)
+    return _packed(module, target, BF16)
 
 
-def packed_as_is(module: nn.Linear, codes: Tensor, bits: int) -> Packed:
+def packed_as_is(module: nn.Linear, codes: Tensor, layout: Layout) -> Packed:
     """Grouped weights, which are stored in the kernels' layout."""
-    return _packed(module, codes, bits)
+    return _packed(module, codes, layout.number)
 
 
-def _packed(module: nn.Linear, weights: Tensor, bits: int) -> Packed:
+def _packed(module: nn.Linear, weights: Tensor, layout: int) -> Packed:
     bias = None if module.bias is None else module.bias.data.float().contiguous()
-    c = LinearC(
-        module.out_features, module.in_features, weights.data_ptr(), None if bias is None else bias.data_ptr(), bits, 0
-    )
+    place = None if bias is None else bias.data_ptr()
+    c = LinearC(module.out_features, module.in_features, weights.data_ptr(), place, layout, 0)
     return Packed(c, weights, bias)
 
 
