@@ -24,7 +24,13 @@ from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.gguf_blocks import group_rows
 from ams_pod.engines.builtin.model.gguf_file import read_gguf
 from ams_pod.engines.builtin.model.gguf_folder import Unplanned, plan, write_weights
-from ams_pod.engines.builtin.model.grouped import GroupedEmbedding, GroupedLinear, dequantize
+from ams_pod.engines.builtin.model.grouped import (
+    GroupedEmbedding,
+    GroupedLinear,
+    dequantize,
+    pack_codes,
+    unpack,
+)
 from ams_pod.engines.builtin.model.weights import count_parameters, load_weights, weight_bytes
 from ams_pod.engines.port import LoadFailed, Prepared, Sampling
 from fakehub.tiny_gguf import convert, make_gguf, quantized_rows
@@ -239,6 +245,21 @@ NAME = "model.layers.0.self_attn.q_proj.weight"
 def test_damaged_folders_fail_to_load(folder, tmp_path, change, quantization):
     with pytest.raises(LoadFailed):
         load(damaged(folder, tmp_path, change, **quantization))
+
+
+def test_folders_of_the_first_version_are_served_as_they_are(tmp_path):
+    """It had K-quants, Q4_0 and Q8_0 in the layouts with an offset for each group, which are still known."""
+    folder = convert(make_gguf(tmp_path / "m.gguf", kind="Q8_0"))
+    expected = logits(load(folder))
+
+    def lay_as_before(tensors: dict[str, torch.Tensor]) -> None:
+        for name, packed in tensors.items():
+            if packed.dtype == torch.uint8:
+                q, s, m = unpack(packed, len(packed) * 16)
+                tensors[name] = pack_codes(q, s.half(), m.half(), 8)
+                assert torch.equal(dequantize(tensors[name], len(q)), dequantize(packed, len(q)))
+
+    assert torch.equal(logits(load(damaged(folder, tmp_path, lay_as_before, version=1))), expected)
 
 
 @pytest.mark.parametrize(
