@@ -7,8 +7,8 @@ extern "C" {
 
 // Of a layer's weights: bfloat16 in tiles, or groups of codes of so many bits.
 enum {
-    AMS_GROUPS_4 = 4, AMS_GROUPS_8 = 8, AMS_BF16 = 16, AMS_CENTRED_4 = 104, AMS_CENTRED_8 = 108, AMS_BLOCKS_4 = 204,
-    AMS_BLOCKS_5 = 205, AMS_BLOCKS_6 = 206
+    AMS_GROUPS_4 = 4, AMS_GROUPS_5 = 5, AMS_GROUPS_8 = 8, AMS_BF16 = 16, AMS_CENTRED_4 = 104, AMS_CENTRED_5 = 105,
+    AMS_CENTRED_8 = 108, AMS_BLOCKS_4 = 204, AMS_BLOCKS_5 = 205, AMS_BLOCKS_6 = 206
 };
 
 // y = x.Wt + b for x [tokens, k]. `outputs` rows of W; tiles of 16, the last one padded with zeros. `bias` [outputs] or

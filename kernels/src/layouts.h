@@ -66,8 +66,10 @@ template <class Call>
 inline void with_layout(int32_t layout, const Call &call) {
     switch (layout) {
         case AMS_GROUPS_4: return call(Grouped<4, Form::affine>());
+        case AMS_GROUPS_5: return call(Grouped<5, Form::affine>());
         case AMS_GROUPS_8: return call(Grouped<8, Form::affine>());
         case AMS_CENTRED_4: return call(Grouped<4, Form::centred>());
+        case AMS_CENTRED_5: return call(Grouped<5, Form::centred>());
         case AMS_CENTRED_8: return call(Grouped<8, Form::centred>());
         case AMS_BLOCKS_4: return call(Grouped<4, Form::blocks>());
         case AMS_BLOCKS_5: return call(Grouped<5, Form::blocks>());

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from ams_pod.engines.builtin.model.gguf_file import BLOCKS
 from ams_pod.engines.builtin.model.group_layouts import (
     AFFINE_4,
-    AFFINE_8,
+    AFFINE_5,
     BLOCKS_4,
     BLOCKS_5,
     BLOCKS_6,
     CENTRED_4,
+    CENTRED_5,
     CENTRED_8,
     GROUP,
     TILE,
@@ -117,10 +118,7 @@ def _q4_1(blocks: Bytes) -> _Weights:
 
 
 def _q5_0(blocks: Bytes) -> _Weights:
-    d = _halves(blocks, 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number stays none, and is found when it computes
-        factors = np.concatenate((d, d * np.float16(-16)), -1)
-    return _of_groups(_nibbles(blocks[..., 6:]) | _fifth_bits(blocks[..., 2:6]), factors)
+    return _of_groups(_nibbles(blocks[..., 6:]) | _fifth_bits(blocks[..., 2:6]), _halves(blocks, 0))
 
 
 def _q5_1(blocks: Bytes) -> _Weights:
@@ -170,6 +168,6 @@ def _of_blocks(codes: Bytes, factors: Bytes, heads: Floats) -> _Weights:
 
 
 _KINDS: dict[str, tuple[Layout, Callable[[Bytes], _Weights]]] = {
-    "Q4_0": (CENTRED_4, _q4_0), "Q4_1": (AFFINE_4, _q4_1), "Q5_0": (AFFINE_8, _q5_0), "Q5_1": (AFFINE_8, _q5_1),
+    "Q4_0": (CENTRED_4, _q4_0), "Q4_1": (AFFINE_4, _q4_1), "Q5_0": (CENTRED_5, _q5_0), "Q5_1": (AFFINE_5, _q5_1),
     "Q8_0": (CENTRED_8, _q8_0), "Q4_K": (BLOCKS_4, _q4_k), "Q5_K": (BLOCKS_5, _q5_k), "Q6_K": (BLOCKS_6, _q6_k),
 }  # fmt: skip

@@ -92,10 +92,13 @@ class Layout:
         return -(-outputs // TILE), inputs // self.inputs, self.size
 
 
-AFFINE_4, AFFINE_8 = Layout(Form.AFFINE, 4), Layout(Form.AFFINE, 8)
-CENTRED_4, CENTRED_8 = Layout(Form.CENTRED, 4), Layout(Form.CENTRED, 8)
+AFFINE_4, AFFINE_5, AFFINE_8 = (Layout(Form.AFFINE, bits) for bits in (4, 5, 8))
+CENTRED_4, CENTRED_5, CENTRED_8 = (Layout(Form.CENTRED, bits) for bits in (4, 5, 8))
 BLOCKS_4, BLOCKS_5, BLOCKS_6 = (Layout(Form.BLOCKS, bits) for bits in (4, 5, 6))
-LAYOUTS = (AFFINE_4, AFFINE_8, CENTRED_4, CENTRED_8, BLOCKS_4, BLOCKS_5, BLOCKS_6)
+LAYOUTS = (
+    *(AFFINE_4, AFFINE_5, AFFINE_8, CENTRED_4, CENTRED_5, CENTRED_8),
+    *(BLOCKS_4, BLOCKS_5, BLOCKS_6),
+)
 _BY_SIZE = {layout.size: layout for layout in LAYOUTS}  # all different
 
 
