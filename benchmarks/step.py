@@ -27,12 +27,13 @@ from ams_pod.engines.builtin import compiled
 from ams_pod.engines.builtin.memory.placing import Placement
 from ams_pod.engines.builtin.model.batch import Batch, Chunk
 from ams_pod.engines.builtin.model.decoder import Decoder
+from ams_pod.engines.builtin.model.grouped import GroupedLinear
 from ams_pod.engines.builtin.model.native.layers import NativeLayers
 from ams_pod.engines.builtin.model.sampling import RowSampler, sample
 from ams_pod.engines.builtin.model.stack import find_stack
 from ams_pod.engines.builtin.model.weights import load_weights
 from ams_pod.engines.port import Sampling
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 QKV, OUT, GATE_UP, DOWN, HEAD = "qkv", "out", "gate and up", "down", "head"
@@ -248,7 +249,7 @@ class Steps:
         self._clock = clock
         model = load_weights(AutoModelForCausalLM, folder, placement, lambda phase, percent: None)
         stack = find_stack(model)
-        self.shape = _shape(stack, bits or 8 * model.dtype.itemsize)
+        self.shape = _shape(stack, bits or _bits(stack))
         self.decoder = Decoder(stack, rows, length)
         kernels = isinstance(self.decoder._layers, NativeLayers)
         self._parts: Parts = CompiledParts() if kernels else ProfiledParts(self.decoder)
@@ -314,6 +315,14 @@ class Steps:
 
 def _preemptions() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _bits(stack: Any) -> float:
+    """Of a weight in memory, on average over the layers that a step reads."""
+    layers = [module for layer in stack.body.layers for module in layer.modules() if isinstance(module, nn.Linear)]
+    read = [*layers, stack.head]
+    sizes = [module.packed.nbytes if isinstance(module, GroupedLinear) else module.weight.nbytes for module in read]
+    return 8 * sum(sizes) / sum(module.in_features * module.out_features for module in read)
 
 
 def _shape(stack: Any, bits: float) -> Shape:
@@ -439,7 +448,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="steps of each kind (default 24; prompts a sixth)")
     parser.add_argument("--threads", type=int, default=0, help="threads that compute (default: torch's own choice)")
     parser.add_argument(
-        "--bits", type=float, default=0, help="bits of a weight in memory, for the limits (default: the dtype's)"
+        "--bits", type=float, default=0, help="bits of a weight in memory, for the limits (default: as they are)"
     )
     parser.add_argument(
         "--kernels", default="auto", choices=("auto", "off", *compiled.VARIANTS), help="off: by torch's operators"
