@@ -322,7 +322,8 @@ def _bits(stack: Any) -> float:
     layers = [module for layer in stack.body.layers for module in layer.modules() if isinstance(module, nn.Linear)]
     read = [*layers, stack.head]
     sizes = [module.packed.nbytes if isinstance(module, GroupedLinear) else module.weight.nbytes for module in read]
-    return 8 * sum(sizes) / sum(module.in_features * module.out_features for module in read)
+    weights = sum(module.in_features * module.out_features for module in read)
+    return 8 * float(sum(sizes)) / float(weights)
 
 
 def _shape(stack: Any, bits: float) -> Shape:
